@@ -1,0 +1,93 @@
+//! Every bound in the system, and why they agree with one another.
+//!
+//! Past a bound the caller gets a refusal that names it; nothing grows, nothing hangs.
+
+/// Largest command a client may send, in bytes, as encoded on the socket. It is also the largest
+/// entry payload.
+pub const COMMAND_BYTES_MAX: usize = 4 << 20;
+/// Largest value, in bytes: a command less room for its name, key and options.
+pub const VALUE_BYTES_MAX: usize = COMMAND_BYTES_MAX - KEY_BYTES_MAX - 1024;
+/// Largest key, in bytes.
+pub const KEY_BYTES_MAX: usize = 64 << 10;
+/// Most arguments in one command.
+pub const COMMAND_ARGS_MAX: usize = 64 << 10;
+/// Longest inline (non-RESP) command line, in bytes, as Redis has it.
+pub const INLINE_BYTES_MAX: usize = 64 << 10;
+
+/// Most entries in one append message and in one WAL run.
+pub const APPEND_ENTRIES_MAX: u32 = 4096;
+/// Soft size of one append message, in payload bytes; one entry may exceed it alone.
+pub const APPEND_BYTES_MAX: u64 = 256 << 10;
+/// Append messages one follower may have unacknowledged.
+pub const INFLIGHT_MESSAGES_MAX: usize = 128;
+/// Payload bytes one follower may have unacknowledged.
+pub const INFLIGHT_BYTES_MAX: u64 = 8 << 20;
+/// Uncommitted payload bytes a leader accepts in one group before it refuses proposals.
+pub const UNCOMMITTED_BYTES_MAX: u64 = 32 << 20;
+
+/// Disk writes are aligned to this, in bytes, so that O_DIRECT accepts them.
+pub const BLOCK_BYTES: usize = 4096;
+/// One WAL segment, in bytes. Zeroed before use, written once, sealed whole.
+pub const SEGMENT_BYTES: usize = 64 << 20;
+/// Soft size of one WAL batch, in bytes; gathering stops here and goes on in the next batch.
+pub const BATCH_BYTES_SOFT: usize = 512 << 10;
+/// Hard size of one WAL batch, in bytes: the soft size plus one largest run.
+pub const BATCH_BYTES_MAX: usize = 8 << 20;
+/// WAL batches of one core being made durable at once.
+pub const FLUSHES_IN_FLIGHT_MAX: usize = 4;
+/// Spare (zeroed, durable, named) segments kept ready per core.
+pub const SPARE_SEGMENTS: usize = 2;
+
+/// Largest peer frame, in bytes, checked before anything is allocated for it.
+pub const FRAME_BYTES_MAX: usize = 16 << 20;
+/// Soft payload size of one frame, in bytes; a turn cuts its output into frames about this big.
+pub const FRAME_BYTES_SOFT: usize = 512 << 10;
+/// Bytes queued towards one peer in one lane before the lane reports `unreachable` and drops.
+pub const LANE_BYTES_MAX: usize = 32 << 20;
+/// Frames queued towards one peer in one lane before the lane reports `unreachable` and drops.
+pub const LANE_FRAMES_MAX: usize = 4096;
+
+/// Recent entries one core keeps in memory to feed its followers, in bytes.
+pub const LOG_CACHE_BYTES_MAX: usize = 128 << 20;
+/// Entries read back from sealed segments in one go for a follower that is behind, in bytes.
+pub const LOG_READ_BYTES_MAX: usize = 1 << 20;
+
+/// Client requests one core holds unanswered before it answers `-BUSY`.
+pub const REQUESTS_MAX: usize = 64 << 10;
+/// Bytes of client requests one core holds unanswered before it answers `-BUSY`.
+pub const REQUEST_BYTES_MAX: usize = 128 << 20;
+/// Commands of one connection that may be unanswered before the node stops reading from it.
+pub const PIPELINE_MAX: usize = 4096;
+/// Reply bytes one connection may leave unread before the node stops reading from it.
+pub const OUTPUT_BYTES_MAX: usize = 8 << 20;
+/// Client connections one node accepts; one more gets `-ERR max number of clients reached`.
+pub const CONNECTIONS_MAX: usize = 10_000;
+/// Messages one core's mailbox holds from its sibling cores.
+pub const MAILBOX_MAX: usize = 64 << 10;
+/// Reads one group holds while it waits for its leadership to be confirmed.
+pub const READS_PENDING_MAX: usize = 64 << 10;
+
+/// Most raft groups in one cluster; a SCAN cursor has 14 bits for the group.
+pub const GROUPS_MAX: u64 = 16_384;
+/// Most nodes in one cluster.
+pub const NODES_MAX: usize = 64;
+/// Most cores one node uses.
+pub const CORES_MAX: u16 = 256;
+
+const _: () = {
+    // The largest entry, alone in its run, fits a batch, and a batch fits a segment beside its
+    // header: recovery never stitches two files together.
+    assert!(COMMAND_BYTES_MAX + BATCH_BYTES_SOFT + BLOCK_BYTES < BATCH_BYTES_MAX);
+    assert!(BATCH_BYTES_MAX + 2 * BLOCK_BYTES < SEGMENT_BYTES);
+    // A segment is a whole number of blocks: its tail needs no special case.
+    assert!(SEGMENT_BYTES.is_multiple_of(BLOCK_BYTES));
+    // A frame carries the largest entry beside a frame that was already full.
+    assert!(FRAME_BYTES_SOFT + COMMAND_BYTES_MAX + (1 << 20) < FRAME_BYTES_MAX);
+    // A follower's window and a leader's admission both hold the largest entry.
+    assert!(INFLIGHT_BYTES_MAX > COMMAND_BYTES_MAX as u64);
+    assert!(UNCOMMITTED_BYTES_MAX > COMMAND_BYTES_MAX as u64);
+    // One follower's whole window fits its lane.
+    assert!(LANE_BYTES_MAX > INFLIGHT_BYTES_MAX as usize);
+    // A value of the largest size fits a command.
+    assert!(VALUE_BYTES_MAX + KEY_BYTES_MAX < COMMAND_BYTES_MAX);
+};

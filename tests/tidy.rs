@@ -1,0 +1,234 @@
+//! House rules, as tests: the arrows point down, pure rooms stay pure, folders introduce
+//! themselves, and documents name files that exist.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Who may use whom. This table *is* the architecture; `docs/ARCHITECTURE.md` tells it in words.
+/// `id`, `limits` and `entry` lie under everything.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("raft", &["entry", "id", "limits"]),
+    ("wire", &["entry", "id", "limits", "raft"]),
+    ("store", &["entry", "id", "limits", "wire"]),
+    ("wal", &["entry", "id", "limits", "raft"]),
+    ("group", &["entry", "id", "limits", "raft", "store", "wal", "wire"]),
+    ("shard", &["entry", "group", "id", "limits", "raft", "store", "wal", "wire"]),
+    ("sim", &["entry", "group", "id", "limits", "raft", "shard", "store", "wal", "wire"]),
+    (
+        "runtime",
+        &[
+            "config", "entry", "error", "group", "id", "limits", "raft", "shard", "store", "wal",
+            "wire",
+        ],
+    ),
+];
+
+/// What a pure room may not mention.
+const IMPURE: &[&str] = &[
+    "async fn",
+    ".await",
+    "std::fs",
+    "std::net",
+    "std::thread",
+    "std::time",
+    "glommio",
+    "rand::",
+    "HashMap",
+    "HashSet",
+];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
+    let mut entries: Vec<PathBuf> = fs::read_dir(folder)
+        .expect("folder exists")
+        .map(|entry| entry.expect("entry").path())
+        .collect();
+    entries.sort();
+    for path in entries {
+        if path.is_dir() {
+            rust_files(&path, found);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+fn files_of(room: &str) -> Vec<(PathBuf, String)> {
+    let mut paths = Vec::new();
+    rust_files(&root().join("src").join(room), &mut paths);
+    assert!(!paths.is_empty(), "src/{room} is empty");
+    paths
+        .into_iter()
+        .map(|path| {
+            let text = fs::read_to_string(&path).expect("source is readable");
+            (path, text)
+        })
+        .collect()
+}
+
+/// The lines of code: comments and what follows `#[cfg(test)]` are not the house's structure.
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.lines()
+        .enumerate()
+        .take_while(|(_, line)| line.trim() != "#[cfg(test)]")
+        .map(|(number, line)| (number + 1, line))
+        .filter(|(_, line)| !line.trim_start().starts_with("//"))
+}
+
+/// The first path segment after every `crate::` in a line, groups `crate::{a, b}` included.
+fn used_rooms(line: &str) -> Vec<&str> {
+    let mut rooms = Vec::new();
+    let mut rest = line;
+    while let Some(at) = rest.find("crate::") {
+        rest = &rest[at + "crate::".len()..];
+        let braced = rest.strip_prefix('{').map(|list| list.split('}').next().unwrap_or(list));
+        let items: Vec<&str> = match braced {
+            Some(list) => list.split(',').collect(),
+            None => vec![rest],
+        };
+        for item in items {
+            let name = item.trim().split(|c: char| !c.is_alphanumeric() && c != '_').next();
+            rooms.extend(name.filter(|name| name.starts_with(|c: char| c.is_lowercase())));
+        }
+    }
+    rooms
+}
+
+#[test]
+fn arrows_point_down() {
+    let mut wrong = Vec::new();
+    for (room, allowed) in MAY_USE {
+        for (path, text) in files_of(room) {
+            for (number, line) in code(&text) {
+                for used in used_rooms(line) {
+                    if used != *room && !allowed.contains(&used) {
+                        wrong.push(format!(
+                            "{}:{number}: {room} may not use {used}",
+                            path.display()
+                        ));
+                    }
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "arrows that point up:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_arrow_reader_sees_groups_and_paths() {
+    assert_eq!(used_rooms("use crate::id::{GroupId, Index};"), ["id"]);
+    assert_eq!(used_rooms("use crate::{id::Index, wal};"), ["id", "wal"]);
+    assert_eq!(used_rooms("fn f(x: crate::raft::Term) -> crate::wal::Run {"), ["raft", "wal"]);
+    assert!(used_rooms("use super::event::Effects;").is_empty());
+}
+
+#[test]
+fn pure_rooms_stay_pure() {
+    let mut wrong = Vec::new();
+    for (room, _) in MAY_USE.iter().filter(|(room, _)| *room != "runtime") {
+        for (path, text) in files_of(room) {
+            for (number, line) in code(&text) {
+                for word in IMPURE {
+                    // The simulator's own generator is seeded; it is the one source of chance.
+                    if line.contains(word) && !line.contains("fastrand::") {
+                        wrong.push(format!("{}:{number}: {room} mentions {word}", path.display()));
+                    }
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "impure lines:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_file_introduces_itself() {
+    let mut paths = Vec::new();
+    for folder in ["src", "bench/src", "tools/src", "tests"] {
+        rust_files(&root().join(folder), &mut paths);
+    }
+    let silent: Vec<String> = paths
+        .iter()
+        .filter(|path| {
+            let text = fs::read_to_string(path).expect("source is readable");
+            !text.starts_with("//!") && !text.contains("automatically generated")
+        })
+        .map(|path| path.display().to_string())
+        .collect();
+    assert!(silent.is_empty(), "files without a //! introduction:\n{}", silent.join("\n"));
+}
+
+#[test]
+fn no_unfinished_work_hides_in_the_source() {
+    let marks = ["todo!(", "unimplemented!(", "#[ignore", "FIXME", "XXX:", "dbg!("];
+    let mut paths = Vec::new();
+    for folder in ["src", "bench/src", "tools/src", "tests"] {
+        rust_files(&root().join(folder), &mut paths);
+    }
+    let mut wrong = Vec::new();
+    for path in paths.iter().filter(|path| !path.ends_with("tests/tidy.rs")) {
+        let text = fs::read_to_string(path).expect("source is readable");
+        for (number, line) in (1..).zip(text.lines()) {
+            for mark in marks {
+                if line.contains(mark) {
+                    wrong.push(format!("{}:{number}: {mark}", path.display()));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "unfinished work:\n{}", wrong.join("\n"));
+}
+
+/// Every path in backticks that starts with a folder of this repository must exist.
+#[test]
+fn documents_name_files_that_exist() {
+    let mut documents = vec![root().join("README.md"), root().join("bench/README.md")];
+    let mut folders = vec![root().join("docs")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("folder exists") {
+            let path = entry.expect("entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "md") {
+                documents.push(path);
+            }
+        }
+    }
+    let mut missing = Vec::new();
+    for document in documents {
+        let text = fs::read_to_string(&document).expect("document is readable");
+        for quoted in text.split('`').skip(1).step_by(2) {
+            let path = quoted.split_whitespace().next().unwrap_or("");
+            let path = path.split(':').next().unwrap_or("");
+            let is_ours = ["src/", "tests/", "bench/", "tools/src/", "docs/", ".ci/"]
+                .iter()
+                .any(|folder| path.starts_with(folder));
+            let is_pattern = path.contains(['*', '<', '{', '…', '$']);
+            if is_ours && !is_pattern && !root().join(path).exists() {
+                missing.push(format!("{}: {path}", document.display()));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "documents name files that are gone:\n{}", missing.join("\n"));
+}
+
+/// A smell, not a crime: printed, never failed.
+#[test]
+fn the_largest_files_are_reported() {
+    let mut paths = Vec::new();
+    rust_files(&root().join("src"), &mut paths);
+    let mut sizes: Vec<(usize, String)> = paths
+        .iter()
+        .map(|path| {
+            let text = fs::read_to_string(path).expect("source is readable");
+            (text.lines().count(), path.display().to_string())
+        })
+        .collect();
+    sizes.sort_unstable_by(|a, b| b.cmp(a));
+    assert!(sizes.len() > 20, "the house has rooms");
+    for (lines, path) in sizes.iter().take(5) {
+        println!("{lines:5} {path}");
+    }
+}
