@@ -1,0 +1,169 @@
+//! The words a driver and the core exchange besides messages and effects: settings in, what the log
+//! remembered in, changes to mirror and refusals out.
+
+use crate::entry::EntryKind;
+use crate::id::{EntryId, Index, ReplicaId};
+use crate::limits;
+
+use super::effects::HardState;
+use super::log::TermRun;
+use super::membership::Membership;
+
+/// Settings of one replica. They may differ between replicas of a group without harm to safety.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// This replica's id; never zero.
+    pub id: ReplicaId,
+    /// Milliseconds without a leader before a follower stands for election; each wait is drawn from
+    /// `[T, 2T)`. Also the length of the lease that check-quorum gives. Default 1000; at least 1.
+    /// Too short elects leaders for nothing; too long is downtime after a failure.
+    pub election_ticks: u64,
+    /// Milliseconds between a leader's heartbeats. Default 100; well below `election_ticks`.
+    pub heartbeat_ticks: u64,
+    /// Ask whether an election could be won before starting a term (thesis §9.6). Default true: a
+    /// replica that was cut off cannot depose a leader that works.
+    pub pre_vote: bool,
+    /// A leader that hears from no quorum for `election_ticks` steps down, and nobody votes against
+    /// a leader heard from within that time (thesis §6.2, §4.2.3). Default true.
+    pub check_quorum: bool,
+    /// Entries in one append. Default [`limits::APPEND_ENTRIES_MAX`].
+    pub append_entries_max: u32,
+    /// Payload bytes in one append; one entry may exceed it alone. Default
+    /// [`limits::APPEND_BYTES_MAX`].
+    pub append_bytes_max: u64,
+    /// Appends one follower may have unacknowledged. Default [`limits::INFLIGHT_MESSAGES_MAX`].
+    pub inflight_messages_max: usize,
+    /// Payload bytes one follower may have unacknowledged. Default [`limits::INFLIGHT_BYTES_MAX`].
+    pub inflight_bytes_max: u64,
+    /// Proposed and uncommitted payload bytes at which proposals are refused. Default
+    /// [`limits::UNCOMMITTED_BYTES_MAX`].
+    pub uncommitted_bytes_max: u64,
+    /// Seeds the jitter of election timeouts, and nothing else. Different per replica and group, or
+    /// they campaign together.
+    pub seed: u64,
+}
+
+impl Config {
+    /// The defaults for replica `id` with this jitter seed.
+    #[must_use]
+    pub const fn new(id: ReplicaId, seed: u64) -> Self {
+        Self {
+            id,
+            election_ticks: 1000,
+            heartbeat_ticks: 100,
+            pre_vote: true,
+            check_quorum: true,
+            append_entries_max: limits::APPEND_ENTRIES_MAX,
+            append_bytes_max: limits::APPEND_BYTES_MAX,
+            inflight_messages_max: limits::INFLIGHT_MESSAGES_MAX,
+            inflight_bytes_max: limits::INFLIGHT_BYTES_MAX,
+            uncommitted_bytes_max: limits::UNCOMMITTED_BYTES_MAX,
+            seed,
+        }
+    }
+}
+
+/// What the log remembered. The default is a new group without members; a new group with members
+/// sets `membership` alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovered {
+    /// The last hard state written.
+    pub hard_state: HardState,
+    /// Who belongs to the group, as of `applied`.
+    pub membership: Membership,
+    /// The first index in the log; 1 when nothing was truncated.
+    pub first: Index,
+    /// The entry just before `first`; 0/0 when nothing was truncated.
+    pub before_first: EntryId,
+    /// The terms of `first..=last`, ascending, starting at `first`; empty when the log is.
+    pub runs: Vec<TermRun>,
+    /// The last index in the log; the one before `first` when it is empty.
+    pub last: Index,
+    /// What the state machine already holds.
+    pub applied: Index,
+}
+
+impl Default for Recovered {
+    fn default() -> Self {
+        Self {
+            hard_state: HardState::default(),
+            membership: Membership::default(),
+            first: Index(1),
+            before_first: EntryId::default(),
+            runs: Vec::new(),
+            last: Index(0),
+            applied: Index(0),
+        }
+    }
+}
+
+/// What the driver's log cache knows about sizes; the core holds no payload.
+pub trait Entries {
+    /// How many of the entries `first..=last` are in memory from `first` on, without exceeding
+    /// `count_max` entries or `bytes_max` bytes, but at least one if `first` is in memory.
+    fn fit(&self, first: Index, last: Index, count_max: u32, bytes_max: u64) -> Fit;
+}
+
+/// The answer of [`Entries::fit`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fit {
+    /// These many entries, at least one, of these many payload bytes in all.
+    Entries {
+        /// How many.
+        count: u32,
+        /// Their payload bytes.
+        bytes: u64,
+    },
+    /// `first` is not in memory; it must be read back.
+    Missing,
+}
+
+/// The log has changed: the driver mirrors it in its log cache at once, before the next call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "the log cache must mirror this before anything else happens"]
+pub struct LogChange {
+    /// The cache drops everything at and after this index, then takes the new entries from here on.
+    pub first: Index,
+    /// How many entries are new.
+    pub count: u32,
+    /// Where their payloads come from.
+    pub source: Source,
+}
+
+/// Where new entries come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// From the append just stepped.
+    Message {
+        /// How many of its entries were held already; the new ones follow them.
+        skip: u32,
+    },
+    /// From the core itself: entries of this kind with empty payloads.
+    Internal(EntryKind),
+}
+
+/// Why nothing was proposed. Nothing was written; the payload is still the caller's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProposeRefusal {
+    /// This replica does not lead. Retry at `leader`, if one is known.
+    NotLeader {
+        /// Who leads, or [`ReplicaId::NONE`].
+        leader: ReplicaId,
+    },
+    /// Leadership is being handed over. Retry after a pause.
+    Transferring,
+    /// `uncommitted_bytes_max` is reached. Retry after a pause.
+    Full,
+}
+
+/// Why a read did not join.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadRefusal {
+    /// This replica does not lead. Retry at `leader`, if one is known.
+    NotLeader {
+        /// Who leads, or [`ReplicaId::NONE`].
+        leader: ReplicaId,
+    },
+    /// [`limits::READS_PENDING_MAX`] reads wait already. Retry after a pause.
+    Full,
+}

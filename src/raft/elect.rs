@@ -1,0 +1,349 @@
+//! Elections: terms, votes, and becoming what one becomes (Raft §5.2, thesis §4.2.3, §6.2, §9.6).
+//!
+//! # A request for votes is a promise too
+//!
+//! etcd-io/raft lets `MsgVote` leave before the candidate's own term is durable and holds back only
+//! the candidate's vote for itself. That is one step short. Say candidate A asks for votes in term 5
+//! and then loses power before term 5, or the tail its request boasted of, reached its disk. A comes
+//! back in term 4 with a shorter log, stands for term 5 *again*, and the grants given to its first,
+//! longer self still count. It may lead without entries that are committed, or lead term 5 twice.
+//! So here a request for votes waits, like the own vote, for everything unstable when it was made.
+//! It costs one flush per election. A pre-vote waits for nothing: it only asks.
+//!
+//! With requests that do not wait the random test finds, about once in twenty thousand schedules, a
+//! replica that leads one term before a crash and again after it.
+
+use std::collections::VecDeque;
+
+use crate::entry::EntryKind;
+use crate::id::{Index, ReplicaId, Term, Tick};
+
+use super::driver::{LogChange, Source};
+use super::message::{Message, MessageKind};
+use super::progress::Progress;
+use super::quorum::{self, VoteResult};
+use super::read::Reads;
+use super::state::{Leader, Promised, Raft, Role, Votes};
+
+/// `Message::context` of a vote asked for in a leadership transfer.
+const TRANSFER: u64 = 1;
+
+impl Raft {
+    /// Stands for election at once (etcd's `MsgHup`): with a pre-vote if configured. Does nothing
+    /// on a leader, a learner, or while a committed membership change is unapplied (contract
+    /// row 33).
+    pub fn campaign(&mut self, now: Tick) -> Option<LogChange> {
+        if self.failure.is_some() {
+            return None;
+        }
+        let change = self.stand(false, now);
+        self.check();
+        change
+    }
+
+    /// Time has passed. Call it at [`Raft::deadline`] or later; missed time is not made up for: a
+    /// replica that slept through ten timeouts stands for election once, and a leader that slept
+    /// sends one heartbeat (contract row 3).
+    pub fn tick(&mut self, now: Tick) -> Option<LogChange> {
+        if self.failure.is_some() {
+            return None;
+        }
+        let mut change = None;
+        if let Role::Leader(_) = self.role {
+            self.lead_on(now);
+        } else if now >= self.election_at {
+            change = self.stand(false, now);
+        }
+        self.check();
+        change
+    }
+
+    /// Gives a follower a full new wait before it stands for election: the driver knows that the
+    /// group was not at fault for the silence (it has just started, or has just slept).
+    pub fn reset_election_timer(&mut self, now: Tick) {
+        self.draw_election_timeout(now);
+    }
+
+    /// A follower forgets its leader, and with it the lease that refuses votes: the driver knows by
+    /// other means that the leader's node is gone (contract row 13).
+    pub fn forget_leader(&mut self, _now: Tick) {
+        if let Role::Follower { leader, .. } = &mut self.role {
+            *leader = ReplicaId::NONE;
+        }
+        self.check();
+    }
+
+    /// The leader asks this replica to take over, without pre-vote (thesis §3.10).
+    pub(super) fn stand_now(&mut self, now: Tick) -> Option<LogChange> {
+        self.stand(true, now)
+    }
+
+    fn stand(&mut self, transfer: bool, now: Tick) -> Option<LogChange> {
+        if let Role::Leader(_) = self.role {
+            return None;
+        }
+        self.draw_election_timeout(now);
+        if !self.is_promotable() || self.log.has_unapplied_config() {
+            return None;
+        }
+        if self.config.pre_vote && !transfer {
+            self.become_pre_candidate(now)
+        } else {
+            self.become_candidate(transfer, now)
+        }
+    }
+
+    /// Changes neither term nor vote (safety point 8).
+    fn become_pre_candidate(&mut self, now: Tick) -> Option<LogChange> {
+        self.role = Role::PreCandidate(Votes::default());
+        for at in 0..self.voters_count() {
+            if let Some(request) = self.vote_request(at, MessageKind::PreVote, self.term.next()) {
+                self.send(request);
+            }
+        }
+        self.promise_own_vote(true, now)
+    }
+
+    fn become_candidate(&mut self, transfer: bool, now: Tick) -> Option<LogChange> {
+        self.term = self.term.next();
+        self.vote = self.config.id;
+        self.role = Role::Candidate(Votes::default());
+        self.draw_election_timeout(now);
+        for at in 0..self.voters_count() {
+            if let Some(mut request) = self.vote_request(at, MessageKind::Vote, self.term) {
+                request.context = if transfer { TRANSFER } else { 0 };
+                self.promise(request);
+            }
+        }
+        self.promise_own_vote(false, now)
+    }
+
+    fn voters_count(&self) -> usize {
+        self.membership.voters().count()
+    }
+
+    /// The request to the voter at this position, unless it is this replica.
+    fn vote_request(&self, at: usize, kind: MessageKind, term: Term) -> Option<Message> {
+        let to = self.membership.voters().nth(at).filter(|&to| to != self.config.id)?;
+        let mut request = Message::new(kind, self.config.id, to, term);
+        request.entry = self.log.last_id();
+        Some(request)
+    }
+
+    /// The own vote counts like any other: once it is durable (safety point 1).
+    fn promise_own_vote(&mut self, pre: bool, now: Tick) -> Option<LogChange> {
+        let what = Promised::OwnVote { term: self.term, pre };
+        if self.defer(what) { None } else { self.count_vote(self.config.id, true, now) }
+    }
+
+    /// The own vote of `term` is durable.
+    pub(super) fn on_own_vote(&mut self, term: Term, pre: bool, now: Tick) -> Option<LogChange> {
+        let stands = match self.role {
+            Role::PreCandidate(_) => pre,
+            Role::Candidate(_) => !pre,
+            Role::Follower { .. } | Role::Leader(_) => false,
+        };
+        if stands && term == self.term { self.count_vote(self.config.id, true, now) } else { None }
+    }
+
+    pub(super) fn on_vote_response(&mut self, message: &Message, now: Tick) -> Option<LogChange> {
+        // A pre-vote is granted in the term it asked for; a grant left over from an earlier attempt
+        // says nothing about this one.
+        let asked = match self.role {
+            Role::PreCandidate(_) => self.term.next(),
+            _ => self.term,
+        };
+        if !message.reject && message.term != asked {
+            return None;
+        }
+        self.count_vote(message.from, !message.reject, now)
+    }
+
+    fn count_vote(&mut self, from: ReplicaId, granted: bool, now: Tick) -> Option<LogChange> {
+        let (votes, pre) = match &mut self.role {
+            Role::PreCandidate(votes) => (votes, true),
+            Role::Candidate(votes) => (votes, false),
+            Role::Follower { .. } | Role::Leader(_) => return None,
+        };
+        votes.record(from, granted);
+        match quorum::vote_result(&self.membership, |id| votes.answer(id)) {
+            VoteResult::Pending => None,
+            VoteResult::Won if pre => self.become_candidate(false, now),
+            VoteResult::Won => Some(self.become_leader(now)),
+            VoteResult::Lost => {
+                self.become_follower(self.term, ReplicaId::NONE, now);
+                None
+            }
+        }
+    }
+
+    pub(super) fn become_follower(&mut self, term: Term, leader: ReplicaId, now: Tick) {
+        debug_assert!(term >= self.term);
+        if term > self.term {
+            self.term = term;
+            self.vote = ReplicaId::NONE;
+        }
+        self.role = Role::Follower { leader, heard: now };
+        self.draw_election_timeout(now);
+    }
+
+    /// Opens the term with an empty entry: only entries of its own term may a leader commit by
+    /// counting (Raft §5.4.2).
+    fn become_leader(&mut self, now: Tick) -> LogChange {
+        let (last, durable, id) = (self.log.last(), self.log.durable(), self.config.id);
+        let mut peers: Vec<_> =
+            self.membership.members().map(|member| Progress::new(member, last)).collect();
+        if let Some(own) = peers.iter_mut().find(|peer| peer.id == id) {
+            own.on_accepted(durable);
+            own.become_replicate();
+            own.next = last.next();
+        }
+        let first = last.next();
+        self.log.replace_from(first, 1, self.term);
+        self.role = Role::Leader(Box::new(Leader {
+            peers,
+            term_start: first,
+            ready_told: false,
+            heartbeat_at: now.plus(self.config.heartbeat_ticks.max(1)),
+            quorum_check_at: now.plus(self.config.election_ticks.max(1)),
+            heartbeat_due: false,
+            dirty: true,
+            reads: Reads::default(),
+            uncommitted: VecDeque::new(),
+            uncommitted_bytes: 0,
+            uncommitted_open: false,
+            transfer: None,
+        }));
+        self.advance_own_progress();
+        LogChange { first, count: 1, source: Source::Internal(EntryKind::Empty) }
+    }
+
+    /// A message of a higher term than ours. Returns whether to go on with it.
+    pub(super) fn heed_higher_term(&mut self, message: &Message, now: Tick) -> bool {
+        let leader = match message.kind {
+            MessageKind::PreVote | MessageKind::Vote => {
+                // Whoever hears its leader takes no part in deposing it (contract row 13).
+                if message.context != TRANSFER && self.is_leased(now) {
+                    return false;
+                }
+                if message.kind == MessageKind::PreVote {
+                    return true;
+                }
+                ReplicaId::NONE
+            }
+            // Granted in the term we asked for, which we have not entered.
+            MessageKind::PreVoteResponse if !message.reject => return true,
+            MessageKind::Append | MessageKind::Heartbeat | MessageKind::Snapshot => message.from,
+            MessageKind::PreVoteResponse
+            | MessageKind::VoteResponse
+            | MessageKind::AppendResponse
+            | MessageKind::HeartbeatResponse
+            | MessageKind::TimeoutNow => ReplicaId::NONE,
+        };
+        self.become_follower(message.term, leader, now);
+        true
+    }
+
+    /// A leader or candidate that time has passed by. With pre-vote or check-quorum it might never
+    /// find out by itself: a replica that was cut off in a higher term refuses its leader's
+    /// messages, and nobody listens to its own. So tell it (safety point 8, contract row 13).
+    pub(super) fn answer_lower_term(&mut self, message: &Message) {
+        let kind = match message.kind {
+            MessageKind::Append | MessageKind::Heartbeat
+                if self.config.check_quorum || self.config.pre_vote =>
+            {
+                MessageKind::AppendResponse
+            }
+            MessageKind::PreVote => MessageKind::PreVoteResponse,
+            _ => return,
+        };
+        let mut answer = Message::new(kind, self.config.id, message.from, self.term);
+        answer.reject = true;
+        self.promise(answer);
+    }
+
+    pub(super) fn answer_vote(&mut self, request: &Message, now: Tick) {
+        let pre = request.kind == MessageKind::PreVote;
+        let free = self.vote == request.from
+            || (self.vote == ReplicaId::NONE && self.leader() == ReplicaId::NONE)
+            || (pre && request.term > self.term);
+        let granted = free && self.log.is_up_to_date(request.entry);
+        let kind = if pre { MessageKind::PreVoteResponse } else { MessageKind::VoteResponse };
+        // A grant echoes the request's term, which for a pre-vote is not ours; a refusal tells ours.
+        let term = if granted { request.term } else { self.term };
+        let mut answer = Message::new(kind, self.config.id, request.from, term);
+        answer.reject = !granted;
+        if granted && !pre {
+            self.vote = request.from;
+            self.restart_election_timer(now);
+        }
+        self.promise(answer);
+    }
+
+    /// Whether a leader was heard from so recently that votes are refused unseen.
+    fn is_leased(&self, now: Tick) -> bool {
+        self.config.check_quorum
+            && match &self.role {
+                Role::Follower { leader, heard } => {
+                    leader.is_some() && now.since(*heard) < self.config.election_ticks
+                }
+                Role::Leader(leader) => now < leader.quorum_check_at,
+                Role::PreCandidate(_) | Role::Candidate(_) => false,
+            }
+    }
+
+    /// A leader's share of `tick`.
+    fn lead_on(&mut self, now: Tick) {
+        let (id, election_ticks) = (self.config.id, self.config.election_ticks.max(1));
+        let heartbeat_ticks = self.config.heartbeat_ticks.max(1);
+        let check_quorum = self.config.check_quorum;
+        let Role::Leader(leader) = &mut self.role else { return };
+        if now >= leader.heartbeat_at {
+            leader.heartbeat_due = true;
+            leader.heartbeat_at = now.plus(heartbeat_ticks);
+        }
+        if leader.transfer.is_some_and(|(_, until)| now >= until) {
+            leader.transfer = None;
+        }
+        if check_quorum && now >= leader.quorum_check_at {
+            leader.quorum_check_at = now.plus(election_ticks);
+            // By time of hearing, so that answers from before a stall do not count after it.
+            let heard = |peer: ReplicaId| {
+                peer == id
+                    || leader
+                        .peer(peer)
+                        .and_then(|peer| peer.heard)
+                        .is_some_and(|heard| now.since(heard) < election_ticks)
+            };
+            if !quorum::has_quorum(&self.membership, heard) {
+                self.become_follower(self.term, ReplicaId::NONE, now);
+            }
+        }
+    }
+
+    /// Hands leadership over to `to`: no proposals from now on, `TimeoutNow` once its log is
+    /// complete, given up after an election timeout (thesis §3.10, safety point 17). Returns
+    /// whether it began: this replica leads, and `to` is another voter.
+    pub fn transfer(&mut self, to: ReplicaId, now: Tick) -> bool {
+        let until = now.plus(self.config.election_ticks);
+        let suitable = to != self.config.id && self.membership.is_voter(to);
+        let Role::Leader(leader) = &mut self.role else { return false };
+        if !suitable {
+            return false;
+        }
+        leader.transfer = Some((to, until));
+        leader.dirty = true;
+        let matched = leader.peer(to).map_or(Index(0), |peer| peer.matched);
+        self.nudge_transferee(to, matched);
+        self.check();
+        true
+    }
+
+    /// Tells the transferee to stand if it is one and has everything.
+    pub(super) fn nudge_transferee(&mut self, peer: ReplicaId, matched: Index) {
+        let Role::Leader(leader) = &self.role else { return };
+        if leader.transfer.is_some_and(|(to, _)| to == peer) && matched == self.log.last() {
+            self.send(Message::new(MessageKind::TimeoutNow, self.config.id, peer, self.term));
+        }
+    }
+}

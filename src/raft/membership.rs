@@ -1,0 +1,96 @@
+//! Who belongs to a group: computed, never mutated.
+//!
+//! ```text
+//!   incoming {1 2 3}                 an ordinary membership: `outgoing` is empty
+//!        │ change
+//!   incoming {1 2 4} outgoing {1 2 3}    joint (thesis §4.3): every quorum needs both majorities
+//!        │ leave
+//!   incoming {1 2 4}
+//! ```
+//!
+//! The type and every quorum are joint from the first day. Computing one membership from another
+//! (enter, leave, the checks between them) is not here yet.
+
+use crate::id::ReplicaId;
+
+/// The members of one group. The sets are sorted and hold each id once; learners vote in neither.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Membership {
+    /// The voters; during a joint change, the voters to be.
+    pub incoming: Vec<ReplicaId>,
+    /// During a joint change the voters that were; otherwise empty.
+    pub outgoing: Vec<ReplicaId>,
+    /// Replicas that receive the log without a say in it.
+    pub learners: Vec<ReplicaId>,
+}
+
+impl Membership {
+    /// An ordinary membership of these voters, in any order.
+    #[must_use]
+    pub fn of_voters(voters: impl IntoIterator<Item = ReplicaId>) -> Self {
+        Self { incoming: voters.into_iter().collect(), ..Self::default() }.sorted()
+    }
+
+    /// This membership with these learners instead of its own, in any order.
+    #[must_use]
+    pub fn with_learners(mut self, learners: impl IntoIterator<Item = ReplicaId>) -> Self {
+        self.learners = learners.into_iter().collect();
+        self.sorted()
+    }
+
+    /// Whether `id` votes, in either half.
+    #[must_use]
+    pub fn is_voter(&self, id: ReplicaId) -> bool {
+        self.incoming.contains(&id) || self.outgoing.contains(&id)
+    }
+
+    /// Whether `id` votes or learns.
+    #[must_use]
+    pub fn is_member(&self, id: ReplicaId) -> bool {
+        self.is_voter(id) || self.learners.contains(&id)
+    }
+
+    /// The voters of both halves, each once.
+    pub fn voters(&self) -> impl Iterator<Item = ReplicaId> {
+        let more = self.outgoing.iter().filter(|id| !self.incoming.contains(id));
+        self.incoming.iter().chain(more).copied()
+    }
+
+    /// Everybody, each once.
+    pub fn members(&self) -> impl Iterator<Item = ReplicaId> {
+        let more = self.learners.iter().copied().filter(|&id| !self.is_voter(id));
+        self.voters().chain(more)
+    }
+
+    /// The same members with each set in ascending order and without repetitions, as every other
+    /// function here expects them.
+    #[must_use]
+    pub fn sorted(mut self) -> Self {
+        for set in [&mut self.incoming, &mut self.outgoing, &mut self.learners] {
+            set.sort_unstable();
+            set.dedup();
+            set.shrink_to_fit();
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_member_is_named_once() {
+        let members = Membership {
+            incoming: vec![ReplicaId(3), ReplicaId(1), ReplicaId(1)],
+            outgoing: vec![ReplicaId(2), ReplicaId(1)],
+            learners: vec![ReplicaId(4), ReplicaId(2)],
+        }
+        .sorted();
+        let names = |ids: Vec<ReplicaId>| ids.into_iter().map(|id| id.0).collect::<Vec<_>>();
+        assert_eq!(names(members.voters().collect()), [1, 3, 2]);
+        assert_eq!(names(members.members().collect()), [1, 3, 2, 4]);
+        assert!(members.is_member(ReplicaId(4)) && !members.is_voter(ReplicaId(4)));
+        assert!(!members.is_member(ReplicaId(5)));
+    }
+}

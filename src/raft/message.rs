@@ -1,0 +1,103 @@
+//! What replicas of one group say to each other, as plain data.
+//!
+//! A message names entries, it does not hold them: the payload stays in the shard's log cache, and
+//! the frame carries it beside the message. An append never spans a term border, so one `run_term`
+//! describes all its entries.
+
+use crate::id::{EntryId, Index, ReplicaId, Term};
+
+/// What a message is. Names and meaning follow etcd-io/raft's `Msg*`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum MessageKind {
+    /// "Would you vote for me in `term`?" — asked without starting that term.
+    PreVote = 1,
+    /// The answer to `PreVote`.
+    PreVoteResponse = 2,
+    /// "Vote for me in `term`."
+    Vote = 3,
+    /// The answer to `Vote`; leaves only after the vote is durable.
+    VoteResponse = 4,
+    /// Entries after `entry`, possibly none.
+    Append = 5,
+    /// The answer to `Append`; an acceptance leaves only after the entries are durable.
+    AppendResponse = 6,
+    /// "I still lead `term`"; carries the commit index and a read context.
+    Heartbeat = 7,
+    /// The answer to `Heartbeat`; echoes the read context, promises nothing about the disk.
+    HeartbeatResponse = 8,
+    /// "Your log is gone from mine: take a snapshot that ends at `entry`."
+    Snapshot = 9,
+    /// "Campaign now": leadership transfer.
+    TimeoutNow = 10,
+}
+
+impl MessageKind {
+    /// The kind with this code, if there is one.
+    #[must_use]
+    pub const fn from_code(code: u8) -> Option<Self> {
+        Some(match code {
+            1 => Self::PreVote,
+            2 => Self::PreVoteResponse,
+            3 => Self::Vote,
+            4 => Self::VoteResponse,
+            5 => Self::Append,
+            6 => Self::AppendResponse,
+            7 => Self::Heartbeat,
+            8 => Self::HeartbeatResponse,
+            9 => Self::Snapshot,
+            10 => Self::TimeoutNow,
+            _ => return None,
+        })
+    }
+}
+
+/// One raft message. Fields a kind does not use are zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Message {
+    /// What it is.
+    pub kind: MessageKind,
+    /// The sender.
+    pub from: ReplicaId,
+    /// The receiver.
+    pub to: ReplicaId,
+    /// The sender's term (for a pre-vote and its grant: the term it would become).
+    pub term: Term,
+    /// `Append`: the entry before the first one carried. `Vote`, `PreVote`: the candidate's last
+    /// entry. `AppendResponse`: `index` is the last entry known to match (accepted) or the probed
+    /// index (rejected), and on a rejection `term` is the term at `hint`. `Snapshot`: its last entry.
+    pub entry: EntryId,
+    /// `Append`, `Heartbeat`: what the receiver may commit, as far as this message vouches for it.
+    pub commit: Index,
+    /// `Append`: the term of every entry carried.
+    pub run_term: Term,
+    /// `Append`: how many entries are carried.
+    pub count: u32,
+    /// Responses: the request was refused.
+    pub reject: bool,
+    /// A rejected `AppendResponse`: where the log may match.
+    pub hint: Index,
+    /// `Heartbeat` and its response: the latest read waiting for this leader's confirmation (zero:
+    /// none). `Vote`, `PreVote`: 1 when this is a leadership transfer, which overrides leases.
+    pub context: u64,
+}
+
+impl Message {
+    /// A message with nothing but its kind and addresses.
+    #[must_use]
+    pub const fn new(kind: MessageKind, from: ReplicaId, to: ReplicaId, term: Term) -> Self {
+        Self {
+            kind,
+            from,
+            to,
+            term,
+            entry: EntryId { term: Term(0), index: Index(0) },
+            commit: Index(0),
+            run_term: Term(0),
+            count: 0,
+            reject: false,
+            hint: Index(0),
+            context: 0,
+        }
+    }
+}

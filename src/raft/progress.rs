@@ -1,0 +1,288 @@
+//! One follower as the leader sees it.
+//!
+//! ```text
+//!            an append was accepted                     the log it needs is gone
+//!   ┌───────┐ ────────────────────► ┌───────────┐ ──────────────────────────► ┌──────────┐
+//!   │ Probe │                       │ Replicate │                             │ Snapshot │
+//!   └───────┘ ◄──────────────────── └───────────┘ ◄────────────────────────── └──────────┘
+//!            an append was refused,              it acknowledged the first entry we
+//!            or the peer is unreachable          still have or a later one (etcd raft#110)
+//! ```
+//!
+//! Probe sends one append and waits; Replicate assumes success, runs ahead of the acknowledgements
+//! and bounds how far by messages and by bytes; Snapshot sends nothing.
+
+use std::collections::VecDeque;
+
+use crate::id::{Index, ReplicaId, Tick};
+
+/// How a follower is being fed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ProgressState {
+    /// Where its log matches is unknown: one append at a time.
+    Probe,
+    /// It accepts: appends are pipelined.
+    Replicate,
+    /// It needs entries that are no longer in the log.
+    Snapshot {
+        /// The last entry of the snapshot it was told to take.
+        pending: Index,
+    },
+}
+
+/// One member's progress. Lives in the leader, once per member, the leader included.
+#[derive(Debug, Clone)]
+pub(super) struct Progress {
+    pub(super) id: ReplicaId,
+    pub(super) state: ProgressState,
+    /// Known to be durable there. `matched < next`, always (mistake 3).
+    pub(super) matched: Index,
+    /// The next entry to send.
+    pub(super) next: Index,
+    /// The highest commit index this follower was told, as far as it can use it.
+    pub(super) sent_commit: Index,
+    /// When it last answered anything, for check-quorum. A time, not a flag: a flag set before a
+    /// stall would still be believed after it.
+    pub(super) heard: Option<Tick>,
+    /// The latest read context it has echoed.
+    pub(super) read_ack: u64,
+    /// Nothing is sent until it answers, or a heartbeat response shows that it is alive.
+    pub(super) paused: bool,
+    /// An append is due even if it carries nothing.
+    pub(super) due: bool,
+    /// The driver is reading back what it needs.
+    pub(super) fetching: bool,
+    pub(super) inflights: Inflights,
+}
+
+impl Progress {
+    /// A member of which nothing is known, at the start of a leader's term (safety point 6).
+    pub(super) fn new(id: ReplicaId, last: Index) -> Self {
+        Self {
+            id,
+            state: ProgressState::Probe,
+            matched: Index(0),
+            next: last.next(),
+            sent_commit: Index(0),
+            heard: None,
+            read_ack: 0,
+            paused: false,
+            due: false,
+            fetching: false,
+            inflights: Inflights::default(),
+        }
+    }
+
+    fn reset(&mut self, state: ProgressState) {
+        self.state = state;
+        self.paused = false;
+        self.inflights.clear();
+    }
+
+    pub(super) fn become_probe(&mut self) {
+        // After a snapshot the follower is expected to hold it; after anything else, what it said.
+        let known = match self.state {
+            ProgressState::Snapshot { pending } => self.matched.max(pending),
+            ProgressState::Probe | ProgressState::Replicate => self.matched,
+        };
+        self.reset(ProgressState::Probe);
+        self.next = known.next();
+        self.sent_commit = self.sent_commit.min(known);
+    }
+
+    pub(super) fn become_replicate(&mut self) {
+        self.reset(ProgressState::Replicate);
+        self.next = self.matched.next();
+    }
+
+    pub(super) fn become_snapshot(&mut self, pending: Index) {
+        self.reset(ProgressState::Snapshot { pending });
+        self.next = pending.next();
+        self.sent_commit = pending;
+    }
+
+    /// The snapshot did not arrive: start over from what is known. Waits for a sign of life first.
+    pub(super) fn snapshot_failed(&mut self) {
+        if matches!(self.state, ProgressState::Snapshot { .. }) {
+            self.reset(ProgressState::Probe);
+            self.next = self.matched.next();
+            self.sent_commit = self.sent_commit.min(self.matched);
+            self.paused = true;
+        }
+    }
+
+    /// Whether nothing may be sent now.
+    pub(super) fn is_paused(&self) -> bool {
+        match self.state {
+            ProgressState::Probe | ProgressState::Replicate => self.paused,
+            ProgressState::Snapshot { .. } => true,
+        }
+    }
+
+    /// Whether a message without entries would tell it a commit index it can use.
+    pub(super) fn can_bump_commit(&self, commit: Index) -> bool {
+        commit > self.sent_commit && self.sent_commit.next() < self.next
+    }
+
+    /// An append was sent: `count` entries of `bytes` payload bytes in all.
+    pub(super) fn on_sent(&mut self, count: u32, bytes: u64, window: Window) {
+        match self.state {
+            ProgressState::Replicate => {
+                if count > 0 {
+                    self.next = self.next.plus(u64::from(count));
+                    self.inflights.add(self.next.prev(), bytes);
+                }
+                // When the window is full one empty append may still follow each heartbeat
+                // response, so that a window of lost messages is noticed.
+                self.paused = self.inflights.is_full(window);
+            }
+            ProgressState::Probe => self.paused |= count > 0,
+            ProgressState::Snapshot { .. } => debug_assert!(false, "append during a snapshot"),
+        }
+    }
+
+    /// It holds everything up to `index`. Returns whether that is news.
+    pub(super) fn on_accepted(&mut self, index: Index) -> bool {
+        if index <= self.matched {
+            return false;
+        }
+        self.matched = index;
+        self.next = self.next.max(index.next());
+        self.paused = false;
+        true
+    }
+
+    /// It refused an append after `rejected` and may agree at `hint`. Returns whether that is news;
+    /// a refusal that is not must change nothing, or `next` could fall to `matched` (mistake 3).
+    pub(super) fn on_rejected(&mut self, rejected: Index, hint: Index) -> bool {
+        match self.state {
+            ProgressState::Replicate => {
+                if rejected <= self.matched {
+                    return false;
+                }
+                self.become_probe();
+            }
+            ProgressState::Probe | ProgressState::Snapshot { .. } => {
+                if self.next.prev() != rejected {
+                    return false;
+                }
+                self.next = rejected.min(hint.next()).max(self.matched.next());
+                self.sent_commit = self.sent_commit.min(self.next.prev());
+                self.paused = false;
+            }
+        }
+        true
+    }
+}
+
+/// How far a leader may run ahead of one follower.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Window {
+    pub(super) messages_max: usize,
+    pub(super) bytes_max: u64,
+}
+
+/// Appends sent and not acknowledged, oldest first: last entry and payload bytes of each.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Inflights {
+    ring: VecDeque<(Index, u64)>,
+    bytes: u64,
+}
+
+impl Inflights {
+    pub(super) fn add(&mut self, last: Index, bytes: u64) {
+        debug_assert!(self.ring.back().is_none_or(|&(before, _)| before < last));
+        self.ring.push_back((last, bytes));
+        self.bytes += bytes;
+    }
+
+    /// Forgets all appends that end at or before `index`.
+    pub(super) fn free_to(&mut self, index: Index) {
+        while let Some(&(last, bytes)) = self.ring.front() {
+            if last > index {
+                break;
+            }
+            self.ring.pop_front();
+            self.bytes -= bytes;
+        }
+    }
+
+    /// Bytes go with their messages: a leak here would shrink the window for ever (etcd raft#54).
+    pub(super) fn clear(&mut self) {
+        self.ring.clear();
+        self.bytes = 0;
+    }
+
+    pub(super) fn is_full(&self, window: Window) -> bool {
+        self.ring.len() >= window.messages_max || self.bytes >= window.bytes_max
+    }
+
+    pub(super) fn messages(&self) -> usize {
+        self.ring.len()
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &(Index, u64)> {
+        self.ring.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WINDOW: Window = Window { messages_max: 2, bytes_max: 100 };
+
+    fn replicating(matched: u64) -> Progress {
+        let mut progress = Progress::new(ReplicaId(2), Index(0));
+        progress.on_accepted(Index(matched));
+        progress.become_replicate();
+        progress
+    }
+
+    #[test]
+    fn mistake_3_a_stale_rejection_never_moves_next_to_matched() {
+        let mut progress = Progress::new(ReplicaId(2), Index(5));
+        progress.matched = Index(4);
+        progress.next = Index(6);
+        assert!(progress.on_rejected(Index(5), Index(1)));
+        assert_eq!(progress.next, Index(5), "one above matched, whatever the hint says");
+        assert!(!progress.on_rejected(Index(5), Index(1)), "the same once more is stale");
+
+        let mut progress = replicating(6);
+        assert!(!progress.on_rejected(Index(6), Index(1)));
+        assert_eq!((progress.next, progress.state), (Index(7), ProgressState::Replicate));
+    }
+
+    #[test]
+    fn safety_point_13_the_window_counts_messages_and_bytes() {
+        let mut progress = replicating(1);
+        progress.on_sent(1, 10, WINDOW);
+        assert!(!progress.is_paused());
+        progress.on_sent(1, 10, WINDOW);
+        assert!(progress.is_paused(), "two messages");
+        progress.on_accepted(Index(2));
+        progress.inflights.free_to(Index(2));
+        assert!(!progress.is_paused());
+        progress.on_sent(1, 90, WINDOW);
+        assert!(progress.is_paused(), "100 bytes");
+        progress.become_probe();
+        assert_eq!(progress.inflights.bytes(), 0, "no leak across a reset");
+        assert_eq!(progress.next, Index(3));
+    }
+
+    #[test]
+    fn mistake_8_probing_after_a_snapshot_starts_where_it_ended() {
+        let mut progress = replicating(1);
+        progress.become_snapshot(Index(10));
+        assert!(progress.is_paused());
+        progress.become_probe();
+        assert_eq!(progress.next, Index(11));
+        progress.become_snapshot(Index(20));
+        progress.snapshot_failed();
+        assert_eq!((progress.next, progress.paused), (Index(2), true));
+    }
+}

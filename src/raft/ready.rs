@@ -1,0 +1,175 @@
+//! The end of a turn and the return of a write: what leaves, what waits, what is released.
+
+use crate::id::{Index, Tick};
+
+use super::driver::{Entries, LogChange};
+use super::effects::{Effects, HardState, Persist, PersistSeq, RoleEvent};
+use super::message::{Message, MessageKind};
+use super::state::{Promise, Promised, Raft, Role};
+
+impl Raft {
+    /// Whether [`Raft::ready`] has anything to say. May be true once too often, never too rarely.
+    #[must_use]
+    pub fn has_ready(&self) -> bool {
+        if self.failure.is_some() {
+            return false;
+        }
+        let leading = match &self.role {
+            Role::Leader(leader) => {
+                leader.dirty
+                    || leader.heartbeat_due
+                    || !leader.reads.confirmed.is_empty()
+                    || (self.log.commit() >= leader.term_start
+                        && (!leader.ready_told || leader.reads.open.is_some()))
+            }
+            Role::Follower { .. } | Role::PreCandidate(_) | Role::Candidate(_) => false,
+        };
+        leading
+            || !self.outbox.is_empty()
+            || self.has_unwritten()
+            || self.log.applying() < self.log.appliable()
+            || self.announced != (self.role_kind(), self.term, self.leader())
+    }
+
+    /// Appends to `fx` everything that is due. Call it once at the end of every turn in which the
+    /// replica was touched; while nothing is due it does nothing. `fx` is of this group alone and
+    /// holds no unperformed `persist`, `apply` or `role`.
+    pub fn ready(&mut self, _now: Tick, entries: &impl Entries, fx: &mut Effects) {
+        if self.failure.is_some() {
+            return;
+        }
+        self.announce(fx);
+        fx.send.append(&mut self.outbox);
+        if self.has_unwritten() {
+            debug_assert!(fx.persist.is_none(), "the last write was not performed");
+            let (seq, first, count) = self.log.stage();
+            self.staged = (self.term, self.vote);
+            let hard_state =
+                HardState { term: self.term, vote: self.vote, commit: self.log.commit() };
+            fx.persist = Some(Persist { seq, hard_state, first, count });
+        }
+        self.send_due(entries, fx);
+        if let Some(range) = self.log.take_appliable() {
+            debug_assert!(fx.apply.is_none(), "the last range was not applied");
+            fx.apply = Some(range);
+        }
+        self.check();
+    }
+
+    /// The write `seq` and all before it are durable. Releases the promises that waited for them,
+    /// lets a leader count its own log and a candidate its own vote; with that a candidate may
+    /// become leader, which changes the log.
+    pub fn on_durable(&mut self, seq: PersistSeq, now: Tick) -> Option<LogChange> {
+        if self.failure.is_some() || !self.log.on_durable(seq) {
+            return None;
+        }
+        self.advance_own_progress();
+        let mut change = None;
+        let due = self.promises.iter().take_while(|promise| promise.seq <= seq).count();
+        for at in 0..due {
+            match self.promises[at].what {
+                Promised::Send(message) => self.release(message),
+                Promised::OwnVote { term, pre } => {
+                    change = self.on_own_vote(term, pre, now).or(change);
+                }
+            }
+        }
+        self.promises.drain(..due);
+        self.check();
+        change
+    }
+
+    /// The state machine holds everything up to `index`.
+    pub fn on_applied(&mut self, index: Index) {
+        self.log.on_applied(index);
+        self.check();
+    }
+
+    /// Sends a message that promises nothing about this disk.
+    pub(super) fn send(&mut self, message: Message) {
+        push(&mut self.outbox, message);
+    }
+
+    /// Sends a message once everything unstable now is durable: at once if nothing is.
+    pub(super) fn promise(&mut self, message: Message) {
+        if !self.defer(Promised::Send(message)) {
+            self.release(message);
+        }
+    }
+
+    /// Queues `what` behind everything unstable. Returns whether there is anything.
+    pub(super) fn defer(&mut self, what: Promised) -> bool {
+        let seq = if self.has_unwritten() {
+            // What is unwritten stays unwritten until the next `ready`, which names it so: terms
+            // and votes never go back, and a truncated entry has a successor.
+            self.log.next_seq()
+        } else if let Some(write) = self.log.writes().last() {
+            write.seq
+        } else {
+            return false;
+        };
+        if let (Some(last), Promised::Send(new)) = (self.promises.last_mut(), &what)
+            && last.seq == seq
+            && let Promised::Send(old) = &mut last.what
+            && merge(old, new)
+        {
+            return true;
+        }
+        if self.promises.capacity() == 0 {
+            self.promises.reserve_exact(1);
+        }
+        self.promises.push(Promise { seq, what });
+        true
+    }
+
+    fn release(&mut self, message: Message) {
+        let stale = message.kind == MessageKind::Vote
+            && !(message.term == self.term && matches!(self.role, Role::Candidate(_)));
+        if stale {
+            return;
+        }
+        if !self.outbox.last_mut().is_some_and(|last| merge(last, &message)) {
+            self.send(message);
+        }
+    }
+
+    /// Term, vote or entries that no write has been handed out for. The commit index alone is never
+    /// worth a write (contract row 25).
+    pub(super) fn has_unwritten(&self) -> bool {
+        self.staged != (self.term, self.vote) || self.log.has_unstaged()
+    }
+
+    fn announce(&mut self, fx: &mut Effects) {
+        let now = (self.role_kind(), self.term, self.leader());
+        if now == self.announced {
+            return;
+        }
+        let (role, term, leader) = now;
+        let new_leader = leader.is_some() && leader != self.announced.2;
+        self.announced = now;
+        fx.role = Some(RoleEvent { role, term, leader, new_leader });
+    }
+}
+
+/// An acceptance swallows the one before it to the same leader in the same term: the later covers
+/// the earlier. Refusals are never swallowed, nor do they swallow (contract row 38).
+fn merge(last: &mut Message, new: &Message) -> bool {
+    let alike = last.kind == MessageKind::AppendResponse
+        && new.kind == MessageKind::AppendResponse
+        && !last.reject
+        && !new.reject
+        && last.to == new.to
+        && last.term == new.term;
+    if alike {
+        last.entry.index = last.entry.index.max(new.entry.index);
+    }
+    alike
+}
+
+/// A quiet group keeps room for one message, not for the four a growing `Vec` would start with.
+fn push(outbox: &mut Vec<Message>, message: Message) {
+    if outbox.capacity() == 0 {
+        outbox.reserve_exact(1);
+    }
+    outbox.push(message);
+}

@@ -1,0 +1,296 @@
+//! Leading: propose, send, count, commit (Raft §5.3, thesis §10.2.1).
+//!
+//! Nothing is sent when it is proposed or when an answer arrives; these only mark what is due.
+//! [`Raft::ready`] then sends each follower what it lacks: one append for all proposals of a turn,
+//! or several where a term border, the size of one append, or a follower far behind demands it.
+
+use crate::id::{Index, ReplicaId, Tick};
+use crate::limits;
+
+use super::driver::{Entries, Fit, ProposeRefusal, ReadRefusal};
+use super::effects::{Effects, Fetch};
+use super::message::{Message, MessageKind};
+use super::progress::ProgressState;
+use super::quorum;
+use super::state::{Raft, Role};
+
+impl Raft {
+    /// Appends `count` entries of `bytes` payload bytes in all to a leader's log and returns the
+    /// index of the first. The driver puts their payloads in its log cache at once. They are sent
+    /// and written at the next [`Raft::ready`].
+    ///
+    /// # Errors
+    ///
+    /// See [`ProposeRefusal`]. A proposal larger than the whole budget is taken when nothing else
+    /// is uncommitted, and one without bytes always (safety point 20).
+    pub fn propose(&mut self, count: u32, bytes: u64) -> Result<Index, ProposeRefusal> {
+        let leader = self.leader();
+        let budget = self.config.uncommitted_bytes_max;
+        let Role::Leader(lead) = &mut self.role else {
+            return Err(ProposeRefusal::NotLeader { leader });
+        };
+        if lead.transfer.is_some() {
+            return Err(ProposeRefusal::Transferring);
+        }
+        let total = lead.uncommitted_bytes.saturating_add(bytes);
+        if bytes > 0 && lead.uncommitted_bytes > 0 && total > budget {
+            return Err(ProposeRefusal::Full);
+        }
+        let first = self.log.last().next();
+        if count == 0 {
+            return Ok(first);
+        }
+        self.log.replace_from(first, u64::from(count), self.term);
+        let last = self.log.last();
+        lead.uncommitted_bytes = total;
+        match lead.uncommitted.back_mut() {
+            Some(turn) if lead.uncommitted_open => *turn = (last, turn.1 + bytes),
+            _ => lead.uncommitted.push_back((last, bytes)),
+        }
+        lead.uncommitted_open = true;
+        lead.dirty = true;
+        self.check();
+        Ok(first)
+    }
+
+    /// Joins the read batch of this turn and returns its sequence number. It may be answered when
+    /// [`Effects::reads`] names this or a higher number and the index given there is applied. A read
+    /// that comes before the leader's first commit waits for it. When the role changes, every read
+    /// not yet confirmed is void.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReadRefusal`].
+    pub fn read(&mut self) -> Result<u64, ReadRefusal> {
+        let leader = self.leader();
+        let Role::Leader(lead) = &mut self.role else {
+            return Err(ReadRefusal::NotLeader { leader });
+        };
+        if lead.reads.count >= limits::READS_PENDING_MAX {
+            return Err(ReadRefusal::Full);
+        }
+        Ok(lead.reads.join(&mut self.read_seq))
+    }
+
+    /// The transport could not reach this replica, or dropped something for it: appends may be
+    /// lost, so stop assuming they arrive.
+    pub fn on_unreachable(&mut self, replica: ReplicaId) {
+        if let Role::Leader(leader) = &mut self.role
+            && replica != self.config.id
+            && let Some(peer) = leader.peer_mut(replica)
+            && peer.state == ProgressState::Replicate
+        {
+            peer.become_probe();
+        }
+        self.check();
+    }
+
+    /// The snapshot for this replica did not arrive: feed it from what is known of it.
+    pub fn on_snapshot_failed(&mut self, replica: ReplicaId) {
+        if let Role::Leader(leader) = &mut self.role
+            && let Some(peer) = leader.peer_mut(replica)
+        {
+            peer.snapshot_failed();
+        }
+        self.check();
+    }
+
+    /// What [`Effects::fetch`] asked for is in memory, or will not come: try again.
+    pub fn on_fetched(&mut self, replica: ReplicaId) {
+        if let Role::Leader(leader) = &mut self.role
+            && let Some(peer) = leader.peer_mut(replica)
+        {
+            peer.fetching = false;
+            leader.dirty = true;
+        }
+    }
+
+    pub(super) fn on_append_response(&mut self, response: &Message, now: Tick) {
+        let last = self.log.last();
+        let Role::Leader(leader) = &mut self.role else { return };
+        let Some(peer) = leader.peer_mut(response.from) else { return };
+        let index = response.entry.index;
+        if !response.reject && index > last {
+            self.ignored += 1;
+            return;
+        }
+        peer.heard = Some(now);
+        if response.reject {
+            // Its hint names a term; the same rule applied to our log skips what cannot match.
+            let hint = match response.entry.term.0 {
+                0 => response.hint,
+                _ => self.log.find_conflict_by_term(response.hint, response.entry.term).0,
+            };
+            if peer.on_rejected(index, hint) {
+                peer.due = true;
+                leader.dirty = true;
+            }
+            return;
+        }
+        let probing = peer.state == ProgressState::Probe;
+        // Equal to what is known still ends probing (mistake 5).
+        let ends_probing = probing && peer.matched == index;
+        if !peer.on_accepted(index) && !ends_probing {
+            return;
+        }
+        match peer.state {
+            ProgressState::Probe => peer.become_replicate(),
+            ProgressState::Replicate => peer.inflights.free_to(index),
+            // It can go on from the log, whatever became of the snapshot (mistake 8).
+            ProgressState::Snapshot { .. } if peer.matched.next() >= self.log.first() => {
+                peer.become_replicate();
+            }
+            ProgressState::Snapshot { .. } => {}
+        }
+        let matched = peer.matched;
+        leader.dirty = true;
+        if matched > self.log.commit() {
+            self.advance_commit();
+        }
+        self.nudge_transferee(response.from, matched);
+    }
+
+    pub(super) fn on_heartbeat_response(&mut self, response: &Message, now: Tick) {
+        let (id, last) = (self.config.id, self.log.last());
+        let Role::Leader(leader) = &mut self.role else { return };
+        let Some(peer) = leader.peer_mut(response.from) else { return };
+        peer.heard = Some(now);
+        peer.paused = false;
+        if peer.matched < last || peer.state == ProgressState::Probe {
+            // It lives: what it has not acknowledged may be lost.
+            peer.due = true;
+            leader.dirty = true;
+        }
+        let Some(peer) = leader.peer_mut(response.from) else { return };
+        if response.context > peer.read_ack && response.context <= self.read_seq {
+            peer.read_ack = response.context;
+            confirm_reads(leader, &self.membership, id);
+        }
+    }
+
+    /// The own disk has caught up to `durable`: the leader counts itself (safety point 1).
+    pub(super) fn advance_own_progress(&mut self) {
+        let (id, durable) = (self.config.id, self.log.durable());
+        let last = self.log.last();
+        let Role::Leader(leader) = &mut self.role else { return };
+        if let Some(own) = leader.peer_mut(id) {
+            own.next = last.next();
+            if own.on_accepted(durable) {
+                self.advance_commit();
+            }
+        }
+    }
+
+    /// Commits what a quorum holds, if it is of this term (Raft §5.4.2, figure 8).
+    fn advance_commit(&mut self) {
+        let Role::Leader(leader) = &mut self.role else { return };
+        let reached = |id| leader.peer(id).map_or(0, |peer| peer.matched.0);
+        let agreed = Index(quorum::agreed(&self.membership, reached));
+        let agreed = agreed.min(self.log.last());
+        if agreed <= self.log.commit() || agreed < leader.term_start {
+            return;
+        }
+        self.log.commit_to(agreed);
+        leader.dirty = true;
+        while let Some(&(last, bytes)) = leader.uncommitted.front() {
+            if last > agreed {
+                break;
+            }
+            leader.uncommitted.pop_front();
+            leader.uncommitted_bytes -= bytes;
+        }
+    }
+
+    /// A leader's share of `ready`, after the own write has been handed out.
+    pub(super) fn send_due(&mut self, entries: &impl Entries, fx: &mut Effects) {
+        let (id, window, commit) = (self.config.id, self.window(), self.log.commit());
+        let Role::Leader(leader) = &mut self.role else { return };
+        leader.uncommitted_open = false;
+        if commit >= leader.term_start {
+            if !leader.ready_told {
+                leader.ready_told = true;
+                fx.leader_ready = true;
+            }
+            if leader.reads.close(commit) {
+                leader.heartbeat_due = true;
+                // A sole voter is its own quorum.
+                confirm_reads(leader, &self.membership, id);
+            }
+        }
+        fx.reads.append(&mut leader.reads.confirmed);
+        if std::mem::take(&mut leader.heartbeat_due) {
+            let context = leader.reads.context();
+            for peer in leader.peers.iter_mut().filter(|peer| peer.id != id) {
+                // It may commit only what it is known to hold (safety point 5).
+                let mut heartbeat = Message::new(MessageKind::Heartbeat, id, peer.id, self.term);
+                heartbeat.commit = peer.matched.min(commit);
+                heartbeat.context = context;
+                peer.sent_commit = peer.sent_commit.max(heartbeat.commit);
+                fx.send.push(heartbeat);
+            }
+        }
+        if !std::mem::take(&mut leader.dirty) {
+            return;
+        }
+        for peer in leader.peers.iter_mut().filter(|peer| peer.id != id) {
+            while !peer.is_paused() {
+                let previous = peer.next.prev();
+                let Some(previous_term) = self.log.term_at(previous) else {
+                    let end = self.log.applied().max(self.log.before_first().index);
+                    let mut message = Message::new(MessageKind::Snapshot, id, peer.id, self.term);
+                    message.entry.index = end;
+                    message.entry.term = self.log.term_at(end).unwrap_or_default();
+                    fx.send.push(message);
+                    peer.become_snapshot(end);
+                    break;
+                };
+                let full = peer.state == ProgressState::Replicate && peer.inflights.is_full(window);
+                let (mut count, mut bytes) = (0, 0);
+                if !full && !peer.fetching && peer.next <= self.log.last() {
+                    let run_last = self.log.run_end(peer.next);
+                    let (count_max, bytes_max) =
+                        (self.config.append_entries_max.max(1), self.config.append_bytes_max);
+                    match entries.fit(peer.next, run_last, count_max, bytes_max) {
+                        Fit::Entries { count: c, bytes: b } => (count, bytes) = (c, b),
+                        Fit::Missing => {
+                            peer.fetching = true;
+                            fx.fetch.push(Fetch { to: peer.id, first: peer.next });
+                        }
+                    }
+                }
+                let due = std::mem::take(&mut peer.due);
+                if count == 0 && !due && !peer.can_bump_commit(commit) {
+                    break;
+                }
+                let mut append = Message::new(MessageKind::Append, id, peer.id, self.term);
+                append.entry.index = previous;
+                append.entry.term = previous_term;
+                append.commit = commit;
+                append.count = count;
+                if count > 0 {
+                    append.run_term = self.log.term_at(peer.next).unwrap_or_default();
+                }
+                fx.send.push(append);
+                peer.on_sent(count, bytes, window);
+                // What the follower can use of it: it commits no further than the message vouches.
+                peer.sent_commit = peer.sent_commit.max(commit);
+                if count == 0 {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Confirms what a quorum has echoed. This replica needs no echo of its own.
+fn confirm_reads(
+    leader: &mut super::state::Leader,
+    membership: &super::membership::Membership,
+    own: ReplicaId,
+) {
+    let echoed = |id| {
+        if id == own { u64::MAX } else { leader.peer(id).map_or(0, |peer| peer.read_ack) }
+    };
+    let seq = quorum::agreed(membership, echoed);
+    leader.reads.confirm(seq);
+}
