@@ -1,0 +1,302 @@
+//! One batch: the runs of many groups in one disk write.
+//!
+//! ```text
+//!  byte
+//!     0  magic "OBAT"                       4
+//!     4  crc of bytes 8..64                 4   seeded with the log's identity
+//!     8  segment                            8   ┐ where this batch belongs: bytes that lie
+//!    16  offset in the segment              8   ┘ anywhere else are not this batch
+//!    24  batch number                       8   counts over the whole log
+//!    32  bytes, header and runs             4
+//!    36  count of runs                      4   0: carries the watermark alone
+//!    40  chain: crc of the header before    4   the batch before, or the segment's header
+//!    44  body: crc of the runs' crcs        4
+//!    48  durable watermark: segment         8   ┐ all in front of this point was durable when
+//!    56  durable watermark: offset          8   ┘ this batch was placed
+//!    64  runs, back to back
+//!     …  zero to the end of the block
+//! ```
+
+use crate::id::SegmentSeq;
+use crate::limits::{APPEND_ENTRIES_MAX, BLOCK_BYTES};
+
+use super::codec::{Put, Take, first_non_zero};
+use super::damage::Fault;
+use super::record::{Run, RunRef};
+use super::segment::{Location, align};
+
+const MAGIC: u32 = u32::from_le_bytes(*b"OBAT");
+/// A batch header, in bytes.
+pub(super) const BATCH_HEADER_BYTES: usize = 64;
+
+/// Runs gathered for one disk write.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    runs: Vec<Run>,
+    /// The checksum of each run, in the same order.
+    crcs: Vec<u32>,
+    bytes: usize,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Batch {
+    /// An empty batch. Allocates nothing.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { runs: Vec::new(), crcs: Vec::new(), bytes: BATCH_HEADER_BYTES }
+    }
+
+    /// Add a run; checksums its header and entry table. Runs take effect in the order they were
+    /// pushed, so one group may appear more than once.
+    ///
+    /// # Panics
+    /// If the run exceeds [`APPEND_ENTRIES_MAX`], or has entries but no first index or term: the
+    /// log would refuse to open.
+    pub fn push(&mut self, run: Run) {
+        assert!(run.entries.len() <= APPEND_ENTRIES_MAX as usize, "too many entries in a run");
+        assert!(run.entries.is_empty() || run.first.0 > 0, "entries without an index");
+        assert!(run.entries.is_empty() || run.run_term.0 > 0, "entries without a term");
+        self.bytes += run.bytes();
+        self.crcs.push(run.crc());
+        self.runs.push(run);
+    }
+
+    /// Nothing was pushed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// Bytes so far, header included, not yet aligned.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// What was pushed, in order.
+    #[must_use]
+    pub fn runs(&self) -> &[Run] {
+        &self.runs
+    }
+
+    /// Binds the header to the content: the checksum over the checksums of the runs.
+    pub(super) fn body(&self) -> u32 {
+        body_of(self.crcs.iter().copied())
+    }
+
+    /// Fill `buffer`, a whole number of blocks, with header, runs and zeroes.
+    pub(super) fn encode_into(&self, header: &BatchHeader, salt: u32, buffer: &mut [u8]) {
+        assert_eq!(buffer.len(), align(self.bytes), "a batch fills its blocks");
+        buffer[..BATCH_HEADER_BYTES].copy_from_slice(&header.encode(salt).0);
+        let mut at = BATCH_HEADER_BYTES;
+        for (run, crc) in self.runs.iter().zip(&self.crcs) {
+            at += run.encode_into(*crc, &mut buffer[at..]);
+        }
+        assert_eq!(at, self.bytes, "a batch is as long as it said");
+        // The buffer is uninitialised or used memory: what is not zeroed here would end up on the
+        // disk and be taken for damage later.
+        buffer[at..].fill(0);
+    }
+}
+
+fn body_of(crcs: impl Iterator<Item = u32>) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    for crc in crcs {
+        hasher.update(&crc.to_le_bytes());
+    }
+    hasher.finalize()
+}
+
+/// The first bytes of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchHeader {
+    /// Where the batch was written.
+    pub at: Location,
+    /// Its number; the next batch has the next one.
+    pub number: u64,
+    /// Its length in bytes, header and runs, not aligned.
+    pub bytes: u32,
+    /// How many runs it holds.
+    pub runs: u32,
+    /// The checksum of the header before: of a batch, or of the segment.
+    pub chain: u32,
+    /// The checksum over the checksums of its runs.
+    pub body: u32,
+    /// Everything in front of this place was durable when the batch was placed.
+    pub durable: Location,
+}
+
+impl BatchHeader {
+    /// The bytes, and the checksum that the next batch chains to.
+    pub(super) fn encode(&self, salt: u32) -> ([u8; BATCH_HEADER_BYTES], u32) {
+        let mut bytes = [0; BATCH_HEADER_BYTES];
+        let mut put = Put::new(&mut bytes);
+        put.u32(MAGIC);
+        put.u32(0);
+        put.u64(self.at.segment.0);
+        put.u64(self.at.offset);
+        put.u64(self.number);
+        put.u32(self.bytes);
+        put.u32(self.runs);
+        put.u32(self.chain);
+        put.u32(self.body);
+        put.u64(self.durable.segment.0);
+        put.u64(self.durable.offset);
+        let crc = header_crc(&bytes, salt);
+        bytes[4..8].copy_from_slice(&crc.to_le_bytes());
+        (bytes, crc)
+    }
+}
+
+fn header_crc(bytes: &[u8], salt: u32) -> u32 {
+    let mut hasher = crc32fast::Hasher::new_with_initial(salt);
+    hasher.update(&bytes[8..BATCH_HEADER_BYTES]);
+    hasher.finalize()
+}
+
+/// One batch as it lies in a segment. Its header is verified; its runs only where a method says
+/// so.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchRef<'a> {
+    /// The header.
+    pub header: BatchHeader,
+    /// The header's checksum: the next batch chains to it.
+    pub(super) crc: u32,
+    /// The whole batch with its padding.
+    bytes: &'a [u8],
+}
+
+impl<'a> BatchRef<'a> {
+    /// Read the header of the batch at `at` in `segment` (the whole file): magic, checksum, that it
+    /// was written for this very place, and that it lies within the file.
+    pub(super) fn parse(segment: &'a [u8], at: Location, salt: u32) -> Result<Self, Fault> {
+        let rest = usize::try_from(at.offset).ok().and_then(|start| segment.get(start..));
+        let Some(rest) = rest.filter(|rest| rest.len() >= BLOCK_BYTES) else {
+            let end = segment.len() as u64;
+            return Err(Fault::new("room for a batch", at.offset, BLOCK_BYTES as u64, end));
+        };
+        let fault = |what, field, expected, found| {
+            Err(Fault::new(what, at.offset + field, expected, found))
+        };
+        let mut take = Take::new(rest);
+        let (magic, stored) = (take.u32(), take.u32());
+        if magic != MAGIC {
+            return fault("batch magic", 0, u64::from(MAGIC), u64::from(magic));
+        }
+        let crc = header_crc(rest, salt);
+        if stored != crc {
+            return fault("batch header checksum", 4, u64::from(crc), u64::from(stored));
+        }
+        let segment = SegmentSeq(take.u64());
+        if segment != at.segment {
+            // A whole batch of the file's earlier life.
+            return fault("batch's segment", 8, at.segment.0, segment.0);
+        }
+        let offset = take.u64();
+        if offset != at.offset {
+            return fault("batch's offset", 16, at.offset, offset);
+        }
+        let number = take.u64();
+        let (bytes, runs) = (take.u32(), take.u32());
+        let (chain, body) = (take.u32(), take.u32());
+        let durable = Location { segment: SegmentSeq(take.u64()), offset: take.u64() };
+        let header = BatchHeader { at, number, bytes, runs, chain, body, durable };
+        let aligned = align(bytes as usize);
+        if (bytes as usize) < BATCH_HEADER_BYTES || rest.len() < aligned {
+            let (found, at) = (u64::from(bytes), at.offset + 32);
+            return Err(Fault::authentic("batch bytes", at, rest.len() as u64, found));
+        }
+        if durable > at {
+            let (at, found) = (at.offset + 56, durable.offset);
+            return Err(Fault::authentic("durable watermark", at, header.at.offset, found));
+        }
+        Ok(Self { header, crc, bytes: &rest[..aligned] })
+    }
+
+    /// Bytes it takes in the file, padding included.
+    #[must_use]
+    pub const fn aligned(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Check that the runs are the ones the header was written for, and the padding. The payloads
+    /// only if asked: a reader checks those it takes.
+    pub(super) fn verify(&self, payloads: Payloads) -> Result<(), Fault> {
+        let at = self.header.at.offset;
+        let mut hasher = crc32fast::Hasher::new();
+        let mut walk = self.runs();
+        for run in &mut walk {
+            let run = run?;
+            hasher.update(&run.crc.to_le_bytes());
+            match payloads {
+                Payloads::Verify => run.verify_payloads()?,
+                Payloads::Skip => {}
+            }
+        }
+        let rest = walk.rest.len() as u64;
+        let body = hasher.finalize();
+        if body != self.header.body {
+            let (expected, found) = (u64::from(self.header.body), u64::from(body));
+            return Err(Fault::new("checksum over the runs", at + 44, expected, found));
+        }
+        if rest != 0 {
+            return Err(Fault::authentic("bytes after the last run", at + 32, 0, rest));
+        }
+        let end = self.header.bytes as usize;
+        if let Some((place, found)) = first_non_zero(&self.bytes[end..]) {
+            return Err(Fault::new("batch padding", at + (end + place) as u64, 0, found));
+        }
+        Ok(())
+    }
+
+    /// The runs in the order they were pushed; ends after the first that does not parse.
+    #[must_use]
+    pub fn runs(&self) -> Runs<'a> {
+        Runs {
+            rest: &self.bytes[BATCH_HEADER_BYTES..self.header.bytes as usize],
+            at: self.header.at.offset + BATCH_HEADER_BYTES as u64,
+            left: self.header.runs,
+        }
+    }
+}
+
+/// Iterates over the runs of a [`BatchRef`].
+#[derive(Debug, Clone)]
+pub struct Runs<'a> {
+    rest: &'a [u8],
+    at: u64,
+    left: u32,
+}
+
+impl<'a> Iterator for Runs<'a> {
+    type Item = Result<RunRef<'a>, Fault>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        match RunRef::parse(self.rest, self.at) {
+            Ok((run, rest)) => {
+                self.at += (self.rest.len() - rest.len()) as u64;
+                self.rest = rest;
+                Some(Ok(run))
+            }
+            Err(fault) => {
+                self.left = 0;
+                Some(Err(fault))
+            }
+        }
+    }
+}
+
+/// Whether [`BatchRef::verify`] reads the payloads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Payloads {
+    /// Compare each with its checksum.
+    Verify,
+    /// Leave them to the caller.
+    Skip,
+}

@@ -1,0 +1,126 @@
+//! The log's bytes: what is written, where, and what of it may be believed after a crash.
+//!
+//! One log per shard holds the entries and hard states of all its groups, so that a turn of the
+//! shard costs one disk write and one flush, however many groups moved. This folder knows bytes
+//! only: it says where to write what ([`Appender`]), what a file says ([`Recovery`]), and where an
+//! entry is ([`LogIndex`], [`read_span`]). Files, flushes and their order belong to the driver.
+//!
+//! # To scale
+//!
+//! Offsets are in bytes; one character of the first line is 1 MiB, of the second 1 KiB.
+//!
+//! ```text
+//! segment  64 MiB, zeroed before use, named 0000000000000001.seg …
+//! 0                                                                67108864
+//! ├┬───────────────────────────────────────────────────────────────┤
+//! ││ batches, each on a block                                       │
+//! └┴───────────────────────────────────────────────────────────────┘
+//!
+//! 0    4096                 12288        16384
+//! ├───┬┼───────────────────┬┼──────┬─────┼─ ─ ─
+//! │hdr│0 batch 1           │0 batch│0     │ batch 3
+//! └───┴┼───────────────────┴┼──────┴─────┼─ ─ ─
+//!      │                    └ zero to the end of the block
+//!      │
+//! batch, one character is 16 bytes
+//! 0   64  128   152            164
+//! ├────┬────┬────┬──────────────┬────┬─ ─ ─
+//! │head│run │ two│ payload,     │run │
+//! │    │head│12 B│ payload      │head│
+//! └────┴────┴────┴──────────────┴────┴─ ─ ─
+//!            entry table
+//! ```
+//!
+//! The exact fields are drawn above the code that writes them: the segment header in `segment.rs`,
+//! the batch header in `batch.rs`, the run in `record.rs`. All integers are little-endian; every
+//! byte that means nothing is zero, and is checked to be.
+//!
+//! # What covers what
+//!
+//! ```text
+//! segment header crc ◄─chain─ batch 1 header crc ◄─chain─ batch 2 header crc ◄─ next segment header
+//!                                    │ body: crc of run crcs
+//!                                    ▼
+//!                              run crc (header, entry table)
+//!                                    │ payload crcs, from the entry's birth
+//!                                    ▼
+//!                              payload bytes
+//! ```
+//!
+//! A recycled file is full of old batches, and a torn write leaves some of its 512-byte sectors
+//! old. Checksums alone would believe an old run that survived in the middle of a new batch. So a
+//! batch header is bound to its identity, segment number, offset and predecessor, and to the runs
+//! below it. A segment number is never used twice, not even if its first write was torn.
+//!
+//! # Torn or damaged?
+//!
+//! Up to [`FLUSHES_IN_FLIGHT_MAX`] writes are in flight, and a power cut leaves any part of each: a
+//! later batch may be whole while an earlier one is torn, and neither was acknowledged. So "valid
+//! bytes after a bad spot" proves nothing. What proves is the *durable watermark* that each batch
+//! header carries: all in front of it had been flushed when the batch was placed.
+//!
+//! > A bad spot at P is **damage** if a later whole batch header of the same segment, or the header
+//! > of a later segment, says that the log was durable beyond P. Otherwise it is a **torn tail**:
+//! > nothing from P on was acknowledged, and all of it is left out.
+//!
+//! A torn tail is left where it is. The log goes on in a new segment whose header names the point
+//! P, so the next recovery stops at P again and takes nothing behind it for the log, no matter how
+//! whole it looks. Damage is refused with [`Damage`], which says where, why and what to do
+//! (contract row 55). A segment header is written together with its first batch, and only when the
+//! segment before is durable to its end; a file whose header is torn and of which nothing proves
+//! more is [`Recovered::discard`], and the first file *after* it takes over.
+//!
+//! # The limit of this rule
+//!
+//! Damage to the *last* acknowledged batch looks exactly like a torn write until something later
+//! carries a watermark behind it. Under load that is the next batch or the one after; when writes
+//! stop, the driver writes [`Appender::closing_write`] after a moment of idleness and at shutdown:
+//! an empty batch that carries the watermark alone. What remains is a window of one idle moment in
+//! which a decayed block costs an acknowledged batch on this node.
+//!
+//! Segments missing at the *front* of the log cannot be told from reclaimed ones here. The shard
+//! sees a group whose first entries do not follow what it knows ([`RecoveredRun::first`]).
+//!
+//! # What the driver owes
+//!
+//! 1. A spare is of full length, zeroed, synced, and its directory synced, before
+//!    [`Appender::on_spare`].
+//! 2. After recovery, and before anything recovered is acted on, the file of
+//!    [`Position::end`] is synced: recovery may have read what only a cache holds.
+//! 3. [`Appender::on_durable`] in ticket order, each after a flush that began when that write and
+//!    all before it were complete.
+//! 4. A failed write or flush ends the process (contract row 30).
+//! 5. One process per directory, held by a lock that outlives writes in flight.
+//!
+//! # Format versions
+//!
+//! | version | change |
+//! |--:|---|
+//! | 1 | the first |
+//!
+//! [`FLUSHES_IN_FLIGHT_MAX`]: crate::limits::FLUSHES_IN_FLIGHT_MAX
+
+mod codec;
+mod segment;
+
+mod appender;
+mod batch;
+mod damage;
+mod index;
+mod read;
+mod record;
+mod recover;
+
+pub use appender::{Appender, Position, Room, Write};
+pub use batch::{Batch, BatchHeader, BatchRef, Runs};
+pub use damage::{Damage, Fault, Proof, TornTail};
+pub use index::{LogIndex, Span};
+pub use read::{batch_at, read_span};
+pub use record::{EntryRef, Run, RunRef};
+pub use recover::{Recovered, RecoveredRun, Recovery};
+pub use segment::{
+    End, FORMAT_VERSION, Identity, Location, SegmentHeader, file_name, parse_file_name,
+};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,420 @@
+//! What the log remembers, and whether it may be believed.
+//!
+//! ```text
+//!            fed in ascending order
+//!  segment ──► all zero? ──────────────────────────────────────► unused (spare)
+//!     │ no
+//!     ▼
+//!   header whole? ── no ──► does anything prove it was durable? ── no ──► unused (discard)
+//!     │ yes                        │ yes
+//!     ▼                            ▼
+//!   names the end ── no ────────► DAMAGE ◄──────────────┐ yes
+//!   we reached?                                         │
+//!     │ yes                                             │
+//!     ▼                                                 │
+//!   batch ── whole, in its place, chained? ── no ──► proven durable by a later batch here?
+//!     ▲           │ yes                                 │ no
+//!     └── emit ◄──┘                                     ▼
+//!                                          the log ends here, for now: the next segment's header
+//!                                          may still prove that it went further
+//! ```
+
+use crate::id::SegmentSeq;
+use crate::limits::{BLOCK_BYTES, SEGMENT_BYTES};
+
+use super::appender::Position;
+use super::batch::{BatchHeader, BatchRef, Payloads};
+use super::codec::first_non_zero;
+use super::damage::{Damage, Fault, Proof, TornTail};
+use super::record::{EntryRef, RunRef};
+use super::segment::{End, Identity, Location, SegmentHeader};
+
+const BLOCK: u64 = BLOCK_BYTES as u64;
+
+/// One run found by recovery. Every byte of it has been verified.
+#[derive(Debug, Clone, Copy)]
+pub struct RecoveredRun<'a> {
+    /// Whose entries.
+    pub group: crate::id::GroupId,
+    /// The group's hard state when the run was written; the last one in the log counts.
+    pub hard_state: crate::raft::effects::HardState,
+    /// The term of all entries; zero if there are none.
+    pub run_term: crate::id::Term,
+    /// The index of the first entry. Entries at and after it in earlier runs of the group are
+    /// superseded. If `first` lies behind the end of what was known, entries are missing: the
+    /// caller's check (contract row 54), which alone knows what was truncated on purpose.
+    pub first: crate::id::Index,
+    /// How many entries; zero for hard state alone, and then `first` means nothing.
+    pub count: u64,
+    /// The batch that holds it.
+    pub location: Location,
+    run: RunRef<'a>,
+}
+
+impl<'a> RecoveredRun<'a> {
+    /// The entries, in index order.
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = EntryRef<'a>> + use<'a> {
+        self.run.entries()
+    }
+}
+
+/// What recovery found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovered {
+    /// Where to go on.
+    pub position: Position,
+    /// The unfinished write that was left out, if there was one. Nothing needs to be done about
+    /// it: the next segment's header names the end in front of it.
+    pub torn: Option<TornTail>,
+    /// Segments that hold part of the log.
+    pub segments: u64,
+    /// Batches in them.
+    pub batches: u64,
+    /// Runs in those.
+    pub runs: u64,
+    /// Bytes of all batches, aligned.
+    pub bytes: u64,
+    /// Segments ready to be written, ascending: hand them to `Appender::on_spare`.
+    pub spares: Vec<SegmentSeq>,
+    /// Files that hold nothing of the log and never will: a first write that was torn, or the old
+    /// content of a recycled file. The driver deletes them, or zeroes and renames them to a number
+    /// that `Appender::wants_spare` asks for; in which order, or whether at all, does not matter.
+    pub discard: Vec<SegmentSeq>,
+}
+
+/// A segment that belongs to the log.
+#[derive(Debug)]
+struct Tail {
+    end: End,
+    next_batch: u64,
+    /// Why nothing was read after `end`.
+    fault: Fault,
+    /// There is something after `end`, though nothing that counts.
+    torn: bool,
+}
+
+/// A file that nothing proves to be part of the log.
+#[derive(Debug)]
+struct Unused {
+    segment: SegmentSeq,
+    fault: Fault,
+    /// All zero and of the right length: a spare.
+    zero: bool,
+}
+
+/// Reads a log once, from its first byte to its last. One per shard, at start-up.
+///
+/// Memory does not grow with the log: runs are handed out as they are verified, and only the tail
+/// so far is remembered.
+#[derive(Debug)]
+pub struct Recovery {
+    identity: Identity,
+    salt: u32,
+    /// Length of a spare that the appender can use.
+    segment_bytes: u64,
+    fed: SegmentSeq,
+    tail: Option<Tail>,
+    unused: Vec<Unused>,
+    segments: u64,
+    batches: u64,
+    runs: u64,
+    bytes: u64,
+}
+
+impl Recovery {
+    /// For the log of `identity`.
+    #[must_use]
+    pub fn new(identity: Identity) -> Self {
+        Self::with_segment_bytes(identity, SEGMENT_BYTES)
+    }
+
+    /// As [`Recovery::new`], for an appender with segments of another size than [`SEGMENT_BYTES`]:
+    /// only files of this length are spares. Written segments say how long they are.
+    #[must_use]
+    pub fn with_segment_bytes(identity: Identity, segment_bytes: usize) -> Self {
+        Self {
+            identity,
+            salt: identity.salt(),
+            segment_bytes: segment_bytes as u64,
+            fed: SegmentSeq(0),
+            tail: None,
+            unused: Vec::new(),
+            segments: 0,
+            batches: 0,
+            runs: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Read one segment file, `bytes` being all of it. Every `*.seg` file of the directory is fed,
+    /// spares too. `on_run` sees the runs of each batch once the whole batch is verified, in the
+    /// order they were written (contract row 54).
+    ///
+    /// # Errors
+    /// [`Damage`]: the log must not be used, and what `on_run` saw is void.
+    ///
+    /// # Panics
+    /// If segments are not fed in ascending order.
+    pub fn segment(
+        &mut self,
+        segment: SegmentSeq,
+        bytes: &[u8],
+        on_run: &mut dyn FnMut(RecoveredRun<'_>),
+    ) -> Result<(), Damage> {
+        assert!(self.fed < segment, "segments are fed once each, in ascending order");
+        self.fed = segment;
+        let header = match SegmentHeader::decode(bytes) {
+            Ok(header) => header,
+            Err(fault) => return self.without_header(segment, bytes, fault),
+        };
+        if header.identity != self.identity {
+            let proof = Proof::Identity { expected: self.identity, found: header.identity };
+            let (expected, found) = (self.identity.node.0, header.identity.node.0);
+            let fault = Fault::authentic("identity", 16, expected, found);
+            return Err(Damage { segment, offset: 0, fault, proof });
+        }
+        if header.segment != segment {
+            let fault = Fault::authentic("segment number", 40, segment.0, header.segment.0);
+            // A recycled file keeps an older header until its first write. A newer one cannot be
+            // there: the file was renamed by hand.
+            return if header.segment < segment {
+                self.without_header(segment, bytes, fault)
+            } else {
+                let by = Location { segment, offset: 0 };
+                Err(Damage { segment, offset: 0, fault, proof: Proof::Sequence { by } })
+            };
+        }
+        self.check_sequence(&header)?;
+        let expected = u64::from(header.segment_bytes);
+        if bytes.len() as u64 != expected {
+            let found = bytes.len() as u64;
+            let fault = Fault::authentic("length of the segment file", 36, expected, found);
+            return Err(Damage { segment, offset: 0, fault, proof: Proof::Length });
+        }
+        self.segments += 1;
+        self.batches(&header, bytes, on_run)
+    }
+
+    /// The end of the directory: nothing can prove any more that the log went further.
+    ///
+    /// What was recovered may be in a volatile cache only. The driver syncs the file of
+    /// `position.end` before anything recovered is acted on.
+    ///
+    /// # Errors
+    /// None today: all damage is found while segments are fed.
+    pub fn finish(self) -> Result<Recovered, Damage> {
+        let end = self.tail.as_ref().map_or_else(End::default, |tail| tail.end);
+        let written = self.unused.iter().filter(|unused| !unused.zero).map(|unused| unused.segment);
+        // A number is never used twice: what a torn first write left in a discarded file can then
+        // not be taken for a later write of the same segment.
+        let next_segment = SegmentSeq(written.fold(end.at.segment, SegmentSeq::max).0 + 1);
+        let next_batch = self.tail.as_ref().map_or(1, |tail| tail.next_batch);
+        let (spares, discard) = self
+            .unused
+            .iter()
+            .map(|unused| unused.segment)
+            .partition(|segment| *segment >= next_segment);
+        let torn = self.tail.filter(|tail| tail.torn).map(|tail| TornTail {
+            segment: tail.end.at.segment,
+            offset: tail.end.at.offset,
+            reason: tail.fault,
+        });
+        Ok(Recovered {
+            position: Position { next_segment, next_batch, end },
+            torn,
+            segments: self.segments,
+            batches: self.batches,
+            runs: self.runs,
+            bytes: self.bytes,
+            spares,
+            discard,
+        })
+    }
+
+    /// A file without a header of its own: a spare, a first write that never finished, or damage.
+    fn without_header(
+        &mut self,
+        segment: SegmentSeq,
+        bytes: &[u8],
+        fault: Fault,
+    ) -> Result<(), Damage> {
+        if fault.authentic && fault.what == "format version" {
+            return Err(Damage { segment, offset: 0, fault, proof: Proof::Written });
+        }
+        if first_non_zero(bytes).is_none() {
+            let zero = bytes.len() as u64 == self.segment_bytes;
+            self.unused.push(Unused { segment, fault, zero });
+            return Ok(());
+        }
+        for batch in self.later(segment, bytes, BLOCK) {
+            let by = batch.at;
+            if batch.durable.segment == segment {
+                // The first write covers header and first batch: once it was durable, the header
+                // was whole.
+                return Err(Damage { segment, offset: 0, fault, proof: Proof::Durable { by } });
+            }
+            self.check_durable(batch.durable, by)?;
+        }
+        self.unused.push(Unused { segment, fault, zero: false });
+        Ok(())
+    }
+
+    /// `by` says that everything in front of `durable`, which lies in an earlier segment, was
+    /// durable. Did we get that far?
+    fn check_durable(&self, durable: Location, by: Location) -> Result<(), Damage> {
+        let reached = self.tail.as_ref().map_or(Location::default(), |tail| tail.end.at);
+        if durable.segment == reached.segment {
+            return match &self.tail {
+                Some(tail) if reached.offset < durable.offset => Err(Damage {
+                    segment: reached.segment,
+                    offset: reached.offset,
+                    fault: tail.fault,
+                    proof: Proof::Durable { by },
+                }),
+                _ => Ok(()),
+            };
+        }
+        if durable.segment < reached.segment {
+            return Ok(());
+        }
+        let lost = self.unused.iter().find(|unused| unused.segment == durable.segment);
+        if let Some(lost) = lost {
+            let (fault, proof) = (lost.fault, Proof::Durable { by });
+            return Err(Damage { segment: lost.segment, offset: 0, fault, proof });
+        }
+        if self.tail.is_none() {
+            // The log's older segments have been reclaimed; this is where it begins now.
+            return Ok(());
+        }
+        let fault = Fault::authentic("segment file", 0, durable.segment.0, reached.segment.0);
+        let proof = Proof::Sequence { by };
+        Err(Damage { segment: durable.segment, offset: 0, fault, proof })
+    }
+
+    /// Does this segment follow on what was read so far?
+    fn check_sequence(&self, header: &SegmentHeader) -> Result<(), Damage> {
+        let by = Location { segment: header.segment, offset: 0 };
+        let previous = header.previous;
+        let refuse = |what, at, expected, found| {
+            let fault = Fault::authentic(what, at, expected, found);
+            Err(Damage { segment: header.segment, offset: 0, fault, proof: Proof::Sequence { by } })
+        };
+        if previous.at.segment >= header.segment {
+            return refuse("previous segment", 48, header.segment.0 - 1, previous.at.segment.0);
+        }
+        self.check_durable(previous.at, by)?;
+        let Some(tail) = &self.tail else {
+            return Ok(());
+        };
+        let reached = tail.end;
+        if previous.at.segment != reached.at.segment {
+            return refuse("previous segment", 48, reached.at.segment.0, previous.at.segment.0);
+        }
+        if previous.at.offset != reached.at.offset {
+            // We read further than the node that began this segment did. It cannot have known the
+            // batches in between, so they were never part of its log.
+            return refuse("end of the segment before", 56, reached.at.offset, previous.at.offset);
+        }
+        if previous.chain != reached.chain {
+            let (expected, found) = (u64::from(reached.chain), u64::from(previous.chain));
+            return refuse("chain to the segment before", 64, expected, found);
+        }
+        if header.first_batch != tail.next_batch {
+            return refuse("number of the first batch", 72, tail.next_batch, header.first_batch);
+        }
+        Ok(())
+    }
+
+    /// Read batches until one does not fit, then judge it.
+    fn batches(
+        &mut self,
+        segment: &SegmentHeader,
+        bytes: &[u8],
+        on_run: &mut dyn FnMut(RecoveredRun<'_>),
+    ) -> Result<(), Damage> {
+        let at = Location { segment: segment.segment, offset: BLOCK };
+        let mut end = End { at, chain: segment.crc() };
+        let mut number = segment.first_batch;
+        let (fault, resume) = loop {
+            if end.at.offset == bytes.len() as u64 {
+                let fault = Fault::new("room for a batch", end.at.offset, BLOCK, 0);
+                break (fault, end.at.offset);
+            }
+            let batch = match BatchRef::parse(bytes, end.at, self.salt) {
+                Ok(batch) => batch,
+                Err(fault) => break (fault, end.at.offset + BLOCK),
+            };
+            let next = end.at.offset + batch.aligned() as u64;
+            if let Err(fault) = follows(&batch.header, number, end.chain) {
+                break (fault, next);
+            }
+            if let Err(fault) = batch.verify(Payloads::Verify) {
+                break (fault, next);
+            }
+            self.emit(&batch, on_run);
+            end.at.offset = next;
+            end.chain = batch.crc;
+            number += 1;
+        };
+        let damage =
+            |proof| Damage { segment: segment.segment, offset: end.at.offset, fault, proof };
+        if fault.authentic {
+            return Err(damage(Proof::Written));
+        }
+        let mut later = self.later(segment.segment, bytes, resume);
+        if let Some(witness) = later.find(|batch| batch.durable > end.at) {
+            return Err(damage(Proof::Durable { by: witness.at }));
+        }
+        let rest = usize::try_from(end.at.offset).expect("an offset in a slice");
+        let torn = first_non_zero(&bytes[rest..]).is_some();
+        self.tail = Some(Tail { end, next_batch: number, fault, torn });
+        Ok(())
+    }
+
+    fn emit(&mut self, batch: &BatchRef<'_>, on_run: &mut dyn FnMut(RecoveredRun<'_>)) {
+        for run in batch.runs() {
+            let run = run.expect("the batch was verified");
+            on_run(RecoveredRun {
+                group: run.group,
+                hard_state: run.hard_state,
+                run_term: run.run_term,
+                first: run.first,
+                count: u64::from(run.count),
+                location: batch.header.at,
+                run,
+            });
+        }
+        self.batches += 1;
+        self.runs += u64::from(batch.header.runs);
+        self.bytes += batch.aligned() as u64;
+    }
+
+    /// Whole batch headers of this very segment, from `offset` on: the witnesses. Every block is
+    /// tried, because a bad header does not say how long its batch is.
+    fn later<'a>(
+        &self,
+        segment: SegmentSeq,
+        bytes: &'a [u8],
+        offset: u64,
+    ) -> impl Iterator<Item = BatchHeader> + use<'a> {
+        let salt = self.salt;
+        let blocks = (offset / BLOCK)..(bytes.len() as u64 / BLOCK);
+        blocks.filter_map(move |block| {
+            let at = Location { segment, offset: block * BLOCK };
+            BatchRef::parse(bytes, at, salt).ok().map(|batch| batch.header)
+        })
+    }
+}
+
+/// Is this the next batch of the log? An older or an abandoned one is not.
+fn follows(batch: &BatchHeader, number: u64, chain: u32) -> Result<(), Fault> {
+    let at = batch.at.offset;
+    if batch.number != number {
+        return Err(Fault::new("batch number", at + 24, number, batch.number));
+    }
+    if batch.chain != chain {
+        let (expected, found) = (u64::from(chain), u64::from(batch.chain));
+        return Err(Fault::new("chain to the batch before", at + 40, expected, found));
+    }
+    Ok(())
+}

@@ -1,0 +1,129 @@
+//! Index and reader against a model that keeps everything.
+
+use fastrand::Rng;
+
+use super::*;
+
+/// Per group, the payloads that are in the log now; index 1 first.
+type Model = BTreeMap<u64, Vec<Vec<u8>>>;
+
+fn check(log: &mut Log, index: &LogIndex, model: &Model, rng: &mut Rng) {
+    for (group, payloads) in model {
+        let count = payloads.len() as u64;
+        assert_eq!(index.find(GroupId(*group), Index(count + 1)), None);
+        assert_eq!(index.find(GroupId(*group), Index(0)), None);
+        let mut next = 1;
+        while next <= count {
+            let span = index.find(GroupId(*group), Index(next)).expect("in the log");
+            assert!(span.first.0 <= next && next <= span.last.0 && span.last.0 <= count);
+            let file = log.disk.file(span.location.segment.0);
+            let bytes_max = if rng.bool() { 1 << 20 } else { rng.usize(..2000) };
+            let first = Index(next);
+            let read = read_span(file, span.location, GroupId(*group), first, span.last, bytes_max)
+                .unwrap_or_else(|damage| panic!("group {group} index {next}: {damage}"));
+            let bytes: usize = read.iter().map(|entry| entry.payload.len()).sum();
+            assert!(!read.is_empty() && (bytes <= bytes_max || read.len() == 1));
+            for entry in read {
+                assert_eq!(entry.payload, payloads[next as usize - 1], "group {group}/{next}");
+                next += 1;
+            }
+        }
+    }
+}
+
+#[test]
+fn contract_row_54_the_index_finds_the_latest_of_each_entry() {
+    for seed in 0..120 {
+        let mut rng = Rng::with_seed(seed);
+        let mut log = Log::new(160 * BLOCK_BYTES);
+        let mut index = LogIndex::new();
+        let mut model = Model::new();
+        for _ in 0..rng.usize(1..250) {
+            let mut batch = Batch::new();
+            for _ in 0..rng.usize(1..5) {
+                let group = rng.u64(..4);
+                let payloads = model.entry(group).or_default();
+                // Mostly go on; sometimes supersede the last few, also within this batch.
+                if rng.u8(..) < 40 {
+                    payloads.truncate(payloads.len().saturating_sub(rng.usize(..6)));
+                }
+                let first = payloads.len() as u64 + 1;
+                for _ in 0..rng.usize(1..5) {
+                    let bytes = if rng.u8(..) < 8 { rng.usize(..20_000) } else { rng.usize(..99) };
+                    payloads.push((0..bytes).map(|_| rng.u8(..)).collect());
+                }
+                let new: Vec<&[u8]> =
+                    payloads[first as usize - 1..].iter().map(Vec::as_slice).collect();
+                batch.push(run(group, 1, first, &new));
+            }
+            let write = log.append(batch);
+            write.locations().for_each(|(group, first, count, at)| {
+                index.note(group, first, count, at);
+            });
+        }
+        check(&mut log, &index, &model, &mut rng);
+
+        // Recovery builds the same index.
+        let mut rebuilt = LogIndex::new();
+        let mut recovery = Recovery::with_segment_bytes(IDENTITY, log.segment_bytes);
+        for (segment, bytes) in &log.disk.0 {
+            let note = &mut |run: RecoveredRun<'_>| {
+                rebuilt.note(run.group, run.first, run.count, run.location);
+            };
+            recovery.segment(*segment, bytes, note).unwrap();
+        }
+        assert_eq!(rebuilt.spans(), index.spans());
+        check(&mut log, &rebuilt, &model, &mut rng);
+    }
+}
+
+fn at(segment: u64, block: u64) -> Location {
+    Location { segment: SegmentSeq(segment), offset: block * BLOCK_BYTES as u64 }
+}
+
+#[test]
+fn spans_merge_while_they_are_near() {
+    let (mut index, group) = (LogIndex::new(), GroupId(1));
+    for step in 0..=64 {
+        index.note(group, Index(1 + step), 1, at(1, 1 + step));
+    }
+    assert_eq!(index.spans(), 1);
+    index.note(group, Index(66), 1, at(1, 66));
+    assert_eq!(index.spans(), 2, "256 KiB further on");
+    index.note(group, Index(67), 1, at(2, 1));
+    assert_eq!(index.spans(), 3, "another segment");
+    let span = index.find(group, Index(65)).unwrap();
+    assert_eq!(span, Span { first: Index(1), last: Index(65), location: at(1, 1) });
+    index.forget_before(group, Index(66));
+    assert_eq!(index.find(group, Index(65)), None);
+    assert_eq!(index.oldest_segment(group), Some(SegmentSeq(1)));
+    index.forget_before(group, Index(67));
+    assert_eq!(index.oldest_segment(group), Some(SegmentSeq(2)));
+    index.forget(group);
+    assert_eq!((index.spans(), index.oldest_segment(group)), (0, None));
+}
+
+#[test]
+fn a_span_never_reaches_over_a_cut() {
+    let (mut index, group) = (LogIndex::new(), GroupId(1));
+    index.note(group, Index(1), 10, at(1, 1));
+    index.note(group, Index(5), 3, at(1, 2));
+    index.note(group, Index(8), 1, at(1, 3));
+    index.note(group, Index(8), 0, at(1, 4));
+    let span =
+        |index: &LogIndex, of| index.find(group, Index(of)).map(|span| (span.first.0, span.last.0));
+    assert_eq!((span(&index, 4), span(&index, 5)), (Some((1, 4)), Some((5, 8))));
+    assert_eq!(span(&index, 9), None);
+    // The middle is replaced whole: what follows must not merge with the first span either.
+    index.note(group, Index(5), 1, at(1, 5));
+    assert_eq!((span(&index, 4), span(&index, 5)), (Some((1, 4)), Some((5, 5))));
+}
+
+#[test]
+fn an_entry_that_is_not_there_is_named() {
+    let mut log = small_log(1, segment_bytes(2));
+    let damage =
+        read_span(log.disk.file(1), at(1, 1), GroupId(3), Index(1), Index(1), 99).unwrap_err();
+    assert_eq!(damage.proof, Proof::ReadBack);
+    assert!(damage.to_string().contains("0000000000000001.seg"), "{damage}");
+}
