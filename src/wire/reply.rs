@@ -1,0 +1,300 @@
+//! RESP replies: what a client hears, in RESP2 or RESP3, and the way back for forwarded answers.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use thiserror::Error;
+
+use super::resp::integer;
+
+/// Which RESP a connection speaks; `HELLO 3` switches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Protocol {
+    /// RESP2, what a connection starts with.
+    #[default]
+    Resp2,
+    /// RESP3: maps, nulls and verbatim strings have their own types.
+    Resp3,
+}
+
+/// One reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// `+OK`.
+    Ok,
+    /// A short status.
+    Simple(&'static str),
+    /// An error: its first word is its kind, the rest is for people.
+    Error(String),
+    /// An integer.
+    Int(i64),
+    /// Bytes.
+    Bulk(Bytes),
+    /// Nothing: no such key, or the condition did not hold.
+    Nil,
+    /// Several replies.
+    Array(Vec<Reply>),
+    /// Pairs; a flat array in RESP2.
+    Map(Vec<(Reply, Reply)>),
+    /// Text for people, such as `INFO`; a plain bulk string in RESP2.
+    Verbatim(String),
+}
+
+/// A forwarded answer that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the forwarded answer is not a RESP3 reply")]
+pub struct DecodeError;
+
+/// Deepest nesting of a forwarded answer.
+const DEPTH_MAX: usize = 8;
+
+impl Reply {
+    /// An error of this kind. `text` must hold no line ends; they are replaced by blanks.
+    #[must_use]
+    pub fn error(kind: &str, text: impl AsRef<str>) -> Self {
+        Self::Error(format!("{kind} {}", text.as_ref()).replace(['\r', '\n'], " "))
+    }
+
+    /// A bulk string from borrowed bytes, copied.
+    #[must_use]
+    pub fn bulk(bytes: impl AsRef<[u8]>) -> Self {
+        Self::Bulk(Bytes::copy_from_slice(bytes.as_ref()))
+    }
+
+    /// `-ERR wrong number of arguments …`, in Redis' words.
+    #[must_use]
+    pub fn wrong_arity(name: &[u8]) -> Self {
+        let name = String::from_utf8_lossy(name).to_lowercase();
+        Self::error("ERR", format!("wrong number of arguments for '{name}' command"))
+    }
+
+    /// `-ERR syntax error`.
+    #[must_use]
+    pub fn syntax() -> Self {
+        Self::error("ERR", "syntax error")
+    }
+
+    /// `-ERR value is not an integer or out of range`.
+    #[must_use]
+    pub fn not_an_integer() -> Self {
+        Self::error("ERR", "value is not an integer or out of range")
+    }
+
+    /// Whether this is an error.
+    #[must_use]
+    pub fn is_error(&self) -> bool {
+        matches!(self, Self::Error(_))
+    }
+
+    /// Whether this is the error that leaves the outcome open.
+    #[must_use]
+    pub fn is_uncertain(&self) -> bool {
+        matches!(self, Self::Error(text) if text.starts_with("UNCERTAIN"))
+    }
+
+    /// The error's text; empty for anything else.
+    #[must_use]
+    pub fn error_text(&self) -> &str {
+        if let Self::Error(text) = self { text } else { "" }
+    }
+
+    /// Appends the encoding.
+    pub fn encode(&self, protocol: Protocol, out: &mut BytesMut) {
+        match self {
+            Self::Ok => out.put_slice(b"+OK\r\n"),
+            Self::Simple(text) => line(out, b'+', text.as_bytes()),
+            Self::Error(text) => line(out, b'-', text.as_bytes()),
+            Self::Int(value) => number(out, b':', *value),
+            Self::Bulk(bytes) => bulk(out, bytes),
+            Self::Nil => out.put_slice(match protocol {
+                Protocol::Resp2 => b"$-1\r\n",
+                Protocol::Resp3 => b"_\r\n",
+            }),
+            Self::Array(items) => {
+                number(out, b'*', items.len() as i64);
+                items.iter().for_each(|item| item.encode(protocol, out));
+            }
+            Self::Map(pairs) => {
+                match protocol {
+                    Protocol::Resp2 => number(out, b'*', 2 * pairs.len() as i64),
+                    Protocol::Resp3 => number(out, b'%', pairs.len() as i64),
+                }
+                for (key, value) in pairs {
+                    key.encode(protocol, out);
+                    value.encode(protocol, out);
+                }
+            }
+            Self::Verbatim(text) => match protocol {
+                Protocol::Resp2 => bulk(out, text.as_bytes()),
+                Protocol::Resp3 => {
+                    number(out, b'=', text.len() as i64 + 4);
+                    out.put_slice(b"txt:");
+                    out.put_slice(text.as_bytes());
+                    out.put_slice(b"\r\n");
+                }
+            },
+        }
+    }
+
+    /// The encoding in which an answer travels between nodes: RESP3.
+    #[must_use]
+    pub fn encode_forwarded(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(16);
+        self.encode(Protocol::Resp3, &mut out);
+        out.freeze()
+    }
+
+    /// Reads a forwarded answer: one RESP3 reply, whole. Bulk strings are slices of `bytes`.
+    ///
+    /// # Errors
+    /// If the bytes are anything else.
+    pub fn decode(bytes: &Bytes) -> Result<Self, DecodeError> {
+        let mut at = 0;
+        let reply = decode(bytes, &mut at, 0)?;
+        if at == bytes.len() { Ok(reply) } else { Err(DecodeError) }
+    }
+}
+
+fn line(out: &mut BytesMut, mark: u8, text: &[u8]) {
+    out.put_u8(mark);
+    out.put_slice(text);
+    out.put_slice(b"\r\n");
+}
+
+/// Writes `value` in decimal; formatting through `fmt` showed in profiles of small replies.
+fn number(out: &mut BytesMut, mark: u8, value: i64) {
+    let mut digits = [0u8; 20];
+    let mut at = digits.len();
+    let mut rest = value.unsigned_abs();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.put_u8(mark);
+    if value < 0 {
+        out.put_u8(b'-');
+    }
+    out.put_slice(&digits[at..]);
+    out.put_slice(b"\r\n");
+}
+
+fn bulk(out: &mut BytesMut, bytes: &[u8]) {
+    number(out, b'$', bytes.len() as i64);
+    out.put_slice(bytes);
+    out.put_slice(b"\r\n");
+}
+
+fn decode(bytes: &Bytes, at: &mut usize, depth: usize) -> Result<Reply, DecodeError> {
+    if depth > DEPTH_MAX {
+        return Err(DecodeError);
+    }
+    let mark = *bytes.get(*at).ok_or(DecodeError)?;
+    let rest = &bytes[*at + 1..];
+    let end = rest.iter().position(|&byte| byte == b'\r').ok_or(DecodeError)?;
+    if rest.get(end + 1) != Some(&b'\n') {
+        return Err(DecodeError);
+    }
+    let text = &rest[..end];
+    *at += 1 + end + 2;
+    let count = || integer(text).and_then(|n| usize::try_from(n).ok()).ok_or(DecodeError);
+    Ok(match mark {
+        b'+' if text == b"OK" => Reply::Ok,
+        b'-' => Reply::Error(String::from_utf8_lossy(text).into_owned()),
+        b':' => Reply::Int(integer(text).ok_or(DecodeError)?),
+        b'_' if text.is_empty() => Reply::Nil,
+        b'$' => {
+            let len = count()?;
+            let end = at.checked_add(len).ok_or(DecodeError)?;
+            if bytes.get(end..end + 2) != Some(b"\r\n") {
+                return Err(DecodeError);
+            }
+            let body = bytes.slice(*at..end);
+            *at = end + 2;
+            Reply::Bulk(body)
+        }
+        // A simple status becomes a bulk string in no reply of ours: state machines answer with
+        // `Ok` or with one of these two.
+        b'+' if text == b"string" => Reply::Simple("string"),
+        b'+' if text == b"none" => Reply::Simple("none"),
+        b'*' => {
+            let count = count()?;
+            // Each item takes at least three bytes: a count cannot ask for more than is there.
+            if count > (bytes.len() - *at) / 3 {
+                return Err(DecodeError);
+            }
+            let items: Result<_, _> = (0..count).map(|_| decode(bytes, at, depth + 1)).collect();
+            Reply::Array(items?)
+        }
+        _ => return Err(DecodeError),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn encoded(reply: &Reply, protocol: Protocol) -> String {
+        let mut out = BytesMut::new();
+        reply.encode(protocol, &mut out);
+        String::from_utf8(out.to_vec()).expect("text")
+    }
+
+    #[test]
+    fn replies_look_as_redis_sends_them() {
+        use Protocol::{Resp2, Resp3};
+        let map = Reply::Map(vec![(Reply::bulk("proto"), Reply::Int(3))]);
+        let cases = [
+            (Reply::Ok, Resp2, "+OK\r\n"),
+            (Reply::Simple("PONG"), Resp2, "+PONG\r\n"),
+            (Reply::Int(i64::MIN), Resp2, ":-9223372036854775808\r\n"),
+            (Reply::Int(0), Resp2, ":0\r\n"),
+            (Reply::bulk("a\r\nb"), Resp2, "$4\r\na\r\nb\r\n"),
+            (Reply::Nil, Resp2, "$-1\r\n"),
+            (Reply::Nil, Resp3, "_\r\n"),
+            (Reply::Array(vec![Reply::Nil, Reply::Int(1)]), Resp2, "*2\r\n$-1\r\n:1\r\n"),
+            (map.clone(), Resp2, "*2\r\n$5\r\nproto\r\n:3\r\n"),
+            (map, Resp3, "%1\r\n$5\r\nproto\r\n:3\r\n"),
+            (Reply::Verbatim("x".into()), Resp2, "$1\r\nx\r\n"),
+            (Reply::Verbatim("x".into()), Resp3, "=5\r\ntxt:x\r\n"),
+            (Reply::error("ERR", "a\r\nb"), Resp2, "-ERR a  b\r\n"),
+            (
+                Reply::wrong_arity(b"GeT"),
+                Resp2,
+                "-ERR wrong number of arguments for 'get' command\r\n",
+            ),
+        ];
+        for (reply, protocol, expected) in cases {
+            assert_eq!(encoded(&reply, protocol), expected);
+        }
+    }
+
+    fn any_answer() -> impl Strategy<Value = Reply> {
+        let leaf = prop_oneof![
+            Just(Reply::Ok),
+            Just(Reply::Nil),
+            Just(Reply::Simple("string")),
+            any::<i64>().prop_map(Reply::Int),
+            prop::collection::vec(any::<u8>(), 0..50).prop_map(Reply::bulk),
+            "[a-z ]{0,20}".prop_map(|text| Reply::error("ERR", text)),
+        ];
+        leaf.prop_recursive(2, 16, 4, |item| {
+            prop::collection::vec(item, 0..4).prop_map(Reply::Array)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn forwarded_answers_come_back_as_they_were(reply in any_answer()) {
+            prop_assert_eq!(Reply::decode(&reply.encode_forwarded()), Ok(reply));
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            let _ = Reply::decode(&bytes.into());
+        }
+    }
+}

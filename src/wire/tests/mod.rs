@@ -1,0 +1,188 @@
+//! What every frame must survive, and what no frame may do.
+
+mod handshake;
+mod order;
+mod refusal;
+mod round_trip;
+
+use bytes::Bytes;
+use flatbuffers::FlatBufferBuilder;
+use proptest::prelude::*;
+
+use crate::entry::{Entry, EntryKind};
+use crate::id::{
+    ClusterId, EntryId, GroupId, Incarnation, Index, NodeId, ReplicaId, ShardId, Term,
+};
+use crate::limits::GROUPS_MAX;
+use crate::raft::message::{Message, MessageKind};
+
+use super::frame::{Content, FrameHeader, HEADER_BYTES};
+use super::generated::{AnswerHead, EntryHead, ForwardHead, Peer, PeerArgs, RaftMessage};
+use super::verify::NUMBER_MAX;
+use super::{Answer, Forward, Frame, FrameBuilder, FrameError, FrameReader, Lane, OutFrame, Route};
+
+const ROUTE: Route = Route {
+    cluster: ClusterId(0xC1),
+    from: NodeId(1),
+    to: NodeId(2),
+    incarnation: Incarnation(7),
+    shard: ShardId(3),
+};
+
+/// Everything one frame says, as the test wrote it or as it was read back.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Said {
+    messages: Vec<(GroupId, Message, Vec<Entry>)>,
+    forwards: Vec<Forward>,
+    answers: Vec<Answer>,
+}
+
+impl Said {
+    fn compose(&self, builder: &mut FrameBuilder) -> OutFrame {
+        for (group, message, entries) in &self.messages {
+            builder.message(*group, message, entries);
+        }
+        self.forwards.iter().for_each(|forward| builder.forward(forward.clone()));
+        self.answers.iter().for_each(|answer| builder.answer(answer.clone()));
+        builder.finish(&ROUTE, Lane::Append)
+    }
+
+    fn of(frame: &Frame) -> Self {
+        Self {
+            messages: frame.messages().map(|(g, m, entries)| (g, m, entries.collect())).collect(),
+            forwards: frame.forwards().collect(),
+            answers: frame.answers().collect(),
+        }
+    }
+}
+
+/// The only frame in `bytes`, or what is wrong with it.
+fn read(bytes: &[u8]) -> Result<Option<Frame>, FrameError> {
+    let mut reader = FrameReader::new();
+    reader.feed(bytes);
+    reader.next()
+}
+
+fn append(group: u64, index: u64, payloads: &[&'static [u8]]) -> (GroupId, Message, Vec<Entry>) {
+    let mut message = Message::new(MessageKind::Append, ReplicaId(1), ReplicaId(2), Term(5));
+    message.entry = EntryId { term: Term(4), index: Index(index) };
+    message.run_term = Term(5);
+    message.count = payloads.len() as u32;
+    let entries = payloads.iter().map(|p| Entry::command(Bytes::from_static(p))).collect();
+    (GroupId(group), message, entries)
+}
+
+/// One frame with something of everything.
+fn sample() -> Said {
+    let heartbeat = Message::new(MessageKind::Heartbeat, ReplicaId(1), ReplicaId(2), Term(5));
+    Said {
+        messages: vec![
+            append(9, 100, &[b"SET a 1", b"SET b 2"]),
+            (GroupId(10), heartbeat, vec![]),
+            append(9, 102, &[b"DEL a"]),
+        ],
+        forwards: vec![Forward {
+            id: 77,
+            group: GroupId(9),
+            flags: 1,
+            body: Bytes::from_static(b"GET a"),
+        }],
+        answers: vec![Answer { id: 12, body: Bytes::from_static(b"+OK\r\n") }],
+    }
+}
+
+/// The parts of a frame before anyone checked them: for frames no builder would make.
+#[derive(Default)]
+struct Raw {
+    messages: Vec<RaftMessage>,
+    entries: Vec<EntryHead>,
+    forwards: Vec<ForwardHead>,
+    answers: Vec<AnswerHead>,
+    payload: Vec<u8>,
+}
+
+impl Raw {
+    fn bytes(&self) -> Vec<u8> {
+        let mut fbb = FlatBufferBuilder::new();
+        let args = PeerArgs {
+            messages: Some(fbb.create_vector(&self.messages)),
+            entries: Some(fbb.create_vector(&self.entries)),
+            forwards: Some(fbb.create_vector(&self.forwards)),
+            answers: Some(fbb.create_vector(&self.answers)),
+        };
+        let root = Peer::create(&mut fbb, &args);
+        fbb.finish(root, None);
+        signed(Content::Peer, fbb.finished_data(), &self.payload)
+    }
+}
+
+/// A frame whose header is right, whatever follows it.
+fn signed(content: Content, meta: &[u8], payload: &[u8]) -> Vec<u8> {
+    let header = FrameHeader::new(&ROUTE, Lane::Append, content, meta, payload.len());
+    [&header.encode()[..], meta, payload].concat()
+}
+
+/// `header` again, with a checksum that agrees with what a test changed in it.
+fn resign(frame: &mut [u8]) {
+    let crc = crc32fast::hash(&frame[8..HEADER_BYTES]);
+    frame[4..8].copy_from_slice(&crc.to_le_bytes());
+}
+
+fn numbers() -> impl Strategy<Value = u64> {
+    prop_oneof![0..1000u64, 0..NUMBER_MAX]
+}
+
+fn entries() -> impl Strategy<Value = Vec<Entry>> {
+    // Around and beyond the size up to which payloads are copied together.
+    let payload = prop_oneof![
+        4 => prop::collection::vec(any::<u8>(), 0..40),
+        1 => prop::collection::vec(any::<u8>(), 500..520),
+        1 => prop::collection::vec(any::<u8>(), 2000..2010),
+    ];
+    let entry = (payload, 0..3u8).prop_map(|(payload, kind)| match kind {
+        0 => Entry::empty(),
+        1 => Entry::command(payload.into()),
+        _ => Entry { kind: EntryKind::Config, ..Entry::command(payload.into()) },
+    });
+    prop::collection::vec(entry, 0..6)
+}
+
+fn messages() -> impl Strategy<Value = (GroupId, Message, Vec<Entry>)> {
+    let ids = (0..GROUPS_MAX, 1..=u64::MAX, 1..=u64::MAX, 1..=10u8);
+    let rest = prop::array::uniform6(numbers());
+    (ids, rest, any::<bool>(), any::<u64>(), entries()).prop_map(
+        |((group, from, to, kind), n, reject, context, mut entries)| {
+            let kind = MessageKind::from_code(kind).expect("1..=10");
+            if kind != MessageKind::Append {
+                entries.clear();
+            }
+            let message = Message {
+                kind,
+                from: ReplicaId(from),
+                to: ReplicaId(to),
+                term: Term(n[0]),
+                entry: EntryId { term: Term(n[1]), index: Index(n[2]) },
+                commit: Index(n[3]),
+                run_term: Term(n[4]),
+                count: entries.len() as u32,
+                reject,
+                hint: Index(n[5]),
+                context,
+            };
+            (GroupId(group), message, entries)
+        },
+    )
+}
+
+fn said() -> impl Strategy<Value = Said> {
+    let body = || prop::collection::vec(any::<u8>(), 0..700).prop_map(Bytes::from);
+    let forward = (any::<u64>(), 0..GROUPS_MAX, any::<u8>(), body())
+        .prop_map(|(id, group, flags, body)| Forward { id, group: GroupId(group), flags, body });
+    let answer = (any::<u64>(), body()).prop_map(|(id, body)| Answer { id, body });
+    (
+        prop::collection::vec(messages(), 0..8),
+        prop::collection::vec(forward, 0..4),
+        prop::collection::vec(answer, 0..4),
+    )
+        .prop_map(|(messages, forwards, answers)| Said { messages, forwards, answers })
+}

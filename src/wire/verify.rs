@@ -1,0 +1,217 @@
+//! Whether a frame that arrived whole may be believed.
+//!
+//! Structure is FlatBuffers' business, meaning is ours. After [`verify`] nothing about a frame needs
+//! to be checked again: the iterators of [`super::peer`] read it in place.
+
+use crate::entry::EntryKind;
+use crate::id::GroupId;
+use crate::limits::{APPEND_ENTRIES_MAX, COMMAND_BYTES_MAX, GROUPS_MAX};
+use crate::raft::message::MessageKind;
+
+use super::error::FrameError;
+use super::frame::{FrameHeader, HEADER_BYTES};
+use super::generated::{AnswerHead, EntryHead, ForwardHead, RaftMessage, root_as_peer};
+
+/// Terms and indices stay below this, so that no arithmetic on what a peer sent can overflow.
+pub(super) const NUMBER_MAX: u64 = 1 << 62;
+
+/// Where the vectors of structs lie in the frame: offset and bytes, from the frame's first byte.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Sections {
+    pub(super) messages: Span,
+    pub(super) entries: Span,
+    pub(super) forwards: Span,
+    pub(super) answers: Span,
+    /// Where the forwards' bodies begin, and with them end the entries'.
+    pub(super) forward_payload: usize,
+    /// Where the answers' bodies begin.
+    pub(super) answer_payload: usize,
+}
+
+/// A part of a frame.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Span {
+    offset: usize,
+    bytes: usize,
+}
+
+impl Span {
+    fn of(frame: &[u8], part: &[u8]) -> Self {
+        Self { offset: part.as_ptr().addr() - frame.as_ptr().addr(), bytes: part.len() }
+    }
+
+    pub(super) fn slice(self, frame: &[u8]) -> &[u8] {
+        &frame[self.offset..self.offset + self.bytes]
+    }
+}
+
+/// The structs of `N` bytes that stand back to back in a section.
+pub(super) fn structs<const N: usize>(section: &[u8]) -> &[[u8; N]] {
+    section.as_chunks::<N>().0
+}
+
+/// Judges the meta and the payload of a frame that is as long as its header says.
+pub(super) fn verify(header: &FrameHeader, frame: &[u8]) -> Result<Sections, FrameError> {
+    let payload_at = HEADER_BYTES + header.meta_bytes as usize;
+    let meta = &frame[HEADER_BYTES..payload_at];
+    let root = root_as_peer(meta).map_err(|e| FrameError::Meta { reason: e.to_string() })?;
+    // An absent vector is an empty one.
+    let span = |part: Option<&[u8]>| part.map_or(Span::default(), |part| Span::of(frame, part));
+    let mut sections = Sections {
+        messages: span(root.messages().map(|v| v.bytes())),
+        entries: span(root.entries().map(|v| v.bytes())),
+        forwards: span(root.forwards().map(|v| v.bytes())),
+        answers: span(root.answers().map(|v| v.bytes())),
+        ..Sections::default()
+    };
+    let entries = structs(sections.entries.slice(frame));
+    let forwards = structs(sections.forwards.slice(frame));
+    let answers = structs(sections.answers.slice(frame));
+
+    // Lengths first: everything after may slice without asking.
+    let sum = |bytes: &mut dyn Iterator<Item = u32>| bytes.map(u64::from).sum::<u64>();
+    let entry_bytes = sum(&mut entries.iter().map(|e| EntryHead(*e).bytes()));
+    let forward_bytes = sum(&mut forwards.iter().map(|f| ForwardHead(*f).bytes()));
+    let answer_bytes = sum(&mut answers.iter().map(|a| AnswerHead(*a).bytes()));
+    let described = entry_bytes + forward_bytes + answer_bytes;
+    let present = u64::from(header.payload_bytes);
+    if described != present {
+        return Err(FrameError::PayloadBytes { described, present });
+    }
+    sections.forward_payload = payload_at + entry_bytes as usize;
+    sections.answer_payload = sections.forward_payload + forward_bytes as usize;
+
+    let mut payload = Payload { frame, at: payload_at };
+    messages(structs(sections.messages.slice(frame)), entries, &mut payload)?;
+    for (number, forward) in forwards.iter().enumerate() {
+        let forward = ForwardHead(*forward);
+        check_group(forward.group())?;
+        payload.next("forward", number, forward.id(), forward.bytes(), forward.crc())?;
+    }
+    for (number, answer) in answers.iter().enumerate() {
+        let answer = AnswerHead(*answer);
+        payload.next("answer", number, answer.id(), answer.bytes(), answer.crc())?;
+    }
+    Ok(sections)
+}
+
+/// The messages, and each one's share of the entries.
+fn messages(
+    messages: &[[u8; 88]],
+    entries: &[[u8; 12]],
+    payload: &mut Payload<'_>,
+) -> Result<(), FrameError> {
+    let mut taken = 0;
+    for message in messages {
+        let message = RaftMessage(*message);
+        check_message(&message)?;
+        let group = message.group();
+        // `count` is at most APPEND_ENTRIES_MAX and there are at most FRAME_BYTES_MAX / 88 messages.
+        let end = taken + message.count() as usize;
+        let Some(own) = entries.get(taken..end) else {
+            return Err(entry_count(messages, entries));
+        };
+        for (number, entry) in (taken..).zip(own) {
+            let entry = EntryHead(*entry);
+            check_entry(group, &entry)?;
+            payload.next("entry", number, group, entry.bytes(), entry.crc())?;
+        }
+        taken = end;
+    }
+    if taken != entries.len() {
+        return Err(entry_count(messages, entries));
+    }
+    Ok(())
+}
+
+#[cold]
+fn entry_count(messages: &[[u8; 88]], entries: &[[u8; 12]]) -> FrameError {
+    let named = messages.iter().map(|m| u64::from(RaftMessage(*m).count())).sum();
+    FrameError::EntryCount { named, described: entries.len() as u64 }
+}
+
+fn check_message(message: &RaftMessage) -> Result<(), FrameError> {
+    check_group(message.group())?;
+    let wrong =
+        |what, found| Err(FrameError::Part { group: GroupId(message.group()), what, found });
+    // A kind that only means something inside a node has no code, so none can come from outside
+    // (contract row 12).
+    let Some(kind) = MessageKind::from_code(message.kind()) else {
+        return wrong("the message kind", message.kind().into());
+    };
+    if message.from() == 0 {
+        return wrong("the sending replica (nobody)", 0);
+    }
+    if message.to() == 0 {
+        return wrong("the receiving replica (nobody)", 0);
+    }
+    if 1 < message.reject() {
+        return wrong("the reject flag (0 or 1)", message.reject().into());
+    }
+    let count = message.count();
+    if count != 0 && kind != MessageKind::Append {
+        return wrong("the entry count of a message that is no append", count.into());
+    }
+    if APPEND_ENTRIES_MAX < count {
+        return wrong("the entry count of an append, more than allowed,", count.into());
+    }
+    for (what, found) in [
+        ("the term, out of range,", message.term()),
+        ("the term of the named entry, out of range,", message.entry_term()),
+        ("the index of the named entry, out of range,", message.entry_index()),
+        ("the commit index, out of range,", message.commit()),
+        ("the run's term, out of range,", message.run_term()),
+        ("the hint, out of range,", message.hint()),
+    ] {
+        if NUMBER_MAX <= found {
+            return wrong(what, found);
+        }
+    }
+    Ok(())
+}
+
+fn check_group(group: u64) -> Result<(), FrameError> {
+    if group < GROUPS_MAX {
+        return Ok(());
+    }
+    Err(FrameError::Part { group: GroupId(group), what: "the group, out of range,", found: group })
+}
+
+fn check_entry(group: u64, entry: &EntryHead) -> Result<(), FrameError> {
+    let wrong = |what, found| Err(FrameError::Part { group: GroupId(group), what, found });
+    let bytes = entry.bytes();
+    match EntryKind::from_code(entry.kind()) {
+        None => wrong("the kind of an entry", entry.kind().into()),
+        Some(EntryKind::Empty) if bytes != 0 => wrong("the length of an empty entry", bytes.into()),
+        Some(_) if COMMAND_BYTES_MAX < bytes as usize => {
+            wrong("the length of an entry, more than allowed,", bytes.into())
+        }
+        Some(EntryKind::Empty | EntryKind::Command | EntryKind::Config) => Ok(()),
+    }
+}
+
+/// Walks the payload, part by part.
+struct Payload<'a> {
+    frame: &'a [u8],
+    at: usize,
+}
+
+impl Payload<'_> {
+    /// The next `bytes` bytes against their checksum. The lengths have been summed before.
+    fn next(
+        &mut self,
+        part: &'static str,
+        number: usize,
+        of: u64,
+        bytes: u32,
+        found: u32,
+    ) -> Result<(), FrameError> {
+        let end = self.at + bytes as usize;
+        let expected = crc32fast::hash(&self.frame[self.at..end]);
+        self.at = end;
+        if expected == found {
+            return Ok(());
+        }
+        Err(FrameError::PayloadDamaged { part, number, of, expected, found })
+    }
+}
