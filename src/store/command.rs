@@ -1,0 +1,366 @@
+//! The command table: names, arity, where the keys are, and everything about a command that can be
+//! judged before it is replicated. What passes here can be executed by every replica.
+
+use crate::limits;
+use crate::wire::reply::Reply;
+use crate::wire::resp::{Command, integer};
+
+/// Who runs a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// The connection itself; nothing is read or written.
+    Connection,
+    /// The groups of its keys, after the leader was confirmed.
+    Read,
+    /// The groups of its keys, through the log.
+    Write,
+    /// Every group, as a read.
+    AllRead,
+    /// Every group, through the log.
+    AllWrite,
+    /// The group its cursor names.
+    Scan,
+    /// This node, about itself.
+    Node,
+}
+
+/// One command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spec {
+    /// Its name, in lower case.
+    pub name: &'static str,
+    /// How many arguments, the name included; if negative, at least so many.
+    pub arity: i32,
+    /// Who runs it.
+    pub access: Access,
+    /// The first key's argument; zero if there are none.
+    pub first_key: i32,
+    /// The last key's argument; -1 is the last argument.
+    pub last_key: i32,
+    /// How many arguments from one key to the next.
+    pub key_step: i32,
+    /// What it does, in one line.
+    pub summary: &'static str,
+}
+
+const fn spec(
+    name: &'static str,
+    arity: i32,
+    access: Access,
+    keys: (i32, i32, i32),
+    summary: &'static str,
+) -> Spec {
+    let (first_key, last_key, key_step) = keys;
+    Spec { name, arity, access, first_key, last_key, key_step, summary }
+}
+
+const NO_KEYS: (i32, i32, i32) = (0, 0, 0);
+const ONE_KEY: (i32, i32, i32) = (1, 1, 1);
+const ALL_KEYS: (i32, i32, i32) = (1, -1, 1);
+const PAIRS: (i32, i32, i32) = (1, -1, 2);
+
+/// Every command there is, by name.
+pub const COMMANDS: &[Spec] = &[
+    spec("append", 3, Access::Write, ONE_KEY, "Appends to the value of a key."),
+    spec("client", -2, Access::Connection, NO_KEYS, "Names and describes the connection."),
+    spec("command", -1, Access::Connection, NO_KEYS, "Describes the commands."),
+    spec("config", -2, Access::Connection, NO_KEYS, "Reads settings."),
+    spec("dbsize", 1, Access::AllRead, NO_KEYS, "Counts the keys of all groups."),
+    spec("debug", -2, Access::Node, NO_KEYS, "DIGEST: a digest of the data this node has applied."),
+    spec("decr", 2, Access::Write, ONE_KEY, "Subtracts one from a number."),
+    spec("decrby", 3, Access::Write, ONE_KEY, "Subtracts from a number."),
+    spec("del", -2, Access::Write, ALL_KEYS, "Deletes keys."),
+    spec("echo", 2, Access::Connection, NO_KEYS, "Returns its argument."),
+    spec("exists", -2, Access::Read, ALL_KEYS, "Counts the keys that exist."),
+    spec("flushall", -1, Access::AllWrite, NO_KEYS, "Deletes all keys of all groups."),
+    spec("flushdb", -1, Access::AllWrite, NO_KEYS, "Deletes all keys of all groups."),
+    spec("get", 2, Access::Read, ONE_KEY, "Returns the value of a key."),
+    spec("getdel", 2, Access::Write, ONE_KEY, "Returns the value of a key and deletes it."),
+    spec("getset", 3, Access::Write, ONE_KEY, "Sets a key and returns the value before."),
+    spec("hello", -1, Access::Connection, NO_KEYS, "Switches the protocol."),
+    spec("incr", 2, Access::Write, ONE_KEY, "Adds one to a number."),
+    spec("incrby", 3, Access::Write, ONE_KEY, "Adds to a number."),
+    spec("info", -1, Access::Node, NO_KEYS, "Tells about this node."),
+    spec("mget", -2, Access::Read, ALL_KEYS, "Returns the values of several keys."),
+    spec("mset", -3, Access::Write, PAIRS, "Sets several keys; atomic within each group."),
+    spec("ping", -1, Access::Connection, NO_KEYS, "Answers PONG, or its argument."),
+    spec("quit", -1, Access::Connection, NO_KEYS, "Closes the connection."),
+    spec("reset", 1, Access::Connection, NO_KEYS, "Puts the connection back to its start."),
+    spec("scan", -2, Access::Scan, NO_KEYS, "Iterates over the keys."),
+    spec("select", 2, Access::Connection, NO_KEYS, "Selects database 0, the only one."),
+    spec("set", -3, Access::Write, ONE_KEY, "Sets a key, if its conditions hold."),
+    spec("setnx", 3, Access::Write, ONE_KEY, "Sets a key if it does not exist."),
+    spec("strlen", 2, Access::Read, ONE_KEY, "Returns the length of a value."),
+    spec("type", 2, Access::Read, ONE_KEY, "Returns the type of a value."),
+];
+
+/// The command with this name, in any case.
+#[must_use]
+pub fn lookup(name: &[u8]) -> Option<&'static Spec> {
+    let mut lower = [0u8; 16];
+    let lower = lower.get_mut(..name.len())?;
+    lower.copy_from_slice(name);
+    lower.make_ascii_lowercase();
+    let found = COMMANDS.binary_search_by(|spec| spec.name.as_bytes().cmp(lower)).ok()?;
+    Some(&COMMANDS[found])
+}
+
+impl Spec {
+    /// The argument numbers of the keys of a command with `len` arguments.
+    pub fn keys(&self, len: usize) -> impl Iterator<Item = usize> + use<> {
+        let last =
+            if self.last_key < 0 { (len as i32 + self.last_key).max(0) } else { self.last_key };
+        let (first, step) = (self.first_key, self.key_step.max(1));
+        (first..=last).step_by(step as usize).filter(move |_| first > 0).map(|i| i as usize)
+    }
+}
+
+/// The options of `SET`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SetOptions {
+    /// `NX` or `XX`: the key must be absent (`Some(false)`) or present (`Some(true)`).
+    pub must_exist: Option<bool>,
+    /// `GET`: return the value before.
+    pub get: bool,
+    /// `IFEQ old`: the argument that the value must equal.
+    pub if_equal: Option<usize>,
+}
+
+/// Reads the options of `SET key value …`.
+///
+/// # Errors
+/// As Redis words them; options about expiry are refused by name.
+pub fn set_options(command: &Command) -> Result<SetOptions, Reply> {
+    let mut options = SetOptions::default();
+    let mut at = 3;
+    while at < command.len() {
+        let word = command.arg(at);
+        let is = |name: &str| word.eq_ignore_ascii_case(name.as_bytes());
+        let conditional = options.must_exist.is_some() || options.if_equal.is_some();
+        if is("NX") && !conditional {
+            options.must_exist = Some(false);
+        } else if is("XX") && !conditional {
+            options.must_exist = Some(true);
+        } else if is("GET") {
+            options.get = true;
+        } else if is("IFEQ") && !conditional && at + 1 < command.len() {
+            at += 1;
+            options.if_equal = Some(at);
+        } else if let Some(name) =
+            ["EX", "PX", "EXAT", "PXAT", "KEEPTTL"].into_iter().find(|name| is(name))
+        {
+            return Err(Reply::error(
+                "ERR",
+                format!("SET option {name} is not supported: keys do not expire in this version"),
+            ));
+        } else {
+            return Err(Reply::syntax());
+        }
+        at += 1;
+    }
+    Ok(options)
+}
+
+/// The arguments of `SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScanOptions<'a> {
+    /// Where to go on.
+    pub cursor: u64,
+    /// Only keys that match this glob.
+    pub pattern: Option<&'a [u8]>,
+    /// About how many keys to look at; 10 if not given.
+    pub count: usize,
+    /// Only values of this type.
+    pub of_type: Option<&'a [u8]>,
+}
+
+/// Most keys one `SCAN` looks at, whatever its `COUNT`.
+const SCAN_COUNT_MAX: i64 = 10_000;
+
+/// Reads the arguments of `SCAN`.
+///
+/// # Errors
+/// As Redis words them.
+pub fn scan_options(command: &Command) -> Result<ScanOptions<'_>, Reply> {
+    let cursor = std::str::from_utf8(command.arg(1)).ok().and_then(|text| text.parse().ok());
+    let Some(cursor) = cursor else { return Err(Reply::error("ERR", "invalid cursor")) };
+    let mut options = ScanOptions { cursor, pattern: None, count: 10, of_type: None };
+    let mut at = 2;
+    while at < command.len() {
+        if at + 1 >= command.len() {
+            return Err(Reply::syntax());
+        }
+        let (word, value) = (command.arg(at), command.arg(at + 1));
+        if word.eq_ignore_ascii_case(b"MATCH") {
+            options.pattern = Some(value);
+        } else if word.eq_ignore_ascii_case(b"COUNT") {
+            let count = integer(value).ok_or_else(Reply::not_an_integer)?;
+            if count < 1 {
+                return Err(Reply::syntax());
+            }
+            options.count = count.min(SCAN_COUNT_MAX) as usize;
+        } else if word.eq_ignore_ascii_case(b"TYPE") {
+            options.of_type = Some(value);
+        } else {
+            return Err(Reply::syntax());
+        }
+        at += 2;
+    }
+    Ok(options)
+}
+
+/// Judges a command before anything is done with it: known, well-formed, within limits. What it
+/// refuses is never proposed.
+///
+/// # Errors
+/// The reply to send instead, in Redis' words where Redis has them.
+pub fn validate(command: &Command) -> Result<&'static Spec, Reply> {
+    let Some(spec) = lookup(command.name()) else { return Err(unknown(command)) };
+    let len = command.len() as i32;
+    if (spec.arity >= 0 && len != spec.arity) || len < -spec.arity {
+        return Err(Reply::wrong_arity(command.name()));
+    }
+    for key in spec.keys(command.len()) {
+        if command.arg(key).len() > limits::KEY_BYTES_MAX {
+            return Err(too_big("key", limits::KEY_BYTES_MAX));
+        }
+    }
+    match spec.name {
+        "set" => set_options(command).map(|_| ())?,
+        "mset" if command.len().is_multiple_of(2) => return Err(Reply::wrong_arity(b"mset")),
+        "incrby" => {
+            integer(command.arg(2)).ok_or_else(Reply::not_an_integer)?;
+        }
+        "decrby" => {
+            let by = integer(command.arg(2)).ok_or_else(Reply::not_an_integer)?;
+            if by == i64::MIN {
+                return Err(Reply::error("ERR", "decrement would overflow"));
+            }
+        }
+        "scan" => scan_options(command).map(|_| ())?,
+        "flushall" | "flushdb" => {
+            let known = |word: &[u8]| {
+                word.eq_ignore_ascii_case(b"ASYNC") || word.eq_ignore_ascii_case(b"SYNC")
+            };
+            if command.len() > 2 || !command.args().skip(1).all(known) {
+                return Err(Reply::syntax());
+            }
+        }
+        "debug" if !command.arg(1).eq_ignore_ascii_case(b"DIGEST") || command.len() != 2 => {
+            let name = String::from_utf8_lossy(command.arg(1)).into_owned();
+            return Err(Reply::error(
+                "ERR",
+                format!("unknown subcommand '{name}'. DEBUG knows DIGEST."),
+            ));
+        }
+        _ => {}
+    }
+    if matches!(spec.access, Access::Write) {
+        let value = command.args().skip(2).map(<[u8]>::len).max().unwrap_or(0);
+        if value > limits::VALUE_BYTES_MAX {
+            return Err(too_big("value", limits::VALUE_BYTES_MAX));
+        }
+    }
+    Ok(spec)
+}
+
+fn too_big(what: &str, max: usize) -> Reply {
+    Reply::error("ERR", format!("{what} exceeds the maximum allowed size ({max} bytes)"))
+}
+
+/// `ERR unknown command …`, as Redis words it: arguments are shown as long as they are short.
+fn unknown(command: &Command) -> Reply {
+    const SHOWN_MAX: usize = 128;
+    let clip =
+        |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN_MAX)]).into_owned();
+    let mut shown = String::new();
+    for arg in command.args().skip(1) {
+        if shown.len() >= SHOWN_MAX {
+            break;
+        }
+        shown.push_str(&format!("'{}' ", clip(&arg[..arg.len().min(SHOWN_MAX - shown.len())])));
+    }
+    let name = clip(command.name());
+    Reply::error("ERR", format!("unknown command '{name}', with args beginning with: {shown}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(line: &str) -> Result<&'static str, String> {
+        let args: Vec<&[u8]> = line.split_whitespace().map(str::as_bytes).collect();
+        validate(&Command::from_args(&args))
+            .map(|spec| spec.name)
+            .map_err(|reply| reply.error_text().to_owned())
+    }
+
+    #[test]
+    fn the_table_is_sorted_so_that_every_command_is_found() {
+        for pair in COMMANDS.windows(2) {
+            assert!(pair[0].name < pair[1].name, "{} and {}", pair[0].name, pair[1].name);
+        }
+        for spec in COMMANDS {
+            assert_eq!(lookup(spec.name.to_uppercase().as_bytes()), Some(spec));
+        }
+        assert_eq!(lookup(b"a-name-longer-than-any-command"), None);
+    }
+
+    #[test]
+    fn what_cannot_succeed_is_refused_in_redis_words() {
+        let cases = [
+            ("nosuch a bb", "ERR unknown command 'nosuch', with args beginning with: 'a' 'bb' "),
+            ("GET", "ERR wrong number of arguments for 'get' command"),
+            ("MSET a 1 b", "ERR wrong number of arguments for 'mset' command"),
+            ("SET k v NX XX", "ERR syntax error"),
+            ("SET k v IFEQ", "ERR syntax error"),
+            ("SET k v NX IFEQ a", "ERR syntax error"),
+            ("SET k v bogus", "ERR syntax error"),
+            (
+                "SET k v EX 10",
+                "ERR SET option EX is not supported: keys do not expire in this version",
+            ),
+            (
+                "SET k v keepttl",
+                "ERR SET option KEEPTTL is not supported: keys do not expire in this version",
+            ),
+            ("INCRBY k x", "ERR value is not an integer or out of range"),
+            ("DECRBY k -9223372036854775808", "ERR decrement would overflow"),
+            ("SCAN x", "ERR invalid cursor"),
+            ("SCAN 0 COUNT 0", "ERR syntax error"),
+            ("SCAN 0 COUNT x", "ERR value is not an integer or out of range"),
+            ("SCAN 0 MATCH", "ERR syntax error"),
+            ("FLUSHALL NOW", "ERR syntax error"),
+            ("DEBUG SLEEP", "ERR unknown subcommand 'SLEEP'. DEBUG knows DIGEST."),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(check(line), Err(expected.to_owned()), "{line}");
+        }
+        for line in ["SET k v XX GET", "SET k v IFEQ old GET", "mset a 1 b 2", "SCAN 0 TYPE string"]
+        {
+            assert!(check(line).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_big_is_refused() {
+        let value = vec![b'v'; limits::VALUE_BYTES_MAX + 1];
+        let key = vec![b'k'; limits::KEY_BYTES_MAX + 1];
+        for (args, what) in [([&b"SET"[..], b"k", &value], "value"), ([b"SET", &key, b"v"], "key")]
+        {
+            let refused = validate(&Command::from_args(&args)).expect_err("too big");
+            assert!(refused.error_text().starts_with(&format!("ERR {what} exceeds")));
+        }
+        let largest = &value[1..];
+        assert!(validate(&Command::from_args(&[b"SET", b"k", largest])).is_ok());
+    }
+
+    #[test]
+    fn keys_are_where_the_table_says() {
+        let keys = |name: &[u8], len| lookup(name).map(|spec| spec.keys(len).collect::<Vec<_>>());
+        assert_eq!(keys(b"get", 2), Some(vec![1]));
+        assert_eq!(keys(b"mset", 5), Some(vec![1, 3]));
+        assert_eq!(keys(b"del", 4), Some(vec![1, 2, 3]));
+        assert_eq!(keys(b"ping", 2), Some(vec![]));
+    }
+}

@@ -1,0 +1,258 @@
+//! The ordered map we ship: strings by key, ordered by the hash of the key, so that a `SCAN` cursor
+//! is one number and needs no state (docs/decisions/0006).
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as MapEntry;
+
+use bytes::Bytes;
+
+use crate::id::Index;
+use crate::limits;
+use crate::wire::reply::Reply;
+use crate::wire::resp::{Command, integer};
+
+use super::command::{self, Access, SetOptions};
+use super::glob;
+use super::{StateMachine, Wanted};
+
+/// Bits of the hash that orders keys; a cursor holds them beside 14 bits of group.
+const HASH_BITS: u32 = 40;
+
+/// Where a key stands in the order.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    hash: u64,
+    key: Box<[u8]>,
+}
+
+/// Where `key` stands: equal on every replica and in every version, because cursors outlive both.
+fn hash(key: &[u8]) -> u64 {
+    mix(key, 0x6f75_7472_6967_6765) >> (64 - HASH_BITS)
+}
+
+/// 64 bits of `bytes`, by multiplying and folding eight at a time.
+fn mix(bytes: &[u8], seed: u64) -> u64 {
+    let mut state = seed ^ (bytes.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    for chunk in bytes.chunks(8) {
+        let mut word = [0u8; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        state = fold(state ^ u64::from_le_bytes(word));
+    }
+    fold(state ^ 0xe703_7ed1_a0b4_28db)
+}
+
+fn fold(value: u64) -> u64 {
+    let wide = u128::from(value ^ 0xe703_7ed1_a0b4_28db) * 0xa076_1d64_78bd_642f;
+    (wide as u64) ^ ((wide >> 64) as u64)
+}
+
+/// The state machine of one group: byte strings by key.
+#[derive(Debug, Default)]
+pub struct Map {
+    values: BTreeMap<Place, Bytes>,
+}
+
+impl Map {
+    /// An empty map.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn place(key: &[u8]) -> Place {
+        Place { hash: hash(key), key: key.into() }
+    }
+
+    fn get(&self, key: &[u8]) -> Option<&Bytes> {
+        self.values.get(&Self::place(key))
+    }
+
+    fn set(&mut self, key: &[u8], value: &[u8]) -> Option<Bytes> {
+        // The value moves into memory of its own: kept as a slice it would pin the receive buffer
+        // it came in.
+        self.values.insert(Self::place(key), Bytes::copy_from_slice(value))
+    }
+
+    fn execute(&mut self, command: &Command, wanted: Wanted) -> Result<Reply, Reply> {
+        let spec = command::validate(command)?;
+        let reply = match spec.name {
+            "set" => self.set_if(command, command::set_options(command)?),
+            "setnx" => {
+                let absent = SetOptions { must_exist: Some(false), ..SetOptions::default() };
+                Reply::Int(i64::from(self.set_if(command, absent) == Reply::Ok))
+            }
+            "getset" => or_nil(self.set(command.arg(1), command.arg(2))),
+            "getdel" => or_nil(self.values.remove(&Self::place(command.arg(1)))),
+            "mset" => {
+                for key in spec.keys(command.len()) {
+                    self.set(command.arg(key), command.arg(key + 1));
+                }
+                Reply::Ok
+            }
+            "del" => {
+                let gone = |key| self.values.remove(&Self::place(command.arg(key))).is_some();
+                Reply::Int(spec.keys(command.len()).map(gone).map(i64::from).sum())
+            }
+            "append" => self.append(command.arg(1), command.arg(2))?,
+            "incr" => self.add(command.arg(1), 1)?,
+            "decr" => self.add(command.arg(1), -1)?,
+            "incrby" => self.add(command.arg(1), argument(command)?)?,
+            "decrby" => self.add(command.arg(1), -argument(command)?)?,
+            "flushall" | "flushdb" => {
+                self.values.clear();
+                Reply::Ok
+            }
+            _ if wanted == Wanted::No => Reply::Nil,
+            _ => self.answer(command)?,
+        };
+        Ok(reply)
+    }
+
+    fn answer(&self, command: &Command) -> Result<Reply, Reply> {
+        let spec = command::validate(command)?;
+        let reply = match spec.name {
+            "get" => or_nil(self.get(command.arg(1)).cloned()),
+            "mget" => Reply::Array(
+                spec.keys(command.len())
+                    .map(|key| or_nil(self.get(command.arg(key)).cloned()))
+                    .collect(),
+            ),
+            "exists" => {
+                let there = |key| i64::from(self.get(command.arg(key)).is_some());
+                Reply::Int(spec.keys(command.len()).map(there).sum())
+            }
+            "strlen" => Reply::Int(self.get(command.arg(1)).map_or(0, Bytes::len) as i64),
+            "type" if self.get(command.arg(1)).is_some() => Reply::Simple("string"),
+            "type" => Reply::Simple("none"),
+            "dbsize" => Reply::Int(self.values.len() as i64),
+            "scan" => self.scan(command)?,
+            _ => {
+                debug_assert_ne!(spec.access, Access::Read, "{} is not answered", spec.name);
+                return Err(Reply::error("ERR", format!("'{}' is not for a group", spec.name)));
+            }
+        };
+        Ok(reply)
+    }
+
+    fn set_if(&mut self, command: &Command, options: SetOptions) -> Reply {
+        let (key, value) = (command.arg(1), command.arg(2));
+        let old = self.get(key);
+        let holds = match options {
+            SetOptions { must_exist: Some(must), .. } => old.is_some() == must,
+            SetOptions { if_equal: Some(at), .. } => old.is_some_and(|old| old == command.arg(at)),
+            _ => true,
+        };
+        match (options.get, holds) {
+            (true, true) => or_nil(self.set(key, value)),
+            (true, false) => or_nil(old.cloned()),
+            (false, true) => {
+                self.set(key, value);
+                Reply::Ok
+            }
+            (false, false) => Reply::Nil,
+        }
+    }
+
+    fn append(&mut self, key: &[u8], tail: &[u8]) -> Result<Reply, Reply> {
+        let old = self.get(key).map_or(&[][..], |value| value);
+        if old.len() + tail.len() > limits::VALUE_BYTES_MAX {
+            return Err(Reply::error(
+                "ERR",
+                format!("string exceeds maximum allowed size ({} bytes)", limits::VALUE_BYTES_MAX),
+            ));
+        }
+        let value = [old, tail].concat();
+        let len = value.len() as i64;
+        self.values.insert(Self::place(key), value.into());
+        Ok(Reply::Int(len))
+    }
+
+    fn add(&mut self, key: &[u8], by: i64) -> Result<Reply, Reply> {
+        let entry = self.values.entry(Self::place(key));
+        let old = match &entry {
+            MapEntry::Occupied(value) => integer(value.get()).ok_or_else(Reply::not_an_integer)?,
+            MapEntry::Vacant(_) => 0,
+        };
+        let new = old
+            .checked_add(by)
+            .ok_or_else(|| Reply::error("ERR", "increment or decrement would overflow"))?;
+        entry.insert_entry(new.to_string().into());
+        Ok(Reply::Int(new))
+    }
+
+    /// One step of a scan. The cursor's low bits are the hash to go on from; a step never stops
+    /// inside one hash value, so a key that stays is never passed over. The reply's cursor is the
+    /// next hash, or 2^40 when this group has no more; the shard turns it into the client's.
+    fn scan(&self, command: &Command) -> Result<Reply, Reply> {
+        let options = command::scan_options(command)?;
+        let from = Place { hash: options.cursor, key: Box::default() };
+        let mut keys = Vec::new();
+        let mut next = SCAN_END;
+        let mut last = None;
+        for (looked, place) in self.values.range(from..).map(|(place, _)| place).enumerate() {
+            if looked >= options.count && last != Some(place.hash) {
+                next = place.hash;
+                break;
+            }
+            last = Some(place.hash);
+            let of_type = options.of_type.is_none_or(|name| name.eq_ignore_ascii_case(b"string"));
+            if of_type && options.pattern.is_none_or(|pattern| glob::matches(pattern, &place.key)) {
+                keys.push(Reply::bulk(&place.key));
+            }
+        }
+        Ok(Reply::Array(vec![Reply::bulk(next.to_string()), Reply::Array(keys)]))
+    }
+}
+
+/// One more than the highest hash: a group's scan is over.
+pub const SCAN_END: u64 = 1 << HASH_BITS;
+
+/// The group a client's `SCAN` cursor stands in, and where in it.
+#[must_use]
+pub fn scan_position(cursor: u64) -> (u64, u64) {
+    (cursor >> (HASH_BITS + 1), cursor & (2 * SCAN_END - 1))
+}
+
+/// The cursor that goes on at `position` of `group`.
+#[must_use]
+pub fn scan_cursor(group: u64, position: u64) -> u64 {
+    (group << (HASH_BITS + 1)) | position
+}
+
+fn argument(command: &Command) -> Result<i64, Reply> {
+    integer(command.arg(2)).ok_or_else(Reply::not_an_integer)
+}
+
+fn or_nil(value: Option<Bytes>) -> Reply {
+    value.map_or(Reply::Nil, Reply::Bulk)
+}
+
+impl StateMachine for Map {
+    fn apply(&mut self, _index: Index, payload: &Bytes, wanted: Wanted) -> Reply {
+        match Command::parse(payload.clone()) {
+            Ok(command) => self.execute(&command, wanted).unwrap_or_else(|refusal| refusal),
+            Err(error) => Reply::error("ERR", error.to_string()),
+        }
+    }
+
+    fn read(&self, payload: &Bytes) -> Reply {
+        match Command::parse(payload.clone()) {
+            Ok(command) => self.answer(&command).unwrap_or_else(|refusal| refusal),
+            Err(error) => Reply::error("ERR", error.to_string()),
+        }
+    }
+
+    fn digest(&self) -> u64 {
+        self.values.iter().fold(0, |digest: u64, (place, value)| {
+            // Order does not matter: pairs are mixed on their own and added.
+            digest.wrapping_add(mix(value, mix(&place.key, 0x6469_6765_7374)))
+        })
+    }
+
+    fn len(&self) -> u64 {
+        self.values.len() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests;

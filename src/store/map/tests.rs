@@ -1,0 +1,166 @@
+//! What each command does, as (commands, replies) tables; the replies were compared with a Redis 7.
+
+use bytes::BytesMut;
+use proptest::prelude::*;
+
+use super::*;
+use crate::wire::reply::Protocol;
+
+fn command(line: &str) -> Command {
+    let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+    Command::from_args(&args)
+}
+
+fn run(map: &mut Map, line: &str) -> String {
+    let command = command(line);
+    let spec = command::lookup(command.name()).expect("known");
+    let reply = match spec.access {
+        Access::Read | Access::AllRead | Access::Scan => map.read(&command.raw),
+        _ => map.apply(Index(1), &command.raw, Wanted::Yes),
+    };
+    let mut out = BytesMut::new();
+    reply.encode(Protocol::Resp2, &mut out);
+    String::from_utf8_lossy(&out).replace("\r\n", " ").trim_end().to_owned()
+}
+
+fn check(script: &[(&str, &str)]) {
+    let mut map = Map::new();
+    for (line, expected) in script {
+        assert_eq!(run(&mut map, line), *expected, "{line}");
+    }
+}
+
+#[test]
+fn strings() {
+    check(&[
+        ("GET k", "$-1"),
+        ("SET k v", "+OK"),
+        ("GET k", "$1 v"),
+        ("SET k ", "+OK"),
+        ("GET k", "$0"),
+        ("STRLEN k", ":0"),
+        ("APPEND k abc", ":3"),
+        ("APPEND new xy", ":2"),
+        ("STRLEN k", ":3"),
+        ("GETSET k z", "$3 abc"),
+        ("GETSET fresh z", "$-1"),
+        ("GETDEL k", "$1 z"),
+        ("GETDEL k", "$-1"),
+        ("SETNX k 1", ":1"),
+        ("SETNX k 2", ":0"),
+        ("TYPE k", "+string"),
+        ("TYPE nosuch", "+none"),
+        ("EXISTS k k nosuch", ":2"),
+        ("DEL k k new", ":2"),
+        ("DBSIZE", ":1"),
+        ("FLUSHALL", "+OK"),
+        ("DBSIZE", ":0"),
+    ]);
+}
+
+#[test]
+fn conditional_sets() {
+    check(&[
+        ("SET k v XX", "$-1"),
+        ("SET k v NX", "+OK"),
+        ("SET k w NX", "$-1"),
+        ("SET k w XX", "+OK"),
+        ("SET k x GET", "$1 w"),
+        ("SET k y NX GET", "$1 x"),
+        ("SET none y XX GET", "$-1"),
+        ("SET none y NX GET", "$-1"),
+        ("GET none", "$1 y"),
+        ("SET k y IFEQ nope", "$-1"),
+        ("SET k y IFEQ x", "+OK"),
+        ("SET k z IFEQ x GET", "$1 y"),
+        ("SET k z IFEQ y GET", "$1 y"),
+        ("GET k", "$1 z"),
+        ("SET absent v IFEQ x", "$-1"),
+    ]);
+}
+
+#[test]
+fn numbers() {
+    check(&[
+        ("INCR n", ":1"),
+        ("INCRBY n 41", ":42"),
+        ("DECR n", ":41"),
+        ("DECRBY n -1", ":42"),
+        ("GET n", "$2 42"),
+        ("SET n 9223372036854775807", "+OK"),
+        ("INCR n", "-ERR increment or decrement would overflow"),
+        ("GET n", "$19 9223372036854775807"),
+        ("SET n abc", "+OK"),
+        ("INCR n", "-ERR value is not an integer or out of range"),
+        ("SET n 01", "+OK"),
+        ("INCR n", "-ERR value is not an integer or out of range"),
+    ]);
+}
+
+#[test]
+fn several_keys() {
+    check(&[
+        ("MSET a 1 b 2 a 3", "+OK"),
+        ("MGET a b c", "*3 $1 3 $1 2 $-1"),
+        ("SCAN 0 COUNT 100 MATCH a*", "*2 $13 1099511627776 *1 $1 a"),
+    ]);
+}
+
+#[test]
+fn a_value_cannot_grow_past_its_limit() {
+    let mut map = Map::new();
+    map.set(b"k", &vec![b'x'; limits::VALUE_BYTES_MAX]);
+    let reply = run(&mut map, "APPEND k y");
+    assert!(reply.starts_with("-ERR string exceeds maximum allowed size"), "{reply}");
+    assert_eq!(run(&mut map, "STRLEN k"), format!(":{}", limits::VALUE_BYTES_MAX));
+}
+
+#[test]
+fn a_payload_that_is_no_command_is_refused_and_changes_nothing() {
+    let mut map = Map::new();
+    for payload in [&b""[..], b"junk", b"*1\r\n$4\r\nPING\r\n", b"*2\r\n$3\r\nSET\r\n$1\r\nk\r\n"] {
+        let reply = map.apply(Index(1), &Bytes::from_static(payload), Wanted::Yes);
+        assert!(reply.is_error(), "{payload:?}: {reply:?}");
+    }
+    assert!(map.is_empty());
+}
+
+proptest! {
+    #[test]
+    fn equal_content_has_equal_digest_whatever_the_history(
+        pairs in prop::collection::btree_map("[a-z]{1,4}", "[a-z]{0,4}", 1..12),
+        gone in "[A-Z]{1,4}",
+    ) {
+        let (mut one, mut two) = (Map::new(), Map::new());
+        run(&mut one, &format!("SET {gone} x"));
+        for (key, value) in &pairs {
+            one.set(key.as_bytes(), value.as_bytes());
+        }
+        run(&mut one, &format!("DEL {gone}"));
+        for (key, value) in pairs.iter().rev() {
+            two.set(key.as_bytes(), b"before");
+            two.set(key.as_bytes(), value.as_bytes());
+        }
+        prop_assert_eq!(one.digest(), two.digest());
+        let (key, value) = pairs.first_key_value().expect("one at least");
+        two.set(key.as_bytes(), format!("{value}!").as_bytes());
+        prop_assert_ne!(one.digest(), two.digest());
+    }
+
+    #[test]
+    fn replicas_agree_whether_or_not_somebody_waits(
+        lines in prop::collection::vec(
+            ("SET|INCR|APPEND|DEL|GETDEL|SETNX|GETSET", "[ab]", "[0-9a]{1,2}"), 0..30),
+    ) {
+        let (mut leader, mut follower) = (Map::new(), Map::new());
+        for (name, key, value) in lines {
+            let takes_value = !matches!(name.as_str(), "INCR" | "DEL" | "GETDEL");
+            let line =
+                if takes_value { format!("{name} {key} {value}") } else { format!("{name} {key}") };
+            let raw = command(&line).raw;
+            leader.apply(Index(1), &raw, Wanted::Yes);
+            follower.apply(Index(1), &raw, Wanted::No);
+        }
+        prop_assert_eq!(leader.digest(), follower.digest());
+    }
+}

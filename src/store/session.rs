@@ -1,0 +1,324 @@
+//! What a connection answers by itself: handshake, names, descriptions of commands, settings that
+//! tools ask for.
+
+use crate::wire::reply::{Protocol, Reply};
+use crate::wire::resp::{Command, integer};
+
+use super::command::{self, Access, COMMANDS, Spec};
+use super::glob;
+
+/// One client connection's own state.
+#[derive(Debug, Default)]
+pub struct Session {
+    id: u64,
+    protocol: Protocol,
+    name: Vec<u8>,
+    closing: bool,
+}
+
+impl Session {
+    /// A new connection, speaking RESP2 and without a name.
+    #[must_use]
+    pub fn new(id: u64) -> Self {
+        Self { id, ..Self::default() }
+    }
+
+    /// The protocol of the replies from now on.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// The client said goodbye: close once its replies have left.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        self.closing
+    }
+
+    /// Answers a command of the class [`Access::Connection`]; it has been validated.
+    pub fn answer(&mut self, spec: &Spec, command: &Command) -> Reply {
+        debug_assert_eq!(spec.access, Access::Connection);
+        match spec.name {
+            "ping" => match command.len() {
+                1 => Reply::Simple("PONG"),
+                2 => Reply::bulk(command.arg(1)),
+                _ => Reply::wrong_arity(b"ping"),
+            },
+            "echo" => Reply::bulk(command.arg(1)),
+            "select" => match integer(command.arg(1)) {
+                Some(0) => Reply::Ok,
+                Some(_) => Reply::error("ERR", "DB index is out of range"),
+                None => Reply::error("ERR", "value is not an integer or out of range"),
+            },
+            "quit" => {
+                self.closing = true;
+                Reply::Ok
+            }
+            "reset" => {
+                self.protocol = Protocol::Resp2;
+                self.name.clear();
+                Reply::Simple("RESET")
+            }
+            "hello" => self.hello(command).unwrap_or_else(|refusal| refusal),
+            "client" => self.client(command),
+            "command" => describe(command),
+            "config" => config(command),
+            name => Reply::error("ERR", format!("'{name}' is not for a connection")),
+        }
+    }
+
+    fn hello(&mut self, command: &Command) -> Result<Reply, Reply> {
+        let mut protocol = self.protocol;
+        let mut name = None;
+        if command.len() > 1 {
+            protocol = match integer(command.arg(1)) {
+                Some(2) => Protocol::Resp2,
+                Some(3) => Protocol::Resp3,
+                Some(_) => return Err(Reply::error("NOPROTO", "unsupported protocol version")),
+                None => {
+                    return Err(Reply::error(
+                        "ERR",
+                        "Protocol version is not an integer or out of range",
+                    ));
+                }
+            };
+            let mut at = 2;
+            while at < command.len() {
+                let option = command.arg(at);
+                if option.eq_ignore_ascii_case(b"SETNAME") && at + 1 < command.len() {
+                    name = Some(command.arg(at + 1));
+                    at += 2;
+                } else if option.eq_ignore_ascii_case(b"AUTH") && at + 2 < command.len() {
+                    return Err(no_passwords());
+                } else {
+                    let option = String::from_utf8_lossy(option);
+                    return Err(Reply::error(
+                        "ERR",
+                        format!("Syntax error in HELLO option '{option}'"),
+                    ));
+                }
+            }
+        }
+        self.protocol = protocol;
+        if let Some(name) = name {
+            self.set_name(name)?;
+        }
+        let number = if protocol == Protocol::Resp3 { 3 } else { 2 };
+        Ok(Reply::Map(vec![
+            (Reply::bulk("server"), Reply::bulk("outrigger")),
+            (Reply::bulk("version"), Reply::bulk(env!("CARGO_PKG_VERSION"))),
+            (Reply::bulk("proto"), Reply::Int(number)),
+            (Reply::bulk("id"), Reply::Int(self.id as i64)),
+            (Reply::bulk("mode"), Reply::bulk("standalone")),
+            (Reply::bulk("role"), Reply::bulk("master")),
+            (Reply::bulk("modules"), Reply::Array(Vec::new())),
+        ]))
+    }
+
+    fn set_name(&mut self, name: &[u8]) -> Result<(), Reply> {
+        if name.iter().any(|byte| !(b'!'..=b'~').contains(byte)) || name.len() > 256 {
+            return Err(Reply::error(
+                "ERR",
+                "Client names cannot contain spaces, newlines or special characters.",
+            ));
+        }
+        self.name = name.to_vec();
+        Ok(())
+    }
+
+    fn client(&mut self, command: &Command) -> Reply {
+        let is = |name: &str, len: usize| {
+            command.arg(1).eq_ignore_ascii_case(name.as_bytes()) && command.len() == len
+        };
+        if is("SETNAME", 3) {
+            self.set_name(command.arg(2)).err().unwrap_or(Reply::Ok)
+        } else if is("GETNAME", 2) {
+            if self.name.is_empty() { Reply::Nil } else { Reply::bulk(&self.name) }
+        } else if is("ID", 2) {
+            Reply::Int(self.id as i64)
+        } else if is("SETINFO", 4) {
+            Reply::Ok
+        } else {
+            let name = String::from_utf8_lossy(command.arg(1)).into_owned();
+            Reply::error(
+                "ERR",
+                format!(
+                    "unknown subcommand or wrong number of arguments for '{name}'. CLIENT knows SETNAME, GETNAME, ID, SETINFO."
+                ),
+            )
+        }
+    }
+}
+
+fn no_passwords() -> Reply {
+    Reply::error(
+        "ERR",
+        "AUTH is not supported: this version has no passwords. Bind the client port to a trusted network",
+    )
+}
+
+/// `COMMAND [COUNT | DOCS name… | INFO name… | LIST]`.
+fn describe(command: &Command) -> Reply {
+    if command.len() == 1 {
+        return Reply::Array(COMMANDS.iter().map(details).collect());
+    }
+    let named = || -> Vec<Option<&'static Spec>> {
+        if command.len() == 2 {
+            COMMANDS.iter().map(Some).collect()
+        } else {
+            command.args().skip(2).map(command::lookup).collect()
+        }
+    };
+    let subcommand = command.arg(1).to_ascii_lowercase();
+    match &subcommand[..] {
+        b"count" => Reply::Int(COMMANDS.len() as i64),
+        b"list" => Reply::Array(COMMANDS.iter().map(|spec| Reply::bulk(spec.name)).collect()),
+        b"info" => {
+            Reply::Array(named().into_iter().map(|spec| spec.map_or(Reply::Nil, details)).collect())
+        }
+        b"docs" => Reply::Map(
+            named()
+                .into_iter()
+                .flatten()
+                .map(|spec| {
+                    let docs = vec![
+                        (Reply::bulk("summary"), Reply::bulk(spec.summary)),
+                        (Reply::bulk("since"), Reply::bulk("0.1.0")),
+                        (Reply::bulk("group"), Reply::bulk(family(spec))),
+                    ];
+                    (Reply::bulk(spec.name), Reply::Map(docs))
+                })
+                .collect(),
+        ),
+        other => {
+            let name = String::from_utf8_lossy(other).into_owned();
+            Reply::error(
+                "ERR",
+                format!("unknown subcommand '{name}'. COMMAND knows COUNT, DOCS, INFO, LIST."),
+            )
+        }
+    }
+}
+
+fn family(spec: &Spec) -> &'static str {
+    match spec.access {
+        Access::Connection => "connection",
+        Access::Node => "server",
+        Access::Read | Access::Write if spec.first_key > 0 => "string",
+        _ => "generic",
+    }
+}
+
+/// One command as `COMMAND INFO` shows it: name, arity, flags, keys.
+fn details(spec: &Spec) -> Reply {
+    let flag = match spec.access {
+        Access::Write | Access::AllWrite => "write",
+        Access::Read | Access::AllRead | Access::Scan => "readonly",
+        Access::Connection => "fast",
+        Access::Node => "admin",
+    };
+    Reply::Array(vec![
+        Reply::bulk(spec.name),
+        Reply::Int(i64::from(spec.arity)),
+        Reply::Array(vec![Reply::Simple(flag)]),
+        Reply::Int(i64::from(spec.first_key)),
+        Reply::Int(i64::from(spec.last_key)),
+        Reply::Int(i64::from(if spec.first_key > 0 { spec.key_step } else { 0 })),
+        Reply::Array(Vec::new()),
+        Reply::Array(Vec::new()),
+        Reply::Array(Vec::new()),
+        Reply::Array(Vec::new()),
+    ])
+}
+
+/// Settings in Redis' words that tools ask for, as they are true here.
+const SETTINGS: &[(&str, &str)] = &[
+    ("save", ""),
+    ("appendonly", "yes"),
+    ("appendfsync", "always"),
+    ("maxmemory", "0"),
+    ("maxmemory-policy", "noeviction"),
+    ("databases", "1"),
+    ("cluster-enabled", "no"),
+];
+
+/// `CONFIG GET pattern…`.
+fn config(command: &Command) -> Reply {
+    if !command.arg(1).eq_ignore_ascii_case(b"GET") {
+        let name = String::from_utf8_lossy(command.arg(1)).into_owned();
+        return Reply::error(
+            "ERR",
+            format!(
+                "CONFIG {name} is not supported: settings are given at start (outrigger serve --help). CONFIG knows GET."
+            ),
+        );
+    }
+    if command.len() < 3 {
+        return Reply::wrong_arity(b"config|get");
+    }
+    let wanted = |name: &str| {
+        command
+            .args()
+            .skip(2)
+            .any(|pattern| glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes()))
+    };
+    Reply::Map(
+        SETTINGS
+            .iter()
+            .filter(|(name, _)| wanted(name))
+            .map(|(name, value)| (Reply::bulk(name), Reply::bulk(value)))
+            .collect(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::*;
+
+    fn run(session: &mut Session, line: &str) -> String {
+        let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+        let command = Command::from_args(&args);
+        let spec = command::validate(&command).expect("valid");
+        let reply = session.answer(spec, &command);
+        let mut out = BytesMut::new();
+        reply.encode(session.protocol(), &mut out);
+        String::from_utf8_lossy(&out).replace("\r\n", " ").trim_end().to_owned()
+    }
+
+    #[test]
+    fn a_session() {
+        let mut session = Session::new(7);
+        let script = [
+            ("PING", "+PONG"),
+            ("PING hi", "$2 hi"),
+            ("ECHO hi", "$2 hi"),
+            ("SELECT 0", "+OK"),
+            ("SELECT 1", "-ERR DB index is out of range"),
+            ("CLIENT GETNAME", "$-1"),
+            ("CLIENT SETNAME me", "+OK"),
+            ("CLIENT GETNAME", "$2 me"),
+            ("CLIENT ID", ":7"),
+            ("CLIENT SETINFO LIB-NAME x", "+OK"),
+            ("CONFIG GET save", "*2 $4 save $0"),
+            ("HELLO 4", "-NOPROTO unsupported protocol version"),
+            ("COMMAND COUNT", &format!(":{}", COMMANDS.len())),
+        ];
+        for (line, expected) in script {
+            assert_eq!(run(&mut session, line), expected, "{line}");
+        }
+        assert!(run(&mut session, "HELLO 3").starts_with("%7 $6 server $9 outrigger"));
+        assert_eq!(
+            run(&mut session, "CONFIG GET appendo* save"),
+            "%2 $4 save $0  $10 appendonly $3 yes"
+        );
+        assert_eq!(run(&mut session, "COMMAND INFO nosuch"), "*1 _");
+        assert!(run(&mut session, "COMMAND DOCS get").starts_with("%1 $3 get %3 $7 summary"));
+        assert_eq!(run(&mut session, "RESET"), "+RESET");
+        assert_eq!(session.protocol(), Protocol::Resp2);
+        assert!(!session.is_closing());
+        assert_eq!(run(&mut session, "QUIT"), "+OK");
+        assert!(session.is_closing());
+    }
+}
