@@ -1,0 +1,36 @@
+//! One replica of one group: its raft, its recent entries, its state machine, and who waits.
+//!
+//! ```text
+//!                 command                    message, entries
+//!                    │                              │
+//!                    ▼                              ▼
+//!   propose ──► LogCache ◄──────────────────── LogChange ◄── Raft::step
+//!      │            │ payloads                      │
+//!   Waiters         └──────► WAL run, frame         ▼
+//!      ▲                                     Raft::ready ──► send · persist · apply · reads
+//!      │ reply                                              │               │        │
+//!      └───────────────────────── StateMachine::apply ◄─────┼───────────────┘        │
+//!   Reads ◄──────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Promises: an entry reaches the state machine once, in order, and only when it is committed and
+//! durable here; a waiter is answered once; a read is answered only after its leadership was
+//! confirmed and the entries it must see are applied.
+//!
+//! Assumes: the shard makes what [`Replica::take_run`] yields durable, in order, and says so with
+//! [`Replica::on_durable`].
+//!
+//! Never: touches a clock, a disk or a socket; knows about other groups.
+
+mod command;
+mod log_cache;
+mod reads;
+mod recover;
+pub mod refusal;
+mod replica;
+mod waiters;
+
+pub use command::{GroupCommand, Origin, PartId};
+pub use log_cache::LogCache;
+pub use recover::{ReplicaRecovery, RunError};
+pub use replica::{Answers, Replica, Verdict};

@@ -1,0 +1,49 @@
+//! What a client hears when a command was not, or may not have been, executed.
+//!
+//! The first word is the contract (docs/commands.md, "Errors"): all but `UNCERTAIN` mean that the
+//! command was not executed and never will be.
+
+use crate::id::GroupId;
+use crate::wire::reply::Reply;
+
+/// Nobody leads the group, or not for certain; try again.
+#[must_use]
+pub fn no_leader(group: GroupId) -> Reply {
+    Reply::error(
+        "NOLEADER",
+        format!("group {group} has no leader right now; nothing was executed, retry"),
+    )
+}
+
+/// The read's leadership could not be confirmed; a read changes nothing, so it is safe to retry.
+#[must_use]
+pub fn read_unconfirmed() -> Reply {
+    Reply::error(
+        "NOLEADER",
+        "the read could not be confirmed by a quorum in time; nothing was executed, retry",
+    )
+}
+
+/// A bound was reached.
+#[must_use]
+pub fn busy(what: &str) -> Reply {
+    Reply::error("BUSY", format!("{what}; nothing was executed, retry after a pause"))
+}
+
+/// The disk has no room for more log.
+#[must_use]
+pub fn full() -> Reply {
+    Reply::error(
+        "FULL",
+        "the disk has no room for more log; nothing was executed, reads go on. Free space on the node's disk",
+    )
+}
+
+/// The command may have been executed, or may still be.
+#[must_use]
+pub fn uncertain(why: &str) -> Reply {
+    Reply::error(
+        "UNCERTAIN",
+        format!("{why}; the command may or may not be executed, read before retrying"),
+    )
+}

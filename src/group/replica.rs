@@ -1,0 +1,406 @@
+//! The replica: owns the raft core, and mirrors in its cache, waiters and reads what the core
+//! decides.
+
+use std::fmt;
+
+use crate::entry::{Entry, EntryKind};
+use crate::id::{EntryId, GroupId, Index, ReplicaId, SegmentSeq, Tick};
+use crate::raft::effects::{Effects, Persist, PersistSeq, RoleKind};
+use crate::raft::message::Message;
+use crate::raft::{self, LogChange, ProposeRefusal, Raft, ReadRefusal, Source};
+use crate::store::StateMachine;
+use crate::store::Wanted;
+use crate::store::command::Access;
+use crate::wal::Run;
+use crate::wire::reply::Reply;
+
+use super::log_cache::LogCache;
+use super::reads::{Read, Reads};
+use super::waiters::Waiters;
+use super::{GroupCommand, Origin, refusal};
+
+/// Results, each with whom it is owed.
+pub type Answers = Vec<(Origin, Reply)>;
+
+/// What became of a command on arrival.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It waits for agreement; its answer will come.
+    Taken,
+    /// Another replica leads; the command is given back to be forwarded.
+    Elsewhere(ReplicaId, GroupCommand),
+    /// It was not taken and changes nothing.
+    Refused(Reply),
+}
+
+/// One replica of one group; one per group and node, on one shard for life.
+pub struct Replica {
+    group: GroupId,
+    raft: Raft,
+    cache: LogCache,
+    machine: Box<dyn StateMachine>,
+    waiters: Waiters,
+    reads: Reads,
+    /// What the core wants durable and no batch has taken yet.
+    unwritten: Option<Persist>,
+    /// Where the log on disk ends: the segment of the last run, its last index, and the last index
+    /// that lies in a segment before that one (those can be read back, so they may be evicted).
+    segment: SegmentSeq,
+    written_last: Index,
+    sealed_last: Index,
+    /// The driver was told that the core failed.
+    failure_told: bool,
+}
+
+impl fmt::Debug for Replica {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replica").field("group", &self.group).finish_non_exhaustive()
+    }
+}
+
+impl Replica {
+    pub(super) fn new(
+        group: GroupId,
+        raft: Raft,
+        cache: LogCache,
+        machine: Box<dyn StateMachine>,
+        last: Index,
+    ) -> Self {
+        Self {
+            group,
+            raft,
+            cache,
+            machine,
+            waiters: Waiters::default(),
+            reads: Reads::default(),
+            unwritten: None,
+            segment: SegmentSeq(0),
+            written_last: last,
+            sealed_last: last,
+            failure_told: false,
+        }
+    }
+
+    /// The group this is a replica of.
+    #[must_use]
+    pub fn group(&self) -> GroupId {
+        self.group
+    }
+
+    /// What the core knows of itself.
+    #[must_use]
+    pub fn status(&self) -> raft::Status<'_> {
+        self.raft.status()
+    }
+
+    /// The recent entries.
+    #[must_use]
+    pub fn cache(&self) -> &LogCache {
+        &self.cache
+    }
+
+    /// The state machine, to read.
+    #[must_use]
+    pub fn machine(&self) -> &dyn StateMachine {
+        &*self.machine
+    }
+
+    /// The term of the entry at `index`, if the log holds it.
+    #[must_use]
+    pub fn term_at(&self, index: Index) -> Option<crate::id::Term> {
+        self.raft.term_at(index)
+    }
+
+    /// When [`Self::on_tick`] next has work.
+    #[must_use]
+    pub fn deadline(&self) -> Tick {
+        self.raft.deadline()
+    }
+
+    // --- events -------------------------------------------------------------------------------
+
+    /// A client's command, from whoever holds its connection.
+    pub fn on_command(&mut self, command: GroupCommand, origin: Origin) -> Verdict {
+        match command.access {
+            Access::Write => self.propose(command, origin),
+            _ => self.read(command, origin),
+        }
+    }
+
+    fn propose(&mut self, command: GroupCommand, origin: Origin) -> Verdict {
+        match self.raft.propose(1, command.body.len() as u64) {
+            Ok(index) => {
+                debug_assert_eq!(index, self.cache.next(), "the cache mirrors the log");
+                let id = EntryId { term: self.raft.status().term, index };
+                self.cache.push(Entry::command(command.body));
+                self.waiters.push(id, origin);
+                Verdict::Taken
+            }
+            Err(ProposeRefusal::NotLeader { leader }) => self.elsewhere(leader, command, origin),
+            Err(ProposeRefusal::Transferring) => Verdict::Refused(refusal::no_leader(self.group)),
+            Err(ProposeRefusal::Full) => Verdict::Refused(refusal::busy(&format!(
+                "group {} holds as many uncommitted bytes as it may",
+                self.group
+            ))),
+        }
+    }
+
+    fn read(&mut self, command: GroupCommand, origin: Origin) -> Verdict {
+        if !self.reads.has_room() {
+            return Verdict::Refused(refusal::busy("too many reads are waiting"));
+        }
+        match self.raft.read() {
+            Ok(seq) => {
+                let index = if command.after_writes { self.cache.next().prev() } else { Index(0) };
+                self.reads.push(Read { seq, index, origin, body: command.body });
+                Verdict::Taken
+            }
+            Err(ReadRefusal::NotLeader { leader }) => self.elsewhere(leader, command, origin),
+            Err(ReadRefusal::Full) => Verdict::Refused(refusal::busy("too many reads are waiting")),
+        }
+    }
+
+    fn elsewhere(&self, leader: ReplicaId, command: GroupCommand, origin: Origin) -> Verdict {
+        // A command that was forwarded once is not forwarded again: two nodes that each believe
+        // the other leads would pass it back and forth (FAULTS: RedisRaft bug 13).
+        if leader.is_some() && !matches!(origin, Origin::Node(..)) {
+            Verdict::Elsewhere(leader, command)
+        } else {
+            Verdict::Refused(refusal::no_leader(self.group))
+        }
+    }
+
+    /// A message from a peer, with the entries it names.
+    pub fn on_message(
+        &mut self,
+        now: Tick,
+        message: &Message,
+        entries: impl Iterator<Item = Entry>,
+        answers: &mut Answers,
+    ) {
+        if let Some(change) = self.raft.step(message, now) {
+            self.mirror(change, entries, answers);
+        }
+    }
+
+    /// Time passed the deadline.
+    pub fn on_tick(&mut self, now: Tick, answers: &mut Answers) {
+        if let Some(change) = self.raft.tick(now) {
+            self.mirror(change, std::iter::empty(), answers);
+        }
+    }
+
+    /// Everything up to `seq` is durable.
+    pub fn on_durable(&mut self, now: Tick, seq: PersistSeq, answers: &mut Answers) {
+        if let Some(change) = self.raft.on_durable(seq, now) {
+            self.mirror(change, std::iter::empty(), answers);
+        }
+    }
+
+    /// What was sent to this replica may be lost.
+    pub fn on_unreachable(&mut self, replica: ReplicaId) {
+        self.raft.on_unreachable(replica);
+    }
+
+    /// Entries read back for a follower that is behind.
+    pub fn on_log_read(&mut self, replica: ReplicaId, first: Index, entries: Vec<Entry>) {
+        self.cache.set_window(first, entries);
+        self.raft.on_fetched(replica);
+    }
+
+    /// The core changed its log; the payloads follow.
+    fn mirror(
+        &mut self,
+        change: LogChange,
+        entries: impl Iterator<Item = Entry>,
+        answers: &mut Answers,
+    ) {
+        self.cache.truncate(change.first);
+        self.waiters.truncate(change.first, |origin| {
+            answers
+                .push((origin, refusal::uncertain("the leader changed while it was replicated")));
+        });
+        let count = change.count as usize;
+        match change.source {
+            Source::Message { skip } => {
+                entries.skip(skip as usize).take(count).for_each(|entry| self.cache.push(entry));
+            }
+            Source::Internal(kind) => {
+                for _ in 0..count {
+                    self.cache.push(Entry { kind, ..Entry::empty() });
+                }
+            }
+        }
+        for index in change.first.0..self.cache.next().0 {
+            let config = self.cache.get(Index(index));
+            if config.is_some_and(|entry| entry.kind == EntryKind::Config) {
+                // The core does not see kinds; it must not campaign over one that is not applied.
+                self.raft.note_config(Index(index));
+            }
+        }
+        debug_assert_eq!(
+            self.cache.next(),
+            change.first.plus(u64::from(change.count)),
+            "the cache mirrors the log"
+        );
+    }
+
+    // --- effects ------------------------------------------------------------------------------
+
+    /// The turn ends: takes what the core wants done into `fx`, does what can be done here (apply,
+    /// answer), and leaves sending, persisting and fetching to the shard. Returns how many commands
+    /// were applied.
+    pub fn ready(&mut self, now: Tick, fx: &mut Effects, answers: &mut Answers) -> u64 {
+        self.raft.ready(now, &self.cache, fx);
+        if fx.role.is_some_and(|event| event.role != RoleKind::Leader) {
+            let group = self.group;
+            answers.extend(self.reads.drain().map(|read| (read.origin, refusal::no_leader(group))));
+        }
+        if let Some(persist) = fx.persist {
+            self.unwritten = Some(match self.unwritten {
+                Some(earlier) => merged(earlier, persist),
+                None => persist,
+            });
+        }
+        let commands = fx.apply.map_or(0, |(first, last)| self.apply(first, last, answers));
+        for ready in fx.reads.drain(..) {
+            self.reads.confirm(ready);
+        }
+        let applied = self.raft.status().applied;
+        while let Some(read) = self.reads.pop(applied) {
+            answers.push((read.origin, self.machine.read(&read.body)));
+        }
+        commands
+    }
+
+    fn apply(&mut self, first: Index, last: Index, answers: &mut Answers) -> u64 {
+        let mut commands = 0;
+        for index in first.0..=last.0 {
+            let index = Index(index);
+            let entry = self.cache.get(index).expect("entries stay in memory until applied");
+            if entry.kind != EntryKind::Command {
+                continue;
+            }
+            commands += 1;
+            if self.waiters.is_wanted(index) {
+                let reply = self.machine.apply(index, &entry.payload, Wanted::Yes);
+                let term = self.raft.term_at(index).expect("the log holds what is applied");
+                if let Some(origin) = self.waiters.on_applied(EntryId { term, index }) {
+                    answers.push((origin, reply));
+                }
+            } else {
+                self.machine.apply(index, &entry.payload, Wanted::No);
+            }
+        }
+        self.raft.on_applied(last);
+        commands
+    }
+
+    /// Whether something waits to be written.
+    #[must_use]
+    pub fn is_unwritten(&self) -> bool {
+        self.unwritten.is_some()
+    }
+
+    /// The next run to write, of about `bytes_max` at most (one entry may exceed it), and what its
+    /// durability completes, if it is the last of it.
+    pub fn take_run(&mut self, bytes_max: usize) -> Option<(Run, Option<PersistSeq>)> {
+        let mut persist = self.unwritten?;
+        let mut run = Run {
+            group: self.group,
+            hard_state: persist.hard_state,
+            run_term: persist.hard_state.term,
+            first: persist.first,
+            entries: Default::default(),
+        };
+        // The commit index rides along, as new as it is (contract row 25).
+        run.hard_state.commit = run.hard_state.commit.max(self.raft.status().commit);
+        if persist.count > 0 {
+            let last = Index(persist.first.0 + persist.count - 1);
+            let (term, run_last) = self.raft.term_run(persist.first, last);
+            run.run_term = term;
+            let mut bytes = 0;
+            let count_max = (run_last.0 - persist.first.0 + 1)
+                .min(u64::from(crate::limits::APPEND_ENTRIES_MAX))
+                as u32;
+            for entry in self.cache.range(persist.first, count_max) {
+                if !run.entries.is_empty() && bytes + entry.payload.len() > bytes_max {
+                    break;
+                }
+                bytes += entry.payload.len();
+                run.entries.push(entry.clone());
+            }
+            assert!(!run.entries.is_empty(), "unwritten entries stay in memory");
+            persist.first = persist.first.plus(run.entries.len() as u64);
+            persist.count -= run.entries.len() as u64;
+        }
+        let done = (persist.count == 0).then_some(persist.seq);
+        self.unwritten = if done.is_some() { None } else { Some(persist) };
+        Some((run, done))
+    }
+
+    /// A run of this group was placed in `segment`.
+    pub fn on_placed(&mut self, segment: SegmentSeq, first: Index, count: u64) {
+        if count == 0 {
+            return;
+        }
+        if segment != self.segment {
+            self.sealed_last = self.written_last;
+            self.segment = segment;
+        }
+        self.sealed_last = self.sealed_last.min(first.prev());
+        self.written_last = first.plus(count - 1);
+    }
+
+    /// Drops about `bytes_wanted` of the oldest entries that are applied and can be read back,
+    /// given the segment being written. Returns the bytes freed.
+    pub fn evict(&mut self, active: SegmentSeq, bytes_wanted: usize) -> usize {
+        let sealed = if self.segment < active { self.written_last } else { self.sealed_last };
+        let applied = self.raft.status().applied;
+        self.cache.evict(sealed.min(applied), bytes_wanted)
+    }
+
+    /// Why the replica stopped taking part, the first time it is asked after that.
+    pub fn newly_failed(&mut self) -> Option<raft::Failure> {
+        let failure = self.raft.status().failure?;
+        (!std::mem::replace(&mut self.failure_told, true)).then_some(failure)
+    }
+}
+
+/// Two things to persist become one: the later supersedes the earlier where they overlap.
+fn merged(earlier: Persist, later: Persist) -> Persist {
+    if later.count == 0 {
+        return Persist { first: earlier.first, count: earlier.count, ..later };
+    }
+    if earlier.count == 0 {
+        return later;
+    }
+    let first = earlier.first.min(later.first);
+    let end = later.first.plus(later.count);
+    Persist { first, count: end.0 - first.0, ..later }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::effects::HardState;
+
+    fn persist(seq: u64, first: u64, count: u64) -> Persist {
+        let hard_state = HardState { commit: Index(seq), ..HardState::default() };
+        Persist { seq: PersistSeq(seq), hard_state, first: Index(first), count }
+    }
+
+    #[test]
+    fn waiting_writes_merge_and_the_later_wins() {
+        let cases = [
+            (persist(1, 5, 3), persist(2, 8, 2), persist(2, 5, 5)),
+            (persist(1, 5, 3), persist(2, 6, 4), persist(2, 5, 5)),
+            (persist(1, 5, 3), persist(2, 3, 1), persist(2, 3, 1)),
+            (persist(1, 5, 3), persist(2, 0, 0), persist(2, 5, 3)),
+            (persist(1, 0, 0), persist(2, 4, 2), persist(2, 4, 2)),
+        ];
+        for (earlier, later, expected) in cases {
+            assert_eq!(merged(earlier, later), expected, "{earlier:?} then {later:?}");
+        }
+    }
+}

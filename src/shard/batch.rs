@@ -1,0 +1,229 @@
+//! Many groups' entries → one write, one flush; and the flushes acted on in order.
+//!
+//! ```text
+//! staged groups ──gather──► Batch ──place──► Write(ticket) ──driver──► Flushed(ticket)
+//!                                                │                         │
+//!                              in flight: ticket, what it completes ◄──────┘
+//!                                                │ front complete?
+//!                                                ▼
+//!                             (group, seq) … → Replica::on_durable
+//! ```
+
+use std::collections::VecDeque;
+
+use crate::group::Replica;
+use crate::id::{FlushTicket, SegmentSeq};
+use crate::limits;
+use crate::raft::effects::PersistSeq;
+use crate::wal::{Appender, Batch, LogIndex, Room, Write};
+
+use super::report::Counters;
+
+/// A write that is not durable yet, or waits for one before it.
+#[derive(Debug)]
+struct InFlight {
+    ticket: FlushTicket,
+    durable: bool,
+    /// What its durability completes: slots and their sequence numbers.
+    completes: Vec<(u32, PersistSeq)>,
+}
+
+/// A batch that waits for its place.
+struct Gathered {
+    batch: Batch,
+    completes: Vec<(u32, PersistSeq)>,
+}
+
+/// The log of one shard, as its pure part sees it.
+pub(super) struct Log {
+    appender: Appender,
+    index: LogIndex,
+    cores: u16,
+    flushes_max: usize,
+    /// A batch that found no room yet; it goes first.
+    waiting: Option<Gathered>,
+    in_flight: VecDeque<InFlight>,
+    /// Slots with something to write, first come first served.
+    staged: VecDeque<u32>,
+    is_staged: Vec<bool>,
+    /// The disk has no room for another segment.
+    full: bool,
+    /// The spare that was asked for and has not come.
+    spare_asked: Option<SegmentSeq>,
+    active: SegmentSeq,
+    /// Memory of finished `InFlight`s, to be used again.
+    spent: Vec<Vec<(u32, PersistSeq)>>,
+}
+
+impl Log {
+    pub(super) fn new(
+        appender: Appender,
+        index: LogIndex,
+        slots: usize,
+        cores: u16,
+        flushes_max: usize,
+    ) -> Self {
+        Self {
+            appender,
+            index,
+            cores,
+            waiting: None,
+            flushes_max: flushes_max.clamp(1, limits::FLUSHES_IN_FLIGHT_MAX),
+            in_flight: VecDeque::new(),
+            staged: VecDeque::new(),
+            is_staged: vec![false; slots],
+            full: false,
+            spare_asked: None,
+            active: SegmentSeq(0),
+            spent: Vec::new(),
+        }
+    }
+
+    /// `slot` has something to write.
+    pub(super) fn stage(&mut self, slot: u32) {
+        if !std::mem::replace(&mut self.is_staged[slot as usize], true) {
+            self.staged.push_back(slot);
+        }
+    }
+
+    /// Where entries lie.
+    pub(super) fn index(&self) -> &LogIndex {
+        &self.index
+    }
+
+    /// The segment being written; zero before the first write.
+    pub(super) fn active(&self) -> SegmentSeq {
+        self.active
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.full
+    }
+
+    pub(super) fn set_full(&mut self, full: bool) {
+        self.full = full;
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.staged.is_empty() && self.waiting.is_none() && self.in_flight.is_empty()
+    }
+
+    pub(super) fn on_spare(&mut self, segment: SegmentSeq) {
+        self.appender.on_spare(segment);
+        if self.spare_asked == Some(segment) {
+            self.spare_asked = None;
+        }
+    }
+
+    /// The spare to ask the driver for, once.
+    pub(super) fn ask_spare(&mut self) -> Option<SegmentSeq> {
+        if self.spare_asked.is_some() {
+            return None;
+        }
+        self.spare_asked = self.appender.wants_spare();
+        self.spare_asked
+    }
+
+    /// A write is durable. Calls `completed` for everything that this makes durable, in ticket
+    /// order: a write that overtook an earlier one waits for it, because recovery trims at the
+    /// first hole.
+    pub(super) fn on_flushed(
+        &mut self,
+        ticket: FlushTicket,
+        mut completed: impl FnMut(u32, PersistSeq),
+    ) {
+        if let Some(write) = self.in_flight.iter_mut().find(|write| write.ticket == ticket) {
+            write.durable = true;
+        }
+        while self.in_flight.front().is_some_and(|write| write.durable) {
+            let Some(mut write) = self.in_flight.pop_front() else { break };
+            self.appender.on_durable(write.ticket);
+            for (slot, seq) in write.completes.drain(..) {
+                completed(slot, seq);
+            }
+            self.spent.push(write.completes);
+        }
+    }
+
+    /// Turns what is staged into writes, as long as more may be in flight. At low load a write
+    /// goes at once; under load entries gather here while the flushes in flight finish. No timer.
+    pub(super) fn gather(
+        &mut self,
+        replicas: &mut [Replica],
+        counters: &mut Counters,
+        writes: &mut Vec<Write>,
+    ) {
+        while self.in_flight.len() < self.flushes_max {
+            let Some(gathered) = self.waiting.take().or_else(|| self.fill(replicas, counters))
+            else {
+                return;
+            };
+            if self.appender.can_place(gathered.batch.bytes()) != Room::Yes {
+                // Rotation waits for the writes in flight, or for a spare segment.
+                self.waiting = Some(gathered);
+                return;
+            }
+            writes.push(self.place(gathered, replicas, counters));
+        }
+    }
+
+    /// Fills one batch from the staged replicas; none if nothing is staged.
+    fn fill(&mut self, replicas: &mut [Replica], counters: &mut Counters) -> Option<Gathered> {
+        let mut batch = Batch::new();
+        let mut completes = self.spent.pop().unwrap_or_default();
+        while batch.bytes() < limits::BATCH_BYTES_SOFT {
+            let Some(&slot) = self.staged.front() else { break };
+            match replicas[slot as usize].take_run(limits::BATCH_BYTES_SOFT) {
+                Some((run, done)) => {
+                    counters.entries_written += run.entries.len() as u64;
+                    batch.push(run);
+                    completes.extend(done.map(|seq| (slot, seq)));
+                }
+                None => {
+                    self.staged.pop_front();
+                    self.is_staged[slot as usize] = false;
+                }
+            }
+        }
+        if batch.is_empty() {
+            self.spent.push(completes);
+            return None;
+        }
+        Some(Gathered { batch, completes })
+    }
+
+    fn place(
+        &mut self,
+        gathered: Gathered,
+        replicas: &mut [Replica],
+        counters: &mut Counters,
+    ) -> Write {
+        let Gathered { batch, completes } = gathered;
+        let write = self.appender.place(batch);
+        self.active = write.segment;
+        for (group, first, count, location) in write.locations() {
+            if count > 0 {
+                self.index.note(group, first, count, location);
+            }
+            let slot = (group.0 / u64::from(self.cores)) as usize;
+            replicas[slot].on_placed(write.segment, first, count);
+        }
+        counters.on_write(write.bytes);
+        self.in_flight.push_back(InFlight { ticket: write.ticket, durable: false, completes });
+        write
+    }
+
+    /// The write that proves everything before it durable, if there is something to prove.
+    pub(super) fn closing_write(&mut self) -> Option<Write> {
+        if !self.is_idle() {
+            return None;
+        }
+        let write = self.appender.closing_write()?;
+        self.in_flight.push_back(InFlight {
+            ticket: write.ticket,
+            durable: false,
+            completes: Vec::new(),
+        });
+        Some(write)
+    }
+}

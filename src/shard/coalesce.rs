@@ -1,0 +1,98 @@
+//! Many groups' messages → one frame per peer and lane and turn.
+
+use crate::entry::Entry;
+use crate::id::{GroupId, NodeId};
+use crate::raft::message::{Message, MessageKind};
+use crate::wire::Route;
+use crate::wire::frame::Lane;
+use crate::wire::peer::{Answer, Forward, FrameBuilder, OutFrame};
+
+/// What this turn says to one peer. Bulk joins when snapshots do.
+struct Peer {
+    node: NodeId,
+    control: FrameBuilder,
+    append: FrameBuilder,
+}
+
+/// One per shard. The builders keep their memory from turn to turn.
+pub(super) struct Outbox {
+    route: Route,
+    peers: Vec<Peer>,
+    /// Frames cut before the end of the turn because they were big enough.
+    cut: Vec<(NodeId, OutFrame)>,
+}
+
+impl Outbox {
+    /// An outbox towards every node of `nodes` but the sender itself.
+    pub(super) fn new(route: Route, nodes: &[NodeId]) -> Self {
+        let peers = nodes.iter().filter(|node| **node != route.from);
+        let peers = peers
+            .map(|&node| Peer { node, control: FrameBuilder::new(), append: FrameBuilder::new() })
+            .collect();
+        Self { route, peers, cut: Vec::new() }
+    }
+
+    fn peer(&mut self, node: NodeId) -> Option<&mut Peer> {
+        self.peers.iter_mut().find(|peer| peer.node == node)
+    }
+
+    /// A raft message with the entries it names. Messages of one group to one peer leave in order
+    /// within their lane (contract row 39): appends in one, everything else in the other, where it
+    /// may overtake them (row 45).
+    pub(super) fn message<'a>(
+        &mut self,
+        node: NodeId,
+        group: GroupId,
+        message: &Message,
+        entries: impl Iterator<Item = &'a Entry>,
+    ) {
+        let Some(peer) = self.peer(node) else { return };
+        let builder = match message.kind {
+            MessageKind::Append => &mut peer.append,
+            _ => &mut peer.control,
+        };
+        builder.message(group, message, entries);
+        self.cut_if_full(node);
+    }
+
+    /// A client's command on its way to the leader.
+    pub(super) fn forward(&mut self, node: NodeId, forward: Forward) {
+        let Some(peer) = self.peer(node) else { return };
+        peer.append.forward(forward);
+        self.cut_if_full(node);
+    }
+
+    /// The result of a command that came from `node`.
+    pub(super) fn answer(&mut self, node: NodeId, answer: Answer) {
+        let Some(peer) = self.peer(node) else { return };
+        peer.append.answer(answer);
+        self.cut_if_full(node);
+    }
+
+    /// A frame that is big enough leaves the builder at once, so that none grows past its limit.
+    fn cut_if_full(&mut self, node: NodeId) {
+        let route = Route { to: node, ..self.route };
+        let Some(peer) = self.peers.iter_mut().find(|peer| peer.node == node) else { return };
+        for (builder, lane) in
+            [(&mut peer.control, Lane::Control), (&mut peer.append, Lane::Append)]
+        {
+            if builder.is_full() {
+                self.cut.push((node, builder.finish(&route, lane)));
+            }
+        }
+    }
+
+    /// The turn ends: everything leaves.
+    pub(super) fn flush(&mut self, frames: &mut Vec<(NodeId, OutFrame)>) {
+        frames.append(&mut self.cut);
+        for peer in &mut self.peers {
+            let route = Route { to: peer.node, ..self.route };
+            if !peer.control.is_empty() {
+                frames.push((peer.node, peer.control.finish(&route, Lane::Control)));
+            }
+            if !peer.append.is_empty() {
+                frames.push((peer.node, peer.append.finish(&route, Lane::Append)));
+            }
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! What a shard hears, and what it asks for.
+//!
+//! ```text
+//!          frames, requests, posts, flushes, ticks                 one per turn
+//! driver ───────────────────────────────────────► Shard::on_event … Shard::turn ──► Effects
+//! ```
+//!
+//! A driver hands over every event it has, then calls `turn` once; everything the events caused
+//! leaves together: one disk write, one frame per peer and lane, all replies.
+
+use bytes::Bytes;
+
+use crate::entry::Entry;
+use crate::id::{ConnId, FlushTicket, GroupId, Index, NodeId, ReplicaId, SegmentSeq, ShardId};
+use crate::raft::effects::RoleEvent;
+use crate::raft::message::Message;
+use crate::wal::{Damage, Location, Write};
+use crate::wire::peer::{Frame, OutFrame};
+use crate::wire::reply::Reply;
+use crate::wire::resp::Command;
+
+use super::report::ShardReport;
+
+pub use crate::group::{GroupCommand, Origin, PartId};
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Event {
+    /// A frame from a peer; its checksum and addresses have been checked.
+    Frame(Frame),
+    /// A client's command; it has passed `store::command::validate`.
+    Request(Request),
+    /// Something from another core of this node.
+    Post(Post),
+    /// The write with this ticket is durable. Completions may arrive in any order; they are acted
+    /// on in ticket order.
+    Flushed(FlushTicket),
+    /// This segment is zeroed, durable and under its final name.
+    SpareReady(SegmentSeq),
+    /// Whether the disk has no room for another segment.
+    LogFull(bool),
+    /// The answer to a `LogRead`.
+    LogRead(LogReadDone),
+    /// The link to a node broke, or its lane was full and frames were dropped: whatever was sent
+    /// and not yet answered may be lost.
+    Unreachable(NodeId),
+}
+
+/// One client's command on its way in.
+#[derive(Debug)]
+pub struct Request {
+    /// The connection it came from.
+    pub conn: ConnId,
+    /// Its number on that connection; the reply carries it back.
+    pub seq: u64,
+    /// The command; neither a connection command nor an invalid one.
+    pub command: Command,
+    /// The connection has writes in flight that this command must be ordered after.
+    pub after_writes: bool,
+}
+
+/// A message between two cores of one node.
+#[derive(Debug)]
+pub enum Post {
+    /// Run a command on a group that lives on the receiving core.
+    Command {
+        /// The core that waits for the answer.
+        from: ShardId,
+        /// What it waits for.
+        part: PartId,
+        /// What to run.
+        command: GroupCommand,
+    },
+    /// The result of a `Command`.
+    Answer {
+        /// What it answers.
+        part: PartId,
+        /// The result.
+        reply: Reply,
+    },
+    /// Tell what you know, for `INFO` and `DEBUG DIGEST`.
+    Ask {
+        /// The core that waits for the report.
+        from: ShardId,
+        /// What it waits for.
+        part: PartId,
+        /// Whether the report needs the digest, which reads all data.
+        digest: bool,
+    },
+    /// The answer to `Ask`.
+    Report {
+        /// What it answers.
+        part: PartId,
+        /// The report.
+        report: Box<ShardReport>,
+    },
+    /// A raft message that arrived on a core that does not own its group (the peer has another
+    /// number of cores).
+    Raft {
+        /// Its group.
+        group: GroupId,
+        /// The message.
+        message: Message,
+        /// The entries it names.
+        entries: Vec<Entry>,
+    },
+    /// A forwarded command that arrived on a core that does not own its group.
+    Forwarded {
+        /// The node that waits for the answer.
+        from: NodeId,
+        /// Its name for it.
+        id: u64,
+        /// What to run.
+        command: GroupCommand,
+    },
+    /// An answer that arrived on a core that did not ask.
+    Answered {
+        /// What it answers.
+        id: u64,
+        /// The result, encoded.
+        body: Bytes,
+    },
+}
+
+/// Entries wanted back from the log, for a follower that is behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogRead {
+    /// The group.
+    pub group: GroupId,
+    /// The follower that waits.
+    pub replica: ReplicaId,
+    /// The first entry wanted.
+    pub first: Index,
+    /// The last entry wanted; fewer may come back.
+    pub last: Index,
+    /// Where the first lies. Its segment is sealed.
+    pub at: Location,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct LogReadDone {
+    /// What was asked.
+    pub read: LogRead,
+    /// Entries from `first` on, or what is wrong with the segment.
+    pub result: Result<Vec<Entry>, Damage>,
+}
+
+/// A reply for a client of this core.
+#[derive(Debug)]
+pub struct ReplyTo {
+    /// The connection.
+    pub conn: ConnId,
+    /// The command's number on it.
+    pub seq: u64,
+    /// What to say.
+    pub reply: Reply,
+}
+
+/// Work for the driver. Buffers belong to the caller and are drained, never dropped.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Frames to send now, in order per node and lane.
+    pub frames: Vec<(NodeId, OutFrame)>,
+    /// Disk writes to start now, each to be reported with `Event::Flushed`.
+    pub writes: Vec<Write>,
+    /// Replies to clients of this core.
+    pub replies: Vec<ReplyTo>,
+    /// Messages to sibling cores.
+    pub posts: Vec<(ShardId, Post)>,
+    /// Segments to read from, off the core.
+    pub log_reads: Vec<LogRead>,
+    /// The next segment to prepare, if one is wanted and not being prepared.
+    pub spare: Option<SegmentSeq>,
+    /// Changes of role, for logs and metrics.
+    pub roles: Vec<(GroupId, RoleEvent)>,
+    /// Groups that stopped because going on would be unsafe, and why.
+    pub failed: Vec<(GroupId, String)>,
+}
+
+impl Effects {
+    /// Forget everything, keep the memory.
+    pub fn clear(&mut self) {
+        self.frames.clear();
+        self.writes.clear();
+        self.replies.clear();
+        self.posts.clear();
+        self.log_reads.clear();
+        self.spare = None;
+        self.roles.clear();
+        self.failed.clear();
+    }
+}

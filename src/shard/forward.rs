@@ -1,0 +1,114 @@
+//! Commands sent on to the node that leads their group, and who is owed the answer.
+
+use std::collections::BTreeMap;
+
+use crate::group::Origin;
+use crate::id::{GroupId, Incarnation, NodeId, ShardId, Tick};
+use crate::store::command::Access;
+
+/// One command on its way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Forwarded {
+    pub(super) to: NodeId,
+    pub(super) group: GroupId,
+    pub(super) access: Access,
+    pub(super) origin: Origin,
+    pub(super) deadline: Tick,
+}
+
+/// One per shard; bounded by the requests the cores of this node hold.
+#[derive(Debug)]
+pub(super) struct Forwards {
+    /// The high half of every id: an answer meant for an earlier life of this node, or for another
+    /// core, is not mistaken for one of ours.
+    prefix: u64,
+    next: u32,
+    waiting: BTreeMap<u64, Forwarded>,
+}
+
+impl Forwards {
+    pub(super) fn new(incarnation: Incarnation, shard: ShardId) -> Self {
+        let prefix = ((incarnation.0 & 0xffff) << 48) | (u64::from(shard.0) << 32);
+        Self { prefix, next: 0, waiting: BTreeMap::new() }
+    }
+
+    /// The core that waits for the answer `id`.
+    pub(super) fn shard_of(id: u64) -> ShardId {
+        ShardId((id >> 32) as u16)
+    }
+
+    /// A command leaves; its name on the wire.
+    pub(super) fn add(&mut self, forwarded: Forwarded) -> u64 {
+        let id = self.prefix | u64::from(self.next);
+        self.next = self.next.wrapping_add(1);
+        self.waiting.insert(id, forwarded);
+        id
+    }
+
+    /// The answer came; none if nobody waits any more.
+    pub(super) fn take(&mut self, id: u64) -> Option<Forwarded> {
+        self.waiting.remove(&id)
+    }
+
+    /// The link to `node` broke: whatever it was sent is lost or not, nobody knows.
+    pub(super) fn lost(&mut self, node: NodeId) -> Vec<Forwarded> {
+        self.drain(|forwarded| forwarded.to == node)
+    }
+
+    /// Forwards nobody needs any more: their clients were told.
+    pub(super) fn expire(&mut self, now: Tick) -> Vec<Forwarded> {
+        if self.waiting.first_key_value().is_none_or(|(_, first)| now < first.deadline) {
+            return Vec::new();
+        }
+        self.drain(|forwarded| forwarded.deadline <= now)
+    }
+
+    fn drain(&mut self, gone: impl Fn(&Forwarded) -> bool) -> Vec<Forwarded> {
+        let ids: Vec<u64> =
+            self.waiting.iter().filter(|(_, forward)| gone(forward)).map(|(id, _)| *id).collect();
+        ids.iter().filter_map(|id| self.waiting.remove(id)).collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::group::PartId;
+
+    fn forwarded(to: u64, deadline: u64) -> Forwarded {
+        Forwarded {
+            to: NodeId(to),
+            group: GroupId(0),
+            access: Access::Write,
+            origin: Origin::Here(PartId { request: 0, part: 0 }),
+            deadline: Tick(deadline),
+        }
+    }
+
+    #[test]
+    fn an_answer_is_taken_once_and_only_by_the_life_that_asked() {
+        let mut forwards = Forwards::new(Incarnation(3), ShardId(7));
+        let id = forwards.add(forwarded(2, 100));
+        assert_eq!(Forwards::shard_of(id), ShardId(7));
+        let mut restarted = Forwards::new(Incarnation(4), ShardId(7));
+        restarted.add(forwarded(2, 100));
+        assert!(restarted.take(id).is_none());
+        assert!(forwards.take(id).is_some());
+        assert!(forwards.take(id).is_none());
+    }
+
+    #[test]
+    fn a_broken_link_gives_up_what_went_over_it_and_nothing_else() {
+        let mut forwards = Forwards::new(Incarnation(1), ShardId(0));
+        forwards.add(forwarded(2, 100));
+        forwards.add(forwarded(3, 50));
+        assert_eq!(forwards.lost(NodeId(2)).len(), 1);
+        assert_eq!(forwards.expire(Tick(49)).len(), 0);
+        assert_eq!(forwards.expire(Tick(50)).len(), 1);
+        assert_eq!(forwards.len(), 0);
+    }
+}

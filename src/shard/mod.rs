@@ -1,0 +1,87 @@
+//! One core's mind: all groups that live on it, and the turn they share.
+//!
+//! ```text
+//!                   ┌────────────────────── Shard ───────────────────────┐
+//!  Event::Request ─►│ requests ─► route ─► Replica ─┐                    │
+//!  Event::Frame   ─►│                      Replica ─┼─► batch ──► Write ─┼─► one write, one flush
+//!  Event::Post    ─►│ forward ◄─────────── Replica ─┤                    │
+//!  Event::Flushed ─►│                               └─► coalesce ─ frame ┼─► one frame per peer
+//!  time           ─►│ timers                                      reply ─┼─► clients
+//!                   └─────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Promises: the same events give the same effects; what a replica promises leaves only after the
+//! write that holds it is durable, in ticket order; every request is answered exactly once, in
+//! time; a full table refuses by name.
+//!
+//! Assumes: the driver performs writes in any order but reports each, keeps frames of one lane to
+//! one peer in order, and calls [`Shard::turn`] after events and at least every few milliseconds.
+//!
+//! Never: waits, reads a clock, or touches another shard but through [`event::Post`].
+
+mod batch;
+mod coalesce;
+pub mod event;
+mod forward;
+pub mod pipeline;
+mod recover;
+pub mod report;
+mod requests;
+mod route;
+#[expect(clippy::module_inception, reason = "the shard is the one thing this room is about")]
+mod shard;
+mod timers;
+
+pub use event::{Effects, Event};
+pub use pipeline::Pipeline;
+pub use recover::{RecoverError, Recovering, Recovery};
+pub use shard::Shard;
+
+use crate::id::{ClusterId, Incarnation, NodeId, ShardId};
+use crate::wire::Route;
+
+/// What a shard must be told; data only.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The cluster it belongs to.
+    pub cluster: ClusterId,
+    /// The node it is part of.
+    pub node: NodeId,
+    /// Which start of the node this is.
+    pub incarnation: Incarnation,
+    /// Which core it is.
+    pub shard: ShardId,
+    /// How many cores the node has; group `g` lives on core `g % cores`. At least 1.
+    pub cores: u16,
+    /// How many groups the cluster has. At least 1.
+    pub groups: u64,
+    /// All nodes of the cluster, this one included. Every group has a replica on each, named after
+    /// its node.
+    pub nodes: Vec<NodeId>,
+    /// The least time without word from a leader before a replica stands for election, in ms; the
+    /// most is twice that.
+    pub election_ms: u64,
+    /// How often a leader sends word, in ms; well under `election_ms`.
+    pub heartbeat_ms: u64,
+    /// How long a client's command may wait for its result, in ms.
+    pub request_ms: u64,
+    /// Writes that may be on their way to the disk at once: 1 to `limits::FLUSHES_IN_FLIGHT_MAX`.
+    pub flushes_in_flight: usize,
+    /// Entries kept in memory for followers, in bytes.
+    pub log_cache_bytes: usize,
+    /// Seed of election jitter, and of nothing else.
+    pub seed: u64,
+}
+
+impl Config {
+    /// The return address of every frame of this shard.
+    fn route(&self) -> Route {
+        Route {
+            cluster: self.cluster,
+            from: self.node,
+            to: NodeId(0),
+            incarnation: self.incarnation,
+            shard: self.shard,
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! A shard put together again from its segments.
+
+use thiserror::Error;
+
+use crate::entry::Entry;
+use crate::group::{ReplicaRecovery, RunError};
+use crate::id::{GroupId, ReplicaId, SegmentSeq, Tick};
+use crate::limits;
+use crate::raft;
+use crate::store::map::Map;
+use crate::wal::{self, Appender, Damage, Identity, LogIndex};
+
+use super::Config;
+use super::batch::Log;
+use super::shard::Shard;
+
+/// Why a log cannot be used.
+#[derive(Debug, Error)]
+pub enum RecoverError {
+    /// Its bytes are damaged where they must not be.
+    #[error(transparent)]
+    Damage(#[from] Damage),
+    /// Its runs contradict each other.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// It holds a group that does not live on this core.
+    #[error(
+        "the log of core {core} holds group {group}, which lives on another core: was the directory written with another --cores or --groups?"
+    )]
+    ForeignGroup {
+        /// The core.
+        core: crate::id::ShardId,
+        /// The group.
+        group: GroupId,
+    },
+}
+
+/// What was found.
+#[derive(Debug)]
+pub struct Recovery {
+    /// What the log says of itself: sizes, the torn tail if there was one, spares, files to be
+    /// prepared anew.
+    pub log: wal::Recovered,
+    /// Entries read, superseded ones included.
+    pub entries: u64,
+}
+
+/// Replays the segments of one core.
+pub struct Recovering {
+    config: Config,
+    identity: Identity,
+    recovery: wal::Recovery,
+    replicas: Vec<ReplicaRecovery>,
+    index: LogIndex,
+    entries: u64,
+}
+
+impl Recovering {
+    /// Begins with nothing: an empty directory is a new shard.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        let identity = Identity { cluster: config.cluster, node: config.node, shard: config.shard };
+        let groups: Vec<GroupId> = (0..config.groups)
+            .filter(|group| group % u64::from(config.cores) == u64::from(config.shard.0))
+            .map(GroupId)
+            .collect();
+        let keep_bytes = config.log_cache_bytes / groups.len().max(1);
+        let replicas = groups
+            .into_iter()
+            .map(|group| ReplicaRecovery::new(group, Box::new(Map::new()), keep_bytes))
+            .collect();
+        Self {
+            recovery: wal::Recovery::new(identity),
+            config,
+            identity,
+            replicas,
+            index: LogIndex::new(),
+            entries: 0,
+        }
+    }
+
+    /// The next segment, in ascending order, whole.
+    ///
+    /// # Errors
+    /// If it is damaged where it must not be, or contradicts what came before.
+    pub fn segment(&mut self, seq: SegmentSeq, bytes: &[u8]) -> Result<(), RecoverError> {
+        let Self { config, recovery, replicas, index, entries, .. } = self;
+        let cores = u64::from(config.cores);
+        let mut wrong = None;
+        recovery.segment(seq, bytes, &mut |run| {
+            if wrong.is_some() {
+                return;
+            }
+            let group = run.group;
+            let here = group.0 < config.groups && group.0 % cores == u64::from(config.shard.0);
+            if !here {
+                wrong = Some(RecoverError::ForeignGroup { core: config.shard, group });
+                return;
+            }
+            let copied = run.entries().map(|entry| Entry {
+                kind: entry.kind,
+                crc: entry.crc,
+                payload: bytes::Bytes::copy_from_slice(entry.payload),
+            });
+            let replica = &mut replicas[(group.0 / cores) as usize];
+            match replica.on_run(run.hard_state, run.run_term, run.first, copied) {
+                Ok(()) => {
+                    let count = u64::from(run.count);
+                    *entries += count;
+                    if count > 0 {
+                        index.note(group, run.first, count, run.location);
+                    }
+                }
+                Err(error) => wrong = Some(error.into()),
+            }
+        })?;
+        wrong.map_or(Ok(()), Err)
+    }
+
+    /// All segments were given: the shard, ready for its first turn.
+    ///
+    /// # Errors
+    /// If the log ends where it must not.
+    pub fn finish(self, now: Tick) -> Result<(Shard, Recovery), RecoverError> {
+        let Self { config, identity, recovery, replicas, index, entries } = self;
+        let log = recovery.finish()?;
+        let voters: Vec<ReplicaId> = config.nodes.iter().map(|node| ReplicaId(node.0)).collect();
+        let replicas: Vec<_> = (0..)
+            .zip(replicas)
+            .map(|(slot, replica)| {
+                let raft = raft_config(&config, slot);
+                replica.finish(raft, raft::Membership::of_voters(voters.iter().copied()), now)
+            })
+            .collect();
+        let appender = Appender::new(identity, log.position);
+        let slots = replicas.len();
+        let log_of_shard = Log::new(appender, index, slots, config.cores, config.flushes_in_flight);
+        Ok((Shard::new(config, replicas, log_of_shard, now), Recovery { log, entries }))
+    }
+}
+
+fn raft_config(config: &Config, slot: u64) -> raft::Config {
+    let seed = config.seed ^ (slot << 16) ^ (config.node.0 << 48) ^ u64::from(config.shard.0);
+    raft::Config {
+        id: ReplicaId(config.node.0),
+        election_ticks: config.election_ms,
+        heartbeat_ticks: config.heartbeat_ms,
+        pre_vote: true,
+        check_quorum: true,
+        append_entries_max: limits::APPEND_ENTRIES_MAX,
+        append_bytes_max: limits::APPEND_BYTES_MAX,
+        inflight_messages_max: limits::INFLIGHT_MESSAGES_MAX,
+        inflight_bytes_max: limits::INFLIGHT_BYTES_MAX,
+        uncommitted_bytes_max: limits::UNCOMMITTED_BYTES_MAX,
+        seed,
+    }
+}

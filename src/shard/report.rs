@@ -1,0 +1,291 @@
+//! What a shard knows of itself: counters, and one line per group. The text of `INFO` is made here
+//! so that both drivers answer it alike.
+
+use std::fmt::Write as _;
+
+use crate::id::{ClusterId, GroupId, Index, NodeId, ReplicaId, ShardId, Term};
+use crate::raft::effects::RoleKind;
+
+/// Counts since the start of the process, one set per shard; `INFO` shows their sums.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Disk writes handed to the driver.
+    pub wal_writes: u64,
+    /// Disk writes that became durable, each by its own flush.
+    pub wal_flushes: u64,
+    /// Bytes of those writes, headers and padding included.
+    pub wal_bytes: u64,
+    /// Entries those writes held, own and followed groups alike.
+    pub entries_written: u64,
+    /// Commands applied to a state machine here.
+    pub entries_committed: u64,
+    /// Damaged records found.
+    pub corrupt_detected: u64,
+    /// Damaged records replaced from a peer.
+    pub corrupt_repaired: u64,
+    /// Failed writes and flushes; the first one ends the node.
+    pub fsync_errors: u64,
+    /// Frames from peers refused: wrong checksum, address, size or shape.
+    pub frames_rejected: u64,
+    /// Raft messages dropped because they named a group or replica that is not here.
+    pub messages_rejected: u64,
+    /// Frames dropped because a lane was full or its link broke.
+    pub frames_dropped: u64,
+    /// Turns that started later than they should have.
+    pub late_turns: u64,
+    /// Commands sent on to another node.
+    pub commands_forwarded: u64,
+    /// Commands refused by a bound.
+    pub commands_refused: u64,
+    /// Times a group got another leader.
+    pub leader_changes: u64,
+    /// Client connections open now.
+    pub connections: u64,
+    /// Commands received from clients.
+    pub commands: u64,
+}
+
+impl Counters {
+    pub(super) fn on_write(&mut self, bytes: usize) {
+        self.wal_writes += 1;
+        self.wal_bytes += bytes as u64;
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.wal_writes += other.wal_writes;
+        self.wal_flushes += other.wal_flushes;
+        self.wal_bytes += other.wal_bytes;
+        self.entries_written += other.entries_written;
+        self.entries_committed += other.entries_committed;
+        self.corrupt_detected += other.corrupt_detected;
+        self.corrupt_repaired += other.corrupt_repaired;
+        self.fsync_errors += other.fsync_errors;
+        self.frames_rejected += other.frames_rejected;
+        self.messages_rejected += other.messages_rejected;
+        self.frames_dropped += other.frames_dropped;
+        self.late_turns += other.late_turns;
+        self.commands_forwarded += other.commands_forwarded;
+        self.commands_refused += other.commands_refused;
+        self.leader_changes += other.leader_changes;
+        self.connections += other.connections;
+        self.commands += other.commands;
+    }
+}
+
+/// One group as this node sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupReport {
+    /// The group.
+    pub group: GroupId,
+    /// What this replica is.
+    pub role: RoleKind,
+    /// Who leads, as far as this replica knows.
+    pub leader: ReplicaId,
+    /// The highest term seen.
+    pub term: Term,
+    /// The highest index known committed.
+    pub commit: Index,
+    /// The highest index applied.
+    pub applied: Index,
+    /// The first index of the log.
+    pub first: Index,
+    /// The last index of the log.
+    pub last: Index,
+    /// Keys held.
+    pub keys: u64,
+    /// Why the replica stopped, if it did.
+    pub failed: Option<String>,
+    /// The digest of the applied data, if it was asked for.
+    pub digest: Option<u64>,
+}
+
+/// What one shard knows of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardReport {
+    /// The node.
+    pub node: NodeId,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The core.
+    pub shard: ShardId,
+    /// How many cores the node has.
+    pub cores: u16,
+    /// How many groups the cluster has.
+    pub groups_total: u64,
+    /// Whether the disk refuses more log.
+    pub disk_full: bool,
+    /// The counters.
+    pub counters: Counters,
+    /// The groups of this core.
+    pub groups: Vec<GroupReport>,
+}
+
+fn role_name(role: RoleKind) -> &'static str {
+    match role {
+        RoleKind::Follower => "follower",
+        RoleKind::PreCandidate => "pre-candidate",
+        RoleKind::Candidate => "candidate",
+        RoleKind::Leader => "leader",
+    }
+}
+
+/// The text of `INFO [section]`, from the reports of all cores of a node.
+#[must_use]
+pub fn info_text(reports: &[ShardReport], section: Option<&[u8]>) -> String {
+    let wanted = |name: &str| {
+        section.is_none_or(|section| {
+            [name.as_bytes(), b"all", b"everything", b"default"]
+                .iter()
+                .any(|known| section.eq_ignore_ascii_case(known))
+        })
+    };
+    let mut counters = Counters::default();
+    for report in reports {
+        counters.add(&report.counters);
+    }
+    let mut groups: Vec<(&GroupReport, ShardId)> = reports
+        .iter()
+        .flat_map(|report| report.groups.iter().map(|group| (group, report.shard)))
+        .collect();
+    groups.sort_by_key(|(group, _)| group.group);
+    let mut text = String::new();
+    let mut line = |name: &str, value: &dyn std::fmt::Display| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{name}:{value}\r\n");
+    };
+    let Some(first) = reports.first() else { return text };
+    if wanted("server") {
+        line("# Server\r\nredis_version", &"7.4.0");
+        line("redis_mode", &"standalone");
+        line("outrigger_version", &env!("CARGO_PKG_VERSION"));
+        line("arch_bits", &usize::BITS);
+    }
+    if wanted("clients") {
+        line("# Clients\r\nconnected_clients", &counters.connections);
+    }
+    if wanted("stats") {
+        line("# Stats\r\ntotal_commands_processed", &counters.commands);
+    }
+    if wanted("replication") {
+        line("# Replication\r\nrole", &"master");
+        line("connected_slaves", &0);
+    }
+    if wanted("keyspace") {
+        let keys: u64 = groups.iter().map(|(group, _)| group.keys).sum();
+        line("# Keyspace\r\ndb0", &format_args!("keys={keys},expires=0,avg_ttl=0"));
+    }
+    if wanted("outrigger") {
+        let led = groups.iter().filter(|(group, _)| group.role == RoleKind::Leader).count();
+        line("# Outrigger\r\nnode_id", &first.node);
+        line("cluster_id", &format_args!("{:016x}", first.cluster.0));
+        line("cores", &first.cores);
+        line("groups", &first.groups_total);
+        line("groups_led", &led);
+        line("wal_flushes", &counters.wal_flushes);
+        line("wal_writes", &counters.wal_writes);
+        line("wal_bytes", &counters.wal_bytes);
+        line("entries_committed", &counters.entries_committed);
+        let per_flush = counters.entries_written as f64 / counters.wal_flushes.max(1) as f64;
+        line("entries_per_flush", &format_args!("{per_flush:.2}"));
+        line("corrupt_detected", &counters.corrupt_detected);
+        line("corrupt_repaired", &counters.corrupt_repaired);
+        line("fsync_errors", &counters.fsync_errors);
+        line("disk_full", &u8::from(reports.iter().any(|report| report.disk_full)));
+        line("frames_rejected", &counters.frames_rejected);
+        line("frames_dropped", &counters.frames_dropped);
+        line("messages_rejected", &counters.messages_rejected);
+        line("late_turns", &counters.late_turns);
+        line("commands_forwarded", &counters.commands_forwarded);
+        line("commands_refused", &counters.commands_refused);
+        line("leader_changes", &counters.leader_changes);
+        for (group, shard) in groups {
+            let role = if group.failed.is_some() { "failed" } else { role_name(group.role) };
+            line(
+                &format!("group_{}", group.group),
+                &format_args!(
+                    "role={role},leader={},term={},commit={},applied={},first={},last={},core={shard}",
+                    group.leader, group.term, group.commit, group.applied, group.first, group.last,
+                ),
+            );
+        }
+    }
+    text
+}
+
+/// The digest of all data a node has applied: equal on two nodes whose groups have applied the
+/// same entries.
+#[must_use]
+pub fn node_digest(reports: &[ShardReport]) -> u64 {
+    let mut groups: Vec<(u64, u64)> = reports
+        .iter()
+        .flat_map(|report| &report.groups)
+        .map(|group| (group.group.0, group.digest.unwrap_or(0)))
+        .collect();
+    groups.sort_unstable();
+    groups.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &(group, digest)| {
+        (hash ^ group.rotate_left(32) ^ digest).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(shard: u16, group: u64, role: RoleKind) -> ShardReport {
+        ShardReport {
+            node: NodeId(2),
+            cluster: ClusterId(0xab),
+            shard: ShardId(shard),
+            cores: 2,
+            groups_total: 2,
+            disk_full: false,
+            counters: Counters { wal_flushes: 2, entries_written: 3, ..Counters::default() },
+            groups: vec![GroupReport {
+                group: GroupId(group),
+                role,
+                leader: ReplicaId(3),
+                term: Term(4),
+                commit: Index(9),
+                applied: Index(8),
+                first: Index(1),
+                last: Index(10),
+                keys: 5,
+                failed: None,
+                digest: Some(7),
+            }],
+        }
+    }
+
+    #[test]
+    fn info_sums_cores_and_lists_groups_in_order() {
+        let reports = [report(1, 1, RoleKind::Leader), report(0, 0, RoleKind::Follower)];
+        let text = info_text(&reports, Some(b"outrigger"));
+        assert!(text.starts_with("# Outrigger\r\nnode_id:2\r\n"), "{text}");
+        for line in [
+            "cluster_id:00000000000000ab",
+            "cores:2",
+            "groups:2",
+            "groups_led:1",
+            "wal_flushes:4",
+            "entries_per_flush:1.50",
+            "disk_full:0",
+            "group_0:role=follower,leader=3,term=4,commit=9,applied=8,first=1,last=10,core=0",
+            "group_1:role=leader,leader=3,term=4,commit=9,applied=8,first=1,last=10,core=1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in {text}");
+        }
+        assert!(!text.contains("redis_version"));
+        assert!(info_text(&reports, None).contains("redis_version"));
+        assert!(info_text(&reports, None).contains("keys=10"));
+    }
+
+    #[test]
+    fn the_digest_depends_on_content_not_on_core_order() {
+        let one = [report(0, 0, RoleKind::Leader), report(1, 1, RoleKind::Leader)];
+        let two = [report(1, 1, RoleKind::Follower), report(0, 0, RoleKind::Leader)];
+        assert_eq!(node_digest(&one), node_digest(&two));
+        let mut other = one.clone();
+        other[0].groups[0].digest = Some(8);
+        assert_ne!(node_digest(&one), node_digest(&other));
+    }
+}

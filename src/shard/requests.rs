@@ -1,0 +1,204 @@
+//! Requests of this core's own connections: each is one or more parts (a group, or a core, each),
+//! and is answered once — with the merged result, or when its time is up.
+
+use std::collections::VecDeque;
+
+use crate::group::{PartId, refusal};
+use crate::id::{ConnId, Tick};
+use crate::limits;
+use crate::store::split::Merge;
+use crate::wire::reply::Reply;
+
+use super::event::ReplyTo;
+use super::report::{ShardReport, info_text, node_digest};
+
+/// How the parts of a request become its reply.
+#[derive(Debug)]
+pub(super) enum Whole {
+    /// One part, whose reply is the reply.
+    One,
+    /// Several groups, merged by the command's own rule.
+    Merged(Merge),
+    /// All cores, shown as `INFO`, of this section.
+    Info(Option<Vec<u8>>),
+    /// All cores, shown as `DEBUG DIGEST`.
+    Digest,
+}
+
+/// What one part came back with.
+#[derive(Debug)]
+pub(super) enum PartAnswer {
+    Reply(Reply),
+    Report(Box<ShardReport>),
+}
+
+#[derive(Debug)]
+struct Open {
+    conn: ConnId,
+    seq: u64,
+    write: bool,
+    bytes: usize,
+    whole: Whole,
+    missing: u32,
+    parts: Vec<Option<PartAnswer>>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    generation: u32,
+    open: Option<Open>,
+}
+
+/// One per shard; bounded by `limits::REQUESTS_MAX` and `limits::REQUEST_BYTES_MAX`.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    bytes: usize,
+    /// Deadlines in the order of arrival, which is their own order: all requests have one timeout.
+    deadlines: VecDeque<(Tick, u64)>,
+}
+
+/// A request to be opened.
+#[derive(Debug)]
+pub(super) struct Opening {
+    pub(super) conn: ConnId,
+    pub(super) seq: u64,
+    /// An unknown outcome matters: it may change data.
+    pub(super) write: bool,
+    /// What it holds in memory.
+    pub(super) bytes: usize,
+    pub(super) whole: Whole,
+    pub(super) parts: u32,
+    pub(super) deadline: Tick,
+}
+
+impl Requests {
+    /// Whether a request of this size may be opened.
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        self.slots.len() - self.free.len() < limits::REQUESTS_MAX
+            && self.bytes + bytes <= limits::REQUEST_BYTES_MAX
+    }
+
+    /// Opens a request; its id names its parts.
+    pub(super) fn open(&mut self, opening: Opening) -> u64 {
+        let Opening { conn, seq, write, bytes, whole, parts, deadline } = opening;
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            self.slots.len() as u32 - 1
+        });
+        // A single part needs no place to wait for its siblings.
+        let places = if parts > 1 || !matches!(whole, Whole::One) { parts } else { 0 };
+        let slot = &mut self.slots[index as usize];
+        slot.generation = slot.generation.wrapping_add(1);
+        slot.open = Some(Open {
+            conn,
+            seq,
+            write,
+            bytes,
+            whole,
+            missing: parts,
+            parts: (0..places).map(|_| None).collect(),
+        });
+        self.bytes += bytes;
+        let id = (u64::from(slot.generation) << 32) | u64::from(index);
+        self.deadlines.push_back((deadline, id));
+        id
+    }
+
+    fn slot(&mut self, id: u64) -> Option<&mut Slot> {
+        let slot = self.slots.get_mut((id & 0xffff_ffff) as usize)?;
+        (slot.generation == (id >> 32) as u32).then_some(slot)
+    }
+
+    fn close(&mut self, id: u64) -> Option<Open> {
+        let open = self.slot(id)?.open.take()?;
+        self.free.push((id & 0xffff_ffff) as u32);
+        self.bytes -= open.bytes;
+        Some(open)
+    }
+
+    /// A part came back. Yields the reply if it was the last; a part of a request that was
+    /// answered before is ignored.
+    pub(super) fn answer(&mut self, part: PartId, answer: PartAnswer) -> Option<ReplyTo> {
+        let open = self.slot(part.request)?.open.as_mut()?;
+        let mut single = None;
+        if open.parts.is_empty() {
+            single = Some(answer);
+        } else {
+            let place = open.parts.get_mut(part.part as usize)?;
+            if place.is_some() {
+                return None;
+            }
+            *place = Some(answer);
+        }
+        open.missing -= 1;
+        if open.missing > 0 {
+            return None;
+        }
+        let open = self.close(part.request)?;
+        let (conn, seq) = (open.conn, open.seq);
+        let reply = match single {
+            Some(PartAnswer::Reply(reply)) => reply,
+            Some(PartAnswer::Report(_)) => {
+                Reply::error("ERR", "internal: a report nobody asked for")
+            }
+            None => whole(open),
+        };
+        Some(ReplyTo { conn, seq, reply })
+    }
+
+    /// Requests whose time is up are answered with what is known: nothing.
+    pub(super) fn expire(&mut self, now: Tick, replies: &mut Vec<ReplyTo>) {
+        while let Some(&(deadline, id)) = self.deadlines.front() {
+            let is_open = self.slot(id).is_some_and(|slot| slot.open.is_some());
+            if is_open && deadline > now {
+                return;
+            }
+            self.deadlines.pop_front();
+            let Some(open) = self.close(id) else { continue };
+            let reply = if open.write {
+                refusal::uncertain("no answer within the request timeout")
+            } else {
+                refusal::read_unconfirmed()
+            };
+            replies.push(ReplyTo { conn: open.conn, seq: open.seq, reply });
+        }
+    }
+
+    /// When the next request may expire.
+    pub(super) fn next_deadline(&self) -> Option<Tick> {
+        self.deadlines.front().map(|(deadline, _)| *deadline)
+    }
+}
+
+fn whole(open: Open) -> Reply {
+    let mut replies = Vec::new();
+    let mut reports = Vec::new();
+    for part in open.parts.into_iter().flatten() {
+        match part {
+            PartAnswer::Reply(reply) => replies.push(reply),
+            PartAnswer::Report(report) => reports.push(*report),
+        }
+    }
+    match open.whole {
+        Whole::Info(section) => Reply::Verbatim(info_text(&reports, section.as_deref())),
+        Whole::Digest => Reply::Bulk(format!("{:016x}", node_digest(&reports)).into()),
+        Whole::One => replies.pop().unwrap_or(Reply::Nil),
+        Whole::Merged(merge) => {
+            let errors = replies.iter().filter(|reply| reply.is_error()).count();
+            match replies.iter().find(|reply| reply.is_error()) {
+                None => merge.finish(replies),
+                // Some groups executed their part: "not executed" would be a lie.
+                Some(error) if open.write && errors < replies.len() => refusal::uncertain(
+                    &format!("some keys were written and others refused ({})", error.error_text()),
+                ),
+                Some(_) => {
+                    // All refused: the one that promises least decides.
+                    let uncertain = replies.iter().position(Reply::is_uncertain);
+                    replies.swap_remove(uncertain.unwrap_or(0))
+                }
+            }
+        }
+    }
+}

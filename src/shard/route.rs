@@ -1,0 +1,56 @@
+//! A command → the groups, or the cores, that answer it.
+
+use bytes::Bytes;
+
+use crate::id::GroupId;
+use crate::store::command::{self, Access};
+use crate::store::split::{self, Merge, Split};
+use crate::wire::reply::Reply;
+use crate::wire::resp::Command;
+
+/// Where a command goes.
+#[derive(Debug)]
+pub(super) enum Routed {
+    /// Nowhere: this is the answer.
+    Reply(Reply),
+    /// To one group, as it is.
+    One { group: GroupId, access: Access, body: Bytes },
+    /// To several groups, each with its share.
+    Many { access: Access, parts: Vec<(GroupId, Bytes)>, merge: Merge },
+    /// To every core of this node, for `INFO` of this section.
+    Info(Option<Vec<u8>>),
+    /// To every core of this node, for `DEBUG DIGEST`.
+    Digest,
+}
+
+/// Finds the way for `command`, which has been validated, among `groups` groups.
+pub(super) fn route(command: &Command, groups: u64) -> Routed {
+    let Some(spec) = command::lookup(command.name()) else {
+        return Routed::Reply(Reply::error("ERR", "unknown command"));
+    };
+    let everywhere = |access, merge| {
+        let parts = (0..groups).map(|group| (GroupId(group), command.raw.clone())).collect();
+        Routed::Many { access, parts, merge }
+    };
+    match spec.access {
+        Access::Read | Access::Write => match split::split(spec, command, groups) {
+            Split::One(group) => {
+                Routed::One { group, access: spec.access, body: command.raw.clone() }
+            }
+            Split::Many(parts, merge) => Routed::Many { access: spec.access, parts, merge },
+        },
+        Access::AllRead => everywhere(Access::Read, Merge::Sum),
+        Access::AllWrite => everywhere(Access::Write, Merge::AllOk),
+        Access::Scan => match split::scan_step(command, groups) {
+            Some((group, body, merge)) => {
+                Routed::Many { access: Access::Read, parts: vec![(group, body)], merge }
+            }
+            None => Routed::Reply(Reply::Array(vec![Reply::bulk("0"), Reply::Array(Vec::new())])),
+        },
+        Access::Node if spec.name == "debug" => Routed::Digest,
+        Access::Node => Routed::Info((command.len() > 1).then(|| command.arg(1).to_vec())),
+        Access::Connection => {
+            Routed::Reply(Reply::error("ERR", "the connection answers this command itself"))
+        }
+    }
+}

@@ -1,0 +1,539 @@
+//! The shard: the table of groups, and the turn of the loop.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::group::{Answers, GroupCommand, Origin, PartId, Replica, Verdict, refusal};
+use crate::id::{GroupId, NodeId, ReplicaId, ShardId, Tick};
+use crate::limits;
+use crate::raft;
+use crate::raft::effects::PersistSeq;
+use crate::store::command::Access;
+use crate::wal::Write;
+use crate::wire::peer::{Answer, Forward, Frame};
+use crate::wire::reply::Reply;
+
+use super::Config;
+use super::batch::Log;
+use super::coalesce::Outbox;
+use super::event::{Effects, Event, LogRead, LogReadDone, Post, ReplyTo, Request};
+use super::forward::{Forwarded, Forwards};
+use super::report::{Counters, GroupReport, ShardReport};
+use super::requests::{Opening, PartAnswer, Requests, Whole};
+use super::route::{self, Routed};
+use super::timers::Timers;
+
+/// One core's mind. Pure: the same events in the same order give the same effects.
+pub struct Shard {
+    config: Config,
+    /// Group `g` is at slot `g / cores`, if `g % cores` is this shard.
+    replicas: Vec<Replica>,
+    log: Log,
+    timers: Timers,
+    requests: Requests,
+    forwards: Forwards,
+    outbox: Outbox,
+    counters: Counters,
+    /// Slots stepped in this turn.
+    touched: Vec<u32>,
+    is_touched: Vec<bool>,
+    /// Results of this turn, not yet on their way.
+    answers: Answers,
+    posts: Vec<(ShardId, Post)>,
+    replies: Vec<ReplyTo>,
+    log_reads: Vec<LogRead>,
+    failed: Vec<(GroupId, String)>,
+    /// Scratch memory, empty between events.
+    raft_fx: raft::effects::Effects,
+    completed: Vec<(u32, PersistSeq)>,
+    /// When something last went into the log; idleness closes it with a durable watermark.
+    last_write: Tick,
+    /// The replica whose cache is looked at next when memory runs short.
+    evict_next: usize,
+}
+
+impl fmt::Debug for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shard").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Shard {
+    pub(super) fn new(config: Config, replicas: Vec<Replica>, log: Log, now: Tick) -> Self {
+        let slots = replicas.len();
+        let mut shard = Self {
+            timers: Timers::new(slots),
+            requests: Requests::default(),
+            forwards: Forwards::new(config.incarnation, config.shard),
+            outbox: Outbox::new(config.route(), &config.nodes),
+            counters: Counters::default(),
+            touched: Vec::with_capacity(slots),
+            is_touched: vec![false; slots],
+            answers: Vec::new(),
+            posts: Vec::new(),
+            replies: Vec::new(),
+            log_reads: Vec::new(),
+            failed: Vec::new(),
+            raft_fx: raft::effects::Effects::default(),
+            completed: Vec::new(),
+            last_write: now,
+            evict_next: 0,
+            config,
+            replicas,
+            log,
+        };
+        for slot in 0..slots as u32 {
+            shard.touch(slot);
+        }
+        shard
+    }
+
+    // --- events -------------------------------------------------------------------------------
+
+    /// Takes one event. Cheap: the work of the turn is done in [`Self::turn`].
+    pub fn on_event(&mut self, now: Tick, event: Event) {
+        match event {
+            Event::Frame(frame) => self.on_frame(now, &frame),
+            Event::Request(request) => self.on_request(now, request),
+            Event::Post(post) => self.on_post(now, post),
+            Event::Flushed(ticket) => {
+                self.counters.wal_flushes += 1;
+                let mut completed = std::mem::take(&mut self.completed);
+                self.log.on_flushed(ticket, |slot, seq| completed.push((slot, seq)));
+                for (slot, seq) in completed.drain(..) {
+                    self.replicas[slot as usize].on_durable(now, seq, &mut self.answers);
+                    self.touch(slot);
+                }
+                self.completed = completed;
+            }
+            Event::SpareReady(segment) => self.log.on_spare(segment),
+            Event::LogFull(full) => self.log.set_full(full),
+            Event::LogRead(done) => self.on_log_read(done),
+            Event::Unreachable(node) => self.on_unreachable(node),
+        }
+    }
+
+    fn slot_of(&self, group: GroupId) -> Option<u32> {
+        let cores = u64::from(self.config.cores);
+        let here =
+            group.0 < self.config.groups && group.0 % cores == u64::from(self.config.shard.0);
+        here.then_some((group.0 / cores) as u32)
+    }
+
+    fn core_of(&self, group: GroupId) -> ShardId {
+        ShardId((group.0 % u64::from(self.config.cores)) as u16)
+    }
+
+    fn touch(&mut self, slot: u32) {
+        if !std::mem::replace(&mut self.is_touched[slot as usize], true) {
+            self.touched.push(slot);
+        }
+    }
+
+    fn on_frame(&mut self, now: Tick, frame: &Frame) {
+        let from = frame.header.route.from;
+        for (group, message, entries) in frame.messages() {
+            // Identity is checked at the edge (contract row 12): a message speaks for the node
+            // whose connection it came over, and for nobody else.
+            if group.0 >= self.config.groups
+                || message.from != ReplicaId(from.0)
+                || message.to != ReplicaId(self.config.node.0)
+            {
+                self.counters.messages_rejected += 1;
+                continue;
+            }
+            match self.slot_of(group) {
+                Some(slot) => {
+                    let replica = &mut self.replicas[slot as usize];
+                    replica.on_message(now, &message, entries, &mut self.answers);
+                    self.touch(slot);
+                }
+                None => {
+                    let entries = entries.collect();
+                    self.post(self.core_of(group), Post::Raft { group, message, entries });
+                }
+            }
+        }
+        for forward in frame.forwards() {
+            let command = GroupCommand {
+                group: forward.group,
+                access: if forward.flags & FORWARD_WRITE != 0 {
+                    Access::Write
+                } else {
+                    Access::Read
+                },
+                after_writes: forward.flags & FORWARD_AFTER_WRITES != 0,
+                body: forward.body,
+            };
+            if command.group.0 >= self.config.groups {
+                self.counters.messages_rejected += 1;
+            } else if self.slot_of(command.group).is_some() {
+                self.run(now, command, Origin::Node(from, forward.id));
+            } else {
+                let core = self.core_of(command.group);
+                self.post(core, Post::Forwarded { from, id: forward.id, command });
+            }
+        }
+        for answer in frame.answers() {
+            self.on_answered(answer.id, answer.body);
+        }
+    }
+
+    fn post(&mut self, core: ShardId, post: Post) {
+        self.posts.push((core, post));
+    }
+
+    fn on_request(&mut self, now: Tick, request: Request) {
+        let Request { conn, seq, command, after_writes } = request;
+        self.counters.commands += 1;
+        let bytes = command.raw.len();
+        if !self.requests.has_room(bytes) {
+            self.counters.commands_refused += 1;
+            let reply = refusal::busy("this core holds as many unanswered commands as it may");
+            self.replies.push(ReplyTo { conn, seq, reply });
+            return;
+        }
+        let deadline = now.plus(self.config.request_ms);
+        let open =
+            |write, whole, parts| Opening { conn, seq, write, bytes, whole, parts, deadline };
+        match route::route(&command, self.config.groups) {
+            Routed::Reply(reply) => self.replies.push(ReplyTo { conn, seq, reply }),
+            Routed::One { group, access, body } => {
+                let request = self.requests.open(open(access == Access::Write, Whole::One, 1));
+                let command = GroupCommand { group, access, after_writes, body };
+                self.start(now, PartId { request, part: 0 }, command);
+            }
+            Routed::Many { access, parts, merge } => {
+                let write = access == Access::Write;
+                let count = parts.len() as u32;
+                let request = self.requests.open(open(write, Whole::Merged(merge), count));
+                for (part, (group, body)) in (0..).zip(parts) {
+                    let command = GroupCommand { group, access, after_writes, body };
+                    self.start(now, PartId { request, part }, command);
+                }
+            }
+            Routed::Info(section) => {
+                self.ask_cores(open(false, Whole::Info(section), u32::from(self.config.cores)))
+            }
+            Routed::Digest => {
+                self.ask_cores(open(false, Whole::Digest, u32::from(self.config.cores)));
+            }
+        }
+    }
+
+    /// Asks every core of this node what it knows.
+    fn ask_cores(&mut self, opening: Opening) {
+        let digest = matches!(opening.whole, Whole::Digest);
+        let request = self.requests.open(opening);
+        for core in 0..self.config.cores {
+            let part = PartId { request, part: u32::from(core) };
+            if core == self.config.shard.0 {
+                let report = Box::new(self.report(digest));
+                self.finish(part, PartAnswer::Report(report));
+            } else {
+                let from = self.config.shard;
+                self.post(ShardId(core), Post::Ask { from, part, digest });
+            }
+        }
+    }
+
+    /// A part of a request of this core begins: here, or on the core that owns the group.
+    fn start(&mut self, now: Tick, part: PartId, command: GroupCommand) {
+        if self.slot_of(command.group).is_some() {
+            self.run(now, command, Origin::Here(part));
+        } else {
+            let core = self.core_of(command.group);
+            let from = self.config.shard;
+            self.post(core, Post::Command { from, part, command });
+        }
+    }
+
+    /// Runs a command on a group of this core, or sends it on to the node that leads.
+    fn run(&mut self, now: Tick, command: GroupCommand, origin: Origin) {
+        let Some(slot) = self.slot_of(command.group) else { return };
+        if command.access == Access::Write && self.log.is_full() {
+            self.counters.commands_refused += 1;
+            self.answers.push((origin, refusal::full()));
+            return;
+        }
+        match self.replicas[slot as usize].on_command(command, origin) {
+            Verdict::Taken => self.touch(slot),
+            Verdict::Refused(reply) => {
+                self.counters.commands_refused += 1;
+                self.answers.push((origin, reply));
+            }
+            Verdict::Elsewhere(leader, command) => {
+                let to = NodeId(leader.0);
+                if self.forwards.len() >= limits::REQUESTS_MAX {
+                    self.counters.commands_refused += 1;
+                    self.answers.push((origin, refusal::busy("too many commands are forwarded")));
+                    return;
+                }
+                self.counters.commands_forwarded += 1;
+                let GroupCommand { group, access, after_writes, body } = command;
+                let deadline = now.plus(self.config.request_ms);
+                let id = self.forwards.add(Forwarded { to, group, access, origin, deadline });
+                let write = if access == Access::Write { FORWARD_WRITE } else { 0 };
+                let ordered = if after_writes { FORWARD_AFTER_WRITES } else { 0 };
+                self.outbox.forward(to, Forward { id, group, flags: write | ordered, body });
+            }
+        }
+    }
+
+    fn on_post(&mut self, now: Tick, post: Post) {
+        match post {
+            Post::Command { from, part, command } => {
+                self.run(now, command, Origin::Core(from, part));
+            }
+            Post::Answer { part, reply } => self.finish(part, PartAnswer::Reply(reply)),
+            Post::Ask { from, part, digest } => {
+                let report = Box::new(self.report(digest));
+                self.post(from, Post::Report { part, report });
+            }
+            Post::Report { part, report } => self.finish(part, PartAnswer::Report(report)),
+            Post::Raft { group, message, entries } => {
+                if let Some(slot) = self.slot_of(group) {
+                    let replica = &mut self.replicas[slot as usize];
+                    replica.on_message(now, &message, entries.into_iter(), &mut self.answers);
+                    self.touch(slot);
+                }
+            }
+            Post::Forwarded { from, id, command } => {
+                self.run(now, command, Origin::Node(from, id));
+            }
+            Post::Answered { id, body } => self.on_answered(id, body),
+        }
+    }
+
+    fn on_answered(&mut self, id: u64, body: Bytes) {
+        let core = Forwards::shard_of(id);
+        if core != self.config.shard {
+            if core.0 < self.config.cores {
+                self.post(core, Post::Answered { id, body });
+            }
+            return;
+        }
+        let Some(forwarded) = self.forwards.take(id) else { return };
+        let reply = Reply::decode(&body)
+            .unwrap_or_else(|_| give_up(&forwarded, "the leader's answer is not readable"));
+        self.answers.push((forwarded.origin, reply));
+    }
+
+    fn finish(&mut self, part: PartId, answer: PartAnswer) {
+        self.replies.extend(self.requests.answer(part, answer));
+    }
+
+    fn on_unreachable(&mut self, node: NodeId) {
+        for slot in 0..self.replicas.len() {
+            self.replicas[slot].on_unreachable(ReplicaId(node.0));
+        }
+        for forwarded in self.forwards.lost(node) {
+            let reply = give_up(&forwarded, "the connection to the leader broke");
+            self.answers.push((forwarded.origin, reply));
+        }
+    }
+
+    fn on_log_read(&mut self, done: LogReadDone) {
+        let LogReadDone { read, result } = done;
+        let Some(slot) = self.slot_of(read.group) else { return };
+        match result {
+            Ok(entries) => {
+                self.replicas[slot as usize].on_log_read(read.replica, read.first, entries);
+                self.touch(slot);
+            }
+            Err(damage) => {
+                // The follower stays behind; the damage is counted and named, never skipped.
+                self.counters.corrupt_detected += 1;
+                self.failed.push((read.group, damage.to_string()));
+            }
+        }
+    }
+
+    // --- the turn -----------------------------------------------------------------------------
+
+    /// Ends a turn: timers, the effects of every touched group, one disk write for all of them,
+    /// one frame per peer and lane, all answers.
+    pub fn turn(&mut self, now: Tick, fx: &mut Effects) {
+        while let Some(slot) = self.timers.pop_due(now) {
+            self.replicas[slot as usize].on_tick(now, &mut self.answers);
+            self.touch(slot);
+        }
+        self.requests.expire(now, &mut self.replies);
+        self.forwards.expire(now);
+
+        while let Some(slot) = self.touched.pop() {
+            self.is_touched[slot as usize] = false;
+            self.settle(now, slot, fx);
+        }
+        self.deliver_answers();
+
+        let Self { log, replicas, counters, .. } = self;
+        log.gather(replicas, counters, &mut fx.writes);
+        if !fx.writes.is_empty() {
+            self.last_write = now;
+        } else if now.since(self.last_write) >= IDLE_CLOSE_MS {
+            // Idle: prove the last batch durable, so that damage to it is not taken for a tear.
+            self.last_write = now;
+            fx.writes.extend(self.log.closing_write());
+        }
+        self.outbox.flush(&mut fx.frames);
+        if let Some(segment) = self.log.ask_spare() {
+            fx.spare = Some(segment);
+        }
+        fx.replies.append(&mut self.replies);
+        fx.posts.append(&mut self.posts);
+        fx.log_reads.append(&mut self.log_reads);
+        fx.failed.append(&mut self.failed);
+        self.evict();
+    }
+
+    /// Collects what one touched group asks for.
+    fn settle(&mut self, now: Tick, slot: u32, fx: &mut Effects) {
+        let replica = &mut self.replicas[slot as usize];
+        let group = replica.group();
+        let raft_fx = &mut self.raft_fx;
+        let applied = replica.ready(now, raft_fx, &mut self.answers);
+        self.counters.entries_committed += applied;
+        if let Some(event) = raft_fx.role {
+            self.counters.leader_changes += u64::from(event.new_leader);
+            fx.roles.push((group, event));
+        }
+        for message in &raft_fx.send {
+            let entries = replica.cache().range(message.entry.index.next(), message.count);
+            self.outbox.message(NodeId(message.to.0), group, message, entries);
+        }
+        for fetch in &raft_fx.fetch {
+            let last = replica.cache().first().prev();
+            match self.log.index().find(group, fetch.first) {
+                Some(span) if fetch.first <= last => self.log_reads.push(LogRead {
+                    group,
+                    replica: fetch.to,
+                    first: fetch.first,
+                    last: span.last.min(last),
+                    at: span.location,
+                }),
+                _ => self.failed.push((
+                    group,
+                    format!("entry {} is neither in memory nor in the log", fetch.first),
+                )),
+            }
+        }
+        if replica.is_unwritten() {
+            self.log.stage(slot);
+        }
+        if let Some(failure) = replica.newly_failed() {
+            self.failed.push((group, failure.to_string()));
+        }
+        self.timers.arm(slot, replica.deadline());
+        raft_fx.clear();
+    }
+
+    fn deliver_answers(&mut self) {
+        let mut answers = std::mem::take(&mut self.answers);
+        for (origin, reply) in answers.drain(..) {
+            match origin {
+                Origin::Here(part) => self.finish(part, PartAnswer::Reply(reply)),
+                Origin::Core(core, part) => self.post(core, Post::Answer { part, reply }),
+                Origin::Node(node, id) => {
+                    self.outbox.answer(node, Answer { id, body: reply.encode_forwarded() });
+                }
+            }
+        }
+        self.answers = answers;
+    }
+
+    /// Keeps the entries in memory within their budget, oldest first, group by group.
+    fn evict(&mut self) {
+        let held: usize = self.replicas.iter().map(|replica| replica.cache().bytes()).sum();
+        let mut over = held.saturating_sub(self.config.log_cache_bytes);
+        for _ in 0..self.replicas.len() {
+            if over == 0 {
+                break;
+            }
+            let slot = self.evict_next % self.replicas.len();
+            self.evict_next = slot + 1;
+            over = over.saturating_sub(self.replicas[slot].evict(self.log.active(), over));
+        }
+    }
+
+    // --- questions ----------------------------------------------------------------------------
+
+    /// When a timer is due next.
+    #[must_use]
+    pub fn deadline(&self) -> Tick {
+        let timers = self.timers.next().unwrap_or(Tick(u64::MAX));
+        self.requests.next_deadline().map_or(timers, |request| request.min(timers))
+    }
+
+    /// The counters, for what only the driver can count.
+    pub fn counters_mut(&mut self) -> &mut Counters {
+        &mut self.counters
+    }
+
+    /// Nothing waits to be written or to become durable.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.log.is_idle()
+    }
+
+    /// At a clean end: the write that proves everything before it durable, if there is anything to
+    /// prove and nothing is in flight. Report its completion like any other.
+    pub fn closing_write(&mut self) -> Option<Write> {
+        self.log.closing_write()
+    }
+
+    /// The replicas of this core, to look at.
+    #[must_use]
+    pub fn replicas(&self) -> &[Replica] {
+        &self.replicas
+    }
+
+    /// What this core knows of itself; with `digest`, all its data is read.
+    #[must_use]
+    pub fn report(&self, digest: bool) -> ShardReport {
+        ShardReport {
+            node: self.config.node,
+            cluster: self.config.cluster,
+            shard: self.config.shard,
+            cores: self.config.cores,
+            groups_total: self.config.groups,
+            disk_full: self.log.is_full(),
+            counters: self.counters.clone(),
+            groups: self.replicas.iter().map(|replica| group_report(replica, digest)).collect(),
+        }
+    }
+}
+
+/// A forwarded command changes data.
+const FORWARD_WRITE: u8 = 1;
+/// A forwarded read must see what its connection wrote before it.
+const FORWARD_AFTER_WRITES: u8 = 2;
+
+/// After this long without a write, in ms, the log is closed with a durable watermark.
+const IDLE_CLOSE_MS: u64 = 1000;
+
+fn group_report(replica: &Replica, digest: bool) -> GroupReport {
+    let status = replica.status();
+    GroupReport {
+        group: replica.group(),
+        role: status.role,
+        leader: status.leader,
+        term: status.term,
+        commit: status.commit,
+        applied: status.applied,
+        first: status.first,
+        last: status.last.index,
+        keys: replica.machine().len(),
+        failed: status.failure.map(|failure| failure.to_string()),
+        digest: digest.then(|| replica.machine().digest()),
+    }
+}
+
+/// A forwarded command whose answer will not come.
+fn give_up(forwarded: &Forwarded, why: &str) -> Reply {
+    match forwarded.access {
+        Access::Write => refusal::uncertain(why),
+        _ => refusal::no_leader(forwarded.group),
+    }
+}
