@@ -1,0 +1,266 @@
+//! A disk that keeps what was flushed and tosses a coin for the rest.
+//!
+//! ```text
+//!   Shard ── Write ──► in flight ──(latency)──► durable ── Flushed(ticket) ──► Shard
+//!                          │
+//!                        crash: each 512-byte sector is lost, kept or garbled
+//! ```
+//!
+//! Several writes are in flight at once and finish in any order, so after a crash a later write may
+//! be whole while an earlier one is torn. A segment is kept as the blocks that were ever written;
+//! the rest reads as zeroes, as in the file it stands for.
+
+use std::collections::BTreeMap;
+
+use fastrand::Rng;
+
+use crate::id::{FlushTicket, SegmentSeq};
+use crate::limits::BLOCK_BYTES;
+
+/// What a disk promises to write whole.
+pub const SECTOR_BYTES: usize = 512;
+
+/// What becomes of writes in flight when the power fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tear {
+    /// Nothing of them arrives.
+    Lose,
+    /// All of them arrives.
+    Keep,
+    /// Each write arrives whole or not at all.
+    Whole,
+    /// Each sector arrives or not.
+    Sectors,
+    /// A first part of each write arrives, cut at a sector.
+    Prefix,
+    /// As `Sectors`, but one sector that did not arrive holds garbage.
+    Garbage,
+}
+
+impl Tear {
+    /// All of them, for a coin to choose from.
+    pub const ALL: [Self; 6] =
+        [Self::Lose, Self::Keep, Self::Whole, Self::Sectors, Self::Prefix, Self::Garbage];
+}
+
+/// One core's log directory. It outlives the node's processes.
+#[derive(Debug, Default)]
+pub struct Disk {
+    segments: BTreeMap<SegmentSeq, Segment>,
+    in_flight: Vec<InFlight>,
+    /// Where the last finished write lies.
+    last: Option<(SegmentSeq, u64, usize)>,
+}
+
+#[derive(Debug, Default)]
+struct Segment {
+    /// Durable blocks by number; the others are zero.
+    blocks: BTreeMap<u32, Box<[u8; BLOCK_BYTES]>>,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    ticket: FlushTicket,
+    segment: SegmentSeq,
+    offset: u64,
+    data: Vec<u8>,
+}
+
+impl Segment {
+    fn write(&mut self, offset: u64, data: &[u8]) {
+        let mut at = offset as usize;
+        let mut data = data;
+        while !data.is_empty() {
+            let (block, within) = ((at / BLOCK_BYTES) as u32, at % BLOCK_BYTES);
+            let bytes = data.len().min(BLOCK_BYTES - within);
+            let target = self.blocks.entry(block).or_insert_with(|| Box::new([0; BLOCK_BYTES]));
+            target[within..within + bytes].copy_from_slice(&data[..bytes]);
+            at += bytes;
+            data = &data[bytes..];
+        }
+    }
+}
+
+impl Disk {
+    /// A zeroed segment appears under its final name, in place of what was there.
+    pub fn prepare(&mut self, segment: SegmentSeq) {
+        self.segments.insert(segment, Segment::default());
+    }
+
+    /// A segment is deleted.
+    pub fn remove(&mut self, segment: SegmentSeq) {
+        self.segments.remove(&segment);
+    }
+
+    /// The segments there are, ascending.
+    #[must_use]
+    pub fn segments(&self) -> Vec<SegmentSeq> {
+        self.segments.keys().copied().collect()
+    }
+
+    /// A write starts; nothing of it is durable until [`Self::finish`].
+    pub fn start(&mut self, ticket: FlushTicket, segment: SegmentSeq, offset: u64, data: Vec<u8>) {
+        assert!(
+            offset.is_multiple_of(BLOCK_BYTES as u64) && data.len().is_multiple_of(BLOCK_BYTES),
+            "O_DIRECT wants whole blocks"
+        );
+        let old = self.segments.get(&segment).expect("a write to a segment that is prepared");
+        for block in 0..data.len() / BLOCK_BYTES {
+            let block = (offset as usize / BLOCK_BYTES + block) as u32;
+            assert!(!old.blocks.contains_key(&block), "a block is written once");
+        }
+        self.in_flight.push(InFlight { ticket, segment, offset, data });
+    }
+
+    /// The write with this ticket is durable now, all of it. False if there is none (the node
+    /// crashed meanwhile).
+    pub fn finish(&mut self, ticket: FlushTicket) -> bool {
+        let Some(at) = self.in_flight.iter().position(|write| write.ticket == ticket) else {
+            return false;
+        };
+        let write = self.in_flight.remove(at);
+        let segment = self.segments.get_mut(&write.segment).expect("written segments stay");
+        segment.write(write.offset, &write.data);
+        self.last = Some((write.segment, write.offset, write.data.len()));
+        true
+    }
+
+    /// The disk lied about its last flush.
+    pub fn forget_last(&mut self) {
+        if let Some((segment, offset, bytes)) = self.last.take()
+            && let Some(segment) = self.segments.get_mut(&segment)
+        {
+            let first = offset as usize / BLOCK_BYTES;
+            for block in first..first + bytes / BLOCK_BYTES {
+                segment.blocks.remove(&(block as u32));
+            }
+        }
+    }
+
+    /// The power fails. Returns how many sectors in flight were lost or garbled.
+    pub fn crash(&mut self, tear: Tear, rng: &mut Rng) -> usize {
+        let mut lost = 0;
+        for write in std::mem::take(&mut self.in_flight) {
+            let segment = self.segments.get_mut(&write.segment).expect("written segments stay");
+            let sectors = write.data.len() / SECTOR_BYTES;
+            let cut = rng.usize(0..=sectors);
+            let whole = rng.bool();
+            let garbled = rng.usize(0..sectors);
+            for (number, sector) in write.data.chunks(SECTOR_BYTES).enumerate() {
+                let offset = write.offset + (number * SECTOR_BYTES) as u64;
+                let kept = match tear {
+                    Tear::Lose => false,
+                    Tear::Keep => true,
+                    Tear::Whole => whole,
+                    Tear::Sectors | Tear::Garbage => rng.bool(),
+                    Tear::Prefix => number < cut,
+                };
+                if kept {
+                    segment.write(offset, sector);
+                } else {
+                    lost += 1;
+                    if tear == Tear::Garbage && number == garbled {
+                        let garbage: Vec<u8> = (0..SECTOR_BYTES).map(|_| rng.u8(..)).collect();
+                        segment.write(offset, &garbage);
+                    }
+                }
+            }
+        }
+        lost
+    }
+
+    /// Writes in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Shows a whole segment to `look`, as a mapping of its file would.
+    pub fn look<T>(
+        &self,
+        segment: SegmentSeq,
+        scratch: &mut Scratch,
+        look: impl FnOnce(&[u8]) -> T,
+    ) -> T {
+        let blocks = &self.segments.get(&segment).expect("the segment exists").blocks;
+        for (&block, data) in blocks {
+            let at = block as usize * BLOCK_BYTES;
+            scratch.bytes[at..at + BLOCK_BYTES].copy_from_slice(&data[..]);
+        }
+        let result = look(&scratch.bytes);
+        for &block in blocks.keys() {
+            let at = block as usize * BLOCK_BYTES;
+            scratch.bytes[at..at + BLOCK_BYTES].fill(0);
+        }
+        result
+    }
+}
+
+/// One segment's worth of zeroes, lent to whoever looks at a segment. One per world: most of it is
+/// never touched, so it costs address space and little memory.
+#[derive(Debug)]
+pub struct Scratch {
+    bytes: Vec<u8>,
+}
+
+impl Scratch {
+    /// For segments of this many bytes.
+    #[must_use]
+    pub fn new(segment_bytes: usize) -> Self {
+        Self { bytes: vec![0; segment_bytes] }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEGMENT: SegmentSeq = SegmentSeq(1);
+
+    fn disk() -> Disk {
+        let mut disk = Disk::default();
+        disk.prepare(SEGMENT);
+        disk.start(FlushTicket(1), SEGMENT, 0, vec![1; BLOCK_BYTES]);
+        disk.start(FlushTicket(2), SEGMENT, BLOCK_BYTES as u64, vec![2; 2 * BLOCK_BYTES]);
+        disk
+    }
+
+    fn sectors(disk: &Disk, scratch: &mut Scratch) -> Vec<u8> {
+        disk.look(SEGMENT, scratch, |bytes| {
+            bytes[..4 * BLOCK_BYTES].chunks(SECTOR_BYTES).map(|sector| sector[7]).collect()
+        })
+    }
+
+    #[test]
+    fn what_was_flushed_survives_every_crash_and_what_was_not_is_a_coin() {
+        let mut scratch = Scratch::new(16 * BLOCK_BYTES);
+        let mut rng = Rng::with_seed(1);
+        for tear in Tear::ALL {
+            let mut disk = disk();
+            assert!(disk.finish(FlushTicket(2)), "a later write may finish first");
+            disk.crash(tear, &mut rng);
+            assert!(!disk.finish(FlushTicket(1)), "{tear:?}: nothing is in flight after a crash");
+            let sectors = sectors(&disk, &mut scratch);
+            assert_eq!(sectors[8..24], [2; 16], "{tear:?}");
+            assert_eq!(sectors[24..], [0; 8], "{tear:?}");
+            let whole = sectors[..8].iter().all(|&sector| sector == sectors[0]);
+            match tear {
+                Tear::Lose => assert_eq!(sectors[..8], [0; 8]),
+                Tear::Keep => assert_eq!(sectors[..8], [1; 8]),
+                Tear::Whole => assert!(whole),
+                Tear::Prefix => assert!(sectors[..8].is_sorted_by(|a, b| a >= b)),
+                Tear::Sectors | Tear::Garbage => {}
+            }
+        }
+    }
+
+    #[test]
+    fn the_scratch_is_clean_after_every_look() {
+        let mut scratch = Scratch::new(16 * BLOCK_BYTES);
+        let mut disk = disk();
+        disk.finish(FlushTicket(1));
+        assert_eq!(sectors(&disk, &mut scratch)[0], 1);
+        disk.prepare(SegmentSeq(2));
+        disk.look(SegmentSeq(2), &mut scratch, |bytes| assert!(bytes.iter().all(|&b| b == 0)));
+    }
+}

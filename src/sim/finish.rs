@@ -1,0 +1,148 @@
+//! After the faults: does it heal, and is everything there?
+
+use super::linear::{self, Verdict};
+use super::options::{DiskOptions, NetOptions, NodeOptions};
+use super::safety::Checked;
+use super::world::World;
+
+/// Election timeouts in which every group must commit a new write once faults have stopped.
+const HEAL_ELECTIONS: u64 = 10;
+
+impl World {
+    /// Faults stop. Half of the worlds lose power everywhere first.
+    pub(super) fn heal(&mut self) -> Checked {
+        self.note(&[21], || "faults stop".into());
+        self.is_chaos = false;
+        if self.rng.bool() {
+            (0..self.nodes.len()).try_for_each(|node| self.crash(node))?;
+        }
+        let options = &mut self.options;
+        options.net = NetOptions::calm();
+        options.disk = DiskOptions::calm();
+        options.nodes = NodeOptions::calm();
+        self.net.heal(options.net.clone());
+        for node in 0..self.nodes.len() {
+            self.nodes[node].paused_until = 0;
+            if self.nodes[node].is_up() {
+                self.on_node(node, super::world::ForNode::DiskFull(false))?;
+            }
+            self.start(node)?;
+        }
+        Ok(())
+    }
+
+    /// Every group commits, every key is read through every node, every replica holds the same
+    /// data, and one order explains everything that anybody saw.
+    pub(super) fn finish(&mut self) -> Checked {
+        self.every_group_commits()?;
+        self.every_key_is_read()?;
+        self.replicas_agree()?;
+        self.histories_are_linearizable()
+    }
+
+    fn every_group_commits(&mut self) -> Checked {
+        let began = self.now;
+        let step = self.options.election_ms * 1_000 / 4;
+        for group in 0..self.options.groups {
+            let mut calls = Vec::new();
+            loop {
+                let key = self.workload.key_of(group);
+                for node in 0..self.nodes.len() {
+                    let call = self.workload.set(key, &mut self.rng);
+                    calls.push(self.call(0, node, call));
+                }
+                self.run_until(self.now + step)?;
+                if calls.iter().any(|call| self.acked.contains(call)) {
+                    break;
+                }
+                if self.now - began > HEAL_ELECTIONS * self.options.election_ms * 1_000 {
+                    return Err(format!(
+                        "liveness: group {group} commits nothing within {HEAL_ELECTIONS} election \
+                         timeouts after the faults stopped"
+                    ));
+                }
+            }
+        }
+        self.outcome.healed_after = (self.now - began) / 1_000 / self.options.election_ms;
+        Ok(())
+    }
+
+    fn every_key_is_read(&mut self) -> Checked {
+        let began = self.now;
+        let step = self.options.election_ms * 1_000 / 4;
+        let pairs = (0..self.workload.keys())
+            .flat_map(|key| (0..self.nodes.len()).map(move |node| (key, node)));
+        let mut open: Vec<(usize, usize)> = pairs.collect();
+        while !open.is_empty() {
+            if self.now - began > HEAL_ELECTIONS * self.options.election_ms * 1_000 {
+                return Err(format!("liveness: (key, node) {open:?} cannot be read"));
+            }
+            let mut calls = Vec::new();
+            for &(key, node) in &open {
+                let call = self.workload.get(key);
+                calls.push(((key, node), self.call(0, node, call)));
+            }
+            self.run_until(self.now + step)?;
+            calls.retain(|(_, call)| !self.acked.contains(call));
+            open = calls.into_iter().map(|(pair, _)| pair).collect();
+        }
+        Ok(())
+    }
+
+    /// Followers learn the last commit with a heartbeat; then all state machines are the same.
+    fn replicas_agree(&mut self) -> Checked {
+        let began = self.now;
+        loop {
+            self.run_until(self.now + self.options.election_ms * 1_000)?;
+            match self.compare_replicas() {
+                Err(what)
+                    if self.now - began > HEAL_ELECTIONS * self.options.election_ms * 1_000 =>
+                {
+                    return Err(what);
+                }
+                Err(_) => {}
+                Ok(()) => return Ok(()),
+            }
+        }
+    }
+
+    fn compare_replicas(&self) -> Checked {
+        let mut known: Vec<Option<(crate::id::Index, u64)>> =
+            vec![None; self.options.groups as usize];
+        for node in &self.nodes {
+            for replica in node.cores.iter().flat_map(|core| core.shard.replicas()) {
+                let group = replica.group();
+                let here = (replica.status().applied, replica.machine().digest());
+                let known = known[group.0 as usize].get_or_insert(here);
+                if *known != here {
+                    return Err(format!(
+                        "replicas differ: group {group}: one has applied {} with digest {:016x}, \
+                         node {} has {} with {:016x}",
+                        known.0, known.1, node.id, here.0, here.1
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn histories_are_linearizable(&mut self) -> Checked {
+        for key in 0..self.workload.keys() {
+            let operations = self.history.evidence(key);
+            self.outcome.checked += operations.len() as u64;
+            match linear::check(&operations) {
+                Verdict::Linearizable => {}
+                Verdict::GaveUp => self.outcome.unchecked_keys += 1,
+                Verdict::Violated { explained, stuck } => {
+                    let name = self.workload.name(key);
+                    let story = linear::story(&operations, stuck);
+                    return Err(format!(
+                        "not linearizable: key {name}: no order explains more than {explained} \
+                         answers, and then not this one:\n{story}"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,365 @@
+//! Is there one order of all operations that explains every answer?
+//!
+//! The search is Wing & Gong's with Lowe's memory of configurations (WGL): pick any operation that
+//! was called before the earliest return still open, run it against the model, go on; step back when
+//! an answer does not fit. A configuration (which operations are done, which value holds) that failed
+//! once is never tried again.
+//!
+//! ```text
+//!  called ──────────────── returned            must be placed between the two
+//!     called ──────────────────────── ∞        unknown outcome: placed late, or never
+//! ```
+//!
+//! An operation of unknown outcome is tried only after all known ones: most of the time it is not
+//! needed to explain anything, and then it is never placed. Having placed more of them is never an
+//! advantage (what was not placed may still be, or stay out), so a configuration is also given up if
+//! one with the same answered operations done, the same value, and fewer unknown ones placed has
+//! failed. Without this rule ten unknown writes make a thousand ways to say the same.
+
+use std::collections::BTreeMap;
+
+use smallvec::SmallVec;
+
+use super::history::{Act, Answer, Operation};
+
+/// Configurations tried before the search gives up on one key. No healthy history comes near it.
+const STEPS_MAX: u64 = 500_000;
+
+/// What the search found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// An order exists.
+    Linearizable,
+    /// None exists; the deepest the search came, as the number of answered operations explained.
+    Violated {
+        /// Answered operations explained at best.
+        explained: usize,
+        /// The operation that could not be explained then, by its place among the operations given.
+        stuck: usize,
+    },
+    /// Too many configurations.
+    GaveUp,
+}
+
+/// The value of a key.
+type Value = Option<Vec<u8>>;
+/// Which operations are done, one bit each.
+type Done = SmallVec<[u64; 4]>;
+
+/// What `act` does to `value`: the value after it, and the answer. `None` for an operation that
+/// fails and changes nothing (`INCR` of text); an answered operation cannot have been one.
+fn run(act: &Act, value: &Value) -> (Value, Option<Answer>) {
+    match act {
+        Act::Get => (value.clone(), Some(Answer::Value(value.clone()))),
+        Act::Set(new) => (Some(new.clone()), Some(Answer::Ok)),
+        Act::Cas { old, new } => {
+            if value.as_ref() == Some(old) {
+                (Some(new.clone()), Some(Answer::Ok))
+            } else {
+                (value.clone(), Some(Answer::Value(None)))
+            }
+        }
+        Act::Append(tail) => {
+            let mut new = value.clone().unwrap_or_default();
+            new.extend_from_slice(tail);
+            let bytes = new.len() as i64;
+            (Some(new), Some(Answer::Int(bytes)))
+        }
+        Act::Incr => {
+            let number = value.as_ref().map_or(Some(0), |value| {
+                std::str::from_utf8(value).ok().and_then(|text| text.parse::<i64>().ok())
+            });
+            match number.and_then(|number| number.checked_add(1)) {
+                Some(next) => (Some(next.to_string().into_bytes()), Some(Answer::Int(next))),
+                None => (value.clone(), None),
+            }
+        }
+        Act::Del => (None, Some(Answer::Int(i64::from(value.is_some())))),
+    }
+}
+
+/// Values by number, so that a configuration is small.
+struct Values {
+    by_value: BTreeMap<Value, u32>,
+    by_number: Vec<Value>,
+}
+
+impl Values {
+    fn number(&mut self, value: Value) -> u32 {
+        let next = self.by_number.len() as u32;
+        *self.by_value.entry(value.clone()).or_insert_with(|| {
+            self.by_number.push(value);
+            next
+        })
+    }
+}
+
+/// A configuration, and the next candidate to try from it.
+struct Frame {
+    value: u32,
+    /// The operation that led here.
+    placed: usize,
+    candidates: SmallVec<[u32; 16]>,
+    next: usize,
+}
+
+struct Search<'a> {
+    operations: &'a [Operation],
+    /// Answered operations done.
+    done: Done,
+    /// Operations of unknown outcome placed.
+    placed: Done,
+    /// The first operation not done; all before it are.
+    low: usize,
+    answered_left: usize,
+}
+
+impl Search<'_> {
+    fn is_done(&self, place: usize) -> bool {
+        (self.done[place / 64] | self.placed[place / 64]) & (1 << (place % 64)) != 0
+    }
+
+    fn set(&mut self, place: usize, done: bool) {
+        let is_answered = self.operations[place].answer.is_some();
+        let set = if is_answered { &mut self.done } else { &mut self.placed };
+        if done {
+            set[place / 64] |= 1 << (place % 64);
+        } else {
+            set[place / 64] &= !(1 << (place % 64));
+            self.low = self.low.min(place);
+        }
+        while self.low < self.operations.len() && self.is_done(self.low) {
+            self.low += 1;
+        }
+        if is_answered {
+            self.answered_left = self.answered_left + 1 - 2 * usize::from(done);
+        }
+    }
+
+    /// What may come next: called before every open return. Answered operations first, by return.
+    fn candidates(&self) -> SmallVec<[u32; 16]> {
+        let mut deadline = u64::MAX;
+        let mut answered: SmallVec<[u32; 16]> = SmallVec::new();
+        let mut unknown: SmallVec<[u32; 16]> = SmallVec::new();
+        for place in self.low..self.operations.len() {
+            let operation = &self.operations[place];
+            if operation.called > deadline {
+                break;
+            }
+            if self.is_done(place) {
+                continue;
+            }
+            deadline = deadline.min(operation.returned);
+            if operation.answer.is_some() {
+                answered.push(place as u32);
+                continue;
+            }
+            // Of several that do the same (`INCR`, `DEL`), the first called can stand for any.
+            let same = |&other: &u32| self.operations[other as usize].act == operation.act;
+            if !unknown.iter().any(same) {
+                unknown.push(place as u32);
+            }
+        }
+        answered.sort_by_key(|&place| self.operations[place as usize].returned);
+        answered.extend(unknown);
+        answered
+    }
+}
+
+/// Searches for an order that explains `operations` (in the order of their calls), starting from a
+/// key that does not exist.
+#[must_use]
+pub fn check(operations: &[Operation]) -> Verdict {
+    debug_assert!(operations.is_sorted_by_key(|operation| operation.called));
+    let mut values = Values { by_value: BTreeMap::new(), by_number: Vec::new() };
+    let mut search = Search {
+        operations,
+        done: SmallVec::from_elem(0, operations.len() / 64 + 1),
+        placed: SmallVec::from_elem(0, operations.len() / 64 + 1),
+        low: 0,
+        answered_left: operations.iter().filter(|operation| operation.answer.is_some()).count(),
+    };
+    let answered = search.answered_left;
+    let mut seen: BTreeMap<(Done, u32), Vec<Done>> = BTreeMap::new();
+    let mut best = (0, 0);
+    let mut steps = 0_u64;
+    let value = values.number(None);
+    let candidates = search.candidates();
+    let mut stack = vec![Frame { value, placed: usize::MAX, candidates, next: 0 }];
+    loop {
+        if search.answered_left == 0 {
+            return Verdict::Linearizable;
+        }
+        let Some(top) = stack.last_mut() else {
+            return Verdict::Violated { explained: best.0, stuck: best.1 };
+        };
+        let Some(&place) = top.candidates.get(top.next) else {
+            let placed = top.placed;
+            stack.pop();
+            if placed != usize::MAX {
+                search.set(placed, false);
+            }
+            continue;
+        };
+        top.next += 1;
+        steps += 1;
+        if steps > STEPS_MAX {
+            return Verdict::GaveUp;
+        }
+        let place = place as usize;
+        let (before, operation, last) = (top.value, &operations[place], top.placed);
+        let is_blind = matches!(operation.act, Act::Set(_) | Act::Del);
+        if operation.answer.is_none()
+            && is_blind
+            && operations.get(last).is_some_and(|last| last.answer.is_none())
+        {
+            // It hides what was placed just before it, which then need not have been placed.
+            continue;
+        }
+        let (after, result) = run(&operation.act, &values.by_number[before as usize]);
+        let fits = operation.answer.is_none() || operation.answer == result;
+        if !fits {
+            let explained = answered - search.answered_left;
+            if explained >= best.0 {
+                best = (explained, place);
+            }
+            continue;
+        }
+        let value = values.number(after);
+        if operation.answer.is_none() && value == before {
+            // Without an effect and without an answer it explains nothing.
+            continue;
+        }
+        search.set(place, true);
+        let tried = seen.entry((search.done.clone(), value)).or_default();
+        steps += tried.len() as u64 / 8;
+        if !tried.iter().any(|tried| is_within(tried, &search.placed)) {
+            tried.push(search.placed.clone());
+            let candidates = search.candidates();
+            stack.push(Frame { value, placed: place, candidates, next: 0 });
+        } else {
+            search.set(place, false);
+        }
+    }
+}
+
+/// Every bit of `few` is in `many`.
+fn is_within(few: &Done, many: &Done) -> bool {
+    few.iter().zip(many).all(|(few, many)| few & !many == 0)
+}
+
+/// The operations around the one that could not be explained, for a reader.
+#[must_use]
+pub fn story(operations: &[Operation], stuck: usize) -> String {
+    let mut text = String::new();
+    for (place, operation) in operations.iter().enumerate() {
+        let near = place + 15 >= stuck && place <= stuck + 5;
+        let open = operation.answer.is_none() && place <= stuck;
+        if near || open {
+            let mark = if place == stuck { ">>" } else { "  " };
+            text += &format!("{mark} {operation}\n");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `client called returned act answer`, with `-` for an unknown return.
+    fn history(script: &str) -> Vec<Operation> {
+        let mut operations: Vec<_> = script.lines().filter_map(operation).collect();
+        operations.sort_by_key(|operation| operation.called);
+        operations
+    }
+
+    fn operation(line: &str) -> Option<Operation> {
+        let bytes = |text: &str| text.as_bytes().to_vec();
+        let words: Vec<_> = line.split_whitespace().collect();
+        let [called, returned, act, rest @ ..] = &words[..] else { return None };
+        let (act, rest) = match (*act, rest) {
+            ("get", rest) => (Act::Get, rest),
+            ("set", [value, rest @ ..]) => (Act::Set(bytes(value)), rest),
+            ("append", [value, rest @ ..]) => (Act::Append(bytes(value)), rest),
+            ("cas", [old, new, rest @ ..]) => (Act::Cas { old: bytes(old), new: bytes(new) }, rest),
+            ("incr", rest) => (Act::Incr, rest),
+            ("del", rest) => (Act::Del, rest),
+            other => panic!("unknown act {other:?}"),
+        };
+        let answer = rest.first().map(|answer| match (*answer, answer.strip_prefix(':')) {
+            (_, Some(number)) => Answer::Int(number.parse().expect("a number")),
+            ("ok", _) => Answer::Ok,
+            ("nil", _) => Answer::Value(None),
+            (value, _) => Answer::Value(Some(bytes(value))),
+        });
+        let returned = if *returned == "-" { u64::MAX } else { returned.parse().expect("a time") };
+        let called = called.parse().expect("a time");
+        Some(Operation { client: 0, act, called, returned, answer })
+    }
+
+    fn holds(script: &str) -> bool {
+        match check(&history(script)) {
+            Verdict::Linearizable => true,
+            Verdict::Violated { .. } => false,
+            Verdict::GaveUp => panic!("gave up"),
+        }
+    }
+
+    #[test]
+    fn one_client_after_another() {
+        assert!(holds("1 2 get nil\n 3 4 set a ok\n 5 6 get a\n 7 8 append b :2\n 9 10 get ab"));
+        assert!(holds("1 2 incr :1\n 3 4 incr :2\n 5 6 del :1\n 7 8 get nil\n 9 10 del :0"));
+        assert!(holds("1 2 set a ok\n 3 4 cas a b ok\n 5 6 cas a c nil\n 7 8 get b"));
+    }
+
+    #[test]
+    fn a_stale_read_is_seen() {
+        assert!(!holds("1 2 set a ok\n 3 4 set b ok\n 5 6 get a"));
+        assert!(holds("1 2 set a ok\n 3 9 set b ok\n 5 6 get a"), "the second write was under way");
+        assert!(!holds("1 2 set a ok\n 3 9 set b ok\n 4 5 get b\n 6 7 get a"), "time goes back");
+    }
+
+    #[test]
+    fn a_lost_write_is_seen() {
+        assert!(!holds("1 2 set a ok\n 3 4 get nil"));
+        assert!(!holds("1 2 incr :1\n 1 2 incr :1"));
+    }
+
+    #[test]
+    fn a_write_done_twice_is_seen() {
+        assert!(!holds("1 2 incr :1\n 3 4 get 2"));
+        assert!(!holds("1 - append x\n 3 4 get xx"));
+    }
+
+    #[test]
+    fn an_unknown_outcome_may_happen_late_or_never_but_once() {
+        assert!(holds("1 - set a\n 3 4 get nil\n 5 6 get nil"));
+        assert!(holds("1 - set a\n 3 4 get nil\n 5 6 get a"));
+        assert!(!holds("1 - set a\n 3 4 get a\n 5 6 set b ok\n 7 8 get a"));
+        assert!(!holds("3 - set a\n 1 2 get a"), "seen before it was asked");
+    }
+
+    #[test]
+    fn what_nobody_wrote_is_seen() {
+        assert!(!holds("1 2 set a ok\n 3 4 get z"));
+    }
+
+    #[test]
+    fn forty_unknown_writes_do_not_slow_the_search() {
+        let mut script = String::new();
+        for round in 0..40 {
+            script += &format!("{} - incr\n", round * 10);
+            script += &format!("{} {} get {}\n", round * 10 + 1, round * 10 + 2, round / 2);
+        }
+        assert!(!holds(&script), "nobody set it to zero");
+        assert!(holds(&script.replacen("get 0", "get nil", 2)));
+        script.clear();
+        for round in 0..40 {
+            script += &format!("{} - set u{round}\n", round * 10);
+            script += &format!("{} {} set v{round} ok\n", round * 10 + 1, round * 10 + 4);
+            script += &format!("{} {} get v{round}\n", round * 10 + 5, round * 10 + 7);
+        }
+        assert!(holds(&script));
+    }
+}

@@ -1,0 +1,287 @@
+//! How big the world is, and how hard it is on the cluster.
+//!
+//! [`Options::swarm`] draws everything from the seed: each seed switches some faults on and leaves
+//! others off, because a world that always does everything never does one thing for long ("swarm
+//! testing"). Probabilities are in ten-thousandths, times in virtual microseconds unless they say
+//! milliseconds.
+
+use fastrand::Rng;
+
+use super::disk::Tear;
+
+/// A driver that breaks its promises on purpose, to prove that the checks see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lie {
+    /// "Flushed" is said when a write starts.
+    FlushedEarly,
+    /// Writes still in flight at a restart are forgotten, and so is the last one flushed: a disk
+    /// that ignores flushes.
+    LastFlushLost,
+}
+
+/// One world.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Cores of each node; its length is the number of nodes.
+    pub cores: Vec<u16>,
+    /// Raft groups.
+    pub groups: u64,
+    /// The election timeout.
+    pub election_ms: u64,
+    /// The heartbeat interval.
+    pub heartbeat_ms: u64,
+    /// After how long a node gives up on a request.
+    pub request_ms: u64,
+    /// How long faults last.
+    pub chaos_ms: u64,
+    /// Clients, each with one request outstanding.
+    pub clients: usize,
+    /// Pause of a client between an answer and its next request, at most.
+    pub think_us: u64,
+    /// Keys per group.
+    pub keys_per_group: usize,
+    /// Largest value, in bytes; most are a few.
+    pub value_bytes_max: usize,
+    /// Entries kept in memory per core, in bytes.
+    pub log_cache_bytes: usize,
+    /// Bytes of a log segment; small ones are full soon.
+    pub segment_bytes: usize,
+    /// Between two looks at the clock.
+    pub ticker_us: u64,
+    /// The network.
+    pub net: NetOptions,
+    /// The disks.
+    pub disk: DiskOptions,
+    /// The nodes.
+    pub nodes: NodeOptions,
+    /// A driver that lies, for tests of the checks.
+    pub lie: Option<Lie>,
+}
+
+/// What the network does to frames.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetOptions {
+    /// Shortest delay of a frame.
+    pub delay_us: u64,
+    /// What chance adds to it, at most.
+    pub jitter_us: u64,
+    /// Chance that a frame takes fifty times as long.
+    pub slow: u32,
+    /// Chance that a frame vanishes.
+    pub drop: u32,
+    /// Chance that a frame without forwards and answers arrives twice.
+    pub duplicate: u32,
+    /// Chance that a frame overtakes those before it in its lane.
+    pub overtake: u32,
+    /// Chance that a byte of a frame is flipped.
+    pub corrupt: u32,
+    /// Chance that a link breaks when a frame is sent; what is under way on it is lost.
+    pub break_link: u32,
+    /// Time between two partitions, on average; zero for none.
+    pub partition_every_ms: u64,
+    /// How long a partition lasts, at most.
+    pub partition_ms: u64,
+    /// Chance that a partition cuts one direction only.
+    pub one_way: u32,
+}
+
+/// What disks do to writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskOptions {
+    /// Shortest time from write to durable.
+    pub flush_us: u64,
+    /// What chance adds to it, at most.
+    pub jitter_us: u64,
+    /// Chance that a flush stalls.
+    pub stall: u32,
+    /// For how long, at most.
+    pub stall_us: u64,
+    /// Chance that a write fails, which stops its node.
+    pub error: u32,
+    /// What a crash may do to writes in flight.
+    pub tears: Vec<Tear>,
+    /// Time to prepare a spare segment, at most.
+    pub spare_us: u64,
+    /// Time between two disk-full periods of some node, on average; zero for none.
+    pub full_every_ms: u64,
+    /// How long a disk stays full, at most.
+    pub full_ms: u64,
+}
+
+/// What happens to nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeOptions {
+    /// Time between two crashes, on average; zero for none.
+    pub crash_every_ms: u64,
+    /// How long a node stays down, at most.
+    pub down_ms: u64,
+    /// Chance that a crash takes all nodes at once.
+    pub crash_all: u32,
+    /// Chance, when a turn had effects, that the node crashes between two of them.
+    pub crash_in_turn: u32,
+    /// Chance that a start crashes before the node serves.
+    pub crash_in_recovery: u32,
+    /// Time between two pauses, on average; zero for none.
+    pub pause_every_ms: u64,
+    /// How long a pause lasts, at most.
+    pub pause_ms: u64,
+    /// How much faster or slower clocks run, at most, in hundredths.
+    pub clock_skew_percent: u64,
+}
+
+impl Options {
+    /// A world drawn from its seed.
+    #[must_use]
+    pub fn swarm(seed: u64) -> Self {
+        // A stream of its own, so that a change of the draw does not move the world's dice.
+        let mut rng = Rng::with_seed(seed ^ 0x7377_6172_6d00_0000);
+        let rng = &mut rng;
+        let nodes = pick(rng, &[3, 3, 3, 5]);
+        let same_cores = rng.u32(..4) != 0;
+        let cores = pick(rng, &[1, 1, 2]);
+        let cores: Vec<u16> =
+            (0..nodes).map(|_| if same_cores { cores } else { rng.u16(1..=2) }).collect();
+        let value_bytes_max = pick(rng, &[20, 20, 600, 5_000]);
+        let election_ms = pick(rng, &[100, 150, 300]);
+        Self {
+            cores,
+            groups: pick(rng, &[1, 2, 3, 4]),
+            election_ms,
+            heartbeat_ms: election_ms / pick(rng, &[3, 5, 10]),
+            request_ms: pick(rng, &[300, 1_000, 2_000]),
+            chaos_ms: pick(rng, &[4_000, 6_000, 8_000]),
+            clients: rng.usize(3..=8),
+            think_us: pick(rng, &[2_000, 20_000, 60_000]),
+            keys_per_group: rng.usize(1..=3),
+            value_bytes_max,
+            log_cache_bytes: pick(rng, &[1 << 10, 16 << 10, 1 << 20]),
+            // Small, so that logs rotate; but any batch must fit, even one of all there ever was.
+            segment_bytes: if value_bytes_max > 1_000 { 2 << 20 } else { 128 << 10 },
+            ticker_us: 5_000,
+            net: NetOptions::swarm(rng),
+            disk: DiskOptions::swarm(rng),
+            nodes: NodeOptions::swarm(rng),
+            lie: None,
+        }
+    }
+
+    /// The same world without faults.
+    #[must_use]
+    pub fn calm(mut self) -> Self {
+        self.net = NetOptions { delay_us: self.net.delay_us, ..NetOptions::calm() };
+        self.disk = DiskOptions { flush_us: self.disk.flush_us, ..DiskOptions::calm() };
+        self.nodes = NodeOptions::calm();
+        self
+    }
+}
+
+impl NetOptions {
+    fn swarm(rng: &mut Rng) -> Self {
+        Self {
+            delay_us: pick(rng, &[50, 200, 1_000]),
+            jitter_us: pick(rng, &[50, 1_000, 10_000]),
+            slow: often(rng, &[10, 100, 500]),
+            drop: often(rng, &[10, 100, 1_000]),
+            duplicate: often(rng, &[50, 500]),
+            overtake: often(rng, &[50, 1_000]),
+            corrupt: often(rng, &[5, 20]),
+            break_link: often(rng, &[5, 20]),
+            partition_every_ms: often(rng, &[300, 1_000]).into(),
+            partition_ms: pick(rng, &[100, 500, 1_500]),
+            one_way: pick(rng, &[0, 3_000]),
+        }
+    }
+
+    /// A network that only takes its time.
+    #[must_use]
+    pub fn calm() -> Self {
+        Self {
+            delay_us: 100,
+            jitter_us: 100,
+            slow: 0,
+            drop: 0,
+            duplicate: 0,
+            overtake: 0,
+            corrupt: 0,
+            break_link: 0,
+            partition_every_ms: 0,
+            partition_ms: 0,
+            one_way: 0,
+        }
+    }
+}
+
+impl DiskOptions {
+    fn swarm(rng: &mut Rng) -> Self {
+        let mut tears = Tear::ALL.to_vec();
+        rng.shuffle(&mut tears);
+        tears.truncate(rng.usize(1..=tears.len()));
+        Self {
+            flush_us: pick(rng, &[50, 500, 5_000]),
+            jitter_us: pick(rng, &[50, 2_000, 20_000]),
+            stall: often(rng, &[20, 200]),
+            stall_us: pick(rng, &[50_000, 400_000]),
+            error: often(rng, &[3, 10]),
+            tears,
+            spare_us: pick(rng, &[1_000, 100_000]),
+            full_every_ms: often(rng, &[2_000]).into(),
+            full_ms: 1_000,
+        }
+    }
+
+    /// A disk that only takes its time.
+    #[must_use]
+    pub fn calm() -> Self {
+        Self {
+            flush_us: 100,
+            jitter_us: 100,
+            stall: 0,
+            stall_us: 0,
+            error: 0,
+            tears: vec![Tear::Lose],
+            spare_us: 1_000,
+            full_every_ms: 0,
+            full_ms: 0,
+        }
+    }
+}
+
+impl NodeOptions {
+    fn swarm(rng: &mut Rng) -> Self {
+        Self {
+            crash_every_ms: often(rng, &[300, 800, 2_000]).into(),
+            down_ms: pick(rng, &[50, 300, 1_000]),
+            crash_all: pick(rng, &[0, 1_000, 3_000]),
+            crash_in_turn: often(rng, &[3, 10]),
+            crash_in_recovery: pick(rng, &[0, 2_000]),
+            pause_every_ms: often(rng, &[400, 1_500]).into(),
+            pause_ms: pick(rng, &[100, 1_000]),
+            clock_skew_percent: pick(rng, &[0, 0, 10, 30]),
+        }
+    }
+
+    /// Nodes that nothing happens to.
+    #[must_use]
+    pub fn calm() -> Self {
+        Self {
+            crash_every_ms: 0,
+            down_ms: 0,
+            crash_all: 0,
+            crash_in_turn: 0,
+            crash_in_recovery: 0,
+            pause_every_ms: 0,
+            pause_ms: 0,
+            clock_skew_percent: 0,
+        }
+    }
+}
+
+/// One of them.
+fn pick<T: Copy>(rng: &mut Rng, choices: &[T]) -> T {
+    choices[rng.usize(..choices.len())]
+}
+
+/// One of them, or zero one time in two.
+fn often(rng: &mut Rng, choices: &[u32]) -> u32 {
+    if rng.bool() { pick(rng, choices) } else { 0 }
+}

@@ -1,0 +1,313 @@
+//! Effects become happenings; frames become bytes and frames again.
+
+use bytes::Bytes;
+
+use crate::id::{Incarnation, NodeId, SegmentSeq};
+use crate::limits;
+use crate::shard::event::{Effects, Event, LogRead, LogReadDone, Post, ReplyTo};
+use crate::wal::{self, Write};
+use crate::wire::{Expect, Frame, FrameError, FrameReader, OutFrame};
+
+use super::net::{Fate, Path, happens};
+use super::options::Lie;
+use super::safety::Checked;
+use super::world::{Flight, ForNode, Happening, World};
+
+/// The effects of one turn, one by one: a crash may fall between any two.
+enum Effect {
+    Write(Write),
+    Frame(NodeId, OutFrame),
+    Post(usize, Post),
+    Reply(ReplyTo),
+    LogRead(LogRead),
+    Spare(SegmentSeq),
+}
+
+impl World {
+    /// Does what the last turn of a core asked for, or the first part of it.
+    pub(super) fn perform(&mut self, node: usize, core: usize) -> Checked {
+        let mut effects = std::mem::take(&mut self.nodes[node].cores[core].effects);
+        if let Some((group, why)) = effects.failed.first() {
+            return Err(format!("node {node} group {group} stopped itself: {why}"));
+        }
+        for (group, role) in effects.roles.drain(..) {
+            let words = [5, node as u64, group.0, role.role as u64, role.term.0, role.leader.0];
+            self.note(&words, || {
+                let at = format!("node {node} group {group}");
+                format!("{at} is {:?} in term {}, leader {}", role.role, role.term, role.leader)
+            });
+        }
+        let todo = self.ordered(&mut effects);
+        self.nodes[node].cores[core].effects = effects;
+        let crashes = self.is_chaos
+            && !todo.is_empty()
+            && happens(&mut self.rng, self.options.nodes.crash_in_turn);
+        let count = if crashes { self.rng.usize(..todo.len()) } else { todo.len() };
+        for effect in todo.into_iter().take(count) {
+            self.perform_one(node, core, effect);
+        }
+        if crashes {
+            self.outcome.faults.crashes_in_turn += 1;
+            return self.crash(node);
+        }
+        Ok(())
+    }
+
+    /// Lines effects up: nothing orders the kinds among each other, so a coin says what goes first.
+    fn ordered(&mut self, effects: &mut Effects) -> Vec<Effect> {
+        let disk_first = self.rng.bool();
+        let mut todo = Vec::new();
+        let writes = effects.writes.drain(..).map(Effect::Write);
+        if disk_first {
+            todo.extend(writes);
+            todo.extend(effects.frames.drain(..).map(|(to, frame)| Effect::Frame(to, frame)));
+        } else {
+            todo.extend(effects.frames.drain(..).map(|(to, frame)| Effect::Frame(to, frame)));
+            todo.extend(writes);
+        }
+        todo.extend(effects.replies.drain(..).map(Effect::Reply));
+        let posts = effects.posts.drain(..);
+        todo.extend(posts.map(|(shard, post)| Effect::Post(usize::from(shard.0), post)));
+        todo.extend(effects.log_reads.drain(..).map(Effect::LogRead));
+        todo.extend(effects.spare.take().map(Effect::Spare));
+        todo
+    }
+
+    fn perform_one(&mut self, node: usize, core: usize, effect: Effect) {
+        match effect {
+            Effect::Write(write) => self.write(node, core, &write),
+            Effect::Frame(to, frame) => self.send(node, core, to.0 as usize - 1, &frame),
+            Effect::Post(to, post) => {
+                let delay = self.rng.u64(1..30);
+                self.note(&[6, node as u64, core as u64, to as u64], || {
+                    format!("node {node} core {core} posts to core {to}: {post:?}")
+                });
+                self.after_for(delay, node, ForNode::Post { core: to, post });
+            }
+            Effect::Reply(ReplyTo { conn, reply, .. }) => {
+                let delay = self.rng.u64(50..500);
+                self.after(delay, Happening::Reply { call: conn.0, reply });
+            }
+            Effect::LogRead(read) => {
+                self.outcome.log_reads += 1;
+                let delay = self.rng.u64(50..2_000);
+                self.note(&[7, node as u64, read.group.0, read.first.0, read.last.0], || {
+                    format!("node {node} reads its log: {read:?}")
+                });
+                self.after_for(delay, node, ForNode::LogRead { core, read });
+            }
+            Effect::Spare(segment) => {
+                let delay = self.rng.u64(1..=self.options.disk.spare_us);
+                self.after_for(delay, node, ForNode::Spare { core, segment });
+            }
+        }
+    }
+
+    fn write(&mut self, node: usize, core: usize, write: &Write) {
+        self.outcome.writes += 1;
+        let mut data = vec![0; write.bytes];
+        write.encode_into(&mut data);
+        let hash = crc32fast::hash(&data).into();
+        let (ticket, segment, offset) = (write.ticket, write.segment, write.offset);
+        let words = [8, node as u64, core as u64, ticket.0, segment.0, offset, hash];
+        self.note(&words, || {
+            let bytes = write.bytes;
+            format!("node {node} core {core} writes {bytes} at {segment}+{offset}, ticket {ticket}")
+        });
+        self.nodes[node].disks[core].start(ticket, segment, offset, data);
+        let options = &self.options.disk;
+        if happens(&mut self.rng, options.error) && self.is_chaos {
+            self.outcome.faults.write_errors += 1;
+            let delay = self.rng.u64(..20_000);
+            return self.after_for(delay, node, ForNode::WriteFailed);
+        }
+        let mut delay = options.flush_us + self.rng.u64(..=options.jitter_us);
+        if happens(&mut self.rng, options.stall) {
+            self.outcome.faults.stalls += 1;
+            delay += self.rng.u64(..=options.stall_us);
+        }
+        if self.options.lie == Some(Lie::FlushedEarly) {
+            self.after_for(0, node, ForNode::Flushed { core, ticket, early: true });
+        }
+        self.after_for(delay, node, ForNode::Flushed { core, ticket, early: false });
+    }
+
+    fn send(&mut self, node: usize, core: usize, to: usize, frame: &OutFrame) {
+        self.outcome.frames += 1;
+        let bytes = frame.to_bytes();
+        let path = Path { from: node, core: core as u16, to, lane: frame.lane as u8 };
+        let fate = self.net.send(path, self.now, true, &mut self.rng);
+        let hash = crc32fast::hash(&bytes).into();
+        let words = [9, node as u64, core as u64, to as u64, frame.lane as u64, hash];
+        self.note(&words, || {
+            let lane = frame.lane;
+            let told = told(&bytes);
+            format!("node {node} core {core} -> node {to} {lane:?} {told} {fate:?}")
+        });
+        match fate {
+            Fate::Lost => self.outcome.faults.frames_lost += 1,
+            Fate::Breaks => {
+                self.outcome.faults.links_broken += 1;
+                self.on_link_broken(node, to);
+            }
+            Fate::Arrives { at, again, corrupt } => {
+                let flight = Flight {
+                    path,
+                    from_life: self.nodes[node].life,
+                    to_life: self.nodes[to].life,
+                    generation: self.net.generation(node, to),
+                    corrupt,
+                    again,
+                    bytes,
+                };
+                self.after(at - self.now, Happening::Frame(flight));
+            }
+        }
+    }
+
+    /// Both ends hear that their link is gone.
+    pub(super) fn on_link_broken(&mut self, a: usize, b: usize) {
+        for (node, of) in [(a, b), (b, a)] {
+            if self.nodes[node].is_up() {
+                let (delay, of) = (self.rng.u64(100..5_000), self.nodes[of].id);
+                self.after_for(delay, node, ForNode::Unreachable { of });
+            }
+        }
+    }
+
+    pub(super) fn on_frame(&mut self, flight: Flight) -> Checked {
+        let Path { from, core, to, .. } = flight.path;
+        if !self.nodes[to].lives(flight.to_life)
+            || flight.generation != self.net.generation(from, to)
+            || self.net.is_cut(from, to)
+        {
+            self.outcome.faults.frames_lost += 1;
+            return Ok(());
+        }
+        let flip = flight.corrupt.then(|| (self.rng.usize(..flight.bytes.len()), self.rng.u8(1..)));
+        let decoded = self.link(&flight).receive(&flight.bytes, flip);
+        let frame = match (decoded, flip) {
+            (Ok(Some(frame)), None) => frame,
+            (Ok(Some(_)), Some((at, bits))) => {
+                return Err(format!("byte {at} of a frame was flipped by {bits:#x}, unseen"));
+            }
+            (Ok(None), None) => return Err("a whole frame was taken for a part of one".into()),
+            (Err(error), None) => return Err(format!("an intact frame was refused: {error}")),
+            // The stream is no longer understood: the receiver hangs up.
+            (Ok(None) | Err(_), Some(_)) => {
+                self.outcome.faults.frames_corrupted += 1;
+                self.note(&[10, from as u64, to as u64], || {
+                    format!("node {to} refuses a corrupt frame from node {from}")
+                });
+                self.net.break_link(from, to);
+                self.on_link_broken(from, to);
+                return Ok(());
+            }
+        };
+        for (group, message, _) in frame.messages() {
+            self.safety.on_heard(group, &message)?;
+        }
+        if let Some(again) = flight.again
+            && frame.forwards().next().is_none()
+            && frame.answers().next().is_none()
+        {
+            self.outcome.faults.frames_repeated += 1;
+            let delay = again.saturating_sub(self.now);
+            self.after(delay, Happening::Frame(Flight { again: None, ..flight }));
+        }
+        let core = self.landing(to, core);
+        self.deliver(to, core, Event::Frame(frame));
+        Ok(())
+    }
+
+    /// The connection a frame came over; a new one if the last of its path is gone.
+    fn link(&mut self, flight: &Flight) -> &mut Link {
+        let name = (flight.from_life, flight.to_life, flight.generation);
+        let expect = Expect {
+            cluster: super::power::CLUSTER,
+            from: self.nodes[flight.path.from].id,
+            to: self.nodes[flight.path.to].id,
+            incarnation: Incarnation(flight.from_life),
+        };
+        let open = || {
+            let mut reader = FrameReader::new();
+            reader.expect(expect);
+            Link { name, reader }
+        };
+        let link = self.links.entry(flight.path).or_insert_with(open);
+        if link.name != name {
+            *link = open();
+        }
+        link
+    }
+
+    pub(super) fn log_read(&mut self, node: usize, core: usize, read: LogRead) {
+        let Self { nodes, scratch, .. } = self;
+        let result = nodes[node].disks[core].look(read.at.segment, scratch, |bytes| {
+            let limit = limits::LOG_READ_BYTES_MAX;
+            wal::read_span(bytes, read.at, read.group, read.first, read.last, limit)
+        });
+        self.deliver(node, core, Event::LogRead(LogReadDone { read, result }));
+    }
+}
+
+/// The receiving end of one connection.
+#[derive(Debug)]
+pub(super) struct Link {
+    /// Which connection of its path: the sender's life, the receiver's, the breaks before it.
+    name: (u64, u64, u64),
+    reader: FrameReader,
+}
+
+impl Link {
+    /// A frame from the bytes of one, with one byte changed or none.
+    fn receive(
+        &mut self,
+        bytes: &[u8],
+        flip: Option<(usize, u8)>,
+    ) -> Result<Option<Frame>, FrameError> {
+        match flip {
+            None => self.reader.feed(bytes),
+            Some((at, bits)) => {
+                self.reader.feed(&bytes[..at]);
+                self.reader.feed(&[bytes[at] ^ bits]);
+                self.reader.feed(&bytes[at + 1..]);
+            }
+        }
+        self.reader.next()
+    }
+}
+
+/// What a frame says, for the story.
+fn told(bytes: &Bytes) -> String {
+    use std::fmt::Write as _;
+    let mut reader = FrameReader::new();
+    reader.feed(bytes);
+    let Ok(Some(frame)) = reader.next() else { return "an unreadable frame".into() };
+    let mut text = String::new();
+    for (group, it, _) in frame.messages() {
+        // Writing to a String cannot fail.
+        let _ = write!(
+            text,
+            "[group {group} {:?} term {} entry {} commit {}",
+            it.kind, it.term, it.entry, it.commit
+        );
+        if it.count > 0 {
+            let _ = write!(text, " +{} of term {}", it.count, it.run_term);
+        }
+        if it.reject {
+            let _ = write!(text, " rejected, hint {}", it.hint);
+        }
+        if it.context > 0 {
+            let _ = write!(text, " context {}", it.context);
+        }
+        text.push_str("] ");
+    }
+    for forward in frame.forwards() {
+        let _ = write!(text, "[forward {:x} group {}] ", forward.id, forward.group);
+    }
+    for answer in frame.answers() {
+        let _ = write!(text, "[answer {:x}] ", answer.id);
+    }
+    text
+}

@@ -1,0 +1,165 @@
+//! Nodes start and stop.
+
+use crate::id::{ClusterId, Incarnation};
+use crate::limits;
+use crate::shard::{Config, Recovering};
+
+use super::net::happens;
+use super::node::{Clock, Core};
+use super::options::Lie;
+use super::safety::Checked;
+use super::world::{ForNode, Happening, World};
+
+/// The cluster of every world.
+pub(super) const CLUSTER: ClusterId = ClusterId(0x51d);
+
+impl World {
+    /// The process of a node starts: it replays its logs and takes part, or crashes trying.
+    pub(super) fn start(&mut self, node: usize) -> Checked {
+        if self.nodes[node].is_up() {
+            return Ok(());
+        }
+        self.nodes[node].life += 1;
+        self.nodes[node].disk_full = false;
+        let skew = self.options.nodes.clock_skew_percent;
+        self.nodes[node].clock = Clock {
+            started: self.now,
+            first: self.rng.u64(..1_000_000),
+            rate_percent: self.rng.u64(100 - skew..=100 + skew),
+        };
+        let life = self.nodes[node].life;
+        self.note(&[11, node as u64, life], || format!("node {node} starts, life {life}"));
+        let crashes = self.is_chaos && happens(&mut self.rng, self.options.nodes.crash_in_recovery);
+        let mut cores = Vec::new();
+        for core in 0..self.nodes[node].disks.len() {
+            let config = self.config(node, core);
+            let now = self.nodes[node].clock.read(self.now);
+            let failed = |error| format!("node {node} core {core} does not recover: {error}");
+            let mut recovering =
+                Recovering::new(config).with_segment_bytes(self.options.segment_bytes);
+            for segment in self.nodes[node].disks[core].segments() {
+                let Self { nodes, scratch, .. } = &mut *self;
+                nodes[node].disks[core]
+                    .look(segment, scratch, |bytes| recovering.segment(segment, bytes))
+                    .map_err(|error| failed(error.to_string()))?;
+            }
+            let (shard, report) =
+                recovering.finish(now).map_err(|error| failed(error.to_string()))?;
+            let torn = &report.log.torn;
+            self.note(&[12, node as u64, core as u64, report.log.discard.len() as u64], || {
+                format!(
+                    "node {node} core {core} recovered; torn {torn:?}, stale {:?}",
+                    report.log.discard
+                )
+            });
+            for &segment in &report.log.discard {
+                if crashes && self.rng.bool() {
+                    continue;
+                }
+                self.nodes[node].disks[core].remove(segment);
+            }
+            cores.push(Core {
+                shard,
+                inbox: Vec::new(),
+                is_due: false,
+                effects: Default::default(),
+            });
+        }
+        if crashes {
+            self.outcome.faults.crashes_in_recovery += 1;
+            let delay = self.rng.u64(1_000..=self.options.nodes.down_ms * 1_000);
+            self.after(delay, Happening::Start { node });
+            return Ok(());
+        }
+        self.nodes[node].cores = cores;
+        for core in 0..self.nodes[node].cores.len() {
+            self.look(node, core)?;
+            self.schedule_turn(node, core);
+        }
+        self.after_for(0, node, ForNode::Ticker);
+        Ok(())
+    }
+
+    fn config(&mut self, node: usize, core: usize) -> Config {
+        Config {
+            cluster: CLUSTER,
+            node: self.nodes[node].id,
+            incarnation: Incarnation(self.nodes[node].life),
+            shard: Self::shard_id(core),
+            cores: self.nodes[node].disks.len() as u16,
+            groups: self.options.groups,
+            nodes: self.nodes.iter().map(|node| node.id).collect(),
+            election_ms: self.options.election_ms,
+            heartbeat_ms: self.options.heartbeat_ms,
+            request_ms: self.options.request_ms,
+            flushes_in_flight: self.rng.usize(1..=limits::FLUSHES_IN_FLIGHT_MAX),
+            log_cache_bytes: self.options.log_cache_bytes,
+            seed: self.rng.u64(..),
+        }
+    }
+
+    /// The power of a node fails.
+    pub(super) fn crash(&mut self, node: usize) -> Checked {
+        if !self.nodes[node].is_up() {
+            return Ok(());
+        }
+        self.outcome.faults.crashes += 1;
+        let tears = &self.options.disk.tears;
+        let tear = tears[self.rng.usize(..tears.len())];
+        let mut lost = 0;
+        for disk in &mut self.nodes[node].disks {
+            lost += disk.crash(tear, &mut self.rng);
+            if self.options.lie == Some(Lie::LastFlushLost) {
+                disk.forget_last();
+            }
+        }
+        self.outcome.faults.torn_writes += u64::from(lost > 0);
+        self.note(&[13, node as u64, lost as u64], || {
+            format!("node {node} crashes; {tear:?} loses {lost} sectors")
+        });
+        self.gone(node);
+        Ok(())
+    }
+
+    /// A node is told to stop: it finishes what is in flight and proves its log durable.
+    pub(super) fn stop(&mut self, node: usize) {
+        self.outcome.faults.stops += 1;
+        self.note(&[14, node as u64], || format!("node {node} stops in good order"));
+        let Self { nodes, rng, .. } = self;
+        let it = &mut nodes[node];
+        for (disk, core) in it.disks.iter_mut().zip(&mut it.cores) {
+            if let Some(write) = core.shard.closing_write() {
+                let mut data = vec![0; write.bytes];
+                write.encode_into(&mut data);
+                disk.start(write.ticket, write.segment, write.offset, data);
+            }
+            disk.crash(super::disk::Tear::Keep, rng);
+        }
+        self.gone(node);
+    }
+
+    /// What follows from a process being gone.
+    fn gone(&mut self, node: usize) {
+        self.nodes[node].cores.clear();
+        let id = self.nodes[node].id;
+        self.safety.on_crash(self.nodes[node].replica());
+        for other in (0..self.nodes.len()).filter(|&other| other != node) {
+            // What it sent may have left its buffers, or not.
+            if self.rng.bool() {
+                self.net.break_link(node, other);
+            }
+            if self.nodes[other].is_up() {
+                let delay = self.rng.u64(100..20_000);
+                self.after_for(delay, other, ForNode::Unreachable { of: id });
+            }
+        }
+        let calls: Vec<u64> =
+            self.waiting.iter().filter(|(_, it)| it.node == node).map(|(&call, _)| call).collect();
+        for call in calls {
+            // Replies that left before the crash may still arrive.
+            self.after(1_000, Happening::Closed { call });
+        }
+        let delay = self.rng.u64(1_000..=self.options.nodes.down_ms.max(10) * 1_000);
+        self.after(delay, Happening::Start { node });
+    }
+}

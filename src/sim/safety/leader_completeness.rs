@@ -1,0 +1,88 @@
+//! Leader completeness (§5.4): if an entry is committed in a given term, it is present in the logs of
+//! the leaders of all later terms.
+//!
+//! An entry is committed when its leader says so, in that leader's term. Leaders of earlier terms
+//! that are elected late (their votes were slow) owe nothing to it, and can commit nothing either.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::id::{GroupId, Index, Term};
+use crate::raft::effects::RoleKind;
+
+use super::{Checked, Sight, Stamp};
+
+/// Everything committed so far.
+#[derive(Debug, Default)]
+pub struct LeaderCompleteness {
+    /// Per group: the committed entries in order, each with the term it was committed in.
+    committed: BTreeMap<GroupId, Vec<(Stamp, Term)>>,
+    /// Leaders whose logs were compared when they were elected.
+    compared: BTreeSet<(GroupId, Term)>,
+}
+
+impl LeaderCompleteness {
+    /// Looks at a replica: if it was elected since, its log is compared with what is committed; if
+    /// it committed something, that is noted.
+    ///
+    /// # Errors
+    /// If a committed entry is missing, or is another.
+    pub fn look(&mut self, sight: &Sight<'_>) -> Checked {
+        if sight.role != RoleKind::Leader {
+            return Ok(());
+        }
+        let committed = self.committed.entry(sight.group).or_default();
+        if self.compared.insert((sight.group, sight.term)) {
+            for (place, (stamp, term)) in committed.iter().enumerate() {
+                let index = Index(place as u64 + 1);
+                let here = sight.at(index);
+                if *term < sight.term && !here.is_some_and(|here| here.agrees(stamp)) {
+                    return Err(format!(
+                        "leader completeness: group {} entry {}/{index} was committed in term \
+                         {term}; {} leads term {} and has {here:?}, not {stamp:?}",
+                        sight.group, stamp.term, sight.replica, sight.term,
+                    ));
+                }
+            }
+        }
+        for place in committed.len()..sight.commit.0 as usize {
+            let index = Index(place as u64 + 1);
+            let Some(stamp) = sight.at(index) else {
+                return Err(format!(
+                    "leader completeness: group {}: {} leads term {} and says {index} is \
+                     committed, but its log ends before",
+                    sight.group, sight.replica, sight.term,
+                ));
+            };
+            committed.push((*stamp, sight.term));
+        }
+        Ok(())
+    }
+
+    /// Entries known committed, over all groups.
+    #[must_use]
+    pub fn committed(&self) -> u64 {
+        self.committed.values().map(|entries| entries.len() as u64).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{log, sight};
+    use super::*;
+
+    #[test]
+    fn a_later_leader_without_a_committed_entry_is_seen() {
+        let mut safety = LeaderCompleteness::default();
+        let mut leads = |replica, term, commit, terms: &[i64]| {
+            let log = log(terms);
+            let sight = sight(replica, term, &log);
+            safety.look(&Sight { role: RoleKind::Leader, commit: Index(commit), ..sight }).is_ok()
+        };
+        assert!(leads(1, 2, 2, &[1, 2, 2]));
+        assert!(leads(2, 1, 0, &[1]), "elected late, in an earlier term");
+        assert!(leads(3, 3, 0, &[1, 2, 3]));
+        assert!(!leads(2, 4, 0, &[1, -2, 3]), "another entry");
+        assert!(!leads(2, 5, 0, &[1]), "a shorter log");
+        assert_eq!(safety.committed(), 2);
+    }
+}

@@ -1,0 +1,66 @@
+//! Log matching (§5.3): if two logs contain an entry with the same index and term, then the logs are
+//! identical in all entries up through that index.
+//!
+//! By induction it is enough that an index and a term name one entry, and that one entry has one
+//! predecessor: both are checked for every entry a replica takes into its log.
+
+use std::collections::BTreeMap;
+
+use crate::id::{GroupId, Index, ReplicaId, Term};
+
+use super::{Checked, Sight, Stamp};
+
+/// Every entry ever seen in any log.
+#[derive(Debug, Default)]
+pub struct LogMatching {
+    /// By group, index and term: the entry, its predecessor's term, and who had it first.
+    entries: BTreeMap<(GroupId, Index, Term), (Stamp, Term, ReplicaId)>,
+}
+
+impl LogMatching {
+    /// Looks at what changed in a replica's log.
+    ///
+    /// # Errors
+    /// If an entry, or the one before it, is another than in a log seen before.
+    pub fn look(&mut self, sight: &Sight<'_>) -> Checked {
+        for index in sight.changed.0..=sight.log.len() as u64 {
+            let index = Index(index);
+            let Some(stamp) = sight.at(index) else { continue };
+            let before = sight.at(index.prev()).map_or(Term(0), |stamp| stamp.term);
+            let key = (sight.group, index, stamp.term);
+            let (known, known_before, first) =
+                self.entries.entry(key).or_insert((*stamp, before, sight.replica));
+            if !known.agrees(stamp) || *known_before != before {
+                return Err(format!(
+                    "log matching: group {} entry {}/{index}: replica {first} has checksum {:?} \
+                     after term {known_before}, replica {} has {:?} after term {before}",
+                    sight.group, stamp.term, known.crc, sight.replica, stamp.crc,
+                ));
+            }
+            known.crc = known.crc.or(stamp.crc);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{log, sight};
+    use super::*;
+
+    #[test]
+    fn logs_may_differ_until_they_share_an_entry() {
+        let cases: [(&[i64], &[i64], bool); 4] = [
+            (&[1, 1, 2], &[1, 1, 3, 3], true),
+            (&[1, 1, 2], &[1, -1, 2], false), // another entry of the same name
+            (&[1, 2, 4], &[1, 3, 4], false),  // the same entry after another
+            (&[1, 1], &[1, 1, 1], true),
+        ];
+        for (one, other, holds) in cases {
+            let mut safety = LogMatching::default();
+            assert!(safety.look(&sight(1, 9, &log(one))).is_ok());
+            let verdict = safety.look(&sight(2, 9, &log(other)));
+            assert_eq!(verdict.is_ok(), holds, "{one:?} {other:?}");
+        }
+    }
+}

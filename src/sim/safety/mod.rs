@@ -1,0 +1,211 @@
+//! What must hold in every world, one property per file, named as in the Raft paper (figure 3).
+//!
+//! | property | paper | file | what would break it |
+//! |---|---|---|---|
+//! | at most one leader per term; one vote per voter and term | §5.2 | [`election_safety`] | a vote that outruns its flush |
+//! | same index and term: same entry, and the same log before it | §5.3 | [`log_matching`] | appending without the consistency check |
+//! | a leader holds everything committed in earlier terms | §5.4 | [`leader_completeness`] | acknowledging before the flush; counting an older term's entry |
+//! | no two replicas apply different entries at one index | §5.4.3 | [`state_machine_safety`] | all of the above, and replay from a torn log |
+//! | term, commit and applied never go back; a promise that was heard survives every crash | §5.1, contract row 22 | [`monotonic`] | forgetting the hard state |
+//!
+//! The checks look at every replica after each of its turns, and at every message that arrives.
+//! They know nothing of the code under test but what a [`Sight`] shows.
+
+pub mod election_safety;
+pub mod leader_completeness;
+pub mod log_matching;
+pub mod monotonic;
+pub mod state_machine_safety;
+
+use std::collections::BTreeMap;
+
+use crate::group::Replica;
+use crate::id::{GroupId, Index, ReplicaId, Term};
+use crate::raft::effects::RoleKind;
+use crate::raft::message::{Message, MessageKind};
+
+use election_safety::ElectionSafety;
+use leader_completeness::LeaderCompleteness;
+use log_matching::LogMatching;
+use monotonic::Monotonic;
+use state_machine_safety::StateMachineSafety;
+
+/// What a check says: nothing, or which property broke and how.
+pub type Checked = Result<(), String>;
+
+/// One entry, as far as the checks tell entries apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// The term that created it.
+    pub term: Term,
+    /// The checksum of its payload; `None` if it is no longer in memory.
+    pub crc: Option<u32>,
+}
+
+impl Stamp {
+    /// Whether the two may be the same entry.
+    #[must_use]
+    pub fn agrees(&self, other: &Self) -> bool {
+        self.term == other.term
+            && match (self.crc, other.crc) {
+                (Some(one), Some(other)) => one == other,
+                _ => true,
+            }
+    }
+}
+
+/// One replica at the end of one of its turns.
+#[derive(Debug, Clone, Copy)]
+pub struct Sight<'a> {
+    /// Who.
+    pub replica: ReplicaId,
+    /// Of which group.
+    pub group: GroupId,
+    /// It has not been looked at since its node started.
+    pub is_new: bool,
+    /// What it is.
+    pub role: RoleKind,
+    /// Its term.
+    pub term: Term,
+    /// Its vote in that term.
+    pub vote: ReplicaId,
+    /// Its commit index.
+    pub commit: Index,
+    /// Its applied index.
+    pub applied: Index,
+    /// Its log: `log[i]` is the entry at index `i + 1`.
+    pub log: &'a [Stamp],
+    /// Entries from here on changed since the last look.
+    pub changed: Index,
+}
+
+impl Sight<'_> {
+    /// The entry at `index`, if the log reaches it.
+    #[must_use]
+    pub fn at(&self, index: Index) -> Option<&Stamp> {
+        self.log.get(index.0.checked_sub(1)? as usize)
+    }
+}
+
+/// All properties together.
+#[derive(Debug, Default)]
+pub struct Safety {
+    /// The log of each replica as last seen.
+    logs: BTreeMap<(ReplicaId, GroupId), Vec<Stamp>>,
+    election_safety: ElectionSafety,
+    log_matching: LogMatching,
+    leader_completeness: LeaderCompleteness,
+    state_machine_safety: StateMachineSafety,
+    monotonic: Monotonic,
+}
+
+impl Safety {
+    /// Looks at a replica.
+    ///
+    /// # Errors
+    /// The property that broke, and how.
+    pub fn look(&mut self, id: ReplicaId, replica: &Replica) -> Checked {
+        let (group, status) = (replica.group(), replica.status());
+        let known = self.logs.get(&(id, group));
+        let is_new = known.is_none();
+        let log = self.logs.entry((id, group)).or_default();
+        let last = status.last.index.0 as usize;
+        // From the end backwards until what is there is what was there: by the log matching
+        // property, which is checked for what is new, the rest did not change either.
+        let term_at = |place: usize| replica.term_at(Index(place as u64 + 1)).unwrap_or_default();
+        let mut changed = last;
+        while changed > 0
+            && log.get(changed - 1).is_none_or(|stamp| stamp.term != term_at(changed - 1))
+        {
+            changed -= 1;
+        }
+        log.truncate(changed);
+        for place in changed..last {
+            let entry = replica.cache().get(Index(place as u64 + 1));
+            log.push(Stamp { term: term_at(place), crc: entry.map(|entry| entry.crc) });
+        }
+        let sight = Sight {
+            replica: id,
+            group,
+            is_new,
+            role: status.role,
+            term: status.term,
+            vote: status.vote,
+            commit: status.commit,
+            applied: status.applied,
+            log,
+            changed: Index(changed as u64 + 1),
+        };
+        self.monotonic.look(&sight)?;
+        self.election_safety.look(&sight)?;
+        self.log_matching.look(&sight)?;
+        self.leader_completeness.look(&sight)?;
+        self.state_machine_safety.look(&sight)
+    }
+
+    /// A message arrived at its receiver: whatever it promises is a promise now.
+    ///
+    /// # Errors
+    /// The property that broke, and how.
+    pub fn on_heard(&mut self, group: GroupId, message: &Message) -> Checked {
+        if message.reject {
+            return Ok(());
+        }
+        match message.kind {
+            MessageKind::VoteResponse => {
+                self.monotonic.on_vote_heard(group, message.from, message.term, message.to);
+                self.election_safety.on_vote_heard(group, message.from, message.term, message.to)
+            }
+            MessageKind::AppendResponse => {
+                let index = message.entry.index;
+                self.monotonic.on_accept_heard(group, message.from, message.term, index);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The node of these replicas stopped; what is seen of it next comes from its disk.
+    pub fn on_crash(&mut self, replica: ReplicaId) {
+        self.logs.retain(|&(id, _), _| id != replica);
+        self.monotonic.on_crash(replica);
+        self.state_machine_safety.on_crash(replica);
+    }
+
+    /// Entries known committed, over all groups.
+    #[must_use]
+    pub fn committed(&self) -> u64 {
+        self.leader_completeness.committed()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A log of these terms; the checksum tells the index, unless the term is negative (then it is
+    /// another entry of that term).
+    pub(crate) fn log(terms: &[i64]) -> Vec<Stamp> {
+        let stamp = |(index, &term): (usize, &i64)| Stamp {
+            term: Term(term.unsigned_abs()),
+            crc: Some(index as u32 + if term < 0 { 1000 } else { 0 }),
+        };
+        terms.iter().enumerate().map(stamp).collect()
+    }
+
+    /// A follower in `term` that has just been given this log.
+    pub(crate) fn sight(replica: u64, term: u64, log: &[Stamp]) -> Sight<'_> {
+        Sight {
+            replica: ReplicaId(replica),
+            group: GroupId(0),
+            is_new: false,
+            role: RoleKind::Follower,
+            term: Term(term),
+            vote: ReplicaId::NONE,
+            commit: Index(0),
+            applied: Index(0),
+            log,
+            changed: Index(1),
+        }
+    }
+}

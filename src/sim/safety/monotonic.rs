@@ -1,0 +1,154 @@
+//! What never goes back: terms, commit and applied indexes within a life, and promises across lives.
+//!
+//! A promise counts from the moment somebody heard it. A vote binds its voter in its term; an
+//! accepted append binds the follower to hold the log up to that index for as long as it knows of no
+//! higher term (only a leader of a higher term may take entries back).
+
+use std::collections::BTreeMap;
+
+use crate::id::{GroupId, Index, ReplicaId, Term};
+
+use super::{Checked, Sight};
+
+/// Where each replica was when last seen, and what it promised.
+#[derive(Debug, Default)]
+pub struct Monotonic {
+    seen: BTreeMap<(ReplicaId, GroupId), Seen>,
+    votes: BTreeMap<(ReplicaId, GroupId), (Term, ReplicaId)>,
+    accepts: BTreeMap<(ReplicaId, GroupId), (Term, Index)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    term: Term,
+    vote: ReplicaId,
+    commit: Index,
+    applied: Index,
+}
+
+impl Monotonic {
+    /// Looks at a replica.
+    ///
+    /// # Errors
+    /// If something went back.
+    pub fn look(&mut self, sight: &Sight<'_>) -> Checked {
+        let key = (sight.replica, sight.group);
+        let now = Seen {
+            term: sight.term,
+            vote: sight.vote,
+            commit: sight.commit,
+            applied: sight.applied,
+        };
+        let broke = |what: &str| {
+            Err(format!("monotonic: group {}: replica {}: {what}", sight.group, sight.replica))
+        };
+        if let Some(before) = self.seen.insert(key, now) {
+            if now.term < before.term || now.commit < before.commit || now.applied < before.applied
+            {
+                return broke(&format!("went back from {before:?} to {now:?}"));
+            }
+            if now.term == before.term && before.vote.is_some() && now.vote != before.vote {
+                return broke(&format!("changed its vote from {before:?} to {now:?}"));
+            }
+        }
+        if sight.commit.0 > sight.log.len() as u64 {
+            return broke(&format!("commit {} is past its log", sight.commit));
+        }
+        if !sight.is_new {
+            return Ok(());
+        }
+        if let Some(&(term, candidate)) = self.votes.get(&key)
+            && (now.term < term || (now.term == term && now.vote != candidate))
+        {
+            return broke(&format!(
+                "voted for {candidate} in term {term} and forgot it in a crash: {now:?}"
+            ));
+        }
+        if let Some(&(term, index)) = self.accepts.get(&key)
+            && (now.term < term || (now.term == term && (sight.log.len() as u64) < index.0))
+        {
+            return broke(&format!(
+                "accepted entries up to {index} in term {term} and forgot them in a crash: its \
+                 term is {}, its log ends at {}",
+                now.term,
+                sight.log.len()
+            ));
+        }
+        Ok(())
+    }
+
+    /// A vote was heard.
+    pub fn on_vote_heard(
+        &mut self,
+        group: GroupId,
+        voter: ReplicaId,
+        term: Term,
+        candidate: ReplicaId,
+    ) {
+        let promise = self.votes.entry((voter, group)).or_insert((term, candidate));
+        if promise.0 < term {
+            *promise = (term, candidate);
+        }
+    }
+
+    /// An accepted append was heard.
+    pub fn on_accept_heard(
+        &mut self,
+        group: GroupId,
+        follower: ReplicaId,
+        term: Term,
+        index: Index,
+    ) {
+        let promise = self.accepts.entry((follower, group)).or_insert((term, index));
+        *promise = (*promise).max((term, index));
+    }
+
+    /// A node stopped; only promises remain.
+    pub fn on_crash(&mut self, replica: ReplicaId) {
+        self.seen.retain(|&(id, _), _| id != replica);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{log, sight};
+    use super::*;
+
+    const GROUP: GroupId = GroupId(0);
+    const ME: ReplicaId = ReplicaId(1);
+
+    #[test]
+    fn going_back_is_seen_within_a_life_only() {
+        let log = log(&[1, 1, 1]);
+        let at = |commit| Sight { commit: Index(commit), ..sight(1, 2, &log) };
+        let mut safety = Monotonic::default();
+        assert!(safety.look(&at(3)).is_ok());
+        assert!(safety.look(&at(2)).is_err());
+        safety.on_crash(ME);
+        assert!(safety.look(&at(1)).is_ok(), "a commit index need not be durable");
+        assert!(safety.look(&at(4)).is_err(), "past the log");
+    }
+
+    #[test]
+    fn a_promise_heard_survives_a_crash() {
+        let mut safety = Monotonic::default();
+        safety.on_vote_heard(GROUP, ME, Term(3), ReplicaId(2));
+        safety.on_accept_heard(GROUP, ME, Term(3), Index(2));
+        let after = |term, vote, terms: &[i64]| {
+            let log = log(terms);
+            let mut safety = Monotonic {
+                seen: BTreeMap::new(),
+                votes: safety.votes.clone(),
+                accepts: safety.accepts.clone(),
+            };
+            safety
+                .look(&Sight { is_new: true, vote: ReplicaId(vote), ..sight(1, term, &log) })
+                .is_ok()
+        };
+        assert!(after(3, 2, &[1, 1]));
+        assert!(!after(2, 2, &[1, 1]), "the term is forgotten");
+        assert!(!after(3, 3, &[1, 1]), "the vote is another");
+        assert!(!after(3, 2, &[1]), "an entry is forgotten");
+        assert!(after(4, 0, &[1]), "a later leader may have taken it back");
+    }
+}

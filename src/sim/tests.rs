@@ -1,0 +1,41 @@
+//! The simulator tested on itself: it is calm when nothing happens, repeats itself, and sees a
+//! driver that lies.
+
+use super::*;
+
+fn quick(seed: u64) -> Options {
+    Options { chaos_ms: 1_500, ..Options::swarm(seed) }
+}
+
+#[test]
+fn nothing_goes_wrong_in_a_calm_world() {
+    for seed in 0..6 {
+        let outcome = run(seed, &quick(seed).calm()).unwrap_or_else(|failure| panic!("{failure}"));
+        assert!(outcome.acked > 20, "{outcome:?}");
+        if outcome.faults.crashes == 0 {
+            // Half of the worlds lose power at the end all the same.
+            assert_eq!(outcome.faults.frames_lost, 0, "{outcome:?}");
+            assert_eq!(outcome.unknown, 0, "{outcome:?}");
+        }
+    }
+}
+
+#[test]
+fn one_seed_tells_one_story() {
+    for seed in 0..3 {
+        let twice = [(); 2].map(|()| run(seed, &quick(seed)).map_err(|failure| failure.what));
+        assert_eq!(twice[0], twice[1]);
+    }
+}
+
+#[test]
+fn a_driver_that_says_flushed_too_early_is_caught() {
+    let caught = (0..40).any(|seed| {
+        let mut options = quick(seed);
+        options.lie = Some(Lie::FlushedEarly);
+        options.nodes.crash_every_ms = 100;
+        options.disk.flush_us = 5_000;
+        run(seed, &options).is_err()
+    });
+    assert!(caught);
+}

@@ -1,0 +1,225 @@
+//! What clients ask, and what they make of the answers.
+
+use fastrand::Rng;
+
+use crate::id::GroupId;
+use crate::store::slot;
+use crate::wire::reply::Reply;
+use crate::wire::resp::Command;
+
+use super::history::{Act, Answer};
+use super::options::Options;
+
+/// One command and what it does to which keys.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) command: Command,
+    pub(super) acts: Vec<(usize, Act)>,
+}
+
+/// What a reply says about each act of a call.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// All were executed, with these results.
+    Done(Vec<Answer>),
+    /// None was and none will be.
+    NotExecuted,
+    /// Who knows.
+    Unknown,
+}
+
+/// Operations of unknown outcome on one key before clients leave it alone. Each doubles what the
+/// checker must consider; six and those still under way it copes with in no time.
+const UNKNOWN_MAX: u32 = 6;
+
+/// Keys, and values nobody has written before.
+#[derive(Debug)]
+pub(super) struct Workload {
+    /// Every key there ever was.
+    keys: Vec<Key>,
+    /// Those in use.
+    used: Vec<usize>,
+    groups: u64,
+    value_bytes_max: usize,
+    written: u64,
+}
+
+#[derive(Debug)]
+struct Key {
+    name: Vec<u8>,
+    group: GroupId,
+    /// Holds a number, so that `INCR` works.
+    counts: bool,
+    /// The last value some client tried to write, for `IFEQ`.
+    guess: Vec<u8>,
+    /// Operations of unknown outcome.
+    unknown: u32,
+}
+
+impl Workload {
+    /// As many keys per group as the options say, the first of each a counter.
+    pub(super) fn new(options: &Options) -> Self {
+        let mut it = Self {
+            keys: Vec::new(),
+            used: Vec::new(),
+            groups: options.groups,
+            value_bytes_max: options.value_bytes_max,
+            written: 0,
+        };
+        for group in 0..options.groups {
+            for place in 0..options.keys_per_group {
+                let counts = place == 0 && options.keys_per_group > 1;
+                let key = it.add(GroupId(group), counts);
+                it.used.push(key);
+            }
+        }
+        it
+    }
+
+    /// A new key of `group`.
+    fn add(&mut self, group: GroupId, counts: bool) -> usize {
+        let key = self.keys.len();
+        let here = |name: &Vec<u8>| slot::slot_group(slot::key_slot(name), self.groups) == group;
+        let mut names = (0..).map(|number: u64| format!("k{key}.{number}").into_bytes());
+        let name = names.find(here).expect("every group has slots");
+        self.keys.push(Key { name, group, counts, guess: Vec::new(), unknown: 0 });
+        key
+    }
+
+    /// The outcome of an operation on `key` will stay unknown.
+    pub(super) fn on_unknown(&mut self, key: usize) {
+        self.keys[key].unknown += 1;
+        if self.keys[key].unknown == UNKNOWN_MAX {
+            let next = self.add(self.keys[key].group, self.keys[key].counts);
+            let used = self.used.iter_mut().find(|used| **used == key);
+            *used.expect("a key is left once") = next;
+        }
+    }
+
+    pub(super) fn keys(&self) -> usize {
+        self.keys.len()
+    }
+
+    pub(super) fn name(&self, key: usize) -> String {
+        let Key { name, group, .. } = &self.keys[key];
+        format!("{} of group {group}", String::from_utf8_lossy(name))
+    }
+
+    /// A key of `group` in use.
+    pub(super) fn key_of(&self, group: u64) -> usize {
+        let mut used = self.used.iter().copied();
+        let found = used.rfind(|&key| self.keys[key].group == GroupId(group));
+        found.expect("every group has keys")
+    }
+
+    /// Whatever a client feels like.
+    pub(super) fn next(&mut self, reads_only: bool, rng: &mut Rng) -> Call {
+        let key = self.used[rng.usize(..self.used.len())];
+        if reads_only {
+            return self.get(key);
+        }
+        if self.keys[key].counts {
+            return match rng.u32(..10) {
+                0..5 => self.call(&[(key, Act::Incr)]),
+                5..9 => self.get(key),
+                _ => self.call(&[(key, Act::Del)]),
+            };
+        }
+        match rng.u32(..20) {
+            0..6 => self.set(key, rng),
+            6..12 => self.get(key),
+            12..15 => {
+                let tail = self.value(rng);
+                self.call(&[(key, Act::Append(tail))])
+            }
+            15..17 => {
+                let (old, new) = (self.keys[key].guess.clone(), self.value(rng));
+                self.call(&[(key, Act::Cas { old, new })])
+            }
+            17 => self.call(&[(key, Act::Del)]),
+            _ => {
+                let mut acts: Vec<(usize, Act)> = Vec::new();
+                for _ in 0..rng.usize(2..=3) {
+                    let other = self.used[rng.usize(..self.used.len())];
+                    if !self.keys[other].counts && acts.iter().all(|(key, _)| *key != other) {
+                        acts.push((other, Act::Set(self.value(rng))));
+                    }
+                }
+                if acts.is_empty() { self.get(key) } else { self.call(&acts) }
+            }
+        }
+    }
+
+    pub(super) fn get(&mut self, key: usize) -> Call {
+        self.call(&[(key, Act::Get)])
+    }
+
+    /// A write of a key: `SET`, or `INCR` where text would spoil the counter.
+    pub(super) fn set(&mut self, key: usize, rng: &mut Rng) -> Call {
+        let act = if self.keys[key].counts { Act::Incr } else { Act::Set(self.value(rng)) };
+        self.call(&[(key, act)])
+    }
+
+    fn value(&mut self, rng: &mut Rng) -> Vec<u8> {
+        self.written += 1;
+        let mut value = format!("v{}", self.written).into_bytes();
+        if rng.u32(..8) == 0 {
+            let bytes = rng.usize(..=self.value_bytes_max);
+            value.resize(bytes.max(value.len()), b'.');
+        }
+        value
+    }
+
+    fn call(&mut self, acts: &[(usize, Act)]) -> Call {
+        let name = |key: &usize| self.keys[*key].name.as_slice();
+        let command = match acts {
+            [(key, act)] => match act {
+                Act::Get => Command::from_args(&[b"GET", name(key)]),
+                Act::Set(value) => Command::from_args(&[b"SET", name(key), value]),
+                Act::Cas { old, new } => {
+                    Command::from_args(&[b"SET", name(key), new, b"IFEQ", old])
+                }
+                Act::Append(value) => Command::from_args(&[b"APPEND", name(key), value]),
+                Act::Incr => Command::from_args(&[b"INCR", name(key)]),
+                Act::Del => Command::from_args(&[b"DEL", name(key)]),
+            },
+            many => {
+                let mut args: Vec<&[u8]> = vec![b"MSET"];
+                for (key, act) in many {
+                    let Act::Set(value) = act else { unreachable!("only MSET has many keys") };
+                    args.extend([name(key), value]);
+                }
+                Command::from_args(&args)
+            }
+        };
+        for (key, act) in acts {
+            if let Act::Set(value) | Act::Cas { new: value, .. } = act {
+                self.keys[*key].guess.clone_from(value);
+            }
+        }
+        Call { command, acts: acts.to_vec() }
+    }
+}
+
+/// What `reply` says about acts of these kinds.
+///
+/// # Errors
+/// If it is no possible answer to them.
+pub(super) fn hear(acts: &[Act], reply: &Reply) -> Result<Heard, String> {
+    let impossible = || Err(format!("{reply:?} is no answer to {acts:?}"));
+    if reply.is_error() {
+        // The contract: every error but this one means "not executed" (DESIGN §7).
+        return Ok(if reply.is_uncertain() { Heard::Unknown } else { Heard::NotExecuted });
+    }
+    let answer = match (acts, reply) {
+        ([Act::Get], Reply::Bulk(value)) => Answer::Value(Some(value.to_vec())),
+        ([Act::Get | Act::Cas { .. }], Reply::Nil) => Answer::Value(None),
+        ([Act::Append(_) | Act::Incr | Act::Del], Reply::Int(number)) => Answer::Int(*number),
+        ([Act::Set(_) | Act::Cas { .. }], Reply::Ok) => Answer::Ok,
+        (acts, Reply::Ok) if acts.iter().all(|act| matches!(act, Act::Set(_))) => {
+            return Ok(Heard::Done(vec![Answer::Ok; acts.len()]));
+        }
+        _ => return impossible(),
+    };
+    Ok(Heard::Done(vec![answer]))
+}

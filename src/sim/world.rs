@@ -1,0 +1,383 @@
+//! The world: virtual time, and the order of everything.
+//!
+//! ```text
+//!          ┌────────────── one queue: (time, coin) → what happens ◄──────────────┐
+//!          ▼                                                                     │
+//!   frame · post · flush · spare · log read · request ──► inbox of a core        │
+//!                                                             │                  │
+//!                                      Shard::on_event … ◄── turn ──► Effects ───┘
+//!                                                             │
+//!                                            safety looks at every replica
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use fastrand::Rng;
+
+use crate::id::{FlushTicket, NodeId, SegmentSeq, ShardId};
+use crate::raft::effects::RoleKind;
+use crate::shard::event::{Event, LogRead, Post, Request};
+
+use super::clients::{Client, Waiting};
+use super::disk::Scratch;
+use super::history::History;
+use super::net::{Net, Path};
+use super::node::Node;
+use super::options::Options;
+use super::outcome::{Failure, Outcome};
+use super::perform::Link;
+use super::queue::Queue;
+use super::safety::{Checked, Safety};
+use super::trace::Trace;
+use super::workload::Workload;
+
+/// A frame on its way.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub(super) path: Path,
+    /// The sender's life when it was sent.
+    pub(super) from_life: u64,
+    /// The receiver's.
+    pub(super) to_life: u64,
+    /// How often the link had broken when it was sent.
+    pub(super) generation: u64,
+    pub(super) corrupt: bool,
+    /// When it arrives once more.
+    pub(super) again: Option<u64>,
+    pub(super) bytes: Bytes,
+}
+
+/// Something for one process; void when that process is gone.
+#[derive(Debug)]
+pub(super) enum ForNode {
+    Turn { core: usize },
+    Ticker,
+    Post { core: usize, post: Post },
+    Flushed { core: usize, ticket: FlushTicket, early: bool },
+    WriteFailed,
+    Spare { core: usize, segment: SegmentSeq },
+    LogRead { core: usize, read: LogRead },
+    Unreachable { of: NodeId },
+    Request { core: usize, request: Request },
+    DiskFull(bool),
+}
+
+/// What can happen.
+#[derive(Debug)]
+pub(super) enum Happening {
+    Frame(Flight),
+    ForNode {
+        node: usize,
+        life: u64,
+        what: ForNode,
+    },
+    /// A node starts, or starts again.
+    Start {
+        node: usize,
+    },
+    /// A client thinks of something.
+    Call {
+        client: usize,
+    },
+    /// A reply reaches whoever called.
+    Reply {
+        call: u64,
+        reply: crate::wire::reply::Reply,
+    },
+    /// The connection of a call is closed, by either side.
+    Closed {
+        call: u64,
+    },
+    /// Faults strike.
+    Crash,
+    Pause,
+    Partition,
+    Mend(Vec<(usize, usize)>),
+    FullDisk,
+}
+
+/// One run of one seed.
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) options: Options,
+    pub(super) rng: Rng,
+    /// Virtual microseconds.
+    pub(super) now: u64,
+    pub(super) queue: Queue<Happening>,
+    pub(super) nodes: Vec<Node>,
+    pub(super) net: Net,
+    /// The receiving ends of all connections.
+    pub(super) links: BTreeMap<Path, Link>,
+    pub(super) scratch: Scratch,
+    pub(super) safety: Safety,
+    pub(super) history: History,
+    pub(super) workload: Workload,
+    pub(super) clients: Vec<Client>,
+    pub(super) waiting: BTreeMap<u64, Waiting>,
+    pub(super) calls: u64,
+    /// Calls answered with a result since faults stopped.
+    pub(super) acked: BTreeSet<u64>,
+    /// Faults may strike and clients call.
+    pub(super) is_chaos: bool,
+    pub(super) trace: Trace,
+    pub(super) outcome: Outcome,
+}
+
+/// Runs one seed to the end. The same seed and options give the same outcome, trace hash included.
+///
+/// # Errors
+/// What went wrong, with the end of its story: the run is repeated to collect it.
+pub fn run(seed: u64, options: &Options) -> Result<Outcome, Box<Failure>> {
+    let attempt = |keep, print| {
+        let mut world = World::new(seed, options.clone(), Trace::new(keep, print));
+        let result = world.live().map_err(|what| (what, world.trace.lines()));
+        result.map(|()| world.outcome)
+    };
+    attempt(false, false).map_err(|(what, _)| {
+        let (again, story) = match attempt(true, false) {
+            Err((again, story)) => (again, story),
+            Ok(_) => {
+                ("nothing, the second time: the simulator is not deterministic".into(), vec![])
+            }
+        };
+        let what = if again == what { what } else { format!("{what}; and then: {again}") };
+        Box::new(Failure { seed, what, story })
+    })
+}
+
+/// Runs one seed and prints every line of its story as it happens, so that it is complete even if
+/// the code under test panics.
+///
+/// # Errors
+/// What went wrong.
+pub fn narrate(seed: u64, options: &Options) -> Result<Outcome, Box<Failure>> {
+    let mut world = World::new(seed, options.clone(), Trace::new(false, true));
+    match world.live() {
+        Ok(()) => Ok(world.outcome),
+        Err(what) => Err(Box::new(Failure { seed, what, story: Vec::new() })),
+    }
+}
+
+impl World {
+    fn new(seed: u64, options: Options, trace: Trace) -> Self {
+        let workload = Workload::new(&options);
+        let nodes = options.cores.iter().enumerate();
+        Self {
+            rng: Rng::with_seed(seed),
+            now: 0,
+            queue: Queue::new(),
+            nodes: nodes.map(|(number, &cores)| Node::new(number, cores)).collect(),
+            net: Net::new(options.net.clone()),
+            links: BTreeMap::new(),
+            scratch: Scratch::new(options.segment_bytes),
+            safety: Safety::default(),
+            history: History::new(workload.keys()),
+            clients: vec![Client::default(); options.clients],
+            waiting: BTreeMap::new(),
+            calls: 0,
+            acked: BTreeSet::new(),
+            is_chaos: true,
+            trace,
+            outcome: Outcome { seed, ..Outcome::default() },
+            workload,
+            options,
+        }
+    }
+
+    /// Starts everything, lets faults strike, then sees whether it heals and what is left.
+    fn live(&mut self) -> Checked {
+        for node in 0..self.nodes.len() {
+            let at = self.rng.u64(..20_000);
+            self.after(at, Happening::Start { node });
+        }
+        for client in 0..self.clients.len() {
+            let at = 100_000 + self.rng.u64(..300_000);
+            self.after(at, Happening::Call { client });
+        }
+        self.unleash();
+        self.run_until(self.options.chaos_ms * 1_000)?;
+        self.heal()?;
+        self.finish()?;
+        self.outcome.trace_hash = self.trace.hash();
+        self.outcome.virtual_ms = self.now / 1_000;
+        self.outcome.committed = self.safety.committed();
+        Ok(())
+    }
+
+    /// Lets time pass.
+    pub(super) fn run_until(&mut self, until: u64) -> Checked {
+        while let Some((at, what)) = self.queue.pop(until) {
+            self.now = at;
+            self.happen(what)?;
+        }
+        self.now = until;
+        Ok(())
+    }
+
+    pub(super) fn after(&mut self, delay: u64, what: Happening) {
+        self.queue.push(self.now + delay, &mut self.rng, what);
+    }
+
+    pub(super) fn after_for(&mut self, delay: u64, node: usize, what: ForNode) {
+        let life = self.nodes[node].life;
+        self.after(delay, Happening::ForNode { node, life, what });
+    }
+
+    /// Notes what happens; `line` tells it to a reader.
+    pub(super) fn note(&mut self, words: &[u64], line: impl FnOnce() -> String) {
+        let now = self.now;
+        self.trace.note(now, words, line);
+    }
+
+    fn happen(&mut self, what: Happening) -> Checked {
+        match what {
+            Happening::Frame(flight) => self.on_frame(flight),
+            Happening::ForNode { node, life, what } => {
+                if self.nodes[node].lives(life) {
+                    self.on_node(node, what)
+                } else {
+                    Ok(())
+                }
+            }
+            Happening::Start { node } => self.start(node),
+            Happening::Call { client } => {
+                self.on_call(client);
+                Ok(())
+            }
+            Happening::Reply { call, reply } => self.on_reply(call, &reply),
+            Happening::Closed { call } => {
+                self.on_closed(call);
+                Ok(())
+            }
+            Happening::Crash => self.strike_crash(),
+            Happening::Pause => self.strike_pause(),
+            Happening::Partition => self.strike_partition(),
+            Happening::Mend(pairs) => {
+                self.note(&[20, pairs.len() as u64], || format!("mended {pairs:?}"));
+                self.net.mend(&pairs);
+                Ok(())
+            }
+            Happening::FullDisk => self.strike_full_disk(),
+        }
+    }
+
+    pub(super) fn on_node(&mut self, node: usize, what: ForNode) -> Checked {
+        match what {
+            ForNode::Turn { core } => return self.turn(node, core),
+            ForNode::Ticker => self.tick(node),
+            ForNode::Post { core, post } => self.deliver(node, core, Event::Post(post)),
+            ForNode::Flushed { core, ticket, early } => {
+                if early || self.nodes[node].disks[core].finish(ticket) {
+                    self.note(&[1, node as u64, core as u64, ticket.0], || {
+                        format!("node {node} core {core} flushed {ticket}")
+                    });
+                    self.deliver(node, core, Event::Flushed(ticket));
+                }
+            }
+            ForNode::WriteFailed => {
+                self.note(&[2, node as u64], || format!("node {node} failed to write, and stops"));
+                return self.crash(node);
+            }
+            ForNode::Spare { core, segment } => {
+                if self.nodes[node].disk_full {
+                    // The driver tries again for as long as it takes.
+                    self.after_for(50_000, node, ForNode::Spare { core, segment });
+                } else {
+                    self.nodes[node].disks[core].prepare(segment);
+                    self.deliver(node, core, Event::SpareReady(segment));
+                }
+            }
+            ForNode::LogRead { core, read } => self.log_read(node, core, read),
+            ForNode::Unreachable { of } => {
+                for core in 0..self.nodes[node].cores.len() {
+                    self.deliver(node, core, Event::Unreachable(of));
+                }
+            }
+            ForNode::Request { core, request } => {
+                self.deliver(node, core, Event::Request(request));
+            }
+            ForNode::DiskFull(full) => {
+                self.note(&[3, node as u64, full.into()], || {
+                    format!("node {node} disk full: {full}")
+                });
+                self.nodes[node].disk_full = full;
+                for core in 0..self.nodes[node].cores.len() {
+                    self.deliver(node, core, Event::LogFull(full));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An event reaches a core; the turn that takes it comes soon, with whatever else arrives until
+    /// then.
+    pub(super) fn deliver(&mut self, node: usize, core: usize, event: Event) {
+        self.nodes[node].cores[core].inbox.push(event);
+        self.schedule_turn(node, core);
+    }
+
+    pub(super) fn schedule_turn(&mut self, node: usize, core: usize) {
+        if !std::mem::replace(&mut self.nodes[node].cores[core].is_due, true) {
+            let delay = self.rng.u64(1..100);
+            self.after_for(delay, node, ForNode::Turn { core });
+        }
+    }
+
+    /// The driver's ticker looks at the clock.
+    fn tick(&mut self, node: usize) {
+        let now = self.nodes[node].clock.read(self.now);
+        for core in 0..self.nodes[node].cores.len() {
+            if self.nodes[node].cores[core].shard.deadline() <= now {
+                self.schedule_turn(node, core);
+            }
+        }
+        let delay = self.options.ticker_us + self.rng.u64(..100);
+        self.after_for(delay, node, ForNode::Ticker);
+    }
+
+    fn turn(&mut self, node: usize, core: usize) -> Checked {
+        if self.nodes[node].paused_until > self.now {
+            let delay = self.nodes[node].paused_until - self.now + self.rng.u64(..50);
+            self.after_for(delay, node, ForNode::Turn { core });
+            return Ok(());
+        }
+        self.outcome.turns += 1;
+        let now = self.nodes[node].clock.read(self.now);
+        let it = &mut self.nodes[node].cores[core];
+        it.is_due = false;
+        let events = it.inbox.len() as u64;
+        for event in it.inbox.drain(..) {
+            it.shard.on_event(now, event);
+        }
+        it.shard.turn(now, &mut it.effects);
+        self.note(&[4, node as u64, core as u64, events], || {
+            format!("node {node} core {core} turn at {now} with {events} events")
+        });
+        self.look(node, core)?;
+        self.perform(node, core)
+    }
+
+    /// Every property is checked for every replica of a core.
+    pub(super) fn look(&mut self, node: usize, core: usize) -> Checked {
+        let Self { nodes, safety, outcome, .. } = self;
+        let (id, it) = (nodes[node].replica(), &nodes[node].cores[core]);
+        for (group, role) in &it.effects.roles {
+            outcome.elections += u64::from(role.role == RoleKind::Leader && role.new_leader);
+            let _ = group;
+        }
+        for replica in it.shard.replicas() {
+            safety.look(id, replica)?;
+        }
+        Ok(())
+    }
+
+    /// The core of `node` that a link from `core` of another node ends at.
+    pub(super) fn landing(&self, node: usize, core: u16) -> usize {
+        usize::from(core) % self.nodes[node].cores.len()
+    }
+
+    pub(super) fn shard_id(core: usize) -> ShardId {
+        ShardId(core as u16)
+    }
+}
