@@ -1,0 +1,443 @@
+//! Every setting of a node: its unit, default, range, and the price of getting it wrong.
+//!
+//! A file gives values, flags override them, and what neither gives has the default written here.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::id::{ClusterId, NodeId};
+use crate::limits;
+
+/// A node's settings; data only. [`Config::validated`] has the last word on every field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// This node's id. No default; 1 or more, different on every node, the same for the life of
+    /// its directory.
+    pub id: u64,
+    /// Where the node keeps everything. No default. One process at a time; on a filesystem that
+    /// accepts O_DIRECT (ext4, xfs; not tmpfs before Linux 6.6).
+    pub dir: PathBuf,
+    /// Where clients connect. No default. Unencrypted and without passwords in this version: bind
+    /// it to a trusted network.
+    pub client: SocketAddr,
+    /// Where the other nodes connect. No default. The same warning holds.
+    pub peer: SocketAddr,
+    /// All nodes of the cluster, this one included: id and peer address. At most
+    /// `limits::NODES_MAX`. The ids are fixed at the first start.
+    pub peers: BTreeMap<u64, SocketAddr>,
+    /// Cores to use, one executor and one log each. Default 1; at most `limits::CORES_MAX`. Fixed
+    /// at the first start, because it decides which log a group is in. More cores than the machine
+    /// has make every one of them late.
+    pub cores: u16,
+    /// Raft groups of the cluster. Default 16; at most `limits::GROUPS_MAX`. Fixed at the first
+    /// start. Fewer than cores leaves cores idle; many make each batch smaller.
+    pub groups: u64,
+    /// The least time without word from a leader before a replica stands for election, in ms; the
+    /// most is twice that. Default 1000; 50 to 60000. Too low: elections whenever a disk stalls.
+    /// Too high: writes pause that long when a leader dies.
+    pub election_ms: u64,
+    /// How often a leader sends word, in ms. Default 100; at most a third of `election_ms`.
+    pub heartbeat_ms: u64,
+    /// Where operators connect (metrics, status). Default none. Reserved: accepted, not served yet.
+    pub admin: Option<SocketAddr>,
+    /// The cluster's name; with the ids and `groups` it makes the cluster id, so that nodes of two
+    /// clusters never talk. Default "outrigger".
+    pub cluster: String,
+    /// How long a client's command may wait for its result, in ms. Default 2500; 10 to 600000.
+    pub request_ms: u64,
+    /// Log writes that may be on their way to the disk at once, per core. Default 2; 1 to
+    /// `limits::FLUSHES_IN_FLIGHT_MAX`. More: higher throughput of small writes, smaller batches.
+    pub flushes_in_flight: usize,
+    /// How long an idle core looks for work before it sleeps, in microseconds. Default 0. About
+    /// 20 saves some 10 µs of latency and costs the core.
+    pub spin_us: u64,
+    /// Recent entries kept in memory to feed followers, per core, in bytes. Default 128 MiB; at
+    /// least 8 MiB. Less: followers that lag are fed from disk sooner.
+    pub log_cache_bytes: usize,
+    /// Log bytes one core may hold on disk; past it writes are refused with `-FULL`. Default 0: as
+    /// much as the disk holds. At least four segments otherwise.
+    pub wal_bytes_max: u64,
+}
+
+/// What a file or the flags may say; everything is optional here.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// [`Config::id`].
+    pub id: Option<u64>,
+    /// [`Config::dir`].
+    pub dir: Option<PathBuf>,
+    /// [`Config::client`].
+    pub client: Option<SocketAddr>,
+    /// [`Config::peer`].
+    pub peer: Option<SocketAddr>,
+    /// [`Config::peers`].
+    pub peers: Option<BTreeMap<String, SocketAddr>>,
+    /// [`Config::cores`].
+    pub cores: Option<u16>,
+    /// [`Config::groups`].
+    pub groups: Option<u64>,
+    /// [`Config::election_ms`].
+    pub election_ms: Option<u64>,
+    /// [`Config::heartbeat_ms`].
+    pub heartbeat_ms: Option<u64>,
+    /// [`Config::admin`].
+    pub admin: Option<SocketAddr>,
+    /// [`Config::cluster`].
+    pub cluster: Option<String>,
+    /// [`Config::request_ms`].
+    pub request_ms: Option<u64>,
+    /// [`Config::flushes_in_flight`].
+    pub flushes_in_flight: Option<usize>,
+    /// [`Config::spin_us`].
+    pub spin_us: Option<u64>,
+    /// [`Config::log_cache_bytes`].
+    pub log_cache_bytes: Option<usize>,
+    /// [`Config::wal_bytes_max`].
+    pub wal_bytes_max: Option<u64>,
+}
+
+/// Why settings cannot be used: which, what it is, what it may be.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {cause}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: String,
+    },
+    /// The file is not TOML, or holds a setting that does not exist.
+    #[error("{path}: {cause}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        cause: String,
+    },
+    /// A setting without a default was not given.
+    #[error("`{key}` is not set: give --{flag} or put `{key}` into the configuration file")]
+    Missing {
+        /// The setting.
+        key: &'static str,
+        /// Its flag.
+        flag: &'static str,
+    },
+    /// A setting is outside its range.
+    #[error("`{key}` is {value}, but must be {allowed}")]
+    OutOfRange {
+        /// The setting.
+        key: &'static str,
+        /// What it is.
+        value: String,
+        /// What it may be.
+        allowed: String,
+    },
+}
+
+impl Settings {
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// If it cannot be read, is not TOML, or names a setting that does not exist.
+    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
+            path: path.to_owned(),
+            cause: error.to_string(),
+        })?;
+        Self::from_text(path, &text)
+    }
+
+    fn from_text(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error| ConfigError::Malformed {
+            path: path.to_owned(),
+            cause: error.to_string().trim_end().to_owned(),
+        })
+    }
+
+    /// These settings, with those of `under` where these say nothing.
+    #[must_use]
+    pub fn over(self, under: Self) -> Self {
+        Self {
+            id: self.id.or(under.id),
+            dir: self.dir.or(under.dir),
+            client: self.client.or(under.client),
+            peer: self.peer.or(under.peer),
+            peers: self.peers.or(under.peers),
+            cores: self.cores.or(under.cores),
+            groups: self.groups.or(under.groups),
+            election_ms: self.election_ms.or(under.election_ms),
+            heartbeat_ms: self.heartbeat_ms.or(under.heartbeat_ms),
+            admin: self.admin.or(under.admin),
+            cluster: self.cluster.or(under.cluster),
+            request_ms: self.request_ms.or(under.request_ms),
+            flushes_in_flight: self.flushes_in_flight.or(under.flushes_in_flight),
+            spin_us: self.spin_us.or(under.spin_us),
+            log_cache_bytes: self.log_cache_bytes.or(under.log_cache_bytes),
+            wal_bytes_max: self.wal_bytes_max.or(under.wal_bytes_max),
+        }
+    }
+
+    /// The whole configuration, every field judged.
+    ///
+    /// # Errors
+    /// The first setting that is missing or out of range, with what it may be.
+    pub fn resolve(self) -> Result<Config, ConfigError> {
+        let missing = |key, flag| ConfigError::Missing { key, flag };
+        let mut peers = BTreeMap::new();
+        for (id, address) in self.peers.ok_or(missing("peers", "peers"))? {
+            let number = id.parse().map_err(|_| ConfigError::OutOfRange {
+                key: "peers",
+                value: format!("keyed by `{id}`"),
+                allowed: "keyed by node ids: peers = { 1 = \"ip:port\", … }".into(),
+            })?;
+            peers.insert(number, address);
+        }
+        let election_ms = self.election_ms.unwrap_or(1000);
+        Config {
+            id: self.id.ok_or(missing("id", "id"))?,
+            dir: self.dir.ok_or(missing("dir", "dir"))?,
+            client: self.client.ok_or(missing("client", "client"))?,
+            peer: self.peer.ok_or(missing("peer", "peer"))?,
+            peers,
+            cores: self.cores.unwrap_or(1),
+            groups: self.groups.unwrap_or(16),
+            election_ms,
+            heartbeat_ms: self.heartbeat_ms.unwrap_or_else(|| (election_ms / 10).max(1)),
+            admin: self.admin,
+            cluster: self.cluster.unwrap_or_else(|| "outrigger".into()),
+            request_ms: self.request_ms.unwrap_or(2500),
+            flushes_in_flight: self.flushes_in_flight.unwrap_or(2),
+            spin_us: self.spin_us.unwrap_or(0),
+            log_cache_bytes: self.log_cache_bytes.unwrap_or(limits::LOG_CACHE_BYTES_MAX),
+            wal_bytes_max: self.wal_bytes_max.unwrap_or(0),
+        }
+        .validated()
+    }
+}
+
+impl Config {
+    fn validated(self) -> Result<Self, ConfigError> {
+        fn within<T: PartialOrd + std::fmt::Display>(
+            key: &'static str,
+            value: &T,
+            low: &T,
+            high: &T,
+        ) -> Result<(), ConfigError> {
+            if low <= value && value <= high {
+                return Ok(());
+            }
+            let allowed = format!("from {low} to {high}");
+            Err(ConfigError::OutOfRange { key, value: value.to_string(), allowed })
+        }
+        let wrong = |key, value: String, allowed: &str| {
+            Err(ConfigError::OutOfRange { key, value, allowed: allowed.into() })
+        };
+        within("id", &self.id, &1, &u64::from(u32::MAX))?;
+        within("cores", &self.cores, &1, &limits::CORES_MAX)?;
+        within("groups", &self.groups, &1, &limits::GROUPS_MAX)?;
+        within("election_ms", &self.election_ms, &50, &60_000)?;
+        within("heartbeat_ms", &self.heartbeat_ms, &1, &(self.election_ms / 3))?;
+        within("request_ms", &self.request_ms, &10, &600_000)?;
+        within("flushes_in_flight", &self.flushes_in_flight, &1, &limits::FLUSHES_IN_FLIGHT_MAX)?;
+        within("spin_us", &self.spin_us, &0, &1_000_000)?;
+        within("log_cache_bytes", &self.log_cache_bytes, &(8 << 20), &usize::MAX)?;
+        let segments_min = 4 * limits::SEGMENT_BYTES as u64;
+        if self.wal_bytes_max != 0 {
+            within("wal_bytes_max", &self.wal_bytes_max, &segments_min, &u64::MAX)?;
+        }
+        if !self.peers.contains_key(&self.id) {
+            let ids: Vec<String> = self.peers.keys().map(ToString::to_string).collect();
+            let value = format!("of nodes {}", ids.join(", "));
+            return wrong("peers", value, &format!("a list that holds this node, {}", self.id));
+        }
+        if self.peers.contains_key(&0) {
+            return wrong("peers", "naming node 0".into(), "keyed by ids of 1 or more");
+        }
+        within("the number of peers", &self.peers.len(), &1, &limits::NODES_MAX)?;
+        if self.client == self.peer {
+            return wrong("client", self.client.to_string(), "another address than `peer`");
+        }
+        if self.cluster.is_empty() || self.cluster.contains(['"', '\\', '\n']) {
+            return wrong("cluster", format!("{:?}", self.cluster), "a plain, non-empty name");
+        }
+        Ok(self)
+    }
+
+    /// All nodes, in order.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeId> {
+        self.peers.keys().map(|id| NodeId(*id)).collect()
+    }
+
+    /// What tells this cluster from others: a hash of its name, its node ids and its groups.
+    #[must_use]
+    pub fn cluster_id(&self) -> ClusterId {
+        let mut text = format!("{}/{}", self.cluster, self.groups);
+        for id in self.peers.keys() {
+            let _ = write!(text, "/{id}");
+        }
+        // FNV-1a: stable for ever, and two clusters on one network are not an adversary.
+        let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        ClusterId(hash)
+    }
+
+    /// The configuration as a file that gives it again, with comments.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        let peers: Vec<String> =
+            self.peers.iter().map(|(id, address)| format!("{id} = \"{address}\"")).collect();
+        let admin = self.admin.map_or_else(
+            || "# admin = \"127.0.0.1:9001\"".to_owned(),
+            |address| format!("admin = \"{address}\""),
+        );
+        format!(
+            r#"# Outrigger: the effective configuration of one node.
+
+# This node's id: 1 or more, different on every node, the same for the life of its directory.
+id = {id}
+# Where the node keeps everything. One process at a time; needs a filesystem with O_DIRECT.
+dir = {dir:?}
+# Where clients connect (Redis protocol), and where the other nodes connect. Neither is encrypted.
+client = "{client}"
+peer = "{peer}"
+# All nodes, this one included: id and peer address. The ids are fixed at the first start.
+peers = {{ {peers} }}
+# The cluster's name; with the ids and groups it makes the cluster id.
+cluster = "{cluster}"
+
+# Cores to use, one executor and one log each (1 to {cores_max}). Fixed at the first start.
+cores = {cores}
+# Raft groups of the cluster (1 to {groups_max}). Fixed at the first start.
+groups = {groups}
+
+# Least time without a leader before an election, in ms (50 to 60000); the most is twice that.
+election_ms = {election_ms}
+# How often a leader sends word, in ms (at most a third of election_ms).
+heartbeat_ms = {heartbeat_ms}
+# How long a client's command may wait for its result, in ms (10 to 600000).
+request_ms = {request_ms}
+
+# Log writes on their way to the disk at once, per core (1 to {flushes_max}).
+flushes_in_flight = {flushes_in_flight}
+# How long an idle core looks for work before it sleeps, in microseconds; 0 saves the processor.
+spin_us = {spin_us}
+# Recent entries kept in memory to feed followers, per core, in bytes (8388608 or more).
+log_cache_bytes = {log_cache_bytes}
+# Log bytes one core may hold on disk; 0 is as much as the disk holds.
+wal_bytes_max = {wal_bytes_max}
+
+# Where operators connect. Reserved: accepted, not served yet.
+{admin}
+"#,
+            id = self.id,
+            dir = self.dir.display().to_string(),
+            client = self.client,
+            peer = self.peer,
+            peers = peers.join(", "),
+            cluster = self.cluster,
+            cores_max = limits::CORES_MAX,
+            cores = self.cores,
+            groups_max = limits::GROUPS_MAX,
+            groups = self.groups,
+            election_ms = self.election_ms,
+            heartbeat_ms = self.heartbeat_ms,
+            request_ms = self.request_ms,
+            flushes_max = limits::FLUSHES_IN_FLIGHT_MAX,
+            flushes_in_flight = self.flushes_in_flight,
+            spin_us = self.spin_us,
+            log_cache_bytes = self.log_cache_bytes,
+            wal_bytes_max = self.wal_bytes_max,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = r#"
+        id = 1
+        dir = "/data/one"
+        client = "127.0.0.1:7001"
+        peer = "127.0.0.1:7101"
+        peers = { 1 = "127.0.0.1:7101", 2 = "127.0.0.1:7102" }
+    "#;
+
+    fn settings(text: &str) -> Result<Settings, ConfigError> {
+        Settings::from_text(Path::new("node.toml"), text)
+    }
+
+    fn resolved(extra: &str) -> Result<Config, ConfigError> {
+        settings(&format!("{MINIMAL}\n{extra}"))?.resolve()
+    }
+
+    #[test]
+    fn what_is_printed_reads_back_the_same() {
+        for extra in ["", "cores = 2\nadmin = \"127.0.0.1:9\"\nwal_bytes_max = 1073741824"] {
+            let config = resolved(extra).expect("valid");
+            let again = settings(&config.to_toml()).expect("readable").resolve().expect("valid");
+            assert_eq!(again, config);
+        }
+    }
+
+    #[test]
+    fn flags_override_the_file() {
+        let flags = Settings { groups: Some(3), ..Settings::default() };
+        let config = flags.over(settings(&format!("{MINIMAL}\ngroups = 9")).expect("readable"));
+        let config = config.resolve().expect("valid");
+        assert_eq!((config.groups, config.cores, config.heartbeat_ms), (3, 1, 100));
+    }
+
+    #[test]
+    fn errors_name_the_setting_and_what_it_may_be() {
+        let cases = [
+            ("cores = 0", "`cores` is 0, but must be from 1 to 256"),
+            ("groups = 20000", "`groups` is 20000, but must be from 1 to 16384"),
+            ("election_ms = 10", "`election_ms` is 10, but must be from 50 to 60000"),
+            ("heartbeat_ms = 900", "`heartbeat_ms` is 900, but must be from 1 to 333"),
+            (
+                "wal_bytes_max = 5",
+                "`wal_bytes_max` is 5, but must be from 268435456 to 18446744073709551615",
+            ),
+            ("cluster = \"\"", "`cluster` is \"\", but must be a plain, non-empty name"),
+        ];
+        for (extra, expected) in cases {
+            assert_eq!(resolved(extra).expect_err("refused").to_string(), expected);
+        }
+        let unknown = resolved("corse = 2").expect_err("refused").to_string();
+        assert!(
+            unknown.starts_with("node.toml:") && unknown.contains("unknown field `corse`"),
+            "{unknown}"
+        );
+        let nothing = Settings::default().resolve().expect_err("refused").to_string();
+        assert_eq!(
+            nothing,
+            "`peers` is not set: give --peers or put `peers` into the configuration file"
+        );
+        let stranger =
+            settings(&MINIMAL.replace("id = 1\n", "id = 3\n")).expect("readable").resolve();
+        assert_eq!(
+            stranger.expect_err("refused").to_string(),
+            "`peers` is of nodes 1, 2, but must be a list that holds this node, 3"
+        );
+    }
+
+    #[test]
+    fn the_cluster_id_depends_on_name_nodes_and_groups_only() {
+        let one = resolved("").expect("valid");
+        let moved = Config { client: "127.0.0.1:1".parse().expect("address"), ..one.clone() };
+        assert_eq!(one.cluster_id(), moved.cluster_id());
+        let other = Config { cluster: "other".into(), ..one.clone() };
+        assert_ne!(one.cluster_id(), other.cluster_id());
+        assert_ne!(one.cluster_id(), Config { groups: 3, ..one.clone() }.cluster_id());
+    }
+}

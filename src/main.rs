@@ -1,0 +1,210 @@
+//! The server: arguments → configuration → a running node; nothing else.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use outrigger::config::Settings;
+use outrigger::runtime::fatal::Fatal;
+use outrigger::runtime::{serve, up};
+
+/// A multi-raft storage node that speaks the Redis protocol.
+#[derive(Debug, Parser)]
+#[command(name = "outrigger", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run one node of a cluster.
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(Box<Serve>),
+    /// Start a whole cluster on this machine, as child processes, until Ctrl-C.
+    #[command(after_help = UP_EXAMPLES)]
+    Up(up::Options),
+}
+
+const SERVE_EXAMPLES: &str = "Example, the first of three nodes:
+  outrigger serve --id 1 --dir /var/lib/outrigger --client 10.0.0.1:6379 --peer 10.0.0.1:7379 \\
+      --peers 1=10.0.0.1:7379,2=10.0.0.2:7379,3=10.0.0.3:7379
+
+The same as a file: add --print-config > node.toml, then: outrigger serve --config node.toml
+Logs go to stderr; OUTRIGGER_LOG sets their level (error, warn, info, debug).";
+
+const UP_EXAMPLES: &str = "Examples:
+  outrigger up                                three nodes on ports 7001 to 7003
+  outrigger up --nodes 5 --dir /data/cluster  five nodes, kept in /data/cluster
+Then: redis-cli -p 7001 set greeting hello";
+
+#[derive(Debug, Args)]
+struct Serve {
+    /// Configuration file (TOML); flags override it.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the effective configuration, with comments, and exit.
+    #[arg(long)]
+    print_config: bool,
+    /// This node's id: 1 or more, different on every node.
+    #[arg(long, value_name = "N")]
+    id: Option<u64>,
+    /// Where the node keeps everything.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Where clients connect.
+    #[arg(long, value_name = "IP:PORT")]
+    client: Option<SocketAddr>,
+    /// Where the other nodes connect.
+    #[arg(long, value_name = "IP:PORT")]
+    peer: Option<SocketAddr>,
+    /// All nodes, this one included.
+    #[arg(long, value_name = "1=IP:PORT,2=IP:PORT,…", value_delimiter = ',', value_parser = peer)]
+    peers: Option<Vec<(String, SocketAddr)>>,
+    /// Cores to use, one executor and one log each [default: 1; fixed at the first start].
+    #[arg(long, value_name = "C")]
+    cores: Option<u16>,
+    /// Raft groups of the cluster [default: 16; fixed at the first start].
+    #[arg(long, value_name = "G")]
+    groups: Option<u64>,
+    /// Least time without a leader before an election [default: 1000].
+    #[arg(long, value_name = "MS")]
+    election_ms: Option<u64>,
+    /// How often a leader sends word [default: a tenth of election-ms].
+    #[arg(long, value_name = "MS")]
+    heartbeat_ms: Option<u64>,
+    /// How long a client's command may wait for its result [default: 2500].
+    #[arg(long, value_name = "MS")]
+    request_ms: Option<u64>,
+    /// Log writes on their way to the disk at once, per core [default: 2].
+    #[arg(long, value_name = "N")]
+    flushes_in_flight: Option<usize>,
+    /// How long an idle core looks for work before it sleeps, in microseconds [default: 0].
+    #[arg(long, value_name = "US")]
+    spin_us: Option<u64>,
+    /// Recent entries kept in memory, per core, in bytes [default: 128 MiB].
+    #[arg(long, value_name = "BYTES")]
+    log_cache_bytes: Option<usize>,
+    /// Log bytes one core may hold on disk; past it writes are refused [default: no limit].
+    #[arg(long, value_name = "BYTES")]
+    wal_max_bytes: Option<u64>,
+    /// The cluster's name [default: outrigger].
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<String>,
+    /// Where operators connect; reserved for a later version.
+    #[arg(long, value_name = "IP:PORT")]
+    admin: Option<SocketAddr>,
+    /// End when this process ends (set by `outrigger up` for its children).
+    #[arg(long, hide = true, value_name = "PID")]
+    parent_pid: Option<u32>,
+}
+
+fn peer(text: &str) -> Result<(String, SocketAddr), String> {
+    let (id, address) =
+        text.split_once('=').ok_or("expected id=ip:port, as in 1=127.0.0.1:7101")?;
+    id.parse::<u64>().map_err(|_| format!("`{id}` is not a node id"))?;
+    let address = address.parse().map_err(|_| format!("`{address}` is not ip:port"))?;
+    Ok((id.to_owned(), address))
+}
+
+impl Serve {
+    fn settings(self) -> Settings {
+        let peers = self.peers.map(|peers| peers.into_iter().collect::<BTreeMap<_, _>>());
+        Settings {
+            id: self.id,
+            dir: self.dir,
+            client: self.client,
+            peer: self.peer,
+            peers,
+            cores: self.cores,
+            groups: self.groups,
+            election_ms: self.election_ms,
+            heartbeat_ms: self.heartbeat_ms,
+            admin: self.admin,
+            cluster: self.cluster,
+            request_ms: self.request_ms,
+            flushes_in_flight: self.flushes_in_flight,
+            spin_us: self.spin_us,
+            log_cache_bytes: self.log_cache_bytes,
+            wal_bytes_max: self.wal_max_bytes,
+        }
+    }
+
+    fn run(self) -> Result<(), Fatal> {
+        let refused = |error: outrigger::config::ConfigError| Fatal::new(error.to_string());
+        if let Some(parent) = self.parent_pid {
+            up::end_with(parent)?;
+        }
+        let file = match &self.config {
+            Some(path) => Settings::from_file(path).map_err(refused)?,
+            None => Settings::default(),
+        };
+        let print = self.print_config;
+        let config = self.settings().over(file).resolve().map_err(refused)?;
+        if print {
+            print!("{}", config.to_toml());
+            return Ok(());
+        }
+        let id = config.id;
+        serve::serve(&config).map_err(|fatal| Fatal::new(format!("node {id} stopped: {fatal}")))
+    }
+}
+
+fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("OUTRIGGER_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+    let result = match Cli::parse().command {
+        Command::Serve(serve) => serve.run(),
+        Command::Up(options) => up::up(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fatal) => {
+            // One line that names the cause; a supervisor shows the last line it saw.
+            eprintln!("outrigger: {fatal}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_flags_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_command_line_of_the_contract_is_understood() {
+        let line = "outrigger serve --id 2 --dir /d --client 127.0.0.1:1 --peer 127.0.0.1:2 \
+                    --peers 1=127.0.0.1:9,2=127.0.0.1:2 --cores 2 --groups 4 --election-ms 500 \
+                    --heartbeat-ms 50 --admin 127.0.0.1:3";
+        let cli = Cli::try_parse_from(line.split_whitespace()).expect("understood");
+        let Command::Serve(serve) = cli.command else { panic!("not serve") };
+        let config = serve.settings().resolve().expect("valid");
+        assert_eq!((config.id, config.cores, config.groups, config.election_ms), (2, 2, 4, 500));
+        assert_eq!(config.nodes().len(), 2);
+    }
+
+    #[test]
+    fn a_malformed_peer_is_named() {
+        for (text, expected) in [
+            ("1", "expected id=ip:port, as in 1=127.0.0.1:7101"),
+            ("x=127.0.0.1:1", "`x` is not a node id"),
+            ("1=localhost", "`localhost` is not ip:port"),
+        ] {
+            assert_eq!(peer(text), Err(expected.to_owned()));
+        }
+    }
+}

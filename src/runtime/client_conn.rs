@@ -1,0 +1,371 @@
+//! One client's connection: bytes in, commands out; replies in, bytes out, in the order of the
+//! commands.
+//!
+//! ```text
+//!          receive           parse                          Event::Request
+//!  socket ────────► input ────────► Command ─┬─ validate ──────────────────► shard
+//!                                            └─ answered here ─┐                │
+//!  socket ◄──────── output ◄───────────────── Pipeline ◄───────┴────────────────┘
+//!           flush: all replies of a turn in one send
+//! ```
+//!
+//! An idle connection holds no buffer: it receives into memory that all connections of its core
+//! share ([`Chunk`]) and keeps only the beginning of a command whose end has not arrived.
+//!
+//! Reading stops while too many commands are unanswered or too many reply bytes are unread; TCP
+//! then stops the client.
+
+use std::io;
+use std::net::TcpStream;
+
+use bytes::{Buf, BytesMut};
+
+use crate::id::ConnId;
+use crate::limits::{OUTPUT_BYTES_MAX, PIPELINE_MAX};
+use crate::shard::event::Request;
+use crate::shard::{Event, Pipeline};
+use crate::store::command::{self, Access};
+use crate::store::session::Session;
+use crate::wire::reply::Reply;
+use crate::wire::resp::{Command, RequestReader};
+
+use super::buffers::{Chunk, Received};
+use super::poller::Interest;
+use super::socket;
+
+/// Receives from one connection in one turn, so that one busy client does not hold up the rest.
+const RECEIVES_MAX: usize = 4;
+/// Room made at once for a command that has only begun, in bytes; a large value grows into more.
+const RESERVE_BYTES_MAX: usize = 256 << 10;
+
+/// Whether commands are executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    /// They are.
+    Open,
+    /// A core of this node still replays its log.
+    Loading,
+}
+
+/// One client. One per connection, on the core that accepted it.
+#[derive(Debug)]
+pub struct ClientConn {
+    id: ConnId,
+    socket: TcpStream,
+    session: Session,
+    reader: RequestReader,
+    pipeline: Pipeline,
+    /// The beginning of a command; empty between commands.
+    input: BytesMut,
+    /// Replies the socket did not take.
+    output: BytesMut,
+    /// A command that changes how replies are encoded waits until those before it have left.
+    held: Option<Command>,
+    /// Nothing more will be read: the client has ended, said goodbye, or sent garbage.
+    ended: bool,
+    /// What the poller was last told.
+    watched: Interest,
+    /// It is in the list of connections to flush.
+    pub(super) queued: bool,
+}
+
+impl ClientConn {
+    /// A new client, watched for reading.
+    #[must_use]
+    pub fn new(id: ConnId, socket: TcpStream) -> Self {
+        Self {
+            id,
+            socket,
+            session: Session::new(id.0),
+            reader: RequestReader::new(),
+            pipeline: Pipeline::new(),
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            held: None,
+            ended: false,
+            watched: Interest::READ,
+            queued: false,
+        }
+    }
+
+    /// Its socket.
+    #[must_use]
+    pub fn socket(&self) -> &TcpStream {
+        &self.socket
+    }
+
+    /// Take what has arrived. Commands become events, or are answered here.
+    ///
+    /// # Errors
+    /// When the connection is of no more use.
+    pub fn receive(
+        &mut self,
+        chunk: &mut Chunk,
+        gate: Gate,
+        events: &mut Vec<Event>,
+    ) -> io::Result<()> {
+        for _ in 0..RECEIVES_MAX {
+            if !self.may_read() {
+                break;
+            }
+            match chunk.receive(&self.socket)? {
+                Received::Nothing => break,
+                Received::Closed => {
+                    // Replies to what it has sent are still owed: it may have closed one side.
+                    self.ended = true;
+                    break;
+                }
+                Received::Bytes { bytes, more } => {
+                    self.take(bytes, gate, events);
+                    if !more {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Read commands that have arrived but had to wait. Called after replies have left.
+    pub fn resume(&mut self, gate: Gate, events: &mut Vec<Event>) {
+        if self.held.is_some() || !self.input.is_empty() {
+            let mut input = std::mem::take(&mut self.input);
+            self.parse(&mut input, gate, events);
+            self.input = input;
+        }
+    }
+
+    /// The reply to command `seq` is here.
+    pub fn complete(&mut self, seq: u64, reply: Reply) {
+        self.pipeline.complete(seq, reply);
+    }
+
+    /// Send every reply whose turn it is, in one piece. `scratch` is empty before and after.
+    ///
+    /// # Errors
+    /// When the connection is of no more use.
+    pub fn flush(&mut self, scratch: &mut BytesMut) -> io::Result<()> {
+        while self.output.len() + scratch.len() < OUTPUT_BYTES_MAX
+            && let Some(reply) = self.pipeline.next()
+        {
+            reply.encode(self.session.protocol(), scratch);
+        }
+        if self.output.is_empty() {
+            let sent = if scratch.is_empty() {
+                0
+            } else {
+                socket::send(&self.socket, scratch)?.unwrap_or(0)
+            };
+            self.output.extend_from_slice(&scratch[sent..]);
+        } else {
+            self.output.extend_from_slice(scratch);
+            let sent = socket::send(&self.socket, &self.output)?.unwrap_or(0);
+            self.output.advance(sent);
+        }
+        if self.output.is_empty() {
+            // An idle connection keeps no memory.
+            self.output = BytesMut::new();
+        }
+        scratch.clear();
+        Ok(())
+    }
+
+    /// Nothing is owed to the client and nothing will come from it: close.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.ended && self.pipeline.is_empty() && self.output.is_empty()
+    }
+
+    /// Whether a broken connection would go unnoticed because nothing is read from it.
+    #[must_use]
+    pub fn is_deaf(&self) -> bool {
+        !self.watched.read
+    }
+
+    /// What the poller must be told, if that has changed.
+    pub fn change_of_interest(&mut self) -> Option<Interest> {
+        let wanted = Interest { read: self.may_read(), write: !self.output.is_empty() };
+        (std::mem::replace(&mut self.watched, wanted) != wanted).then_some(wanted)
+    }
+
+    fn may_read(&self) -> bool {
+        !self.ended
+            && self.held.is_none()
+            && self.pipeline.len() < PIPELINE_MAX
+            && self.output.len() < OUTPUT_BYTES_MAX
+    }
+
+    fn take(&mut self, mut bytes: BytesMut, gate: Gate, events: &mut Vec<Event>) {
+        if self.input.is_empty() {
+            // The usual case: whole commands, read in place.
+            self.parse(&mut bytes, gate, events);
+            if !bytes.is_empty() && !self.ended {
+                // The rest moves to memory of its own, so that a client that never ends its
+                // command does not hold on to what the whole core receives into.
+                let more = self.reader.needed(&bytes).min(RESERVE_BYTES_MAX);
+                let mut own = BytesMut::with_capacity(bytes.len() + more);
+                own.extend_from_slice(&bytes);
+                self.input = own;
+            }
+        } else {
+            let mut input = std::mem::take(&mut self.input);
+            input.extend_from_slice(&bytes);
+            self.parse(&mut input, gate, events);
+            if !input.is_empty() && !self.ended {
+                self.input = input;
+            }
+        }
+    }
+
+    fn parse(&mut self, input: &mut BytesMut, gate: Gate, events: &mut Vec<Event>) {
+        if self.held.is_some() && !self.pipeline.is_empty() {
+            return;
+        }
+        if let Some(command) = self.held.take() {
+            self.run(command, gate, events);
+        }
+        while self.may_read() {
+            match self.reader.next(input) {
+                Ok(Some(command)) => self.run(command, gate, events),
+                Ok(None) => return,
+                Err(error) => {
+                    self.pipeline.push_done(Reply::error("ERR", error.to_string()));
+                    self.ended = true;
+                }
+            }
+        }
+    }
+
+    fn run(&mut self, command: Command, gate: Gate, events: &mut Vec<Event>) {
+        if gate == Gate::Loading {
+            let reply = Reply::error("LOADING", "outrigger is replaying its log");
+            self.pipeline.push_done(reply);
+            return;
+        }
+        let spec = match command::validate(&command) {
+            Ok(spec) => spec,
+            Err(refusal) => return self.pipeline.push_done(refusal),
+        };
+        match spec.access {
+            Access::Connection => {
+                let switches = matches!(spec.name, "hello" | "reset");
+                if switches && !self.pipeline.is_empty() {
+                    self.held = Some(command);
+                    return;
+                }
+                let reply = self.session.answer(spec, &command);
+                self.pipeline.push_done(reply);
+                self.ended |= self.session.is_closing();
+            }
+            access => {
+                let after_writes = self.pipeline.writes_outstanding();
+                let write = matches!(access, Access::Write | Access::AllWrite);
+                let seq = self.pipeline.push(write);
+                events.push(Event::Request(Request { conn: self.id, seq, command, after_writes }));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// A connection and the client's end of it.
+    fn pair() -> (ClientConn, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, _) = listener.accept().unwrap();
+        socket::prepare_client(&socket).unwrap();
+        (ClientConn::new(ConnId(7), socket), client)
+    }
+
+    fn pump(conn: &mut ClientConn, gate: Gate) -> Vec<Request> {
+        let (mut chunk, mut events) = (Chunk::default(), Vec::new());
+        conn.receive(&mut chunk, gate, &mut events).unwrap();
+        let requests = events.into_iter().map(|event| match event {
+            Event::Request(request) => request,
+            other => panic!("not from a client: {other:?}"),
+        });
+        requests.collect()
+    }
+
+    fn heard(conn: &mut ClientConn, client: &mut TcpStream) -> String {
+        conn.flush(&mut BytesMut::new()).unwrap();
+        client.set_nonblocking(true).unwrap();
+        let mut bytes = [0; 4096];
+        let count = client.read(&mut bytes).unwrap_or(0);
+        String::from_utf8(bytes[..count].to_vec()).unwrap()
+    }
+
+    #[test]
+    fn replies_keep_the_order_of_commands_across_cores_and_connection() {
+        let (mut conn, mut client) = pair();
+        client.write_all(b"SET a 1\r\nPING\r\nGET a\r\nNOSUCH\r\nGE").unwrap();
+        let requests = pump(&mut conn, Gate::Open);
+        assert_eq!(requests.len(), 2);
+        assert!(!requests[0].after_writes);
+        assert!(requests[1].after_writes, "GET must see the SET before it");
+        assert_eq!(heard(&mut conn, &mut client), "");
+        conn.complete(requests[1].seq, Reply::bulk("1"));
+        assert_eq!(heard(&mut conn, &mut client), "");
+        conn.complete(requests[0].seq, Reply::Ok);
+        let text = heard(&mut conn, &mut client);
+        assert!(text.starts_with("+OK\r\n+PONG\r\n$1\r\n1\r\n-ERR unknown command"), "{text}");
+        client.write_all(b"T b\r\n").unwrap();
+        let requests = pump(&mut conn, Gate::Open);
+        assert_eq!(requests[0].command.arg(1), b"b");
+        assert!(!requests[0].after_writes);
+    }
+
+    #[test]
+    fn a_switch_of_protocol_waits_for_the_replies_before_it() {
+        let (mut conn, mut client) = pair();
+        client.write_all(b"GET a\r\nHELLO 3\r\nGET b\r\n").unwrap();
+        let first = pump(&mut conn, Gate::Open);
+        assert_eq!(first.len(), 1, "nothing overtakes HELLO");
+        conn.complete(first[0].seq, Reply::Nil);
+        assert_eq!(heard(&mut conn, &mut client), "$-1\r\n");
+        let mut events = Vec::new();
+        conn.resume(Gate::Open, &mut events);
+        assert_eq!(events.len(), 1);
+        assert!(heard(&mut conn, &mut client).starts_with("%7\r\n"));
+    }
+
+    #[test]
+    fn while_loading_every_command_is_told_so() {
+        let (mut conn, mut client) = pair();
+        client.write_all(b"PING\r\nGET a\r\n").unwrap();
+        assert!(pump(&mut conn, Gate::Loading).is_empty());
+        let text = heard(&mut conn, &mut client);
+        assert_eq!(text, "-LOADING outrigger is replaying its log\r\n".repeat(2));
+    }
+
+    #[test]
+    fn garbage_is_answered_and_ends_the_connection() {
+        let (mut conn, mut client) = pair();
+        client.write_all(b"PING\r\n*1\r\n$x\r\nPING\r\n").unwrap();
+        assert!(pump(&mut conn, Gate::Open).is_empty());
+        assert!(!conn.is_over(), "the replies have not left");
+        let text = heard(&mut conn, &mut client);
+        assert_eq!(text, "+PONG\r\n-ERR Protocol error: invalid bulk length\r\n");
+        assert!(conn.is_over());
+    }
+
+    #[test]
+    fn reading_stops_while_too_much_is_unanswered() {
+        let (mut conn, mut client) = pair();
+        client.write_all(&b"GET a\r\n".repeat(PIPELINE_MAX + 10)).unwrap();
+        let requests = pump(&mut conn, Gate::Open);
+        assert_eq!(requests.len(), PIPELINE_MAX);
+        assert_eq!(conn.change_of_interest(), Some(Interest { read: false, write: false }));
+        conn.complete(requests[0].seq, Reply::Nil);
+        heard(&mut conn, &mut client);
+        let mut events = Vec::new();
+        conn.resume(Gate::Open, &mut events);
+        assert_eq!(events.len(), 1);
+    }
+}

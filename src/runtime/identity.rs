@@ -1,0 +1,320 @@
+//! Who a directory belongs to, and that only one process uses it.
+//!
+//! ```text
+//! DIR/
+//! ├── LOCK            held by the running process; its pid inside
+//! ├── identity.toml   written at the first start; the incarnation counts every start since
+//! └── core-N/         one log per core
+//! ```
+
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+use crate::id::{ClusterId, Incarnation};
+
+use super::fatal::Fatal;
+
+/// The layout of the directory, raised when an older program could not read it.
+const FORMAT: u32 = 1;
+
+/// How often and how long a taken lock is tried again: a killed process's lock can be held a moment
+/// longer by its I/O still in the kernel (TigerBeetle #2578).
+const LOCK_TRIES: u32 = 40;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
+/// What the file says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Saved {
+    format: u32,
+    cluster: String,
+    node: u64,
+    cores: u16,
+    groups: u64,
+    incarnation: u64,
+}
+
+/// A directory that is ours for the life of this value.
+#[derive(Debug)]
+pub struct Home {
+    /// The cluster it belongs to.
+    pub cluster: ClusterId,
+    /// Which start of it this is.
+    pub incarnation: Incarnation,
+    _lock: File,
+}
+
+impl Home {
+    /// Makes or opens the directory, takes its lock, checks that it belongs to this node, and counts
+    /// this start.
+    ///
+    /// # Errors
+    /// If another process uses it, if it belongs to another node or cluster or was laid out for
+    /// other cores or groups, if its identity file is damaged, or if the disk refuses.
+    pub fn open(config: &Config) -> Result<Self, Fatal> {
+        let dir = &config.dir;
+        fs::create_dir_all(dir).map_err(|error| failed("create", dir, &error))?;
+        let lock = lock(dir)?;
+        let path = dir.join("identity.toml");
+        let cluster = config.cluster_id();
+        let mut saved = match fs::read_to_string(&path) {
+            Ok(text) => {
+                let saved = parse(&path, &text)?;
+                check(&path, &saved, config, cluster)?;
+                saved
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                refuse_orphans(config)?;
+                Saved {
+                    format: FORMAT,
+                    cluster: format!("{:016x}", cluster.0),
+                    node: config.id,
+                    cores: config.cores,
+                    groups: config.groups,
+                    incarnation: 0,
+                }
+            }
+            Err(error) => return Err(failed("read", &path, &error)),
+        };
+        saved.incarnation += 1;
+        for core in 0..config.cores {
+            let core = dir.join(format!("core-{core}"));
+            fs::create_dir_all(&core).map_err(|error| failed("create", &core, &error))?;
+        }
+        save(dir, &path, &saved)?;
+        Ok(Self { cluster, incarnation: Incarnation(saved.incarnation), _lock: lock })
+    }
+}
+
+fn failed(what: &str, path: &Path, error: &std::io::Error) -> Fatal {
+    Fatal::new(format!("cannot {what} {}: {error}", path.display()))
+}
+
+fn lock(dir: &Path) -> Result<File, Fatal> {
+    let path = dir.join("LOCK");
+    let mut file = File::options()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(|error| failed("open", &path, &error))?;
+    for tried in 0.. {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(fs::TryLockError::WouldBlock) if tried < LOCK_TRIES => {
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            Err(fs::TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                let _ = file.read_to_string(&mut holder);
+                let holder = holder.trim();
+                let holder = if holder.is_empty() { "unknown" } else { holder };
+                return Err(Fatal::new(format!(
+                    "directory {} is in use by process {holder}; stop it, or give this node another --dir",
+                    dir.display()
+                )));
+            }
+            Err(fs::TryLockError::Error(error)) => return Err(failed("lock", &path, &error)),
+        }
+    }
+    file.set_len(0)
+        .and_then(|()| write!(file, "{}", std::process::id()))
+        .map_err(|error| failed("write", &path, &error))?;
+    Ok(file)
+}
+
+/// Segments without an identity: the file that says whose they are is gone.
+fn refuse_orphans(config: &Config) -> Result<(), Fatal> {
+    let Ok(mut files) = fs::read_dir(config.dir.join("core-0")) else { return Ok(()) };
+    if files.next().is_none() {
+        return Ok(());
+    }
+    Err(Fatal::new(format!(
+        "{} holds log segments but no identity.toml, so nobody knows whose they are; restore the file, or move the directory away and let the node start empty",
+        config.dir.display()
+    )))
+}
+
+/// The file's text: the settings, and a checksum of them on the last line.
+fn render(saved: &Saved) -> Result<String, Fatal> {
+    let body = toml::to_string(saved)
+        .map_err(|error| Fatal::new(format!("cannot encode the identity: {error}")))?;
+    let crc = crc32fast::hash(body.as_bytes());
+    Ok(format!("{body}# crc32 {crc:08x}\n"))
+}
+
+fn parse(path: &Path, text: &str) -> Result<Saved, Fatal> {
+    let damaged = |why: &str| {
+        Fatal::new(format!(
+            "{} is damaged ({why}); it says who this directory belongs to, so nothing was started. Restore it from a copy, or wipe the directory and add the node anew",
+            path.display()
+        ))
+    };
+    let at = text.rfind("# crc32 ").ok_or_else(|| damaged("no checksum line"))?;
+    let (body, crc) = text.split_at(at);
+    let expected = u32::from_str_radix(crc["# crc32 ".len()..].trim(), 16)
+        .map_err(|_| damaged("no checksum"))?;
+    if crc32fast::hash(body.as_bytes()) != expected {
+        return Err(damaged("checksum mismatch"));
+    }
+    toml::from_str(body).map_err(|error| damaged(error.message()))
+}
+
+fn check(path: &Path, saved: &Saved, config: &Config, cluster: ClusterId) -> Result<(), Fatal> {
+    let refuse =
+        |what: &str, has: &dyn std::fmt::Display, asked: &dyn std::fmt::Display, remedy: &str| {
+            Err(Fatal::new(format!(
+                "{} was made for {what} {has}, not {asked}; {remedy}",
+                path.parent().unwrap_or(path).display()
+            )))
+        };
+    if saved.format != FORMAT {
+        return refuse(
+            "format",
+            &saved.format,
+            &FORMAT,
+            "use the version of outrigger that wrote it",
+        );
+    }
+    if saved.node != config.id {
+        return refuse(
+            "node",
+            &saved.node,
+            &config.id,
+            "give the node its own --dir, or its own --id",
+        );
+    }
+    if saved.cores != config.cores {
+        return refuse(
+            "--cores",
+            &saved.cores,
+            &config.cores,
+            "each core has a log of its own: start it with the cores it has",
+        );
+    }
+    if saved.groups != config.groups {
+        return refuse(
+            "--groups",
+            &saved.groups,
+            &config.groups,
+            "the groups are fixed at the first start",
+        );
+    }
+    let name = format!("{:016x}", cluster.0);
+    if saved.cluster != name {
+        return refuse(
+            "cluster",
+            &saved.cluster,
+            &name,
+            "the cluster's name, node ids and groups are fixed at the first start; check --peers and `cluster`",
+        );
+    }
+    Ok(())
+}
+
+/// Replaces the file in one step: a crash leaves the old one or the new one.
+fn save(dir: &Path, path: &Path, saved: &Saved) -> Result<(), Fatal> {
+    let temporary: PathBuf = dir.join("identity.toml.tmp");
+    let text = render(saved)?;
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        File::open(dir)?.sync_all()?;
+        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            File::open(parent)?.sync_all()?;
+        }
+        Ok(())
+    };
+    write().map_err(|error| failed("write", path, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+    use crate::runtime::scratch::Scratch;
+
+    fn config(dir: &Path) -> Config {
+        let text = format!(
+            "id = 1\ndir = {:?}\nclient = \"127.0.0.1:1\"\npeer = \"127.0.0.1:2\"\npeers = {{ 1 = \"127.0.0.1:2\" }}",
+            dir.display().to_string()
+        );
+        toml::from_str::<Settings>(&text).expect("readable").resolve().expect("valid")
+    }
+
+    #[test]
+    fn every_start_counts_and_the_directory_stays_ours() {
+        let scratch = Scratch::new("identity");
+        let config = config(&scratch.path().join("node"));
+        for expected in 1..=3 {
+            let home = Home::open(&config).expect("opens");
+            assert_eq!(home.incarnation, Incarnation(expected));
+            assert_eq!(home.cluster, config.cluster_id());
+        }
+    }
+
+    #[test]
+    fn another_nodes_directory_is_refused_by_name() {
+        let scratch = Scratch::new("identity-other");
+        let config = config(&scratch.path().join("node"));
+        drop(Home::open(&config).expect("opens"));
+        let changes: [(&str, fn(&mut Config)); 4] = [
+            ("was made for --cores 1, not 2", |config| config.cores = 2),
+            ("was made for --groups 16, not 4", |config| config.groups = 4),
+            ("was made for cluster", |config| config.cluster = "other".into()),
+            ("was made for node 1, not 2", |config| config.id = 2),
+        ];
+        for (expected, change) in changes {
+            let mut other = config.clone();
+            change(&mut other);
+            let refusal = Home::open(&other).expect_err("refused").to_string();
+            assert!(refusal.contains(expected), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn contract_row_57_a_damaged_identity_is_named_not_guessed() {
+        let scratch = Scratch::new("identity-damage");
+        let config = config(&scratch.path().join("node"));
+        drop(Home::open(&config).expect("opens"));
+        let path = config.dir.join("identity.toml");
+        let text = fs::read_to_string(&path).expect("readable");
+        for (damaged, why) in [
+            (text.replace("node = 1", "node = 2"), "checksum mismatch"),
+            ("node = 1\n".to_owned(), "no checksum line"),
+            (String::new(), "no checksum line"),
+        ] {
+            fs::write(&path, damaged).expect("written");
+            let refusal = Home::open(&config).expect_err("refused").to_string();
+            assert!(
+                refusal.contains("identity.toml is damaged") && refusal.contains(why),
+                "{refusal}"
+            );
+        }
+        fs::remove_file(&path).expect("removed");
+        fs::write(config.dir.join("core-0/0000000000000001.seg"), b"x").expect("written");
+        let refusal = Home::open(&config).expect_err("refused").to_string();
+        assert!(refusal.contains("no identity.toml"), "{refusal}");
+    }
+
+    #[test]
+    fn a_directory_in_use_is_refused_with_the_holder() {
+        let scratch = Scratch::new("identity-lock");
+        let config = config(&scratch.path().join("node"));
+        let held = Home::open(&config).expect("opens");
+        let refusal = Home::open(&config).expect_err("refused").to_string();
+        assert!(
+            refusal.contains(&format!("is in use by process {}", std::process::id())),
+            "{refusal}"
+        );
+        drop(held);
+    }
+}

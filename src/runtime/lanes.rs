@@ -1,0 +1,234 @@
+//! What waits to be sent to one peer: three queues in order of urgency, and what is being sent.
+//!
+//! ```text
+//!   Control ─┐
+//!   Append  ─┼─► sending: slices of whole frames ──► one vectored send
+//!   Bulk    ─┘
+//! ```
+//!
+//! A frame that has begun must end before another begins, so what is being sent is bounded
+//! ([`SENDING_BYTES_SOFT`]): a vote never waits behind more than that (contract row 45).
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
+
+use bytes::{Buf, Bytes};
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendFlags};
+
+use crate::limits::{LANE_BYTES_MAX, LANE_FRAMES_MAX};
+use crate::wire::{Lane, OutFrame};
+
+/// Frames are moved to the socket's head until this many bytes are there.
+const SENDING_BYTES_SOFT: usize = 256 << 10;
+/// Slices in one vectored send; the kernel takes 1024.
+const SLICES_MAX: usize = 128;
+
+/// How far a send got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// Nothing is left.
+    All,
+    /// The socket takes no more for now.
+    Blocked,
+}
+
+/// The frames on their way to one peer. One per link.
+#[derive(Debug, Default)]
+pub struct Lanes {
+    waiting: [Queue; Lane::ALL.len()],
+    sending: VecDeque<Bytes>,
+    sending_bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    frames: VecDeque<OutFrame>,
+    bytes: usize,
+}
+
+impl Lanes {
+    /// Queue a frame in its lane.
+    ///
+    /// # Errors
+    /// Gives the frame back when the lane is full; the peer is as good as unreachable then.
+    pub fn push(&mut self, frame: OutFrame) -> Result<(), OutFrame> {
+        let queue = &mut self.waiting[frame.lane as usize];
+        let bytes = queue.bytes + frame.bytes();
+        if LANE_FRAMES_MAX <= queue.frames.len() || LANE_BYTES_MAX < bytes {
+            return Err(frame);
+        }
+        queue.bytes = bytes;
+        queue.frames.push_back(frame);
+        Ok(())
+    }
+
+    /// Whether nothing waits and nothing is being sent.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sending.is_empty() && self.waiting.iter().all(|queue| queue.frames.is_empty())
+    }
+
+    /// Forget everything: the connection is gone, and what was on its way must not be sent again
+    /// on the next one, because the peer may have it already. Returns how many frames were lost,
+    /// those half-sent not counted.
+    pub fn clear(&mut self) -> u64 {
+        self.sending.clear();
+        self.sending_bytes = 0;
+        let mut lost = 0;
+        for queue in &mut self.waiting {
+            lost += queue.frames.len() as u64;
+            queue.frames.clear();
+            queue.bytes = 0;
+        }
+        lost
+    }
+
+    /// Send as much as the socket takes, most urgent first, without blocking.
+    ///
+    /// # Errors
+    /// Whatever the socket reports; the caller closes it.
+    pub fn send(&mut self, socket: impl AsFd) -> io::Result<Sent> {
+        loop {
+            self.refill();
+            if self.sending.is_empty() {
+                return Ok(Sent::All);
+            }
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let count = self.sending.len().min(SLICES_MAX);
+            let mut offered = 0;
+            for (slot, slice) in slices.iter_mut().zip(&self.sending) {
+                offered += slice.len();
+                *slot = IoSlice::new(slice);
+            }
+            let sent = rustix::net::sendmsg(
+                socket.as_fd(),
+                &slices[..count],
+                &mut SendAncillaryBuffer::default(),
+                SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+            );
+            match sent {
+                Ok(sent) => {
+                    self.advance(sent);
+                    if sent < offered {
+                        return Ok(Sent::Blocked);
+                    }
+                }
+                Err(Errno::AGAIN) => return Ok(Sent::Blocked),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    fn refill(&mut self) {
+        for queue in &mut self.waiting {
+            while self.sending_bytes < SENDING_BYTES_SOFT {
+                let Some(frame) = queue.frames.pop_front() else { break };
+                queue.bytes -= frame.bytes();
+                self.sending_bytes += frame.bytes();
+                self.sending.push_back(frame.head);
+                self.sending.extend(frame.payload);
+            }
+        }
+    }
+
+    fn advance(&mut self, mut sent: usize) {
+        self.sending_bytes -= sent;
+        while let Some(slice) = self.sending.front_mut() {
+            if sent < slice.len() {
+                slice.advance(sent);
+                return;
+            }
+            sent -= slice.len();
+            self.sending.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::id::{GroupId, NodeId};
+    use crate::wire::{Forward, FrameBuilder, Route};
+
+    fn frame(lane: Lane, mark: u64, payload: &'static [u8]) -> OutFrame {
+        let mut builder = FrameBuilder::new();
+        let body = Bytes::from_static(payload);
+        builder.forward(Forward { id: mark, group: GroupId(0), flags: 0, body });
+        let route = Route {
+            cluster: crate::id::ClusterId(1),
+            from: NodeId(1),
+            to: NodeId(2),
+            incarnation: crate::id::Incarnation(1),
+            shard: crate::id::ShardId(0),
+        };
+        builder.finish(&route, lane)
+    }
+
+    fn marks(mut stream: UnixStream) -> Vec<u64> {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        let mut reader = crate::wire::FrameReader::new();
+        reader.feed(&bytes);
+        let mut marks = Vec::new();
+        while let Some(frame) = reader.next().unwrap() {
+            marks.extend(frame.forwards().map(|forward| forward.id));
+        }
+        marks
+    }
+
+    #[test]
+    fn the_urgent_leave_first_and_each_lane_keeps_its_order() {
+        let mut lanes = Lanes::default();
+        for (lane, mark) in [
+            (Lane::Bulk, 1),
+            (Lane::Append, 2),
+            (Lane::Control, 3),
+            (Lane::Append, 4),
+            (Lane::Control, 5),
+        ] {
+            lanes.push(frame(lane, mark, b"x")).unwrap();
+        }
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        assert_eq!(lanes.send(&ours).unwrap(), Sent::All);
+        assert!(lanes.is_empty());
+        drop(ours);
+        assert_eq!(marks(theirs), [3, 5, 2, 4, 1]);
+    }
+
+    #[test]
+    fn a_slow_socket_gets_every_byte_once() {
+        static PAYLOAD: [u8; 50_000] = [7; 50_000];
+        let mut lanes = Lanes::default();
+        for mark in 0..100 {
+            lanes.push(frame(Lane::Append, mark, &PAYLOAD)).unwrap();
+        }
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let reading = std::thread::Builder::new().spawn(move || marks(theirs)).unwrap();
+        let mut blocked = 0;
+        while lanes.send(&ours).unwrap() == Sent::Blocked {
+            blocked += 1;
+            std::thread::yield_now();
+        }
+        drop(ours);
+        assert!(0 < blocked, "5 MB should not fit a socket's buffer");
+        assert_eq!(reading.join().unwrap(), (0..100).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_full_lane_gives_the_frame_back_and_leaves_the_others_open() {
+        let mut lanes = Lanes::default();
+        for mark in 0..LANE_FRAMES_MAX as u64 {
+            lanes.push(frame(Lane::Append, mark, b"x")).unwrap();
+        }
+        assert!(lanes.push(frame(Lane::Append, 0, b"x")).is_err());
+        lanes.push(frame(Lane::Control, 0, b"x")).unwrap();
+        assert_eq!(lanes.clear(), LANE_FRAMES_MAX as u64 + 1);
+        assert!(lanes.is_empty());
+    }
+}

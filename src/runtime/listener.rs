@@ -1,0 +1,175 @@
+//! The clients of one core: accepting them, hearing them, answering them.
+//!
+//! Every core accepts from the same listening socket (each has a duplicate of its descriptor, and
+//! the kernel wakes one of them per connection), so a client stays on the core that accepted it.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::BytesMut;
+
+use crate::id::ConnId;
+use crate::limits::CONNECTIONS_MAX;
+use crate::shard::Event;
+use crate::shard::event::ReplyTo;
+
+use super::buffers::Chunk;
+use super::client_conn::{ClientConn, Gate};
+use super::poller::{Interest, Poller, Ready, Token};
+use super::slots::Slots;
+use super::socket;
+
+/// Connections accepted in one turn; the rest wait in the kernel for the next.
+const ACCEPTS_MAX: usize = 64;
+/// Memory for encoding replies is given back when it has grown beyond this, in bytes.
+const SCRATCH_BYTES_MAX: usize = 1 << 20;
+
+/// All clients of one core. One per core.
+#[derive(Debug)]
+pub struct Clients {
+    listener: Option<TcpListener>,
+    conns: Slots<ClientConn>,
+    /// Connections of the whole node.
+    open: Arc<AtomicUsize>,
+    chunk: Chunk,
+    scratch: BytesMut,
+    /// Connections with something to send or to read on, each once.
+    queue: Vec<u64>,
+}
+
+impl Clients {
+    /// Accept from `listener`. `open` counts the connections of all cores.
+    ///
+    /// # Errors
+    /// When the listener cannot be watched.
+    pub fn new(listener: TcpListener, open: Arc<AtomicUsize>, poller: &Poller) -> io::Result<Self> {
+        poller.add_shared(&listener, Token::ClientPort.into())?;
+        Ok(Self {
+            listener: Some(listener),
+            conns: Slots::default(),
+            open,
+            chunk: Chunk::default(),
+            scratch: BytesMut::new(),
+            queue: Vec::new(),
+        })
+    }
+
+    /// How many clients are connected to this core.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.conns.len()
+    }
+
+    /// Whether no client is connected to this core.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Clients are waiting to be accepted.
+    pub fn accept(&mut self, poller: &Poller) {
+        for _ in 0..ACCEPTS_MAX {
+            let Some(listener) = &self.listener else { return };
+            let socket = match listener.accept() {
+                Ok((socket, _)) => socket,
+                // Another core was faster, or the client has gone already.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a client");
+                    return;
+                }
+            };
+            if CONNECTIONS_MAX <= self.open.fetch_add(1, Ordering::Relaxed) {
+                self.open.fetch_sub(1, Ordering::Relaxed);
+                // If it cannot be told, it learns from the close.
+                let _ = socket::send_all(&socket, b"-ERR max number of clients reached\r\n");
+                continue;
+            }
+            let prepared = socket::prepare_client(&socket);
+            let key = self.conns.insert(|key| ClientConn::new(ConnId(key), socket));
+            let conn = self.conns.get_mut(key).expect("inserted above");
+            let token = Token::Client(key).into();
+            let watched = prepared.and_then(|()| poller.add(conn.socket(), token, Interest::READ));
+            if let Err(error) = watched {
+                tracing::debug!(%error, "a client's connection failed at once");
+                self.close(key);
+            }
+        }
+    }
+
+    /// A client's socket has something for us.
+    pub fn on_ready(&mut self, key: u64, ready: Ready, gate: Gate, events: &mut Vec<Event>) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        if ready.failed && conn.is_deaf() {
+            return self.close(key);
+        }
+        if ready.readable && conn.receive(&mut self.chunk, gate, events).is_err() {
+            return self.close(key);
+        }
+        self.enqueue(key);
+    }
+
+    /// A reply for a client; it leaves with [`flush`](Self::flush). The client may be gone.
+    pub fn reply(&mut self, reply: ReplyTo) {
+        let key = reply.conn.0;
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.complete(reply.seq, reply.reply);
+            self.enqueue(key);
+        }
+    }
+
+    /// Send what the turn brought, each client's replies in one piece. Commands that had to wait
+    /// for it become events.
+    pub fn flush(&mut self, gate: Gate, poller: &Poller, events: &mut Vec<Event>) {
+        let mut queue = std::mem::take(&mut self.queue);
+        for key in queue.drain(..) {
+            let Some(conn) = self.conns.get_mut(key) else { continue };
+            conn.queued = false;
+            let flushed = conn.flush(&mut self.scratch).and_then(|()| {
+                conn.resume(gate, events);
+                // What it answered by itself goes out at once; nothing else would wake us for it.
+                conn.flush(&mut self.scratch)?;
+                match conn.change_of_interest() {
+                    Some(interest) if !conn.is_over() => {
+                        poller.change(conn.socket(), Token::Client(key).into(), interest)
+                    }
+                    _ => Ok(()),
+                }
+            });
+            let over = conn.is_over();
+            if flushed.is_err() {
+                self.scratch.clear();
+            }
+            if flushed.is_err() || over {
+                self.close(key);
+            }
+        }
+        // The queue was drained; its memory is used again. Nothing was queued meanwhile.
+        self.queue = queue;
+        if SCRATCH_BYTES_MAX < self.scratch.capacity() {
+            self.scratch = BytesMut::new();
+        }
+    }
+
+    /// Accept nobody any more; those who are here stay.
+    pub fn stop_accepting(&mut self) {
+        self.listener = None;
+    }
+
+    fn enqueue(&mut self, key: u64) {
+        if let Some(conn) = self.conns.get_mut(key)
+            && !std::mem::replace(&mut conn.queued, true)
+        {
+            self.queue.push(key);
+        }
+    }
+
+    fn close(&mut self, key: u64) {
+        if self.conns.remove(key).is_some() {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Segments as byte slices: the one home of memory maps.
+//!
+//! A mapped page that is not in memory costs about 63 µs and blocks the whole thread that touches
+//! it, so maps are made and read only where waiting is allowed: while a core recovers, and on its
+//! log-reading thread.
+
+#![allow(unsafe_code, reason = "memory maps; why they are sound is said at the one call below")]
+
+use std::fs::File;
+use std::io;
+use std::ops::Deref;
+use std::path::Path;
+
+use memmap2::{Advice, Mmap, MmapOptions};
+
+use crate::limits::SEGMENT_BYTES;
+
+/// A whole segment, readable as bytes.
+#[derive(Debug)]
+pub struct Mapped {
+    map: Mmap,
+}
+
+/// How it will be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// From start to end, once: read ahead as far as possible.
+    Whole,
+    /// Here and there.
+    Parts,
+}
+
+impl Mapped {
+    /// Map the segment at `path`.
+    ///
+    /// # Errors
+    /// When it cannot be opened, or is not exactly one segment long: it was not written by us, or
+    /// was cut short.
+    pub fn open(path: &Path, access: Access) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let bytes = file.metadata()?.len();
+        if bytes != SEGMENT_BYTES as u64 {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("it is {bytes} bytes long, a segment is {SEGMENT_BYTES}"),
+            ));
+        }
+        let mut options = MmapOptions::new();
+        options.len(SEGMENT_BYTES);
+        if access == Access::Whole {
+            options.populate();
+        }
+        // SAFETY: a map is sound while nobody changes or truncates the file under it. Segments are
+        // never truncated: they get their length before they get their name (segments.rs) and are
+        // only ever unlinked, which keeps a mapped file alive. The directory is locked by this
+        // process (runtime/identity.rs). While a core recovers nothing writes its log; afterwards
+        // only sealed segments are mapped (`LogRead` promises it), and a sealed segment is never
+        // written again (wal/mod.rs). What a stranger with write access to the directory could do
+        // is outside of what any program can guard against.
+        let map = unsafe { options.map(&file)? };
+        if access == Access::Whole {
+            // A hint; reading works without it.
+            let _ = map.advise(Advice::Sequential);
+        }
+        Ok(Self { map })
+    }
+}
+
+impl Deref for Mapped {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.map
+    }
+}

@@ -1,0 +1,95 @@
+//! The shell: driver two. The only folder that waits, and the only one that touches a clock, a
+//! file or a socket.
+//!
+//! ```text
+//!  main thread          binds ports once, starts cores, waits for signals and ends
+//!  │
+//!  ├─ core-N ── glommio executor, one queue, no preemption ────────────────────────────────┐
+//!  │    shard_loop   the one task that thinks; owns the shard and every socket             │
+//!  │      gather     poller ─► clients, peer port, links    mailbox    inbox               │
+//!  │      think      Shard::on_event … Shard::turn                                         │
+//!  │      perform    wal_writer · links · siblings' mailboxes · clients · readers          │
+//!  │      sleep      glommio, until a socket, the bell, a disk write or the ticker         │
+//!  │    write tasks  one per log write in flight: write ─► fdatasync ─► inbox              │
+//!  │    ticker       wakes the loop every 5 ms: the timers' clock, the bound on lateness   │
+//!  ├─ prep-N        makes log segments ahead of need ─► mailbox                            │
+//!  └─ read-N        reads entries back from sealed segments ─► mailbox ────────────────────┘
+//! ```
+//!
+//! # Promises
+//!
+//! - A flush is reported only after `fdatasync` has succeeded on everything it covers. After the
+//!   first error nothing is reported any more, and the node ends with one line and a non-zero exit.
+//! - A frame is handed to the kernel at most once.
+//! - What was read from a socket in one turn is thought about in that turn, together.
+//! - Nothing in a turn waits: not for a disk, a socket, a lock held across work, or another core.
+//! - Everything that can fill up is bounded (`limits.rs`) and says so when it is full.
+//!
+//! # Assumes
+//!
+//! Its directory belongs to this process alone; memory maps and log files depend on it.
+//!
+//! # Never
+//!
+//! Decides anything about raft. There is no `if` about terms, votes or leaders here.
+//!
+//! # glommio, and what was put around it
+//!
+//! glommio runs the executor and the disk. Its faults, and how each is fenced, are in
+//! `docs/decisions/0003-glommio-fenced.md`; the short of it: its preemption timer is set to an hour
+//! and all queues are alike, because that timer is what loses wake-ups; a ticker bounds what
+//! remains; ports are bound without its SO_REUSEPORT; files are whole before they are opened, and
+//! closed by hand; sockets are not its business at all (see [`poller`]).
+//!
+//! One consequence of having no preemption is worth knowing: *glommio submits disk writes and reaps
+//! completions only when no task can run.* The loop therefore ends every turn by really going to
+//! sleep (see [`sleep`]), never by yielding.
+//!
+//! # The end, in order (contract row 60)
+//!
+//! ```text
+//!  1  Stop        no new clients; turns go on
+//!  2  idle        until nothing is staged or in flight, at most 5 s
+//!  3  links, port closed: nothing new can arrive
+//!  4  closing     one last write proves the last batch durable
+//!  5  files       closed; the executor ends; the main thread returns
+//! ```
+
+#![allow(clippy::disallowed_methods, reason = "the shell is where time enters the system")]
+
+pub mod clock;
+pub mod fatal;
+pub mod identity;
+pub mod node;
+pub mod preflight;
+pub mod roster;
+pub mod serve;
+pub mod up;
+
+pub mod inbox;
+pub mod mailbox;
+pub mod poller;
+pub mod shard_loop;
+pub mod sleep;
+
+pub mod buffers;
+pub mod client_conn;
+pub mod lanes;
+pub mod listener;
+pub mod peer_link;
+pub mod peer_port;
+pub mod slots;
+pub mod socket;
+
+pub mod mapped;
+pub mod metrics;
+pub mod recovery;
+pub mod segments;
+pub mod wal_reader;
+pub mod wal_writer;
+
+#[cfg(test)]
+mod scratch;
+
+pub use fatal::Fatal;
+pub use node::{Node, Setup, Stopper};

@@ -1,0 +1,310 @@
+//! One process: its ports, its cores, its end.
+//!
+//! ```text
+//!  main thread: bind ports once ─► start cores ─► wait ─► first Fatal, or all cores stopped
+//!                                      │            ▲
+//!      core-0 … core-N: glommio executor, one each ─┘ an End message each, panics included
+//!      prep-N: makes log segments      read-N: reads sealed ones
+//! ```
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use glommio::{LocalExecutorBuilder, Placement};
+
+use crate::id::{ClusterId, Incarnation, NodeId, ShardId};
+use crate::limits::MAILBOX_MAX;
+use crate::shard;
+
+use super::clock::Clock;
+use super::fatal::Fatal;
+use super::inbox::Inbox;
+use super::listener::Clients;
+use super::mailbox::Mailbox;
+use super::peer_link::PeerLinks;
+use super::peer_port::PeerPort;
+use super::poller::Poller;
+use super::recovery::Recovery;
+use super::roster::Roster;
+use super::segments::{Directory, Preparer};
+use super::shard_loop::{Mail, ShardLoop, Shared};
+use super::sleep::Sleeper;
+use super::socket;
+use super::wal_reader::WalReader;
+use super::wal_writer::WalWriter;
+
+/// glommio must never preempt: its preemption timer is what makes it lose wake-ups (DESIGN §5).
+const PREEMPT: Duration = Duration::from_secs(3600);
+
+/// What a node must be told, checked and complete. Data only.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// This node.
+    pub node: NodeId,
+    /// Which start of its directory this is.
+    pub incarnation: Incarnation,
+    /// Its directory; the log of core N is in `core-N`.
+    pub dir: PathBuf,
+    /// Where clients connect.
+    pub client: SocketAddr,
+    /// Where peers connect.
+    pub peer: SocketAddr,
+    /// All other nodes.
+    pub peers: Vec<(NodeId, SocketAddr)>,
+    /// Cores to use. At least 1.
+    pub cores: u16,
+    /// Raft groups of the whole cluster. At least 1.
+    pub groups: u64,
+    /// See [`shard::Config::election_ms`].
+    pub election_ms: u64,
+    /// See [`shard::Config::heartbeat_ms`].
+    pub heartbeat_ms: u64,
+    /// See [`shard::Config::request_ms`].
+    pub request_ms: u64,
+    /// See [`shard::Config::flushes_in_flight`].
+    pub flushes_in_flight: usize,
+    /// Entries kept in memory per core, in bytes.
+    pub log_cache_bytes: usize,
+    /// Log segments of one core on disk, in bytes; past it writes are refused.
+    pub wal_bytes_max: u64,
+    /// Busy-wait this long before sleeping: about 10 µs less latency for a core's worth of CPU.
+    pub spin: Duration,
+}
+
+/// How one core ended.
+struct End {
+    core: ShardId,
+    result: Result<(), Fatal>,
+}
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    mailboxes: Vec<Arc<Mailbox<Mail>>>,
+    ends: mpsc::Receiver<End>,
+    client: SocketAddr,
+}
+
+/// Stops a node from another thread; may be cloned and used twice.
+#[derive(Debug, Clone)]
+pub struct Stopper {
+    mailboxes: Vec<Arc<Mailbox<Mail>>>,
+}
+
+impl Stopper {
+    /// Stop cleanly: no new clients, writes in flight end, files close. At most about 10 s.
+    pub fn stop(&self) {
+        for mailbox in &self.mailboxes {
+            mailbox.deliver(Mail::Stop);
+        }
+    }
+}
+
+impl Node {
+    /// Bind the ports and start the cores. Returns once they run; they replay their logs then, and
+    /// tell clients so.
+    ///
+    /// # Errors
+    /// When a port is taken or a thread cannot be started; names which.
+    pub fn start(setup: Setup) -> Result<Self, Fatal> {
+        let clients = bind("client", setup.client)?;
+        let peers = bind("peer", setup.peer)?;
+        let client = clients.local_addr().unwrap_or(setup.client);
+        let failed = |error: std::io::Error| Fatal::new(format!("cannot start the node: {error}"));
+        let cores = usize::from(setup.cores);
+        let mailboxes = (0..cores)
+            .map(|_| Mailbox::new(MAILBOX_MAX).map(Arc::new))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(failed)?;
+        let shared = Shared {
+            mailboxes: mailboxes.clone(),
+            loading: Arc::new(AtomicUsize::new(cores)),
+            clock: Clock::start(),
+        };
+        let open = Arc::new(AtomicUsize::new(0));
+        let roster = Arc::new(Roster {
+            cluster: setup.cluster,
+            node: setup.node,
+            incarnation: setup.incarnation,
+            cores: setup.cores,
+            groups: setup.groups,
+            peer_nodes: setup.peers.iter().map(|(node, _)| *node).collect(),
+            peers: setup.peers.clone(),
+        });
+        let setup = Arc::new(setup);
+        let (tell, ends) = mpsc::channel();
+        let mut peers = Some(peers);
+        for core in (0..setup.cores).map(ShardId) {
+            let seat = Seat {
+                core,
+                setup: Arc::clone(&setup),
+                shared: shared.clone(),
+                roster: Arc::clone(&roster),
+                open: Arc::clone(&open),
+                clients: clients.try_clone().map_err(failed)?,
+                peers: peers.take(),
+            };
+            start_core(seat, tell.clone())?;
+        }
+        Ok(Self { mailboxes, ends, client })
+    }
+
+    /// Where clients connect; tells the port when port 0 was asked for.
+    #[must_use]
+    pub fn client(&self) -> SocketAddr {
+        self.client
+    }
+
+    /// A way to stop it.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        Stopper { mailboxes: self.mailboxes.clone() }
+    }
+
+    /// Wait for the end.
+    ///
+    /// # Errors
+    /// The first core's reason to stop. The other cores may still run; the caller ends the process
+    /// at once.
+    pub fn join(self) -> Result<(), Fatal> {
+        for _ in &self.mailboxes {
+            // Every core holds a sender until it has sent, so this cannot fail before.
+            let Ok(End { core, result }) = self.ends.recv() else { break };
+            tracing::debug!(%core, ?result, "core ended");
+            result?;
+        }
+        Ok(())
+    }
+}
+
+/// What one core is built from, on its way to its thread.
+struct Seat {
+    core: ShardId,
+    setup: Arc<Setup>,
+    shared: Shared,
+    roster: Arc<Roster>,
+    open: Arc<AtomicUsize>,
+    clients: TcpListener,
+    peers: Option<TcpListener>,
+}
+
+fn start_core(seat: Seat, tell: mpsc::Sender<End>) -> Result<(), Fatal> {
+    let core = seat.core;
+    // Cores are not pinned: several nodes on one machine would all be pinned to its first cores.
+    let builder = LocalExecutorBuilder::new(Placement::Unbound)
+        .name(&format!("core-{core}"))
+        .spin_before_park(seat.setup.spin)
+        .preempt_timer(PREEMPT);
+    let started = builder.spawn(move || async move {
+        let mut farewell = Farewell { core, tell, result: None };
+        let result = match seat.build() {
+            Ok((parts, recovery)) => parts.run(recovery).await,
+            Err(fatal) => Err(fatal),
+        };
+        farewell.result = Some(result);
+    });
+    match started {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Fatal::new(format!(
+            "cannot start core {core} on io_uring: {error}; check that io_uring is allowed and \
+             that memlock is at least 512 KiB per core (ulimit -l)"
+        ))),
+    }
+}
+
+/// Tells the main thread how a core ended, whichever way it ended.
+struct Farewell {
+    core: ShardId,
+    tell: mpsc::Sender<End>,
+    result: Option<Result<(), Fatal>>,
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        let core = self.core;
+        let result = self.result.take().unwrap_or_else(|| {
+            Err(Fatal::new(format!("core {core} panicked; this is a bug, its report is above")))
+        });
+        // Nobody listens any more when another core's end has ended the process.
+        let _ = self.tell.send(End { core, result });
+    }
+}
+
+impl Seat {
+    /// Build everything that lives on this core. Runs on its thread, inside its executor.
+    fn build(self) -> Result<(ShardLoop, Recovery), Fatal> {
+        let Self { core, setup, shared, roster, open, clients, peers } = self;
+        let path = setup.dir.join(format!("core-{core}"));
+        let directory = Directory::open(path.clone()).map_err(|error| {
+            Fatal::new(format!("cannot use the log directory {}: {error}", path.display()))
+        })?;
+        let recovery = Recovery::begin(directory.clone(), shard_config(&setup, core))?;
+        let failed =
+            |error: std::io::Error| Fatal::new(format!("cannot start core {core}: {error}"));
+        let poller = Poller::new().map_err(failed)?;
+        let mailbox = Arc::clone(&shared.mailboxes[usize::from(core.0)]);
+        let inbox = Rc::new(Inbox::default());
+        let (made, read) = (Arc::clone(&mailbox), Arc::clone(&mailbox));
+        let parts = ShardLoop {
+            core,
+            sleeper: Sleeper::new(&poller, mailbox, Rc::clone(&inbox)).map_err(failed)?,
+            clients: Clients::new(clients, open, &poller).map_err(failed)?,
+            links: PeerLinks::new(Arc::clone(&roster), core),
+            port: PeerPort::new(roster, core, peers, &poller).map_err(failed)?,
+            writer: WalWriter::new(directory.clone(), Rc::clone(&inbox)),
+            preparer: Preparer::start(
+                format!("prep-{core}"),
+                directory.clone(),
+                setup.wal_bytes_max,
+                move |outcome| made.deliver(Mail::Made(outcome)),
+            )
+            .map_err(failed)?,
+            reader: WalReader::start(format!("read-{core}"), directory, move |answer| {
+                read.deliver(Mail::Read(answer));
+            })
+            .map_err(failed)?,
+            inbox,
+            poller,
+            shared,
+        };
+        Ok((parts, recovery))
+    }
+}
+
+fn shard_config(setup: &Setup, core: ShardId) -> shard::Config {
+    let mut nodes: Vec<NodeId> = setup.peers.iter().map(|(node, _)| *node).collect();
+    nodes.push(setup.node);
+    nodes.sort_unstable();
+    shard::Config {
+        cluster: setup.cluster,
+        node: setup.node,
+        incarnation: setup.incarnation,
+        shard: core,
+        cores: setup.cores,
+        groups: setup.groups,
+        nodes,
+        election_ms: setup.election_ms,
+        heartbeat_ms: setup.heartbeat_ms,
+        request_ms: setup.request_ms,
+        flushes_in_flight: setup.flushes_in_flight,
+        log_cache_bytes: setup.log_cache_bytes,
+        seed: fastrand::u64(..),
+    }
+}
+
+fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, Fatal> {
+    socket::listen(address).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => Fatal::new(format!(
+            "the {what} address {address} is in use: another process listens there; stop it or \
+             choose another port"
+        )),
+        _ => Fatal::new(format!("cannot listen on the {what} address {address}: {error}")),
+    })
+}

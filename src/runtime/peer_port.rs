@@ -1,0 +1,309 @@
+//! Receiving from peers: connections they dialed, used in one direction only.
+//!
+//! ```text
+//!   core 0 accepts ── hello checked, answered ──► the peer's core modulo ours ──► Event::Frame …
+//!      │ 5 s                                        │ anything wrong
+//!      └── close ◄─────────────────────────────────┘ closes that one connection
+//! ```
+//!
+//! Core 0 reads the hello because only the hello says which core of the peer sends, and so which
+//! core of ours should receive: with equal numbers of cores every frame arrives where its groups
+//! live. It also remembers the latest start of every peer, so that a process which was superseded
+//! cannot come back.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+
+use crate::id::{Incarnation, NodeId, ShardId, Tick};
+use crate::shard::Event;
+use crate::wire::{Content, Expected, FrameReader, Hello, HelloError};
+
+use super::buffers;
+use super::clock::HELLO_MS;
+use super::poller::{Interest, Poller, Token};
+use super::roster::Roster;
+use super::slots::Slots;
+use super::socket;
+
+/// Handshakes under way at once; one more is closed. A cluster of the largest size, dialing at
+/// once from a few cores each, fits.
+const GREETINGS_MAX: usize = 256;
+/// Receives from one connection in one turn, so that one busy peer does not hold up the rest.
+const RECEIVES_MAX: usize = 4;
+
+/// A connection whose hello has been accepted, on its way to the core that will receive from it.
+#[derive(Debug)]
+pub struct Greeted {
+    /// The connection.
+    pub socket: TcpStream,
+    /// What has been received after the hello.
+    pub reader: FrameReader,
+    /// The peer.
+    pub node: NodeId,
+    /// Its core.
+    pub shard: ShardId,
+    /// Its start.
+    pub incarnation: Incarnation,
+}
+
+/// The receiving side of one core.
+#[derive(Debug)]
+pub struct PeerPort {
+    this: Arc<Roster>,
+    shard: ShardId,
+    /// Only core 0 has it.
+    listener: Option<TcpListener>,
+    greetings: Slots<Greeting>,
+    streams: Slots<Greeted>,
+    /// The latest start of every peer that was greeted here, in the order of the roster.
+    seen: Vec<Incarnation>,
+    /// Frames refused since the last look.
+    rejected: u64,
+}
+
+#[derive(Debug)]
+struct Greeting {
+    socket: TcpStream,
+    address: SocketAddr,
+    reader: FrameReader,
+    until: Tick,
+}
+
+/// Keys of greetings and of streams share the token space: the lowest bit tells them apart.
+const GREETING: u64 = 1;
+
+impl PeerPort {
+    /// The receiving side of core `shard`; with a listener for core 0.
+    ///
+    /// # Errors
+    /// When the listener cannot be watched.
+    pub fn new(
+        this: Arc<Roster>,
+        shard: ShardId,
+        listener: Option<TcpListener>,
+        poller: &Poller,
+    ) -> io::Result<Self> {
+        if let Some(listener) = &listener {
+            poller.add(listener, Token::PeerPort.into(), Interest::READ)?;
+        }
+        let seen = vec![Incarnation(0); this.peers.len()];
+        Ok(Self {
+            this,
+            shard,
+            listener,
+            greetings: Slots::default(),
+            streams: Slots::default(),
+            seen,
+            rejected: 0,
+        })
+    }
+
+    /// Peers are waiting to be accepted.
+    pub fn accept(&mut self, now: Tick, poller: &Poller) {
+        let Some(listener) = &self.listener else { return };
+        loop {
+            let (socket, address) = match listener.accept() {
+                Ok(accepted) => accepted,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a peer");
+                    return;
+                }
+            };
+            if GREETINGS_MAX <= self.greetings.len() {
+                tracing::warn!(%address, "too many peers are shaking hands; closed");
+                continue;
+            }
+            let until = now.plus(HELLO_MS);
+            let greetings = &mut self.greetings;
+            let key = greetings.insert(|_| Greeting {
+                socket,
+                address,
+                reader: FrameReader::new(),
+                until,
+            });
+            let greeting = greetings.get_mut(key).expect("inserted above");
+            let token = Token::Peer(key << 1 | GREETING).into();
+            let watched = socket::prepare_peer(&greeting.socket)
+                .and_then(|()| poller.add(&greeting.socket, token, Interest::READ));
+            if let Err(error) = watched {
+                tracing::warn!(%address, %error, "a peer's connection failed at once");
+                greetings.remove(key);
+            }
+        }
+    }
+
+    /// A peer's connection has something for us. Frames become events; a finished handshake is
+    /// returned with the core that it belongs to.
+    pub fn on_ready(
+        &mut self,
+        key: u64,
+        poller: &Poller,
+        events: &mut Vec<Event>,
+    ) -> Option<(ShardId, Greeted)> {
+        if key & 1 == GREETING {
+            self.greet(key >> 1, poller)
+        } else {
+            self.receive(key >> 1, events);
+            None
+        }
+    }
+
+    /// Take over a connection that core 0 has greeted. One that it replaces is closed first, so
+    /// that nothing old arrives after something new.
+    pub fn adopt(&mut self, greeted: Greeted, poller: &Poller, events: &mut Vec<Event>) {
+        let replaced = self.streams.keys(|stream| {
+            stream.node == greeted.node
+                && (stream.shard == greeted.shard || stream.incarnation < greeted.incarnation)
+        });
+        for key in replaced {
+            self.streams.remove(key);
+        }
+        let node = greeted.node;
+        let key = self.streams.insert(|_| greeted);
+        let stream = self.streams.get_mut(key).expect("inserted above");
+        match poller.add(&stream.socket, Token::Peer(key << 1).into(), Interest::READ) {
+            // What came right behind the hello would otherwise wait for more to come.
+            Ok(()) => self.take_frames(key, events),
+            Err(error) => {
+                tracing::warn!(peer = %node, %error, "cannot watch a peer's connection");
+                self.streams.remove(key);
+            }
+        }
+    }
+
+    /// Time has passed: close handshakes that take too long.
+    pub fn tick(&mut self, now: Tick) {
+        if self.greetings.len() == 0 {
+            return;
+        }
+        for key in self.greetings.keys(|greeting| greeting.until <= now) {
+            if let Some(greeting) = self.greetings.remove(key) {
+                tracing::warn!(address = %greeting.address, "no hello within 5 s; closed");
+            }
+        }
+    }
+
+    /// Frames refused since the last call.
+    pub fn take_rejected(&mut self) -> u64 {
+        std::mem::take(&mut self.rejected)
+    }
+
+    /// The node stops: close everything.
+    pub fn close(&mut self) {
+        self.listener = None;
+        self.greetings = Slots::default();
+        self.streams = Slots::default();
+    }
+
+    fn greet(&mut self, key: u64, poller: &Poller) -> Option<(ShardId, Greeted)> {
+        let greeting = self.greetings.get_mut(key)?;
+        let hello = match read_hello(greeting) {
+            Ok(None) => return None,
+            Ok(Some(hello)) => self.judge(hello),
+            Err(reason) => Err(reason),
+        };
+        let greeting = self.greetings.remove(key)?;
+        let answered = hello.and_then(|hello| {
+            poller.remove(&greeting.socket).map_err(|error| error.to_string())?;
+            let answer = self.this.hello(hello.node, self.shard, hello.lane).encode();
+            socket::send_all(&greeting.socket, &answer).map_err(|error| error.to_string())?;
+            Ok(hello)
+        });
+        match answered {
+            Ok(hello) => {
+                let Greeting { socket, mut reader, .. } = greeting;
+                reader.expect(hello.expect());
+                let core = ShardId(hello.shard.0 % self.this.cores);
+                let Hello { node, shard, incarnation, .. } = hello;
+                Some((core, Greeted { socket, reader, node, shard, incarnation }))
+            }
+            Err(reason) => {
+                self.rejected += 1;
+                tracing::warn!(address = %greeting.address, reason, "peer refused");
+                None
+            }
+        }
+    }
+
+    fn judge(&mut self, hello: Hello) -> Result<Hello, String> {
+        let place = self.this.peer_nodes.iter().position(|node| *node == hello.node);
+        let incarnation = place.map_or(Incarnation(0), |place| self.seen[place]);
+        let expected = Expected {
+            cluster: self.this.cluster,
+            this: self.this.node,
+            nodes: &self.this.peer_nodes,
+            incarnation,
+            groups: self.this.groups,
+        };
+        hello.check(&expected).map_err(|error: HelloError| error.to_string())?;
+        if let Some(place) = place {
+            self.seen[place] = hello.incarnation;
+        }
+        Ok(hello)
+    }
+
+    fn receive(&mut self, key: u64, events: &mut Vec<Event>) {
+        for _ in 0..RECEIVES_MAX {
+            let Some(stream) = self.streams.get_mut(key) else { return };
+            let space = stream.reader.space();
+            let room = space.len();
+            match buffers::receive(&stream.socket, space) {
+                Ok(None) => return,
+                Ok(Some(0)) => {
+                    // The dialer reports broken links; a clean end is no news here.
+                    self.streams.remove(key);
+                    return;
+                }
+                Ok(Some(bytes)) => {
+                    stream.reader.filled(bytes);
+                    self.take_frames(key, events);
+                    if bytes < room {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(peer = %stream.node, %error, "a peer's connection broke");
+                    self.streams.remove(key);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Turn what has been received into events; close the connection at the first thing wrong.
+    fn take_frames(&mut self, key: u64, events: &mut Vec<Event>) {
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        let reason = loop {
+            match stream.reader.next() {
+                Ok(None) => return,
+                Ok(Some(frame)) if frame.header.content == Content::Hello => {
+                    break "a second hello".to_owned();
+                }
+                Ok(Some(frame)) => events.push(Event::Frame(frame)),
+                Err(error) => break error.to_string(),
+            }
+        };
+        self.rejected += 1;
+        tracing::warn!(
+            peer = %stream.node, core = %self.shard, reason, "frame refused, connection closed",
+        );
+        self.streams.remove(key);
+    }
+}
+
+/// The hello, once it is whole.
+fn read_hello(greeting: &mut Greeting) -> Result<Option<Hello>, String> {
+    let received = buffers::receive(&greeting.socket, greeting.reader.space());
+    match received.map_err(|error| error.to_string())? {
+        None => return Ok(None),
+        Some(0) => return Err("it closed the connection before its hello".into()),
+        Some(bytes) => greeting.reader.filled(bytes),
+    }
+    match greeting.reader.next().map_err(|error| error.to_string())? {
+        None => Ok(None),
+        Some(frame) => Hello::decode(&frame).map(Some).map_err(|error| error.to_string()),
+    }
+}

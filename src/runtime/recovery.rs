@@ -1,0 +1,125 @@
+//! Replays one core's log before anything else happens on that core.
+//!
+//! It runs on the core's own thread, one segment at a time, so that between segments the core can
+//! tell its clients that it is loading.
+
+use std::time::{Duration, Instant};
+
+use crate::id::{SegmentSeq, Tick};
+use crate::limits::SEGMENT_BYTES;
+use crate::shard::{Config, RecoverError, Recovering, Shard};
+
+use super::fatal::Fatal;
+use super::mapped::{Access, Mapped};
+use super::segments::Directory;
+
+/// A replay that takes longer than this tells how far it is, this often.
+const PROGRESS: Duration = Duration::from_secs(1);
+
+/// The replay of one core. Lives until its shard does.
+pub struct Recovery {
+    directory: Directory,
+    recovering: Recovering,
+    segments: Vec<SegmentSeq>,
+    done: usize,
+    core: u16,
+    started: Instant,
+    told: Instant,
+}
+
+impl Recovery {
+    /// Look at what is in the directory, and delete what a crash left half made.
+    ///
+    /// # Errors
+    /// When the directory cannot be used.
+    pub fn begin(directory: Directory, config: Config) -> Result<Self, Fatal> {
+        let core = config.shard.0;
+        let listed = directory.clean().and_then(|()| directory.segments());
+        let segments = listed.map_err(|error| {
+            Fatal::new(format!("cannot read the log in {}: {error}", directory.path().display()))
+        })?;
+        let now = Instant::now();
+        let recovering = Recovering::new(config);
+        Ok(Self { directory, recovering, segments, done: 0, core, started: now, told: now })
+    }
+
+    /// Replay one more segment; `false` when there is none left.
+    ///
+    /// # Errors
+    /// When the log is damaged where it must not be, or cannot be read. The text names the file,
+    /// the offset and the remedy.
+    pub fn step(&mut self) -> Result<bool, Fatal> {
+        let Some(&seq) = self.segments.get(self.done) else { return Ok(false) };
+        let path = self.directory.segment(seq);
+        let bytes = Mapped::open(&path, Access::Whole).map_err(|error| {
+            Fatal::new(format!(
+                "cannot replay {}: {error}; restore the file, or start this node with an empty \
+                 directory and a new --id",
+                path.display()
+            ))
+        })?;
+        self.recovering.segment(seq, &bytes).map_err(|error| self.damaged(&error))?;
+        self.done += 1;
+        if PROGRESS <= self.told.elapsed() {
+            self.told = Instant::now();
+            tracing::info!(
+                core = self.core,
+                "replaying the log: {} of {} segments, {} %",
+                self.done,
+                self.segments.len(),
+                100 * self.done / self.segments.len(),
+            );
+        }
+        Ok(true)
+    }
+
+    /// All segments were replayed: the shard, and the spare segments that were found.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    pub fn finish(self, now: Tick) -> Result<(Shard, Vec<SegmentSeq>), Fatal> {
+        let Self { directory, recovering, segments, core, started, .. } = self;
+        // What was read may be in the page cache or the device's cache only. Nothing may be built
+        // on it before it is durable (contract row 27).
+        let failed = |what: &str, seq, error: std::io::Error| {
+            Fatal::new(format!("cannot {what} {}: {error}", directory.segment(seq).display()))
+        };
+        if let Some(&last) = segments.last() {
+            for &seq in &segments {
+                // All but the last used segment are known durable: a later header proves it. Spares
+                // lie behind the last used one, and syncing clean files costs nothing.
+                if last.0 < seq.0 + 4 {
+                    directory.sync(seq).map_err(|error| failed("sync", seq, error))?;
+                }
+            }
+        }
+        let (shard, report) =
+            recovering.finish(now).map_err(|error| damaged(&directory, &error))?;
+        for &seq in &report.log.discard {
+            directory.remove(seq).map_err(|error| failed("remove", seq, error))?;
+        }
+        let log = &report.log;
+        if let Some(torn) = &log.torn {
+            tracing::warn!(core, "the last write was cut short by a crash and is left out: {torn}");
+        }
+        tracing::info!(
+            core,
+            segments = log.segments,
+            entries = report.entries,
+            bytes = log.bytes,
+            spares = log.spares.len(),
+            ms = started.elapsed().as_millis() as u64,
+            "log replayed, {} MiB on disk",
+            segments.len() * (SEGMENT_BYTES >> 20),
+        );
+        Ok((shard, report.log.spares))
+    }
+
+    fn damaged(&self, error: &RecoverError) -> Fatal {
+        damaged(&self.directory, error)
+    }
+}
+
+fn damaged(directory: &Directory, error: &RecoverError) -> Fatal {
+    Fatal::new(format!("damaged log in {}: {error}", directory.path().display()))
+}

@@ -1,0 +1,301 @@
+//! Makes log segments: files of zeros, durable, under their final name before anyone writes to
+//! them.
+//!
+//! A segment is written with zeros first because overwriting blocks that exist costs one device
+//! write and one flush per commit, while blocks that are only reserved cost three times the writes
+//! (the file system must log their first use) and extending a file costs a second write. Making 64
+//! MiB of zeros takes a good part of a second, so it happens ahead of need, on a thread of its own:
+//! allocating in the path of a write has cost others 2 to 820 ms (LOGS.md).
+//!
+//! ```text
+//!   core: Effects.spare ──► this thread: NAME.tmp · 64 MiB of zeros · fsync · rename · fsync dir
+//!    ▲                                    │ no room: report full, try again every second
+//!    └────── Made::Ready / Made::Full ◄───┘
+//! ```
+//!
+//! A crash at any point leaves either a `.tmp`, which recovery deletes, or a whole segment of
+//! zeros, which recovery takes for the spare that it is.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use crate::id::SegmentSeq;
+use crate::limits::{BLOCK_BYTES, SEGMENT_BYTES};
+use crate::wal;
+
+/// One write of zeros, in bytes: small enough to let the log's own writes in between.
+const ZEROS_BYTES: usize = 256 << 10;
+/// How long to wait for room before the next try.
+const RETRY: Duration = Duration::from_secs(1);
+/// Ends the name of a segment that is not whole yet.
+const TMP_SUFFIX: &str = ".tmp";
+
+/// What has become of a wanted segment.
+#[derive(Debug)]
+pub enum Made {
+    /// It is there.
+    Ready(SegmentSeq),
+    /// Whether there is no room for it. It is tried again every second.
+    Full(bool),
+    /// It cannot be made, ever; the text names the file and the error.
+    Failed(String),
+}
+
+/// Where a core keeps its segments. One per core.
+#[derive(Debug, Clone)]
+pub struct Directory {
+    path: PathBuf,
+}
+
+impl Directory {
+    /// The directory of one core's log; made if it is missing.
+    ///
+    /// # Errors
+    /// When it cannot be made durable.
+    pub fn open(path: PathBuf) -> io::Result<Self> {
+        fs::create_dir_all(&path)?;
+        if let Some(parent) = path.parent() {
+            sync_directory(parent)?;
+        }
+        Ok(Self { path })
+    }
+
+    /// The directory itself.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file of a segment.
+    #[must_use]
+    pub fn segment(&self, seq: SegmentSeq) -> PathBuf {
+        self.path.join(wal::file_name(seq))
+    }
+
+    /// The segments that exist, in order.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn segments(&self) -> io::Result<Vec<SegmentSeq>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let name = entry?.file_name();
+            found.extend(name.to_str().and_then(wal::parse_file_name));
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// Delete what a crash left half made.
+    ///
+    /// # Errors
+    /// When the directory cannot be read or a file cannot be deleted.
+    pub fn clean(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            if entry.file_name().to_str().is_some_and(|name| name.ends_with(TMP_SUFFIX)) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Make what is in a segment durable, whoever wrote it.
+    ///
+    /// # Errors
+    /// When the device fails; nothing read from the segment may be trusted then.
+    pub fn sync(&self, seq: SegmentSeq) -> io::Result<()> {
+        File::open(self.segment(seq))?.sync_data()
+    }
+
+    /// Delete a segment that recovery found to be of no use.
+    ///
+    /// # Errors
+    /// When it cannot be deleted, durably.
+    pub fn remove(&self, seq: SegmentSeq) -> io::Result<()> {
+        fs::remove_file(self.segment(seq))?;
+        sync_directory(&self.path)
+    }
+
+    /// Make a segment: a file of zeros that survives a power cut under its final name.
+    ///
+    /// # Errors
+    /// Whatever the file system says; nothing is left behind then.
+    pub fn make(&self, seq: SegmentSeq) -> io::Result<()> {
+        let path = self.segment(seq);
+        let tmp = path.with_extension(format!("seg{TMP_SUFFIX}"));
+        let made = write_zeros(&tmp).and_then(|()| fs::rename(&tmp, &path));
+        if let Err(error) = made {
+            // It may not exist; if it cannot be deleted, the next start will.
+            let _ = fs::remove_file(&tmp);
+            return Err(error);
+        }
+        sync_directory(&self.path)
+    }
+}
+
+/// Asks the segment-making thread of one core for segments. Dropping it ends the thread once it
+/// has finished what it is doing.
+#[derive(Debug)]
+pub struct Preparer {
+    wanted: mpsc::Sender<SegmentSeq>,
+}
+
+impl Preparer {
+    /// Start the thread. It calls `report` for every outcome. The log may hold `bytes_max` bytes
+    /// of segments; past that it counts as full.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn start(
+        name: String,
+        directory: Directory,
+        bytes_max: u64,
+        report: impl Fn(Made) + Send + 'static,
+    ) -> io::Result<Self> {
+        let (wanted, orders) = mpsc::channel();
+        thread::Builder::new()
+            .name(name)
+            .spawn(move || prepare(&directory, bytes_max, &orders, &report))?;
+        Ok(Self { wanted })
+    }
+
+    /// Make this segment, after those asked for before it.
+    pub fn want(&self, seq: SegmentSeq) {
+        // The thread ends only after `Made::Failed`, which ends the node.
+        let _ = self.wanted.send(seq);
+    }
+}
+
+/// The thread: one segment after another until nobody can ask any more.
+fn prepare(
+    directory: &Directory,
+    bytes_max: u64,
+    orders: &mpsc::Receiver<SegmentSeq>,
+    report: &impl Fn(Made),
+) {
+    while let Ok(seq) = orders.recv() {
+        let mut full = false;
+        loop {
+            match make_within(directory, seq, bytes_max) {
+                Ok(()) => break,
+                Err(error) if is_full(&error) => {
+                    if !full {
+                        full = true;
+                        tracing::warn!(
+                            segment = %directory.segment(seq).display(), %error,
+                            "no room for another log segment: writes are refused until there is",
+                        );
+                        report(Made::Full(true));
+                    }
+                }
+                Err(error) => {
+                    let path = directory.segment(seq);
+                    report(Made::Failed(format!("cannot make {}: {error}", path.display())));
+                    return;
+                }
+            }
+            // Returns at once, and for good, when the core is gone.
+            match orders.recv_timeout(RETRY) {
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+                // The core asks for one segment at a time; a second order would be for the same.
+                Ok(_) => {}
+            }
+        }
+        if full {
+            report(Made::Full(false));
+        }
+        report(Made::Ready(seq));
+    }
+}
+
+fn make_within(directory: &Directory, seq: SegmentSeq, bytes_max: u64) -> io::Result<()> {
+    let bytes = (directory.segments()?.len() as u64 + 1) * SEGMENT_BYTES as u64;
+    if bytes_max < bytes {
+        return Err(io::Error::new(
+            io::ErrorKind::QuotaExceeded,
+            format!("the log would hold {bytes} bytes, wal_bytes_max is {bytes_max}"),
+        ));
+    }
+    directory.make(seq)
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Write a whole segment of zeros to `path` and make it durable. Past the page cache if the file
+/// system can: 64 MiB of zeros would push out pages that somebody reads.
+fn write_zeros(path: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    let mut file = match options.clone().custom_flags(libc::O_DIRECT).open(path) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => options.open(path)?,
+        opened => opened?,
+    };
+    // O_DIRECT wants aligned memory: take a block more than needed and start at its first boundary.
+    let memory = vec![0u8; ZEROS_BYTES + BLOCK_BYTES];
+    let start = memory.as_ptr().align_offset(BLOCK_BYTES);
+    let zeros = &memory[start..start + ZEROS_BYTES];
+    for _ in 0..SEGMENT_BYTES / ZEROS_BYTES {
+        file.write_all(zeros)?;
+    }
+    file.sync_all()
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    // An empty path is how "the current directory" looks as a parent.
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    File::open(path)?.sync_all()
+}
+
+const _: () = assert!(SEGMENT_BYTES.is_multiple_of(ZEROS_BYTES));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::scratch::Scratch;
+
+    #[test]
+    fn a_segment_is_whole_and_zero_and_found_again() {
+        let scratch = Scratch::new("segments");
+        let directory = Directory::open(scratch.path().join("core-0")).unwrap();
+        fs::write(directory.path().join("0000000000000009.seg.tmp"), b"half").unwrap();
+        fs::write(directory.path().join("notes.txt"), b"not ours").unwrap();
+
+        directory.make(SegmentSeq(2)).unwrap();
+        directory.make(SegmentSeq(1)).unwrap();
+        directory.clean().unwrap();
+
+        assert_eq!(directory.segments().unwrap(), [SegmentSeq(1), SegmentSeq(2)]);
+        let bytes = fs::read(directory.segment(SegmentSeq(1))).unwrap();
+        assert_eq!(bytes.len(), SEGMENT_BYTES);
+        assert!(bytes.iter().all(|&byte| byte == 0));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3, "the .tmp is gone");
+    }
+
+    #[test]
+    fn past_its_bound_the_log_is_full_and_says_so_once() {
+        let scratch = Scratch::new("segments-full");
+        let directory = Directory::open(scratch.path().join("core-0")).unwrap();
+        directory.make(SegmentSeq(1)).unwrap();
+        let (tell, told) = mpsc::channel();
+        let preparer =
+            Preparer::start("prep".into(), directory.clone(), SEGMENT_BYTES as u64, move |made| {
+                let _ = tell.send(made);
+            })
+            .unwrap();
+        preparer.want(SegmentSeq(2));
+        let wait = Duration::from_secs(20);
+        assert!(matches!(told.recv_timeout(wait).unwrap(), Made::Full(true)));
+        directory.remove(SegmentSeq(1)).unwrap();
+        assert!(matches!(told.recv_timeout(wait).unwrap(), Made::Full(false)));
+        assert!(matches!(told.recv_timeout(wait).unwrap(), Made::Ready(SegmentSeq(2))));
+    }
+}

@@ -1,0 +1,75 @@
+//! `outrigger serve`: from a configuration to a running node, and to its end.
+
+use std::time::Duration;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::config::Config;
+use crate::id::NodeId;
+
+use super::fatal::Fatal;
+use super::identity::Home;
+use super::node::{Node, Setup};
+use super::preflight;
+
+/// Runs the node until SIGTERM or SIGINT, or until it cannot go on.
+///
+/// # Errors
+/// Why it could not start, or why it stopped itself; one line.
+pub fn serve(config: &Config) -> Result<(), Fatal> {
+    preflight::check(config)?;
+    let home = Home::open(config)?;
+    let this = NodeId(config.id);
+    let node = Node::start(Setup {
+        cluster: home.cluster,
+        node: this,
+        incarnation: home.incarnation,
+        dir: config.dir.clone(),
+        client: config.client,
+        peer: config.peer,
+        peers: config
+            .peers
+            .iter()
+            .map(|(id, address)| (NodeId(*id), *address))
+            .filter(|(id, _)| *id != this)
+            .collect(),
+        cores: config.cores,
+        groups: config.groups,
+        election_ms: config.election_ms,
+        heartbeat_ms: config.heartbeat_ms,
+        request_ms: config.request_ms,
+        flushes_in_flight: config.flushes_in_flight,
+        log_cache_bytes: config.log_cache_bytes,
+        wal_bytes_max: if config.wal_bytes_max == 0 { u64::MAX } else { config.wal_bytes_max },
+        spin: Duration::from_micros(config.spin_us),
+    })?;
+    tracing::info!(
+        node = config.id,
+        client = %node.client(),
+        peer = %config.peer,
+        dir = %config.dir.display(),
+        incarnation = home.incarnation.0,
+        "outrigger {} started",
+        env!("CARGO_PKG_VERSION"),
+    );
+    let mut signals = Signals::new([SIGTERM, SIGINT])
+        .map_err(|error| Fatal::new(format!("cannot listen for signals: {error}")))?;
+    let handle = signals.handle();
+    let stopper = node.stopper();
+    let listener = std::thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in &mut signals {
+            tracing::info!(signal, "stopping");
+            stopper.stop();
+        }
+    });
+    let listener =
+        listener.map_err(|error| Fatal::new(format!("cannot start a thread: {error}")))?;
+    let result = node.join();
+    handle.close();
+    if result.is_ok() {
+        // Joined only at a clean end: after a failure the process leaves at once.
+        let _ = listener.join();
+    }
+    result
+}

@@ -1,0 +1,419 @@
+//! One core: gather events, let the shard think once, perform what it asks for, sleep.
+//!
+//! ```text
+//!   ┌─► poll sockets ─► take mail, disk completions ─► Shard::on_event … ─► Shard::turn ─┐
+//!   │                                                                                    │
+//!   └── sleep (glommio) ◄── flush clients and links ◄── start writes, post, reply ◄──────┘
+//! ```
+//!
+//! One turn takes *everything* that is ready, so that the commands of many connections share one
+//! disk write and one frame per peer; the busier the core, the more they share. Nothing in a turn
+//! waits.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::group::refusal;
+use crate::id::{SegmentSeq, ShardId, Tick};
+use crate::shard::event::Post;
+use crate::shard::{Effects, Event, Shard};
+
+use super::client_conn::Gate;
+use super::clock::{Clock, LATE_MS, TICK_MS};
+use super::fatal::Fatal;
+use super::inbox::Inbox;
+use super::listener::Clients;
+use super::mailbox::Mailbox;
+use super::metrics::Metrics;
+use super::peer_link::PeerLinks;
+use super::peer_port::{Greeted, PeerPort};
+use super::poller::{Poller, Ready, Token};
+use super::recovery::Recovery;
+use super::segments::{Made, Preparer};
+use super::sleep::Sleeper;
+use super::wal_reader::{Answer, WalReader};
+use super::wal_writer::WalWriter;
+
+/// A clean end waits this long for writes in flight, in ms.
+const STOP_MS: u64 = 5000;
+/// Turns in a row before the core lets its disk writes go out, while turns cause new events.
+const TURNS_MAX: usize = 4;
+
+/// What can be put into a core's mailbox.
+#[derive(Debug)]
+pub enum Mail {
+    /// From a sibling core.
+    Post(Post),
+    /// From the segment-making thread.
+    Made(Made),
+    /// From the log-reading thread.
+    Read(Answer),
+    /// A peer's connection, greeted by core 0.
+    Peer(Greeted),
+    /// The node stops.
+    Stop,
+}
+
+/// What a core shares with its siblings.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// Everybody's mailbox, by core.
+    pub mailboxes: Vec<Arc<Mailbox<Mail>>>,
+    /// Cores that still replay their log. Until it is zero, clients are told so.
+    pub loading: Arc<AtomicUsize>,
+    /// The node's clock.
+    pub clock: Clock,
+}
+
+/// Everything one core owns. Built on the core's own thread.
+pub struct ShardLoop {
+    /// Which core.
+    pub core: ShardId,
+    /// What it shares.
+    pub shared: Shared,
+    /// Its sockets.
+    pub poller: Poller,
+    /// How it waits.
+    pub sleeper: Sleeper<Mail>,
+    /// What its own tasks tell it.
+    pub inbox: Rc<Inbox>,
+    /// Its clients.
+    pub clients: Clients,
+    /// Its sending links.
+    pub links: PeerLinks,
+    /// Its receiving links.
+    pub port: PeerPort,
+    /// Its log, written.
+    pub writer: WalWriter,
+    /// Its log, prepared.
+    pub preparer: Preparer,
+    /// Its log, read.
+    pub reader: WalReader,
+}
+
+/// The state of a running loop beside the parts it was built from.
+struct Running {
+    parts: ShardLoop,
+    shard: Shard,
+    fx: Effects,
+    events: Vec<Event>,
+    ready: Vec<Ready>,
+    mail: Vec<Mail>,
+    metrics: Metrics,
+    last_turn: Tick,
+    /// When late turns were last warned about, and how many there were since.
+    late_told: Tick,
+    late: u64,
+    /// Groups whose failure has been told.
+    failed: Vec<crate::id::GroupId>,
+    stop_at: Option<Tick>,
+}
+
+impl ShardLoop {
+    /// Replay the log, then serve until told to stop.
+    ///
+    /// # Errors
+    /// What makes the whole node stop.
+    pub async fn run(mut self, mut recovery: Recovery) -> Result<(), Fatal> {
+        self.start_ticker();
+        let mut ready = Vec::new();
+        while recovery.step()? {
+            self.serve_while_loading(&mut ready)?;
+        }
+        let (shard, spares) = recovery.finish(self.shared.clock.now())?;
+        self.shared.loading.fetch_sub(1, Ordering::SeqCst);
+        Running::new(self, shard, spares).run().await
+    }
+
+    /// One task per core wakes the loop every few milliseconds. It is the clock of the timers, and
+    /// the bound on any wake-up that may be lost.
+    fn start_ticker(&self) {
+        let inbox = Rc::downgrade(&self.inbox);
+        glommio::spawn_local(async move {
+            loop {
+                glommio::timer::sleep(Duration::from_millis(TICK_MS)).await;
+                let Some(inbox) = inbox.upgrade() else { return };
+                inbox.wake();
+            }
+        })
+        .detach();
+    }
+
+    /// Between two segments: tell clients that they are too early. Peers wait in the kernel.
+    fn serve_while_loading(&mut self, ready: &mut Vec<Ready>) -> Result<(), Fatal> {
+        self.poller.poll(ready).map_err(|error| self.broken("poll its sockets", &error))?;
+        let mut none = Vec::new();
+        for report in ready.drain(..) {
+            match Token::from_number(report.token) {
+                Some(Token::ClientPort) => self.clients.accept(&self.poller),
+                Some(Token::Client(key)) => {
+                    self.clients.on_ready(key, report, Gate::Loading, &mut none);
+                }
+                _ => {}
+            }
+        }
+        self.clients.flush(Gate::Loading, &self.poller, &mut none);
+        debug_assert!(none.is_empty(), "a command was let through before the log was replayed");
+        Ok(())
+    }
+
+    fn broken(&self, what: &str, error: &std::io::Error) -> Fatal {
+        Fatal::new(format!("core {} cannot {what}: {error}", self.core))
+    }
+}
+
+impl Running {
+    fn new(parts: ShardLoop, shard: Shard, spares: Vec<SegmentSeq>) -> Self {
+        let now = parts.shared.clock.now();
+        let mut events = Vec::new();
+        for seq in spares {
+            parts.writer.open_ahead(seq);
+            events.push(Event::SpareReady(seq));
+        }
+        Self {
+            parts,
+            shard,
+            fx: Effects::default(),
+            events,
+            ready: Vec::new(),
+            mail: Vec::new(),
+            metrics: Metrics::default(),
+            last_turn: now,
+            late_told: Tick(0),
+            late: 0,
+            failed: Vec::new(),
+            stop_at: None,
+        }
+    }
+
+    async fn run(mut self) -> Result<(), Fatal> {
+        loop {
+            // What a turn causes here and now (a freed connection's next commands, a post that was
+            // refused) is taken up at once.
+            for _ in 0..TURNS_MAX {
+                self.turn()?;
+                if self.events.is_empty() {
+                    break;
+                }
+            }
+            if let Some(deadline) = self.stop_at
+                && self.may_stop(deadline)
+            {
+                return self.stop().await;
+            }
+            if !self.events.is_empty() {
+                // Not by the inbox: that would skip the reactor, and the disk would wait for us.
+                self.parts.shared.mailboxes[self.parts.core.0 as usize].nudge();
+            }
+            let slept = self.parts.sleeper.sleep().await;
+            slept.map_err(|error| self.parts.broken("sleep", &error))?;
+        }
+    }
+
+    fn turn(&mut self) -> Result<(), Fatal> {
+        if let Some(fatal) = self.parts.inbox.fatal() {
+            self.shard.counters_mut().fsync_errors += 1;
+            return Err(fatal);
+        }
+        let now = self.parts.shared.clock.now();
+        let started = Instant::now();
+        self.note_lateness(now);
+        self.gather(now)?;
+        for event in self.events.drain(..) {
+            self.shard.on_event(now, event);
+        }
+        self.shard.turn(now, &mut self.fx);
+        self.perform(now);
+        self.metrics.turn.record(started.elapsed());
+        Ok(())
+    }
+
+    fn gate(&self) -> Gate {
+        match self.parts.shared.loading.load(Ordering::Relaxed) {
+            0 => Gate::Open,
+            _ => Gate::Loading,
+        }
+    }
+
+    /// Everything that is ready now becomes an event.
+    fn gather(&mut self, now: Tick) -> Result<(), Fatal> {
+        let gate = self.gate();
+        let parts = &mut self.parts;
+        parts.poller.poll(&mut self.ready).map_err(|error| {
+            Fatal::new(format!("core {} cannot poll its sockets: {error}", parts.core))
+        })?;
+        for ready in self.ready.drain(..) {
+            match Token::from_number(ready.token) {
+                Some(Token::Bell) => parts.shared.mailboxes[parts.core.0 as usize].silence(),
+                Some(Token::ClientPort) => parts.clients.accept(&parts.poller),
+                Some(Token::PeerPort) => parts.port.accept(now, &parts.poller),
+                Some(Token::Client(key)) => {
+                    parts.clients.on_ready(key, ready, gate, &mut self.events);
+                }
+                Some(Token::Link(index)) => {
+                    parts.links.on_ready(index as usize, ready, now, &parts.poller);
+                }
+                Some(Token::Peer(key)) => {
+                    let greeted = parts.port.on_ready(key, &parts.poller, &mut self.events);
+                    if let Some((core, greeted)) = greeted {
+                        if core == parts.core {
+                            parts.port.adopt(greeted, &parts.poller, &mut self.events);
+                        } else {
+                            parts.shared.mailboxes[core.0 as usize].deliver(Mail::Peer(greeted));
+                        }
+                    }
+                }
+                None => debug_assert!(false, "a token nobody gave out: {}", ready.token),
+            }
+        }
+        parts.port.tick(now);
+        parts.links.tick(now, &parts.poller);
+        parts.inbox.take(&mut self.events);
+        let mut mail = std::mem::take(&mut self.mail);
+        parts.shared.mailboxes[parts.core.0 as usize].take(&mut mail);
+        let opened = mail.drain(..).try_for_each(|letter| self.open(letter, now));
+        self.mail = mail;
+        opened
+    }
+
+    fn open(&mut self, letter: Mail, now: Tick) -> Result<(), Fatal> {
+        match letter {
+            Mail::Post(post) => self.events.push(Event::Post(post)),
+            Mail::Made(Made::Ready(seq)) => {
+                self.parts.writer.open_ahead(seq);
+                self.events.push(Event::SpareReady(seq));
+            }
+            Mail::Made(Made::Full(full)) => self.events.push(Event::LogFull(full)),
+            Mail::Made(Made::Failed(cause)) | Mail::Read(Answer::Failed(cause)) => {
+                return Err(Fatal::new(cause));
+            }
+            Mail::Read(Answer::Done(done)) => self.events.push(Event::LogRead(done)),
+            Mail::Peer(greeted) => {
+                let parts = &mut self.parts;
+                parts.port.adopt(greeted, &parts.poller, &mut self.events);
+            }
+            Mail::Stop => {
+                self.parts.clients.stop_accepting();
+                self.stop_at.get_or_insert(now.plus(STOP_MS));
+            }
+        }
+        Ok(())
+    }
+
+    /// Do what the shard asked for. The disk comes first: its work takes longest.
+    fn perform(&mut self, now: Tick) {
+        let gate = self.gate();
+        let parts = &mut self.parts;
+        let fx = &mut self.fx;
+        for write in fx.writes.drain(..) {
+            parts.writer.start(write);
+        }
+        for (node, frame) in fx.frames.drain(..) {
+            parts.links.push(node, frame);
+        }
+        parts.links.flush(now, &parts.poller, &mut self.events);
+        for (core, post) in fx.posts.drain(..) {
+            let mailbox = &parts.shared.mailboxes[core.0 as usize];
+            self.events.extend(post_to(mailbox, post));
+        }
+        for reply in fx.replies.drain(..) {
+            parts.clients.reply(reply);
+        }
+        parts.clients.flush(gate, &parts.poller, &mut self.events);
+        for read in fx.log_reads.drain(..) {
+            parts.reader.read(read);
+        }
+        if let Some(seq) = fx.spare.take() {
+            parts.preparer.want(seq);
+        }
+        for (group, event) in fx.roles.drain(..) {
+            tracing::debug!(core = %parts.core, %group, ?event, "role");
+        }
+        for (group, reason) in fx.failed.drain(..) {
+            if !self.failed.contains(&group) {
+                self.failed.push(group);
+                tracing::error!(core = %parts.core, %group, reason, "this replica has stopped");
+            }
+        }
+        let counters = self.shard.counters_mut();
+        counters.frames_dropped += parts.links.take_dropped();
+        counters.frames_rejected += parts.port.take_rejected();
+        counters.connections = parts.clients.len() as u64;
+    }
+
+    /// The ticker wakes the loop every 5 ms; a turn that starts much later means that this core was
+    /// held up, by its own turn, by a lost wake-up, or by the machine.
+    fn note_lateness(&mut self, now: Tick) {
+        let gap_ms = now.since(self.last_turn);
+        self.last_turn = now;
+        if LATE_MS < gap_ms {
+            self.late += 1;
+            self.shard.counters_mut().late_turns += 1;
+            if 1000 <= now.since(self.late_told) {
+                tracing::warn!(
+                    core = %self.parts.core, gap_ms, turns = self.late,
+                    "a turn started late: the machine is overloaded or the core was held up",
+                );
+                self.late_told = now;
+                self.late = 0;
+            }
+        }
+    }
+
+    fn may_stop(&self, deadline: Tick) -> bool {
+        let idle = self.shard.is_idle() && self.parts.writer.in_flight() == 0;
+        idle || deadline <= self.parts.shared.clock.now()
+    }
+
+    /// The clean end, in order: nothing new comes in, the log proves itself whole, files close.
+    async fn stop(mut self) -> Result<(), Fatal> {
+        self.parts.links.close();
+        self.parts.port.close();
+        let writer = self.parts.writer.clone();
+        if writer.in_flight() == 0
+            && let Some(write) = self.shard.closing_write()
+        {
+            writer.start(write);
+        }
+        let started = Instant::now();
+        while 0 < writer.in_flight() && started.elapsed() < Duration::from_millis(STOP_MS) {
+            self.parts.sleeper.sleep().await.map_err(|error| {
+                Fatal::new(format!("core {} cannot sleep: {error}", self.parts.core))
+            })?;
+        }
+        if let Some(fatal) = self.parts.inbox.fatal() {
+            return Err(fatal);
+        }
+        writer.close().await;
+        tracing::info!(
+            core = %self.parts.core,
+            flushes = %writer.durations().summary(),
+            turns = %self.metrics.turn.summary(),
+            "core stopped",
+        );
+        Ok(())
+    }
+}
+
+/// Put a post into a sibling's mailbox. If there is no room for new work, the answer is made here.
+fn post_to(mailbox: &Mailbox<Mail>, post: Post) -> Option<Event> {
+    let bounded = match post {
+        // Whoever asked has reserved room for these.
+        Post::Answer { .. } | Post::Report { .. } | Post::Answered { .. } => {
+            mailbox.deliver(Mail::Post(post));
+            return None;
+        }
+        bounded => bounded,
+    };
+    match mailbox.offer(Mail::Post(bounded)) {
+        Err(Mail::Post(Post::Command { part, .. } | Post::Ask { part, .. })) => {
+            let reply = refusal::busy("the mailbox of the core that owns the key is full");
+            Some(Event::Post(Post::Answer { part, reply }))
+        }
+        // Raft sends again. A forwarded command was not executed, and the node that sent it learns
+        // nothing: to its client the outcome is unknown, as it is to that node.
+        Err(_) | Ok(()) => None,
+    }
+}

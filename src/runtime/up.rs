@@ -1,0 +1,508 @@
+//! `outrigger up`: a whole cluster on this machine, as child processes of this one.
+//!
+//! ```text
+//! layout (DIR/cluster.json) ─► children ─► poll INFO until every group has a leader
+//!        ─► one table ─► `ready` ─► pass on warnings, until a signal ─► SIGTERM, wait ─► exit 0
+//! ```
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead as _, BufReader, IsTerminal as _, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::limits;
+
+use super::fatal::Fatal;
+
+/// What `up` can be told.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    /// How many nodes [default: as DIR has, or 3].
+    #[arg(long, value_name = "N")]
+    pub nodes: Option<u64>,
+    /// Where the nodes keep everything; used again by the next `up`.
+    #[arg(long, default_value = "./outrigger-data")]
+    pub dir: PathBuf,
+    /// Cores per node [default: as DIR has, or 1].
+    #[arg(long, value_name = "C")]
+    pub cores: Option<u16>,
+    /// Raft groups [default: as DIR has, or 16].
+    #[arg(long, value_name = "G")]
+    pub groups: Option<u64>,
+    /// Client port of node 1; node 2 has the next, and so on [default: as DIR has, or 7001].
+    #[arg(long, value_name = "PORT")]
+    pub client_port: Option<u16>,
+    /// Peer port of node 1; node 2 has the next, and so on [default: as DIR has, or 7101].
+    #[arg(long, value_name = "PORT")]
+    pub peer_port: Option<u16>,
+    /// Least time without a leader before an election, in ms.
+    #[arg(long, value_name = "MS", default_value_t = 1000)]
+    pub election_ms: u64,
+    /// More flags for every node, as in `--serve-arg=--spin-us=20`.
+    #[arg(long = "serve-arg", value_name = "FLAG", allow_hyphen_values = true)]
+    pub serve_args: Vec<String>,
+}
+
+/// How long one question to a node may take.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// How often the nodes are asked while the cluster starts.
+const POLL: Duration = Duration::from_millis(50);
+/// How long the nodes have to stop by themselves.
+const STOP: Duration = Duration::from_secs(10);
+
+/// A cluster's layout, as DIR keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Layout {
+    nodes: u64,
+    cores: u16,
+    groups: u64,
+    client_port: u16,
+    peer_port: u16,
+}
+
+impl Layout {
+    fn client(&self, id: u64) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.client_port + (id - 1) as u16))
+    }
+
+    fn peer(&self, id: u64) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.peer_port + (id - 1) as u16))
+    }
+
+    /// The layout DIR has with what was asked for; what is fixed must agree.
+    fn choose(options: &Options, saved: Option<Self>) -> Result<Self, Fatal> {
+        let fixed = |flag: &str, asked: Option<u64>, saved: Option<u64>, default| match (
+            asked, saved,
+        ) {
+            (Some(asked), Some(saved)) if asked != saved => Err(Fatal::new(format!(
+                "{} holds a cluster of {flag} {saved}, not {asked}; leave {flag} out, or choose another --dir",
+                options.dir.display()
+            ))),
+            (asked, saved) => Ok(saved.or(asked).unwrap_or(default)),
+        };
+        let saved = saved.as_ref();
+        let layout = Self {
+            nodes: fixed("--nodes", options.nodes, saved.map(|layout| layout.nodes), 3)?,
+            cores: fixed(
+                "--cores",
+                options.cores.map(u64::from),
+                saved.map(|layout| layout.cores.into()),
+                1,
+            )? as u16,
+            groups: fixed("--groups", options.groups, saved.map(|layout| layout.groups), 16)?,
+            client_port: options
+                .client_port
+                .or(saved.map(|layout| layout.client_port))
+                .unwrap_or(7001),
+            peer_port: options.peer_port.or(saved.map(|layout| layout.peer_port)).unwrap_or(7101),
+        };
+        if layout.nodes == 0 || layout.nodes > limits::NODES_MAX as u64 {
+            return Err(Fatal::new(format!(
+                "--nodes is {}, but must be from 1 to {}",
+                layout.nodes,
+                limits::NODES_MAX
+            )));
+        }
+        let (client, peer) = (u64::from(layout.client_port), u64::from(layout.peer_port));
+        if client.abs_diff(peer) < layout.nodes || client.max(peer) + layout.nodes > 65_536 {
+            return Err(Fatal::new(format!(
+                "the {} client ports from {client} and the {} peer ports from {peer} overlap or end past 65535; choose others with --client-port and --peer-port",
+                layout.nodes, layout.nodes
+            )));
+        }
+        Ok(layout)
+    }
+
+    /// The layout in `text`, written by [`Self::to_json`].
+    fn from_json(text: &str) -> Option<Self> {
+        let number = |name: &str| {
+            let rest = text.split(&format!("\"{name}\":")).nth(1)?;
+            let digits = rest.trim_start().split(|c: char| !c.is_ascii_digit()).next()?;
+            digits.parse::<u64>().ok()
+        };
+        Some(Self {
+            nodes: number("node_count")?,
+            cores: number("cores")?.try_into().ok()?,
+            groups: number("groups")?,
+            client_port: number("client_port")?.try_into().ok()?,
+            peer_port: number("peer_port")?.try_into().ok()?,
+        })
+    }
+
+    fn to_json(&self, dir: &Path, pids: &BTreeMap<u64, u32>) -> String {
+        let nodes: Vec<String> = (1..=self.nodes)
+            .map(|id| {
+                format!(
+                    r#"{{"id":{id},"client":"{}","peer":"{}","pid":{},"dir":{:?}}}"#,
+                    self.client(id),
+                    self.peer(id),
+                    pids.get(&id).copied().unwrap_or(0),
+                    node_dir(dir, id).display().to_string(),
+                )
+            })
+            .collect();
+        format!(
+            "{{\"node_count\":{},\"cores\":{},\"groups\":{},\"client_port\":{},\"peer_port\":{},\"nodes\":[{}]}}\n",
+            self.nodes,
+            self.cores,
+            self.groups,
+            self.client_port,
+            self.peer_port,
+            nodes.join(",")
+        )
+    }
+}
+
+fn node_dir(dir: &Path, id: u64) -> PathBuf {
+    dir.join(format!("node-{id}"))
+}
+
+/// One child, and the last thing it said.
+struct Member {
+    id: u64,
+    child: Child,
+    last_line: Arc<Mutex<String>>,
+    gone: bool,
+}
+
+/// Starts the cluster and stays until a signal.
+///
+/// # Errors
+/// If it cannot be started: a port is taken, the layout does not fit, or a node dies before the
+/// cluster is ready.
+pub fn up(options: &Options) -> Result<(), Fatal> {
+    fs::create_dir_all(&options.dir)
+        .map_err(|error| Fatal::new(format!("cannot create {}: {error}", options.dir.display())))?;
+    let file = options.dir.join("cluster.json");
+    let saved = match fs::read_to_string(&file) {
+        Ok(text) => Some(Layout::from_json(&text).ok_or_else(|| {
+            Fatal::new(format!(
+                "{} is not readable as a cluster layout; restore it, or choose another --dir",
+                file.display()
+            ))
+        })?),
+        Err(_) => None,
+    };
+    let layout = Layout::choose(options, saved)?;
+    for id in 1..=layout.nodes {
+        for (flag, address) in
+            [("--client-port", layout.client(id)), ("--peer-port", layout.peer(id))]
+        {
+            TcpListener::bind(address).map_err(|error| {
+                Fatal::new(format!(
+                    "cannot use {address} for node {id}: {error}. Is another cluster running? Stop it, or choose other ports with {flag}"
+                ))
+            })?;
+        }
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&stop))
+            .map_err(|error| Fatal::new(format!("cannot listen for signals: {error}")))?;
+    }
+    let mut cluster = Cluster { members: Vec::new() };
+    for id in 1..=layout.nodes {
+        cluster.members.push(start(options, &layout, id)?);
+    }
+    let pids = cluster.members.iter().map(|member| (member.id, member.child.id())).collect();
+    write_whole(&file, &layout.to_json(&options.dir, &pids))?;
+    if wait_ready(&mut cluster, &layout, &stop)? {
+        print_table(&cluster, &layout, &options.dir);
+        watch(&mut cluster, &stop);
+    }
+    cluster.stop();
+    Ok(())
+}
+
+fn write_whole(path: &Path, text: &str) -> Result<(), Fatal> {
+    let temporary = path.with_extension("json.tmp");
+    fs::write(&temporary, text)
+        .and_then(|()| fs::rename(&temporary, path))
+        .map_err(|error| Fatal::new(format!("cannot write {}: {error}", path.display())))
+}
+
+fn start(options: &Options, layout: &Layout, id: u64) -> Result<Member, Fatal> {
+    let failed = |error: std::io::Error| Fatal::new(format!("cannot start node {id}: {error}"));
+    let peers: Vec<String> =
+        (1..=layout.nodes).map(|id| format!("{id}={}", layout.peer(id))).collect();
+    let mut child = Command::new(std::env::current_exe().map_err(failed)?)
+        .args(["serve", "--id", &id.to_string()])
+        .arg("--dir")
+        .arg(node_dir(&options.dir, id))
+        .args(["--client", &layout.client(id).to_string()])
+        .args(["--peer", &layout.peer(id).to_string()])
+        .args(["--peers", &peers.join(",")])
+        .args(["--cores", &layout.cores.to_string()])
+        .args(["--groups", &layout.groups.to_string()])
+        .args(["--election-ms", &options.election_ms.to_string()])
+        .args(["--parent-pid", &std::process::id().to_string()])
+        .args(&options.serve_args)
+        .env("OUTRIGGER_LOG", std::env::var("OUTRIGGER_LOG").unwrap_or_else(|_| "warn".into()))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        // A group of its own: Ctrl-C in the terminal reaches this process, which then stops the
+        // children in order.
+        .process_group(0)
+        .spawn()
+        .map_err(failed)?;
+    let last_line = Arc::new(Mutex::new(String::new()));
+    let stderr = child.stderr.take();
+    let shared = Arc::clone(&last_line);
+    std::thread::Builder::new()
+        .name(format!("stderr-{id}"))
+        .spawn(move || {
+            for line in stderr.into_iter().flat_map(|stderr| BufReader::new(stderr).lines()) {
+                let Ok(line) = line else { return };
+                eprintln!("node {id} | {line}");
+                *shared.lock().unwrap_or_else(PoisonError::into_inner) = line;
+            }
+        })
+        .map_err(failed)?;
+    Ok(Member { id, child, last_line, gone: false })
+}
+
+/// The children; stopped when dropped, so that none outlives an error.
+struct Cluster {
+    members: Vec<Member>,
+}
+
+impl Cluster {
+    /// Notices children that ended; tells about each once. Returns the first one's story.
+    fn reap(&mut self) -> Option<String> {
+        let mut story = None;
+        for member in self.members.iter_mut().filter(|member| !member.gone) {
+            if let Ok(Some(status)) = member.child.try_wait() {
+                member.gone = true;
+                // Its last words may still be on their way through the pipe.
+                std::thread::sleep(POLL);
+                let last = member.last_line.lock().unwrap_or_else(PoisonError::into_inner);
+                story.get_or_insert(format!("node {} ended ({status}): {last}", member.id));
+            }
+        }
+        story
+    }
+
+    /// SIGTERM to all, a while to end, SIGKILL to those that did not.
+    fn stop(&mut self) {
+        self.reap();
+        for member in self.members.iter().filter(|member| !member.gone) {
+            signal(&member.child, Signal::TERM);
+        }
+        let deadline = Instant::now() + STOP;
+        while Instant::now() < deadline && self.members.iter().any(|member| !member.gone) {
+            std::thread::sleep(POLL / 5);
+            for member in self.members.iter_mut().filter(|member| !member.gone) {
+                member.gone = !matches!(member.child.try_wait(), Ok(None));
+            }
+        }
+        for member in self.members.iter_mut().filter(|member| !member.gone) {
+            eprintln!("node {} did not stop within {} s and is killed", member.id, STOP.as_secs());
+            let _ = member.child.kill();
+            let _ = member.child.wait();
+            member.gone = true;
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn signal(child: &Child, signal: Signal) {
+    if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(pid, signal);
+    }
+}
+
+/// Asks until every group has a leader. False if a signal came first.
+fn wait_ready(cluster: &mut Cluster, layout: &Layout, stop: &AtomicBool) -> Result<bool, Fatal> {
+    let progress = std::io::stderr().is_terminal();
+    let mut told = Instant::now();
+    while !stop.load(Ordering::Acquire) {
+        if let Some(story) = cluster.reap() {
+            return Err(Fatal::new(format!(
+                "{story}\nthe cluster is not ready; nothing was left running"
+            )));
+        }
+        let seen: Vec<Info> = (1..=layout.nodes).map(|id| ask(layout.client(id))).collect();
+        let led: u64 = seen.iter().map(|info| info.groups_led).sum();
+        let answering = seen.iter().filter(|info| info.answers).count() as u64;
+        if answering == layout.nodes
+            && led >= layout.groups
+            && seen.iter().all(|info| info.leaderless == 0)
+        {
+            if progress {
+                eprint!("\r\x1b[K");
+            }
+            return Ok(true);
+        }
+        if progress || told.elapsed() > Duration::from_secs(1) {
+            let loading = seen.iter().filter(|info| info.loading).count();
+            let text = format!(
+                "{answering} of {} nodes answer, {loading} replay their logs, {led} of {} groups have a leader",
+                layout.nodes, layout.groups
+            );
+            if progress {
+                eprint!("\r\x1b[K{text}");
+            } else {
+                eprintln!("{text}");
+            }
+            told = Instant::now();
+        }
+        std::thread::sleep(POLL);
+    }
+    Ok(false)
+}
+
+/// What a node says of itself.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Info {
+    answers: bool,
+    loading: bool,
+    groups_led: u64,
+    /// Groups whose leader this node does not know.
+    leaderless: u64,
+}
+
+fn ask(address: SocketAddr) -> Info {
+    let question = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(b"INFO outrigger\r\nQUIT\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
+    };
+    question().map_or_else(|_| Info::default(), |text| parse_info(&text))
+}
+
+fn parse_info(text: &str) -> Info {
+    if text.starts_with("-LOADING") {
+        return Info { loading: true, ..Info::default() };
+    }
+    let mut info = Info { answers: text.starts_with('$'), ..Info::default() };
+    for line in text.lines() {
+        if let Some(count) = line.strip_prefix("groups_led:") {
+            info.groups_led = count.trim().parse().unwrap_or(0);
+        } else if line.starts_with("group_") && line.contains(",leader=0,") {
+            info.leaderless += 1;
+        }
+    }
+    info
+}
+
+fn print_table(cluster: &Cluster, layout: &Layout, dir: &Path) {
+    println!("{:<5} {:<21} {:>8}  {:<32} groups led", "node", "client address", "pid", "directory");
+    for member in &cluster.members {
+        let info = ask(layout.client(member.id));
+        println!(
+            "{:<5} {:<21} {:>8}  {:<32} {}",
+            member.id,
+            layout.client(member.id),
+            member.child.id(),
+            node_dir(dir, member.id).display(),
+            info.groups_led,
+        );
+    }
+    println!("ready");
+    println!(
+        "try: redis-cli -p {} set greeting hello      (Ctrl-C stops the cluster)",
+        layout.client_port
+    );
+    let _ = std::io::stdout().flush();
+}
+
+/// Stays until a signal, telling about nodes that end.
+fn watch(cluster: &mut Cluster, stop: &AtomicBool) {
+    while !stop.load(Ordering::Acquire) {
+        if let Some(story) = cluster.reap() {
+            eprintln!("{story}");
+            if cluster.members.iter().all(|member| member.gone) {
+                eprintln!("no node is left");
+                return;
+            }
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+/// In a child: end when the parent does, however it ends.
+///
+/// # Errors
+/// If the parent is gone already.
+pub fn end_with(parent: u32) -> Result<(), Fatal> {
+    let failed = |error| Fatal::new(format!("cannot watch the parent process: {error}"));
+    rustix::process::set_parent_process_death_signal(Some(Signal::TERM)).map_err(failed)?;
+    let actual = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
+    if actual == i32::try_from(parent).ok() {
+        Ok(())
+    } else {
+        Err(Fatal::new("the parent process is gone"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options() -> Options {
+        Options {
+            nodes: None,
+            dir: "somewhere".into(),
+            cores: None,
+            groups: None,
+            client_port: None,
+            peer_port: None,
+            election_ms: 1000,
+            serve_args: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_layout_is_kept_and_found_again() {
+        let layout = Layout::choose(&options(), None).expect("defaults");
+        assert_eq!((layout.nodes, layout.cores, layout.groups), (3, 1, 16));
+        let json = layout.to_json(Path::new("somewhere"), &BTreeMap::from([(1, 42)]));
+        assert!(json.contains(r#"{"id":1,"client":"127.0.0.1:7001","peer":"127.0.0.1:7101","pid":42,"dir":"somewhere/node-1"}"#), "{json}");
+        assert_eq!(Layout::from_json(&json), Some(layout));
+        assert_eq!(Layout::from_json("{}"), None);
+    }
+
+    #[test]
+    fn what_is_fixed_cannot_be_changed_and_ports_can() {
+        let saved = Layout::choose(&options(), None).expect("defaults");
+        let asked = Options { nodes: Some(5), ..options() };
+        let refusal = Layout::choose(&asked, Some(saved.clone())).expect_err("refused").to_string();
+        assert_eq!(
+            refusal,
+            "somewhere holds a cluster of --nodes 3, not 5; leave --nodes out, or choose another --dir"
+        );
+        let moved = Options { client_port: Some(9001), ..options() };
+        assert_eq!(Layout::choose(&moved, Some(saved)).expect("fine").client_port, 9001);
+        let clash = Options { client_port: Some(7100), ..options() };
+        assert!(Layout::choose(&clash, None).is_err());
+    }
+
+    #[test]
+    fn info_is_read() {
+        let text = "$99\r\n# Outrigger\r\nnode_id:1\r\ngroups_led:2\r\ngroup_0:role=leader,leader=1,term=2\r\ngroup_1:role=follower,leader=0,term=2\r\n";
+        assert_eq!(
+            parse_info(text),
+            Info { answers: true, loading: false, groups_led: 2, leaderless: 1 }
+        );
+        assert!(parse_info("-LOADING outrigger is replaying its log\r\n").loading);
+        assert_eq!(parse_info(""), Info::default());
+    }
+}

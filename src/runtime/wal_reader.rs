@@ -1,0 +1,98 @@
+//! Reads entries back from sealed segments, for followers that are behind.
+//!
+//! A page that is not in memory blocks the thread that touches it, so this is a thread of its own:
+//! a core that touched a cold segment itself would stop for all its groups, 63 µs per page.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::mpsc;
+use std::thread;
+
+use crate::id::SegmentSeq;
+use crate::limits::LOG_READ_BYTES_MAX;
+use crate::shard::event::{LogRead, LogReadDone};
+use crate::wal;
+
+use super::mapped::{Access, Mapped};
+use super::segments::Directory;
+
+/// Segments kept mapped. A follower that catches up reads one after the other; a few followers may
+/// be at different places.
+const MAPPED_MAX: usize = 8;
+
+/// What came of a read.
+#[derive(Debug)]
+pub enum Answer {
+    /// Entries, or damage found on the way to them.
+    Done(LogReadDone),
+    /// The segment cannot be opened; the text names it.
+    Failed(String),
+}
+
+/// Asks the log-reading thread of one core. Dropping it ends the thread.
+#[derive(Debug)]
+pub struct WalReader {
+    reads: mpsc::Sender<LogRead>,
+}
+
+impl WalReader {
+    /// Start the thread; it calls `answer` once for every read.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn start(
+        name: String,
+        directory: Directory,
+        answer: impl Fn(Answer) + Send + 'static,
+    ) -> io::Result<Self> {
+        let (reads, orders) = mpsc::channel::<LogRead>();
+        thread::Builder::new().name(name).spawn(move || {
+            let mut maps = Maps { directory, recent: VecDeque::new() };
+            while let Ok(read) = orders.recv() {
+                answer(maps.read(read));
+            }
+        })?;
+        Ok(Self { reads })
+    }
+
+    /// Read this, after those asked for before it. The shard bounds how many are asked at a time:
+    /// one per follower.
+    pub fn read(&self, read: LogRead) {
+        // The thread outlives every sender.
+        let _ = self.reads.send(read);
+    }
+}
+
+/// The most recently used maps, newest last.
+struct Maps {
+    directory: Directory,
+    recent: VecDeque<(SegmentSeq, Mapped)>,
+}
+
+impl Maps {
+    fn read(&mut self, read: LogRead) -> Answer {
+        let segment = match self.map(read.at.segment) {
+            Ok(segment) => segment,
+            Err(error) => {
+                let path = self.directory.segment(read.at.segment);
+                return Answer::Failed(format!("cannot read {}: {error}", path.display()));
+            }
+        };
+        let result =
+            wal::read_span(segment, read.at, read.group, read.first, read.last, LOG_READ_BYTES_MAX);
+        Answer::Done(LogReadDone { read, result })
+    }
+
+    fn map(&mut self, seq: SegmentSeq) -> io::Result<&[u8]> {
+        let known = self.recent.iter().position(|(mapped, _)| *mapped == seq);
+        let entry = match known.and_then(|place| self.recent.remove(place)) {
+            Some(entry) => entry,
+            None => (seq, Mapped::open(&self.directory.segment(seq), Access::Parts)?),
+        };
+        if self.recent.len() == MAPPED_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(entry);
+        Ok(&self.recent.back().expect("just put there").1)
+    }
+}
