@@ -1,0 +1,312 @@
+//! The command line, and the [`Plan`] it becomes once everything in it has been checked.
+
+use crate::keys::{Dist, KEYS_MAX};
+use crate::procstat::Probe;
+use crate::workload::{Sizes, Spec};
+use clap::{Parser, ValueEnum};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+
+/// Load generator for servers that speak the Redis protocol, and for etcd's v3 API.
+///
+/// Closed loop by default: every connection keeps --pipeline operations outstanding. With --rate
+/// an open loop: arrivals follow a fixed schedule and latency counts from the scheduled time.
+#[derive(Debug, Parser)]
+#[command(name = "load", bin_name = "cargo load --", max_term_width = 100)]
+pub(crate) struct Args {
+    /// Server addresses, HOST:PORT, separated by commas; connections are dealt out in turn
+    #[arg(long, value_name = "ADDR,…", value_delimiter = ',', default_value = "127.0.0.1:6379")]
+    addr: Vec<String>,
+    /// Protocol of the server
+    #[arg(long, value_enum, default_value = "resp")]
+    target: Target,
+    /// Connections in all (for etcd: HTTP/2 connections, one gRPC channel each)
+    #[arg(long, short = 'c', value_name = "N", default_value_t = 16)]
+    connections: usize,
+    /// Operations outstanding per connection
+    #[arg(long, short = 'P', value_name = "N", default_value_t = 1)]
+    pipeline: usize,
+    /// Generator threads; one drives more than 100,000 operations a second
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    threads: usize,
+    /// Open loop at this many operations per second in all, e.g. 5000 or 5000/s
+    #[arg(long, value_name = "N/s", value_parser = parse_rate)]
+    rate: Option<f64>,
+
+    /// What is sent: `set`, `get`, or `mixed` (half and half); --read-share is finer
+    #[arg(long, value_enum, conflicts_with = "read_share")]
+    command: Option<Command>,
+    /// Share of reads, from 0 (only writes, the default) to 1
+    #[arg(long, value_name = "0..1")]
+    read_share: Option<f64>,
+    /// Number of distinct keys
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    keys: u64,
+    /// How keys are chosen: uniform, zipf, zipf:THETA, sequential
+    #[arg(long, value_name = "DIST", default_value = "uniform")]
+    dist: Dist,
+    /// Size of written values in bytes: 256, or a range such as 16-4096
+    #[arg(long, short = 'd', value_name = "BYTES", default_value = "256")]
+    value_size: Sizes,
+    /// Fresh random bytes in every value, so that no server can compress them
+    #[arg(long)]
+    random_values: bool,
+    /// Write every key once before the first run, so that reads find something
+    #[arg(long)]
+    fill: bool,
+
+    /// Seconds before measuring begins, in every run
+    #[arg(long, value_name = "S", default_value_t = 2.0)]
+    warmup: f64,
+    /// Seconds measured, in every run [default: 10]
+    #[arg(long, value_name = "S", conflicts_with = "requests")]
+    duration: Option<f64>,
+    /// Operations measured per run, instead of --duration
+    #[arg(long, short = 'n', value_name = "N")]
+    requests: Option<u64>,
+    /// Longest wait for the last replies, in seconds
+    #[arg(long, value_name = "S", default_value_t = 5.0)]
+    drain: f64,
+    /// Runs; their median is reported beside each
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    runs: u64,
+    /// Seed of keys, sizes and values
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+
+    /// Report CPU time and bytes written per operation of these processes
+    #[arg(long, value_name = "PID,…", value_delimiter = ',')]
+    server_pids: Vec<u32>,
+    /// Report bytes written to this block device, named as in /proc/diskstats (e.g. vda)
+    #[arg(long, value_name = "NAME")]
+    device: Option<String>,
+    /// Do not exit with a failure when replies were errors
+    #[arg(long)]
+    allow_errors: bool,
+    /// Show progress every second even if standard error is no terminal
+    #[arg(long)]
+    progress: bool,
+    /// Write the latencies of all runs as an HdrHistogram percentile table
+    #[arg(long, value_name = "FILE")]
+    hgrm: Option<PathBuf>,
+    /// Write results as JSON; `-` is standard output, and the text then goes to standard error
+    #[arg(long, value_name = "FILE|-")]
+    json: Option<PathBuf>,
+}
+
+/// Which protocol the server speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Target {
+    /// The Redis protocol: Outrigger, Redis, and what is compatible.
+    Resp,
+    /// etcd's v3 API: gRPC Put and linearizable Range.
+    #[cfg(feature = "etcd")]
+    Etcd,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Command {
+    Set,
+    Get,
+    Mixed,
+}
+
+/// What ends a run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Ends {
+    /// So many seconds after warm-up.
+    After {
+        /// Length of the window.
+        seconds: f64,
+    },
+    /// So many operations after warm-up.
+    Requests(u64),
+}
+
+/// Everything a run needs to know, checked.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    /// Protocol.
+    pub(crate) target: Target,
+    /// Where to connect; at least one.
+    pub(crate) addrs: Vec<SocketAddr>,
+    /// Connections, `threads <= connections`.
+    pub(crate) connections: usize,
+    /// Outstanding operations per connection, at least 1.
+    pub(crate) pipeline: usize,
+    /// Generator threads, at least 1.
+    pub(crate) threads: usize,
+    /// Operations per second of an open loop.
+    pub(crate) rate_per_s: Option<f64>,
+    /// What is asked.
+    pub(crate) workload: Spec,
+    /// Fill every key first.
+    pub(crate) fill: bool,
+    /// Warm-up, in seconds.
+    pub(crate) warmup_s: f64,
+    /// What ends a run.
+    pub(crate) ends: Ends,
+    /// Longest wait for the last replies, in seconds.
+    pub(crate) drain_s: f64,
+    /// Number of runs, at least 1.
+    pub(crate) runs: u64,
+    /// Seed of everything random.
+    pub(crate) seed: u64,
+    /// Which processes and device to watch.
+    pub(crate) probe: Probe,
+    /// Errors do not fail the program.
+    pub(crate) allow_errors: bool,
+    /// Progress even without a terminal.
+    pub(crate) progress: bool,
+    /// Where the percentile table goes.
+    pub(crate) hgrm: Option<PathBuf>,
+    /// Where the JSON goes.
+    pub(crate) json: Option<PathBuf>,
+}
+
+impl Args {
+    /// Checks everything that can be checked without connecting.
+    pub(crate) fn plan(self) -> Result<Plan, String> {
+        let share = match (self.command, self.read_share) {
+            (Some(Command::Get), _) => 1.0,
+            (Some(Command::Mixed), _) => 0.5,
+            (Some(Command::Set), _) | (None, None) => 0.0,
+            (None, Some(share)) => share,
+        };
+        let at_least_one = [
+            ("--connections", self.connections as u64),
+            ("--pipeline", self.pipeline as u64),
+            ("--threads", self.threads as u64),
+            ("--runs", self.runs),
+            ("--keys", self.keys),
+            ("--requests", self.requests.unwrap_or(1)),
+        ];
+        if let Some((flag, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
+            return Err(format!("{flag} must be at least 1"));
+        }
+        ensure(
+            self.threads <= self.connections,
+            "--threads is above --connections; a thread without a connection has nothing to do",
+        )?;
+        ensure((0.0..=1.0).contains(&share), "--read-share must be between 0 and 1")?;
+        ensure(self.keys <= KEYS_MAX, "--keys: a key has twelve digits, so at most 10^12 keys")?;
+        let seconds = self.duration.unwrap_or(10.0);
+        for (flag, value) in
+            [("--warmup", self.warmup), ("--duration", seconds), ("--drain", self.drain)]
+        {
+            // A week: above it the nanoseconds are a typing error.
+            ensure((0.0..=604_800.0).contains(&value), &format!("{flag} must be 0 to 604800 s"))?;
+        }
+        ensure(0.0 < seconds, "--duration must be above 0")?;
+        let probe = Probe { pids: self.server_pids, device: self.device };
+        // Read once now: a wrong pid is better learnt before the run than after it.
+        probe.read()?;
+        Ok(Plan {
+            target: self.target,
+            addrs: resolve(&self.addr)?,
+            connections: self.connections,
+            pipeline: self.pipeline,
+            threads: self.threads,
+            rate_per_s: self.rate,
+            workload: Spec {
+                keys: self.keys,
+                dist: self.dist,
+                value: self.value_size,
+                random_values: self.random_values,
+                read_share: share,
+            },
+            fill: self.fill,
+            warmup_s: self.warmup,
+            ends: self.requests.map_or(Ends::After { seconds }, Ends::Requests),
+            drain_s: self.drain,
+            runs: self.runs,
+            seed: self.seed,
+            probe,
+            allow_errors: self.allow_errors,
+            progress: self.progress,
+            hgrm: self.hgrm,
+            json: self.json,
+        })
+    }
+}
+
+impl Plan {
+    /// The plan of `--fill`: every key written once, as fast as the connections allow.
+    pub(crate) fn filling(&self) -> Self {
+        let mut plan = self.clone();
+        plan.workload.read_share = 0.0;
+        plan.workload.dist = Dist::Sequential;
+        plan.ends = Ends::Requests(plan.workload.keys);
+        (plan.rate_per_s, plan.warmup_s, plan.runs) = (None, 0.0, 1);
+        plan.probe = Probe::default();
+        plan
+    }
+}
+
+fn ensure(holds: bool, problem: &str) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(problem.into()) }
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix("/s").unwrap_or(text);
+    match number.parse::<f64>() {
+        Ok(rate) if rate > 0.0 && rate <= 1e9 => Ok(rate),
+        _ => Err(format!("'{text}' is no rate; write operations per second, e.g. 5000/s")),
+    }
+}
+
+fn resolve(names: &[String]) -> Result<Vec<SocketAddr>, String> {
+    let one = |name: &String| {
+        name.to_socket_addrs()
+            .map_err(|error| format!("--addr {name}: {error}; write HOST:PORT"))?
+            .next()
+            .ok_or_else(|| format!("--addr {name}: the name has no address"))
+    };
+    names.iter().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(flags: &str) -> Result<Plan, String> {
+        let args = std::iter::once("load").chain(flags.split_whitespace());
+        Args::try_parse_from(args).map_err(|error| error.to_string())?.plan()
+    }
+
+    #[test]
+    fn the_flags_are_consistent() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_plan_says_what_the_flags_said() {
+        let plan = plan("--addr 127.0.0.1:1,127.0.0.1:2 -c 8 -P 16 --rate 500/s -n 10").unwrap();
+        assert_eq!((plan.addrs.len(), plan.connections, plan.pipeline), (2, 8, 16));
+        assert_eq!(plan.rate_per_s, Some(500.0));
+        assert!(matches!(plan.ends, Ends::Requests(10)));
+    }
+
+    #[test]
+    fn nonsense_is_refused_by_name() {
+        for (flags, word) in [
+            ("--connections 0", "--connections"),
+            ("--threads 3 -c 2", "--threads"),
+            ("--rate 0", "rate"),
+            ("--rate many", "rate"),
+            ("--read-share 1.5", "--read-share"),
+            ("--duration 0", "--duration"),
+            ("--duration 1 --requests 2", "--requests"),
+            ("--command get --read-share 0.1", "--read-share"),
+            ("--dist pareto", "uniform"),
+            ("--value-size 9-3", "empty"),
+            ("--addr nowhere", "HOST:PORT"),
+            ("--server-pids 4294967295", "no such process"),
+            ("--device none0", "none0"),
+        ] {
+            let problem = plan(flags).unwrap_err();
+            assert!(problem.contains(word), "{flags}: {problem}");
+        }
+    }
+}

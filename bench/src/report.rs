@@ -1,0 +1,312 @@
+//! From measurements to text, JSON and HdrHistogram's percentile table.
+//!
+//! A run becomes [`Figures`]: names and numbers, every name ending in its unit. Text, JSON and the
+//! median are all made from them, so they cannot disagree.
+
+use crate::args::{Ends, Plan};
+use crate::run::Outcome;
+use crate::workload::Kind;
+use hdrhistogram::Histogram;
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+/// The numbers of one run, or the median of several. A number that was not asked for, or does
+/// not exist, is `None`.
+#[derive(Debug, Clone)]
+pub(crate) struct Figures(Vec<(&'static str, Option<f64>)>);
+
+impl Figures {
+    /// The figures of one run.
+    pub(crate) fn new(outcome: &Outcome, plan: &Plan) -> Self {
+        let record = &outcome.record;
+        let ops = record.ops as f64;
+        let payload = record.payload_bytes as f64;
+        let per = |amount: Option<f64>, of: f64| amount.filter(|_| of > 0.0).map(|a| a / of);
+        let write_bytes = outcome.usage.write_bytes.map(|bytes| bytes as f64);
+        let device_bytes = outcome.usage.device_bytes.map(|bytes| bytes as f64);
+        let mut figures = vec![
+            ("throughput_ops_per_s", per(Some(ops), outcome.window_s)),
+            ("payload_bytes_per_s", per(Some(payload), outcome.window_s)),
+        ];
+        figures.extend(latencies(&record.all(), ALL));
+        let mixed = !record.reads.is_empty() && !record.writes.is_empty();
+        for (kind, names) in [(Kind::Read, READS), (Kind::Write, WRITES)] {
+            let histogram = match kind {
+                Kind::Read => &record.reads,
+                Kind::Write => &record.writes,
+            };
+            if mixed {
+                figures.extend(latencies(histogram, names));
+            }
+        }
+        figures.extend([
+            ("server_cpu_us_per_op", per(outcome.usage.cpu_us, ops)),
+            ("server_write_bytes_per_op", per(write_bytes, ops)),
+            ("server_write_bytes_per_payload_byte", per(write_bytes, payload)),
+            ("device_write_bytes_per_op", per(device_bytes, ops)),
+            ("device_write_bytes_per_payload_byte", per(device_bytes, payload)),
+            ("generator_cpu_us_per_op", per(outcome.own_cpu_us, ops)),
+            ("window_s", Some(outcome.window_s)),
+            ("ops_count", Some(ops)),
+            ("latency_samples_count", Some((record.reads.len() + record.writes.len()) as f64)),
+            ("missing_keys_count", Some(record.missing as f64)),
+            ("errors_count", Some(record.errors_count() as f64)),
+            ("disconnects_count", Some(record.disconnects as f64)),
+            ("unknown_outcomes_count", Some(record.unknown as f64)),
+            ("unsent_arrivals_count", plan.rate_per_s.map(|_| record.unsent as f64)),
+        ]);
+        Self(figures)
+    }
+
+    /// The median of each figure by itself. Of an even number of runs, the mean of the middle two.
+    pub(crate) fn median(runs: &[Self]) -> Self {
+        let Some(first) = runs.first() else { return Self(Vec::new()) };
+        let median_of = |name: &'static str| {
+            let mut values: Vec<f64> = runs.iter().filter_map(|run| run.get(name)).collect();
+            values.sort_by(f64::total_cmp);
+            let middle = values.len() / 2;
+            let median = match values.len() {
+                0 => None,
+                n if n % 2 == 1 => Some(values[middle]),
+                _ => Some((values[middle - 1] + values[middle]) / 2.0),
+            };
+            (name, median)
+        };
+        Self(first.0.iter().map(|(name, _)| median_of(name)).collect())
+    }
+
+    /// A figure by name.
+    pub(crate) fn get(&self, name: &str) -> Option<f64> {
+        self.0.iter().find(|(known, _)| *known == name)?.1
+    }
+
+    /// One or a few lines for people.
+    pub(crate) fn text(&self, label: &str) -> String {
+        // Only a run without a single good answer lacks figures; NaN says so well enough.
+        let get = |name| self.get(name).unwrap_or(f64::NAN);
+        let mut text = format!("{label:<8} {:>9.0} ops/s", get("throughput_ops_per_s"));
+        let mut spread = |title: &str, names: Names| {
+            let [p50, p90, p99, p99_9, max, _] = names;
+            let _ = write!(
+                text,
+                "{title}  p50 {:.0}  p90 {:.0}  p99 {:.0}  p99.9 {:.0}  max {:.0} µs",
+                get(p50),
+                get(p90),
+                get(p99),
+                get(p99_9),
+                get(max),
+            );
+        };
+        spread("", ALL);
+        for (title, names) in [("\n           reads  ", READS), ("\n           writes ", WRITES)] {
+            if self.get(names[0]).is_some() {
+                spread(title, names);
+            }
+        }
+        let mut costs = Vec::new();
+        for (name, unit, digits) in [
+            ("server_cpu_us_per_op", "µs server CPU/op", 1),
+            ("server_write_bytes_per_op", "bytes written/op", 0),
+            ("server_write_bytes_per_payload_byte", "per payload byte", 2),
+            ("device_write_bytes_per_op", "device bytes/op", 0),
+            ("device_write_bytes_per_payload_byte", "per payload byte", 2),
+            ("generator_cpu_us_per_op", "µs generator CPU/op", 1),
+        ] {
+            if let Some(value) = self.get(name) {
+                costs.push(format!("{value:.digits$} {unit}"));
+            }
+        }
+        if !costs.is_empty() {
+            let _ = write!(text, "\n           {}", costs.join(" · "));
+        }
+        let mut troubles = Vec::new();
+        for (name, what) in [
+            ("missing_keys_count", "keys not found"),
+            ("errors_count", "errors"),
+            ("disconnects_count", "disconnects"),
+            ("unknown_outcomes_count", "unknown outcomes"),
+            ("unsent_arrivals_count", "arrivals never sent: the server is slower than --rate"),
+        ] {
+            if let Some(count) = self.get(name).filter(|count| *count > 0.0) {
+                troubles.push(format!("{count:.0} {what}"));
+            }
+        }
+        if !troubles.is_empty() {
+            let _ = write!(text, "\n           {}", troubles.join(" · "));
+        }
+        text
+    }
+}
+
+impl Serialize for Figures {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // A map by hand: counts stay whole numbers, and digits below a nanosecond are noise.
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, value) in &self.0 {
+            match value {
+                Some(value) if name.ends_with("_count") && value.fract() == 0.0 => {
+                    map.serialize_entry(name, &(*value as u64))?;
+                }
+                Some(value) => map.serialize_entry(name, &((value * 1e3).round() / 1e3))?,
+                None => map.serialize_entry(name, &None::<f64>)?,
+            }
+        }
+        map.end()
+    }
+}
+
+/// Names of p50, p90, p99, p99.9, the maximum and the mean.
+type Names = [&'static str; 6];
+
+const ALL: Names = [
+    "latency_p50_us",
+    "latency_p90_us",
+    "latency_p99_us",
+    "latency_p99_9_us",
+    "latency_max_us",
+    "latency_mean_us",
+];
+const READS: Names = [
+    "read_latency_p50_us",
+    "read_latency_p90_us",
+    "read_latency_p99_us",
+    "read_latency_p99_9_us",
+    "read_latency_max_us",
+    "read_latency_mean_us",
+];
+const WRITES: Names = [
+    "write_latency_p50_us",
+    "write_latency_p90_us",
+    "write_latency_p99_us",
+    "write_latency_p99_9_us",
+    "write_latency_max_us",
+    "write_latency_mean_us",
+];
+
+fn latencies(ns: &Histogram<u64>, names: Names) -> Vec<(&'static str, Option<f64>)> {
+    let at = |quantile| ns.value_at_quantile(quantile) as f64;
+    let values = [at(0.5), at(0.9), at(0.99), at(0.999), ns.max() as f64, ns.mean()];
+    let us = values.map(|value| (!ns.is_empty()).then_some(value / 1e3));
+    names.into_iter().zip(us).collect()
+}
+
+/// The whole result as JSON.
+pub(crate) fn json(plan: &Plan, outcomes: &[Outcome], figures: &[Figures]) -> serde_json::Value {
+    let runs: Vec<_> = outcomes
+        .iter()
+        .zip(figures)
+        .map(|(outcome, figures)| {
+            let mut run = serde_json::to_value(figures).expect("figures are plain numbers");
+            run["interrupted"] = outcome.interrupted.into();
+            run["errors_by_token_count"] = serde_json::json!(outcome.record.errors);
+            run["error_texts"] = serde_json::json!(outcome.record.error_texts);
+            run
+        })
+        .collect();
+    let (duration_s, requests) = match plan.ends {
+        Ends::After { seconds } => (Some(seconds), None),
+        Ends::Requests(count) => (None, Some(count)),
+    };
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    serde_json::json!({
+        "command": std::env::args().collect::<Vec<_>>().join(" "),
+        "machine": {
+            "cores_count": std::thread::available_parallelism().map_or(0, usize::from),
+            "kernel": kernel.trim(),
+        },
+        "plan": {
+            "target": format!("{:?}", plan.target).to_lowercase(),
+            "addresses": plan.addrs.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "loop": if plan.rate_per_s.is_some() { "open" } else { "closed" },
+            "rate_ops_per_s": plan.rate_per_s,
+            "connections_count": plan.connections,
+            "pipeline_count": plan.pipeline,
+            "threads_count": plan.threads,
+            "keys_count": plan.workload.keys,
+            "distribution": format!("{:?}", plan.workload.dist).to_lowercase(),
+            "value_min_bytes": plan.workload.value.min,
+            "value_max_bytes": plan.workload.value.max,
+            "random_values": plan.workload.random_values,
+            "read_share_ratio": plan.workload.read_share,
+            "warmup_s": plan.warmup_s,
+            "duration_s": duration_s,
+            "requests_count": requests,
+            "runs_count": plan.runs,
+            "seed": plan.seed,
+        },
+        "runs": runs,
+        "median": Figures::median(figures),
+    })
+}
+
+/// HdrHistogram's percentile table, in microseconds, as its plotting tools read it.
+pub(crate) fn write_hgrm(ns: &Histogram<u64>, out: &mut impl Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "{:>12} {:>14} {:>10} {:>14}\n",
+        "Value", "Percentile", "TotalCount", "1/(1-Percentile)"
+    )?;
+    let mut total = 0;
+    for step in ns.iter_quantiles(5) {
+        total += step.count_since_last_iteration();
+        let value = step.value_iterated_to().min(ns.max()) as f64 / 1e3;
+        let quantile = step.quantile_iterated_to();
+        write!(out, "{value:12.3} {quantile:.12} {total:10}")?;
+        if quantile < 1.0 {
+            writeln!(out, " {:14.2}", 1.0 / (1.0 - quantile))?;
+        } else {
+            writeln!(out)?;
+        }
+    }
+    writeln!(
+        out,
+        "#[Mean    = {:12.3}, StdDeviation   = {:12.3}]",
+        ns.mean() / 1e3,
+        ns.stdev() / 1e3
+    )?;
+    writeln!(out, "#[Max     = {:12.3}, Total count    = {:12}]", ns.max() as f64 / 1e3, ns.len())?;
+    writeln!(out, "#[Buckets = {:12}, SubBuckets     = {:12}]", ns.buckets(), 2048)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_ignores_one_bad_run() {
+        let run = |value| Figures(vec![("a_us", Some(value)), ("b_us", None)]);
+        let odd = Figures::median(&[run(10.0), run(900.0), run(11.0)]);
+        assert_eq!((odd.get("a_us"), odd.get("b_us")), (Some(11.0), None));
+        let even = Figures::median(&[run(10.0), run(20.0)]);
+        assert_eq!(even.get("a_us"), Some(15.0));
+    }
+
+    #[test]
+    fn counts_are_whole_and_missing_figures_are_null() {
+        let figures = Figures(vec![("z_us", Some(1.5)), ("a_count", Some(2.0)), ("m_s", None)]);
+        let text = serde_json::to_string(&figures).unwrap();
+        assert_eq!(text, r#"{"z_us":1.5,"a_count":2,"m_s":null}"#);
+    }
+
+    #[test]
+    fn the_percentile_table_reads_back() {
+        let mut ns = crate::record::histogram();
+        (1..=10_000_u64).for_each(|us| ns.record(us * 1_000).unwrap());
+        let mut out = Vec::new();
+        write_hgrm(&ns, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let rows: Vec<Vec<f64>> = text
+            .lines()
+            .skip(2)
+            .take_while(|line| !line.starts_with('#'))
+            .map(|line| line.split_whitespace().map(|field| field.parse().unwrap()).collect())
+            .collect();
+        assert!(rows.windows(2).all(|pair| pair[0][0] <= pair[1][0] && pair[0][1] <= pair[1][1]));
+        let last = rows.last().unwrap();
+        assert_eq!((last[1], last[2]), (1.0, 10_000.0));
+        let median = rows.iter().find(|row| row[1] >= 0.5).unwrap();
+        assert!((median[0] - 5_000.0).abs() < 10.0, "{median:?}");
+        assert!(text.contains("#[Max") && text.contains("Total count    =        10000"));
+    }
+}
