@@ -9,6 +9,7 @@ pub mod raft;
 #[cfg(feature = "runtime")]
 pub mod runtime;
 pub mod shard;
+pub mod sim;
 pub mod store;
 pub mod wal;
 pub mod wire;

@@ -266,7 +266,8 @@ mod tests {
         let scratch = Scratch::new("identity-other");
         let config = config(&scratch.path().join("node"));
         drop(Home::open(&config).expect("opens"));
-        let changes: [(&str, fn(&mut Config)); 4] = [
+        type Change = fn(&mut Config);
+        let changes: [(&str, Change); 4] = [
             ("was made for --cores 1, not 2", |config| config.cores = 2),
             ("was made for --groups 16, not 4", |config| config.groups = 4),
             ("was made for cluster", |config| config.cluster = "other".into()),

@@ -59,7 +59,7 @@ impl Clients {
     /// How many clients are connected to this core.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.conns.len()
+        self.conns.count()
     }
 
     /// Whether no client is connected to this core.

@@ -112,7 +112,7 @@ impl PeerPort {
                     return;
                 }
             };
-            if GREETINGS_MAX <= self.greetings.len() {
+            if GREETINGS_MAX <= self.greetings.count() {
                 tracing::warn!(%address, "too many peers are shaking hands; closed");
                 continue;
             }
@@ -176,7 +176,7 @@ impl PeerPort {
 
     /// Time has passed: close handshakes that take too long.
     pub fn tick(&mut self, now: Tick) {
-        if self.greetings.len() == 0 {
+        if self.greetings.count() == 0 {
             return;
         }
         for key in self.greetings.keys(|greeting| greeting.until <= now) {

@@ -51,7 +51,7 @@ fn raised(resource: Resource, needed: u64) -> Option<u64> {
         return Some(current);
     }
     limit.current = Some(limit.maximum.map_or(needed, |maximum| maximum.min(needed)));
-    let _ = setrlimit(resource, limit.clone());
+    let _ = setrlimit(resource, limit);
     getrlimit(resource).current
 }
 

@@ -58,7 +58,7 @@ impl<T> Slots<T> {
 
     /// How many values there are.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.slots.len() - self.free.len()
     }
 
@@ -86,7 +86,7 @@ mod tests {
         assert_eq!(slots.get_mut(a), None);
         assert_eq!(slots.remove(a), None);
         assert_eq!(slots.get_mut(b), Some(&mut "b"));
-        assert_eq!(slots.len(), 1);
+        assert_eq!(slots.count(), 1);
         assert_eq!(slots.keys(|_| true), [b]);
     }
 }

@@ -53,6 +53,7 @@ pub struct Recovering {
     replicas: Vec<ReplicaRecovery>,
     index: LogIndex,
     entries: u64,
+    segment_bytes: usize,
 }
 
 impl Recovering {
@@ -76,7 +77,21 @@ impl Recovering {
             replicas,
             index: LogIndex::new(),
             entries: 0,
+            segment_bytes: limits::SEGMENT_BYTES,
         }
+    }
+
+    /// For a log with segments of another size than [`limits::SEGMENT_BYTES`], in bytes: small ones
+    /// make a simulation rotate often. Call it before the first segment is given.
+    ///
+    /// # Panics
+    /// If `segment_bytes` is not a whole number of blocks; see [`Appender::with_segment_bytes`].
+    #[must_use]
+    pub fn with_segment_bytes(mut self, segment_bytes: usize) -> Self {
+        debug_assert_eq!(self.entries, 0, "segments were read with another size");
+        self.recovery = wal::Recovery::with_segment_bytes(self.identity, segment_bytes);
+        self.segment_bytes = segment_bytes;
+        self
     }
 
     /// The next segment, in ascending order, whole.
@@ -105,7 +120,7 @@ impl Recovering {
             let replica = &mut replicas[(group.0 / cores) as usize];
             match replica.on_run(run.hard_state, run.run_term, run.first, copied) {
                 Ok(()) => {
-                    let count = u64::from(run.count);
+                    let count = run.count;
                     *entries += count;
                     if count > 0 {
                         index.note(group, run.first, count, run.location);
@@ -122,7 +137,7 @@ impl Recovering {
     /// # Errors
     /// If the log ends where it must not.
     pub fn finish(self, now: Tick) -> Result<(Shard, Recovery), RecoverError> {
-        let Self { config, identity, recovery, replicas, index, entries } = self;
+        let Self { config, identity, recovery, replicas, index, entries, segment_bytes } = self;
         let log = recovery.finish()?;
         let voters: Vec<ReplicaId> = config.nodes.iter().map(|node| ReplicaId(node.0)).collect();
         let replicas: Vec<_> = (0..)
@@ -132,7 +147,7 @@ impl Recovering {
                 replica.finish(raft, raft::Membership::of_voters(voters.iter().copied()), now)
             })
             .collect();
-        let appender = Appender::new(identity, log.position);
+        let appender = Appender::with_segment_bytes(identity, log.position, segment_bytes);
         let slots = replicas.len();
         let log_of_shard = Log::new(appender, index, slots, config.cores, config.flushes_in_flight);
         Ok((Shard::new(config, replicas, log_of_shard, now), Recovery { log, entries }))

@@ -168,15 +168,21 @@ impl Map {
     }
 
     fn add(&mut self, key: &[u8], by: i64) -> Result<Reply, Reply> {
-        let entry = self.values.entry(Self::place(key));
-        let old = match &entry {
-            MapEntry::Occupied(value) => integer(value.get()).ok_or_else(Reply::not_an_integer)?,
-            MapEntry::Vacant(_) => 0,
+        let added = |old: i64| {
+            old.checked_add(by)
+                .ok_or_else(|| Reply::error("ERR", "increment or decrement would overflow"))
         };
-        let new = old
-            .checked_add(by)
-            .ok_or_else(|| Reply::error("ERR", "increment or decrement would overflow"))?;
-        entry.insert_entry(new.to_string().into());
+        let new = match self.values.entry(Self::place(key)) {
+            MapEntry::Occupied(mut value) => {
+                let new = added(integer(value.get()).ok_or_else(Reply::not_an_integer)?)?;
+                value.insert(new.to_string().into());
+                new
+            }
+            MapEntry::Vacant(place) => {
+                place.insert(by.to_string().into());
+                by
+            }
+        };
         Ok(Reply::Int(new))
     }
 

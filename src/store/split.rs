@@ -109,28 +109,36 @@ pub fn split(spec: &Spec, command: &Command, groups: u64) -> Split {
         return Split::One(first);
     }
     let step = spec.key_step.max(1) as usize;
-    let mut shares: Vec<(GroupId, Vec<&[u8]>, Vec<u32>)> = Vec::new();
+    let mut shares: Vec<Share<'_>> = Vec::new();
     for (place, key) in (0..).zip(spec.keys(command.len())) {
         let group = group_of(key);
-        let share = match shares.iter().position(|share| share.0 == group) {
+        let share = match shares.iter().position(|share| share.group == group) {
             Some(at) => &mut shares[at],
             None => {
-                shares.push((group, vec![command.name()], Vec::new()));
+                shares.push(Share { group, args: vec![command.name()], places: Vec::new() });
                 shares.last_mut().expect("just pushed")
             }
         };
-        share.1.extend((key..key + step).map(|i| command.arg(i)));
-        share.2.push(place);
+        share.args.extend((key..key + step).map(|i| command.arg(i)));
+        share.places.push(place);
     }
     let merge = match spec.name {
         "mset" => Merge::AllOk,
-        "mget" => {
-            Merge::Scatter(shares.iter_mut().map(|share| std::mem::take(&mut share.2)).collect())
-        }
+        "mget" => Merge::Scatter(
+            shares.iter_mut().map(|share| std::mem::take(&mut share.places)).collect(),
+        ),
         _ => Merge::Sum,
     };
-    let parts = shares.iter().map(|(group, args, _)| (*group, Command::from_args(args).raw));
+    let parts = shares.iter().map(|share| (share.group, Command::from_args(&share.args).raw));
     Split::Many(parts.collect(), merge)
+}
+
+/// One group's part of a command.
+struct Share<'a> {
+    group: GroupId,
+    args: Vec<&'a [u8]>,
+    /// Where the results of its keys belong in the whole reply.
+    places: Vec<u32>,
 }
 
 #[cfg(test)]

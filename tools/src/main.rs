@@ -1,5 +1,6 @@
-//! Looks at what a node left on disk. Reads only.
+//! Tools around the node: look at what it left on disk, and run it in the simulator.
 
+mod sim;
 mod wal;
 
 use std::process::ExitCode;
@@ -7,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "tool", about = "Looks at what a node left on disk. Reads only.")]
+#[command(name = "tool", about = "Looks at a node's log, and runs nodes in the simulator")]
 struct Arguments {
     #[command(subcommand)]
     subject: Subject,
@@ -15,20 +16,25 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Subject {
-    /// A shard's log.
+    /// A shard's log; reads only.
     #[command(subcommand)]
     Wal(wal::Command),
+    /// Whole clusters under a seed, with faults.
+    Sim(sim::Arguments),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().subject {
-        Subject::Wal(command) => wal::run(&command, &mut std::io::stdout().lock()),
+        Subject::Wal(command) => match wal::run(&command, &mut std::io::stdout().lock()) {
+            Ok(()) | Err(wal::Stop::Reader) => Ok(()),
+            Err(stop) => Err(stop.to_string()),
+        },
+        Subject::Sim(arguments) => sim::run(&arguments).map_err(|failed| failed.to_string()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(wal::Stop::Reader) => ExitCode::SUCCESS,
-        Err(stop) => {
-            eprintln!("{stop}");
+        Err(story) => {
+            eprintln!("{story}");
             ExitCode::FAILURE
         }
     }
