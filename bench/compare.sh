@@ -215,10 +215,10 @@ awk -v systems="$SYSTEMS" -v all="$CONNECTIONS" '
     }
     function ratio(a, b) { return b > 0 ? sprintf("%.2f", a / b) : "–" }
     END {
-        count = split(all, connections, " "); kinds = split(systems, system, " ")
+        count = split(all, connections, " "); kinds = split(systems, named, " ")
         for (c = 1; c <= count; c++)
             for (s = 1; s <= kinds; s++) {
-                n = connections[c]; name = system[s]
+                n = connections[c]; name = named[s]
                 for (i = 4; i <= 9; i++) m[i] = median(values[name, n, i])
                 printf "| %d | %s | %.0f | %.0f | %.0f | %.1f | %.0f | %.2f | %s | %s |\n", n, name,
                     m[4], m[5], m[6], m[7], m[8], m[9],

@@ -13,7 +13,7 @@ use thiserror::Error;
 use crate::id::{ClusterId, NodeId};
 use crate::limits;
 
-/// A node's settings; data only. [`Config::validated`] has the last word on every field.
+/// A node's settings; data only. Validation has the last word on every field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// This node's id. No default; 1 or more, different on every node, the same for the life of

@@ -1,15 +1,122 @@
-//! Outrigger: a multi-raft storage node for Linux.
-#[cfg(feature = "runtime")]
-pub mod config;
+//! Outrigger: a multi-raft storage node for Linux. Many small replicated logs, one executor per core
+//! on io_uring, one durable log per core, spoken to with the Redis protocol.
+//!
+//! ```text
+//!  client                                                                   peers
+//!    │ request                                                        frames ▲ │
+//!    ▼                                                                       │ ▼
+//! ┌─ runtime/ ── one thread per core · glommio · the only folder that waits ────────────┐
+//! │  client_conn ─┐            ┌─► wal_writer ──► disk (O_DIRECT, one log per shard)    │
+//! │  peer_link  ──┼─ events ─┐ ├─► peer_link                                            │
+//! │  ticker     ──┘          │ └─► client_conn (replies)                                │
+//! │                          ▼ │                                                        │
+//! ├────────────────────── shard_loop ───────────────────────────────────────────────────┤
+//! │            Shard::on_event(now, event) …   Shard::turn(now, &mut Effects)           │
+//! └──────────────────────────┬──────────────────────────────────────────────────────────┘
+//!    PURE: no clock, no disk, no await; the same inputs always give the same outputs
+//!    ┌───────────┐     ┌───────────┐     ┌───────────┐      bytes: wal/  wire/
+//!    │  shard/   │ ──► │  group/   │ ──► │   raft/   │      data:  store/ (the state machine)
+//!    │ many      │     │ one       │     │ one       │
+//!    │ groups,   │     │ replica:  │     │ log       │      sim/ drives the same Shard with a
+//!    │ one core  │     │ who waits │     │ agreement │      seed instead of a kernel
+//!    └───────────┘     └───────────┘     └───────────┘
+//! ```
+//!
+//! # The seam
+//!
+//! Everything that decides is a plain function of what it is told; everything that waits obeys. A
+//! driver hands a [`shard::Shard`] what happened, calls [`shard::Shard::turn`] once, and does what
+//! [`shard::Effects`] asks: writes, frames, replies. Here is a whole driver, for one node that is
+//! its own quorum, with a `Vec` in place of a disk. Note where the answer comes from: there is none
+//! before the write that holds the command has been reported durable.
+//!
+//! ```
+//! use outrigger::id::{ClusterId, ConnId, Incarnation, NodeId, ShardId, Tick};
+//! use outrigger::shard::event::Request;
+//! use outrigger::shard::{Config, Effects, Event, Recovering};
+//! use outrigger::wire::reply::Reply;
+//! use outrigger::wire::resp::Command;
+//!
+//! let config = Config {
+//!     cluster: ClusterId(1),
+//!     node: NodeId(1),
+//!     incarnation: Incarnation(1),
+//!     shard: ShardId(0),
+//!     cores: 1,
+//!     groups: 1,
+//!     nodes: vec![NodeId(1)],
+//!     election_ms: 100,
+//!     heartbeat_ms: 10,
+//!     request_ms: 1_000,
+//!     flushes_in_flight: 2,
+//!     log_cache_bytes: 1 << 20,
+//!     seed: 7,
+//! };
+//! // An empty log is a new shard.
+//! let (mut shard, _) = Recovering::new(config).finish(Tick(0))?;
+//! let mut disk = Vec::new();
+//! let mut fx = Effects::default();
+//!
+//! let mut asked = false;
+//! let mut answer = None;
+//! for now in (0..1_000).map(Tick) {
+//!     if shard.replicas()[0].status().leader_ready && !asked {
+//!         asked = true;
+//!         let command = Command::from_args(&[b"SET", b"greeting", b"hello"]);
+//!         let request = Request { conn: ConnId(1), seq: 0, command, after_writes: false };
+//!         shard.on_event(now, Event::Request(request));
+//!     }
+//!     shard.turn(now, &mut fx);
+//!     if let Some(segment) = fx.spare.take() {
+//!         shard.on_event(now, Event::SpareReady(segment));
+//!     }
+//!     answer = answer.or(fx.replies.pop());
+//!     for write in fx.writes.drain(..) {
+//!         assert!(answer.is_none(), "answered before it was durable");
+//!         let mut bytes = vec![0; write.bytes];
+//!         write.encode_into(&mut bytes);
+//!         disk.push(bytes);
+//!         shard.on_event(now, Event::Flushed(write.ticket));
+//!     }
+//!     if answer.is_some() {
+//!         break;
+//!     }
+//! }
+//! assert_eq!(answer.expect("a leader was elected and answered").reply, Reply::Ok);
+//! assert!(disk.iter().flatten().count() > 0);
+//! # Ok::<(), outrigger::shard::RecoverError>(())
+//! ```
+//!
+//! # Reading order
+//!
+//! The modules below stand in the order in which a write travels: from its names and bounds, through
+//! the bytes on the wire, the core that owns its group, agreement, the log, the state machine, and
+//! last the two drivers. `docs/life-of-a-write.md` walks the same path file by file.
+//!
+//! # Features
+//!
+//! `runtime` (default) brings glommio, sockets, files and the server. Without it the crate is exactly
+//! the part that can be replayed, simulator included, and builds on any operating system.
+
 pub mod entry;
-pub mod group;
 pub mod id;
 pub mod limits;
+
+pub mod wire;
+
+pub mod shard;
+
+pub mod group;
+
 pub mod raft;
+
+pub mod wal;
+
+pub mod store;
+
+pub mod sim;
+
+#[cfg(feature = "runtime")]
+pub mod config;
 #[cfg(feature = "runtime")]
 pub mod runtime;
-pub mod shard;
-pub mod sim;
-pub mod store;
-pub mod wal;
-pub mod wire;

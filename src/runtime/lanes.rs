@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A frame that has begun must end before another begins, so what is being sent is bounded
-//! ([`SENDING_BYTES_SOFT`]): a vote never waits behind more than that (contract row 45).
+//! (`SENDING_BYTES_SOFT`): a vote never waits behind more than that (contract row 45).
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};

@@ -60,7 +60,7 @@ const POLL: Duration = Duration::from_millis(50);
 const STOP: Duration = Duration::from_secs(10);
 
 /// A cluster's layout, as DIR keeps it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 struct Layout {
     nodes: u64,
     cores: u16,
@@ -122,44 +122,37 @@ impl Layout {
         Ok(layout)
     }
 
-    /// The layout in `text`, written by [`Self::to_json`].
-    fn from_json(text: &str) -> Option<Self> {
-        let number = |name: &str| {
-            let rest = text.split(&format!("\"{name}\":")).nth(1)?;
-            let digits = rest.trim_start().split(|c: char| !c.is_ascii_digit()).next()?;
-            digits.parse::<u64>().ok()
-        };
-        Some(Self {
-            nodes: number("node_count")?,
-            cores: number("cores")?.try_into().ok()?,
-            groups: number("groups")?,
-            client_port: number("client_port")?.try_into().ok()?,
-            peer_port: number("peer_port")?.try_into().ok()?,
-        })
-    }
-
     fn to_json(&self, dir: &Path, pids: &BTreeMap<u64, u32>) -> String {
-        let nodes: Vec<String> = (1..=self.nodes)
-            .map(|id| {
-                format!(
-                    r#"{{"id":{id},"client":"{}","peer":"{}","pid":{},"dir":{:?}}}"#,
-                    self.client(id),
-                    self.peer(id),
-                    pids.get(&id).copied().unwrap_or(0),
-                    node_dir(dir, id).display().to_string(),
-                )
+        let nodes = (1..=self.nodes)
+            .map(|id| SavedNode {
+                id,
+                client: self.client(id),
+                peer: self.peer(id),
+                pid: pids.get(&id).copied().unwrap_or(0),
+                dir: node_dir(dir, id),
             })
             .collect();
-        format!(
-            "{{\"node_count\":{},\"cores\":{},\"groups\":{},\"client_port\":{},\"peer_port\":{},\"nodes\":[{}]}}\n",
-            self.nodes,
-            self.cores,
-            self.groups,
-            self.client_port,
-            self.peer_port,
-            nodes.join(",")
-        )
+        let saved = Saved { layout: self.clone(), nodes };
+        serde_json::to_string(&saved).expect("numbers and paths are JSON") + "\n"
     }
+}
+
+/// What `cluster.json` holds: the layout, which the next `up` reads, and for scripts who runs where.
+#[derive(serde::Serialize)]
+struct Saved {
+    #[serde(flatten)]
+    layout: Layout,
+    #[serde(rename = "members")]
+    nodes: Vec<SavedNode>,
+}
+
+#[derive(serde::Serialize)]
+struct SavedNode {
+    id: u64,
+    client: SocketAddr,
+    peer: SocketAddr,
+    pid: u32,
+    dir: PathBuf,
 }
 
 fn node_dir(dir: &Path, id: u64) -> PathBuf {
@@ -184,13 +177,16 @@ pub fn up(options: &Options) -> Result<(), Fatal> {
         .map_err(|error| Fatal::new(format!("cannot create {}: {error}", options.dir.display())))?;
     let file = options.dir.join("cluster.json");
     let saved = match fs::read_to_string(&file) {
-        Ok(text) => Some(Layout::from_json(&text).ok_or_else(|| {
+        Ok(text) => Some(serde_json::from_str(&text).map_err(|error| {
             Fatal::new(format!(
-                "{} is not readable as a cluster layout; restore it, or choose another --dir",
+                "{} is not a cluster layout ({error}); restore it, or choose another --dir",
                 file.display()
             ))
         })?),
-        Err(_) => None,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => {
+            return Err(Fatal::new(format!("cannot read {}: {error}", file.display())));
+        }
     };
     let layout = Layout::choose(options, saved)?;
     for id in 1..=layout.nodes {
@@ -476,8 +472,8 @@ mod tests {
         assert_eq!((layout.nodes, layout.cores, layout.groups), (3, 1, 16));
         let json = layout.to_json(Path::new("somewhere"), &BTreeMap::from([(1, 42)]));
         assert!(json.contains(r#"{"id":1,"client":"127.0.0.1:7001","peer":"127.0.0.1:7101","pid":42,"dir":"somewhere/node-1"}"#), "{json}");
-        assert_eq!(Layout::from_json(&json), Some(layout));
-        assert_eq!(Layout::from_json("{}"), None);
+        assert_eq!(serde_json::from_str::<Layout>(&json).expect("as written"), layout);
+        assert!(serde_json::from_str::<Layout>("{}").is_err());
     }
 
     #[test]

@@ -99,10 +99,10 @@ impl Session {
                 }
             }
         }
-        self.protocol = protocol;
         if let Some(name) = name {
             self.set_name(name)?;
         }
+        self.protocol = protocol;
         let number = if protocol == Protocol::Resp3 { 3 } else { 2 };
         Ok(Reply::Map(vec![
             (Reply::bulk("server"), Reply::bulk("outrigger")),

@@ -163,7 +163,7 @@ impl SegmentHeader {
     /// Read the header of a segment file.
     ///
     /// # Errors
-    /// The first field that is not what this version writes. [`Fault::authentic`] if the checksum
+    /// The first field that is not what this version writes. `Fault::authentic` if the checksum
     /// holds, which tells a newer format from a torn block.
     pub fn decode(segment: &[u8]) -> Result<Self, Fault> {
         let Some(block) = segment.get(..BLOCK_BYTES) else {

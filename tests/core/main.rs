@@ -1,0 +1,3 @@
+//! What needs no kernel: whole clusters in the simulator. Runs anywhere, in seconds.
+
+mod seeds;
