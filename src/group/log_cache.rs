@@ -20,11 +20,19 @@ pub struct LogCache {
     /// The index of `entries[0]`.
     base: Index,
     entries: VecDeque<Entry>,
-    /// Payload bytes in `entries`.
+    /// What `entries` cost, see [`held`].
     bytes: usize,
     /// Entries read back from disk, and the index of the first.
     window_base: Index,
     window: Vec<Entry>,
+    /// What `window` costs.
+    window_bytes: usize,
+}
+
+/// What an entry costs in memory, in bytes: its payload, and the place that names it, which for
+/// small payloads is the larger part.
+fn held(entry: &Entry) -> usize {
+    entry.payload.len() + size_of::<Entry>()
 }
 
 impl LogCache {
@@ -37,6 +45,7 @@ impl LogCache {
             bytes: 0,
             window_base: next,
             window: Vec::new(),
+            window_bytes: 0,
         }
     }
 
@@ -52,10 +61,10 @@ impl LogCache {
         self.base.plus(self.entries.len() as u64)
     }
 
-    /// Payload bytes held, the window included.
+    /// Bytes held, the window and the bookkeeping per entry included.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.bytes + self.window.iter().map(|entry| entry.payload.len()).sum::<usize>()
+        self.bytes + self.window_bytes
     }
 
     /// Forgets the entries at and after `first`.
@@ -63,7 +72,7 @@ impl LogCache {
         let keep = first.0.saturating_sub(self.base.0) as usize;
         while self.entries.len() > keep {
             if let Some(entry) = self.entries.pop_back() {
-                self.bytes -= entry.payload.len();
+                self.bytes -= held(&entry);
             }
         }
         if self.entries.is_empty() && first < self.base {
@@ -71,12 +80,15 @@ impl LogCache {
             self.base = first;
         }
         let keep_window = first.0.saturating_sub(self.window_base.0) as usize;
-        self.window.truncate(keep_window);
+        if keep_window < self.window.len() {
+            self.window.truncate(keep_window);
+            self.window_bytes = self.window.iter().map(held).sum();
+        }
     }
 
     /// Adds the next entry.
     pub fn push(&mut self, entry: Entry) {
-        self.bytes += entry.payload.len();
+        self.bytes += held(&entry);
         self.entries.push_back(entry);
     }
 
@@ -95,14 +107,20 @@ impl LogCache {
         (first.0..first.0 + u64::from(count)).map_while(|index| self.get(Index(index)))
     }
 
-    /// Drops entries from the front, up to and including `last`, until `bytes_wanted` are freed.
-    /// Returns the bytes freed.
+    /// Drops the window, then entries from the front, up to and including `last`, until
+    /// `bytes_wanted` are freed. Returns the bytes freed.
     pub fn evict(&mut self, last: Index, bytes_wanted: usize) -> usize {
-        let mut freed = 0;
+        if bytes_wanted == 0 {
+            return 0;
+        }
+        // What was read back has been sent by now, as far as the follower's window allowed; for the
+        // rest it will be read again.
+        let mut freed = std::mem::take(&mut self.window_bytes);
+        self.window = Vec::new();
         while freed < bytes_wanted && self.base <= last {
             let Some(entry) = self.entries.pop_front() else { break };
-            self.bytes -= entry.payload.len();
-            freed += entry.payload.len();
+            self.bytes -= held(&entry);
+            freed += held(&entry);
             self.base = self.base.next();
         }
         freed
@@ -111,6 +129,7 @@ impl LogCache {
     /// Keeps a stretch read back from disk, in place of the one before.
     pub fn set_window(&mut self, first: Index, entries: Vec<Entry>) {
         self.window_base = first;
+        self.window_bytes = entries.iter().map(held).sum();
         self.window = entries;
     }
 }
@@ -158,7 +177,7 @@ mod tests {
         assert_eq!(payload(&cache, 1), Some(&b"a"[..]));
         assert_eq!(payload(&cache, 2), Some(&b"B"[..]));
         assert_eq!(payload(&cache, 3), None);
-        assert_eq!(cache.bytes(), 2);
+        assert_eq!(cache.bytes(), 2 * held(&entry("a")));
         assert_eq!(cache.next(), Index(3));
     }
 
@@ -178,7 +197,8 @@ mod tests {
         for text in ["a", "b", "c", "d"] {
             cache.push(entry(text));
         }
-        assert_eq!(cache.evict(Index(3), 2), 2);
+        let each = held(&entry("a"));
+        assert_eq!(cache.evict(Index(3), each + 1), 2 * each, "whole entries");
         assert!(matches!(cache.fit(Index(1), Index(4), 10, 100), Fit::Missing));
         cache.set_window(Index(1), vec![entry("a"), entry("b")]);
         assert!(matches!(cache.fit(Index(1), Index(4), 10, 100), Fit::Entries { count: 4, .. }));
@@ -189,5 +209,18 @@ mod tests {
         cache.truncate(Index(2));
         assert_eq!(payload(&cache, 1), Some(&b"a"[..]));
         assert_eq!(payload(&cache, 2), None);
+    }
+
+    #[test]
+    fn eviction_begins_with_what_was_read_back() {
+        let mut cache = LogCache::new(Index(3));
+        cache.push(entry("c"));
+        cache.set_window(Index(1), vec![entry("a"), entry("b")]);
+        let each = held(&entry("a"));
+        assert_eq!(cache.bytes(), 3 * each);
+        assert_eq!(cache.evict(Index(3), 1), 2 * each);
+        assert_eq!((payload(&cache, 1), payload(&cache, 3)), (None, Some(&b"c"[..])));
+        assert_eq!(cache.bytes(), each);
+        assert_eq!(cache.evict(Index(3), 0), 0);
     }
 }

@@ -49,6 +49,10 @@ pub struct Shard {
     completed: Vec<(u32, PersistSeq)>,
     /// When something last went into the log; idleness closes it with a durable watermark.
     last_write: Tick,
+    /// Bytes of entries each replica held when it was last settled, and their sum: only touched
+    /// replicas change, so a turn never has to ask them all.
+    cached: Vec<usize>,
+    cached_total: usize,
     /// The replica whose cache is looked at next when memory runs short.
     evict_next: usize,
 }
@@ -78,6 +82,8 @@ impl Shard {
             raft_fx: raft::effects::Effects::default(),
             completed: Vec::new(),
             last_write: now,
+            cached: vec![0; slots],
+            cached_total: 0,
             evict_next: 0,
             config,
             replicas,
@@ -427,6 +433,13 @@ impl Shard {
         }
         self.timers.arm(slot, replica.deadline());
         raft_fx.clear();
+        self.note_cached(slot as usize);
+    }
+
+    fn note_cached(&mut self, slot: usize) {
+        let bytes = self.replicas[slot].cache().bytes();
+        let before = std::mem::replace(&mut self.cached[slot], bytes);
+        self.cached_total = self.cached_total - before + bytes;
     }
 
     fn deliver_answers(&mut self) {
@@ -445,15 +458,15 @@ impl Shard {
 
     /// Keeps the entries in memory within their budget, oldest first, group by group.
     fn evict(&mut self) {
-        let held: usize = self.replicas.iter().map(|replica| replica.cache().bytes()).sum();
-        let mut over = held.saturating_sub(self.config.log_cache_bytes);
         for _ in 0..self.replicas.len() {
+            let over = self.cached_total.saturating_sub(self.config.log_cache_bytes);
             if over == 0 {
                 break;
             }
             let slot = self.evict_next % self.replicas.len();
             self.evict_next = slot + 1;
-            over = over.saturating_sub(self.replicas[slot].evict(self.log.active(), over));
+            self.replicas[slot].evict(self.log.active(), over);
+            self.note_cached(slot);
         }
     }
 
