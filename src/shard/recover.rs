@@ -170,3 +170,50 @@ fn raft_config(config: &Config, slot: u64) -> raft::Config {
         seed,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{ClusterId, Incarnation, NodeId, ShardId};
+    use crate::shard::{Effects, Event};
+
+    fn config(nodes: &[u64]) -> Config {
+        Config {
+            cluster: ClusterId(1),
+            node: NodeId(1),
+            incarnation: Incarnation(1),
+            shard: ShardId(0),
+            cores: 1,
+            groups: 3,
+            nodes: nodes.iter().map(|&node| NodeId(node)).collect(),
+            election_ms: 1_000,
+            heartbeat_ms: 100,
+            request_ms: 1_000,
+            flushes_in_flight: 2,
+            log_cache_bytes: 1 << 20,
+            seed: 1,
+        }
+    }
+
+    /// The groups led after a few turns at time zero, with a disk that takes no time.
+    fn led_at_once(nodes: &[u64]) -> usize {
+        let (mut shard, _) = Recovering::new(config(nodes)).finish(Tick(0)).expect("empty");
+        let mut fx = Effects::default();
+        for _ in 0..10 {
+            shard.turn(Tick(0), &mut fx);
+            if let Some(segment) = fx.spare.take() {
+                shard.on_event(Tick(0), Event::SpareReady(segment));
+            }
+            for write in fx.writes.drain(..) {
+                shard.on_event(Tick(0), Event::Flushed(write.ticket));
+            }
+        }
+        shard.replicas().iter().filter(|replica| replica.status().leader_ready).count()
+    }
+
+    #[test]
+    fn contract_row_11_a_sole_voter_stands_at_once_and_others_wait() {
+        assert_eq!(led_at_once(&[1]), 3);
+        assert_eq!(led_at_once(&[1, 2, 3]), 0);
+    }
+}

@@ -89,7 +89,11 @@ impl Shard {
             replicas,
             log,
         };
+        let is_alone = shard.config.nodes.len() == 1;
         for slot in 0..slots as u32 {
+            if is_alone {
+                shard.replicas[slot as usize].campaign(now, &mut shard.answers);
+            }
             shard.touch(slot);
         }
         shard
