@@ -390,6 +390,7 @@ mod tests {
         assert_eq!(find(5, 0, 3), None);
     }
 
+    /// Also contract row 29.
     #[test]
     fn mistake_4_an_old_write_does_not_vouch_for_a_new_tail() {
         let mut log = log(&[]);

@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn the_urgent_leave_first_and_each_lane_keeps_its_order() {
+    fn contract_row_45_the_urgent_leave_first_and_each_lane_keeps_its_order() {
         let mut lanes = Lanes::default();
         for (lane, mark) in [
             (Lane::Bulk, 1),
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_lane_gives_the_frame_back_and_leaves_the_others_open() {
+    fn contract_row_46_a_full_lane_gives_the_frame_back_and_leaves_the_others_open() {
         let mut lanes = Lanes::default();
         for mark in 0..LANE_FRAMES_MAX as u64 {
             lanes.push(frame(Lane::Append, mark, b"x")).unwrap();

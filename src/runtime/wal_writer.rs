@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_write_ends_the_log_and_nothing_is_reported_after_it() {
+    fn contract_row_30_a_failed_write_ends_the_log_and_nothing_is_reported_after_it() {
         let scratch = Scratch::new("wal-writer-dead");
         let directory = Directory::open(scratch.path().join("core-0")).unwrap();
         directory.make(SegmentSeq(2)).unwrap();

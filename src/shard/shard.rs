@@ -8,7 +8,7 @@ use crate::group::{Answers, GroupCommand, Origin, PartId, Replica, Verdict, refu
 use crate::id::{GroupId, NodeId, ReplicaId, ShardId, Tick};
 use crate::limits;
 use crate::raft;
-use crate::raft::effects::PersistSeq;
+use crate::raft::effects::{PersistSeq, RoleKind};
 use crate::store::command::Access;
 use crate::wal::Write;
 use crate::wire::peer::{Answer, Forward, Frame};
@@ -262,7 +262,9 @@ impl Shard {
     /// Runs a command on a group of this core, or sends it on to the node that leads.
     fn run(&mut self, now: Tick, command: GroupCommand, origin: Origin) {
         let Some(slot) = self.slot_of(command.group) else { return };
-        if command.access == Access::Write && self.log.is_full() {
+        // A follower's full disk is no reason to refuse: the leader's may have room.
+        let leads = self.replicas[slot as usize].status().role == RoleKind::Leader;
+        if command.access == Access::Write && leads && self.log.is_full() {
             self.counters.commands_refused += 1;
             self.answers.push((origin, refusal::full()));
             return;

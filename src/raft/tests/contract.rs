@@ -389,6 +389,7 @@ fn safety_point_17_leadership_is_handed_over_when_the_log_is_complete() {
     cluster.propose(2, 1).expect("2 leads on");
 }
 
+/// Also contract row 19: the brake is on bytes, before anything is queued.
 #[test]
 fn safety_point_20_the_budget_refuses_bytes_and_lets_go() {
     let config = Config { uncommitted_bytes_max: 4, ..test_config(7) };

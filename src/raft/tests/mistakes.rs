@@ -101,6 +101,7 @@ fn mistake_3_next_stays_above_matched() {
 }
 
 /// An old leader's write completes after a new leader has replaced its entries.
+/// Also contract row 29.
 #[test]
 fn mistake_4_an_overtaken_write_acknowledges_nothing() {
     let mut cluster = Cluster::new(3);
@@ -136,6 +137,7 @@ fn mistake_5_an_idle_follower_leaves_probe() {
     assert_eq!(state(&cluster), ProgressState::Replicate);
 }
 
+/// Also contract row 4.
 #[test]
 fn mistake_7_heartbeats_are_answered_while_the_disk_is_busy() {
     let mut cluster = Cluster::new(3);
