@@ -67,6 +67,11 @@ pub const MAILBOX_MAX: usize = 64 << 10;
 /// Reads one group holds while it waits for its leadership to be confirmed.
 pub const READS_PENDING_MAX: usize = 64 << 10;
 
+/// Largest reply of a command that gathers values (`MGET`, `SCAN`), in bytes, counted as
+/// [`Reply::bytes`](crate::wire::reply::Reply::bytes) does; past it the command is refused. It fits a
+/// frame, because a forwarded command's reply travels in one.
+pub const REPLY_BYTES_MAX: usize = 8 << 20;
+
 /// Most raft groups in one cluster; a SCAN cursor has 14 bits for the group.
 pub const GROUPS_MAX: u64 = 16_384;
 /// Most nodes in one cluster.
@@ -83,6 +88,10 @@ const _: () = {
     assert!(SEGMENT_BYTES.is_multiple_of(BLOCK_BYTES));
     // A frame carries the largest entry beside a frame that was already full.
     assert!(FRAME_BYTES_SOFT + COMMAND_BYTES_MAX + (1 << 20) < FRAME_BYTES_MAX);
+    // So does it carry the largest forwarded answer.
+    assert!(FRAME_BYTES_SOFT + REPLY_BYTES_MAX + (1 << 20) < FRAME_BYTES_MAX);
+    // A reply of one value is never refused.
+    assert!(VALUE_BYTES_MAX < REPLY_BYTES_MAX);
     // A follower's window and a leader's admission both hold the largest entry.
     assert!(INFLIGHT_BYTES_MAX > COMMAND_BYTES_MAX as u64);
     assert!(UNCOMMITTED_BYTES_MAX > COMMAND_BYTES_MAX as u64);

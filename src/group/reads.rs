@@ -1,17 +1,30 @@
-//! Reads on their way: first leadership is confirmed, then the entries they must see are applied.
+//! Reads on their way: leadership is confirmed, the entries they must see are applied, and nothing
+//! that came after them on their connection is.
 //!
 //! ```text
-//! command ──► unconfirmed (by seq) ──ReadReady──► confirmed (by index) ──applied──► answered
-//!                   └────────────── leadership lost: refused, retry ──────┘
+//!          ┌─ unconfirmed (by seq) ──── ReadReady ────► confirmed (by index) ──applied──► answered
+//! command ─┤        │ an entry after it is about to be applied                               ▲
+//!          │        └──► looked up now, kept ──────────── ReadReady ─────────────────────────┘
+//!          └────────────── leadership lost: refused, retry
 //! ```
+//!
+//! # Which state a read sees
+//!
+//! Any state that holds every write answered before the read came, and none that its own connection
+//! sent after it. On a leader whose leadership is confirmed *later*, the log as it was when the read
+//! came holds all of the former; entries beyond that end may be the latter. So a read is looked up
+//! when its index is applied, and at the latest just before the first entry beyond the log's end at
+//! its arrival is applied. If it is not confirmed by then, it is looked up all the same and its result
+//! kept until it is: to hold back the entry would make every writer wait for a round of heartbeats.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
 use crate::id::Index;
 use crate::limits;
 use crate::raft::effects::ReadReady;
+use crate::wire::reply::Reply;
 
 use super::Origin;
 
@@ -20,9 +33,10 @@ use super::Origin;
 pub(super) struct Read {
     /// The confirmation it waits for; reads of one turn share it.
     pub(super) seq: u64,
-    /// It must see this entry: the last one its own connection may have proposed, or the commit
-    /// index at its confirmation if that is higher.
+    /// It must see this entry: the last one its own connection may have proposed, or zero.
     pub(super) index: Index,
+    /// It must see nothing beyond this entry, the last of the log when it came; `index <= end`.
+    pub(super) end: Index,
     /// Who asked.
     pub(super) origin: Origin,
     /// What was asked.
@@ -32,8 +46,13 @@ pub(super) struct Read {
 /// One per replica; bounded by `limits::READS_PENDING_MAX`.
 #[derive(Debug, Default)]
 pub(super) struct Reads {
-    unconfirmed: VecDeque<Read>,
-    confirmed: VecDeque<Read>,
+    /// Ascending by `seq` and by `end`.
+    unconfirmed: VecDeque<(Read, Option<Reply>)>,
+    /// How many of `unconfirmed`, from the front, have been looked up.
+    looked_up: usize,
+    /// By the index they must see, then by arrival.
+    confirmed: BTreeMap<(Index, u64), Read>,
+    arrivals: u64,
 }
 
 impl Reads {
@@ -44,31 +63,54 @@ impl Reads {
 
     /// A read waits for confirmation `seq`.
     pub(super) fn push(&mut self, read: Read) {
-        debug_assert!(self.unconfirmed.back().is_none_or(|last| last.seq <= read.seq));
-        self.unconfirmed.push_back(read);
+        debug_assert!(read.index <= read.end);
+        debug_assert!(
+            self.unconfirmed
+                .back()
+                .is_none_or(|(last, _)| last.seq <= read.seq && last.end <= read.end)
+        );
+        self.unconfirmed.push_back((read, None));
     }
 
     /// A quorum confirmed the leadership of this replica for all reads up to `ready.seq`; contract
-    /// row 15: every context at or below is complete.
-    pub(super) fn confirm(&mut self, ready: ReadReady) {
-        while self.unconfirmed.front().is_some_and(|read| read.seq <= ready.seq) {
-            if let Some(mut read) = self.unconfirmed.pop_front() {
-                read.index = read.index.max(ready.index);
-                self.confirmed.push_back(read);
+    /// row 15: every context at or below is complete. Calls `answer` for those looked up before.
+    pub(super) fn confirm(&mut self, ready: ReadReady, mut answer: impl FnMut(Origin, Reply)) {
+        while self.unconfirmed.front().is_some_and(|(read, _)| read.seq <= ready.seq) {
+            let Some((read, reply)) = self.unconfirmed.pop_front() else { break };
+            if let Some(reply) = reply {
+                self.looked_up -= 1;
+                answer(read.origin, reply);
+            } else {
+                // The commit index at the confirmation may lie beyond the log's end at the arrival;
+                // what was answered before the read came does not.
+                let index = read.index.max(ready.index).min(read.end);
+                self.confirmed.insert((index, self.arrivals), read);
+                self.arrivals += 1;
             }
         }
     }
 
-    /// The next read that may be answered now that `applied` is applied. Reads are answered in the
-    /// order they came; one that waits for its connection's own write holds back those behind it,
-    /// which wait for a commit that is already under way.
+    /// The next confirmed read that may be answered now that `applied` is applied.
     pub(super) fn pop(&mut self, applied: Index) -> Option<Read> {
-        if self.confirmed.front()?.index <= applied { self.confirmed.pop_front() } else { None }
+        let entry = self.confirmed.first_entry()?;
+        if entry.key().0 <= applied { Some(entry.remove()) } else { None }
+    }
+
+    /// Entry `next` is about to be applied: looks up every unconfirmed read that must not see it.
+    pub(super) fn before_apply(&mut self, next: Index, mut look_up: impl FnMut(&Bytes) -> Reply) {
+        while let Some((read, reply)) = self.unconfirmed.get_mut(self.looked_up)
+            && read.end < next
+        {
+            *reply = Some(look_up(&read.body));
+            self.looked_up += 1;
+        }
     }
 
     /// Leadership was lost: every read is given up.
-    pub(super) fn drain(&mut self) -> impl Iterator<Item = Read> + '_ {
-        self.confirmed.drain(..).chain(self.unconfirmed.drain(..))
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = Origin> + '_ {
+        self.looked_up = 0;
+        let confirmed = std::mem::take(&mut self.confirmed).into_values();
+        confirmed.chain(self.unconfirmed.drain(..).map(|(read, _)| read)).map(|read| read.origin)
     }
 }
 
@@ -77,9 +119,15 @@ mod tests {
     use super::*;
     use crate::group::PartId;
 
-    fn read(seq: u64, index: u64, part: u32) -> Read {
+    fn read(seq: u64, index: u64, end: u64, part: u32) -> Read {
         let origin = Origin::Here(PartId { request: 0, part });
-        Read { seq, index: Index(index), origin, body: Bytes::new() }
+        Read { seq, index: Index(index), end: Index(end), origin, body: Bytes::new() }
+    }
+
+    fn confirm(reads: &mut Reads, seq: u64, index: u64) -> Vec<Reply> {
+        let mut answered = Vec::new();
+        reads.confirm(ReadReady { seq, index: Index(index) }, |_, reply| answered.push(reply));
+        answered
     }
 
     fn popped(reads: &mut Reads, applied: u64) -> Vec<u64> {
@@ -90,30 +138,57 @@ mod tests {
     fn contract_row_15_one_confirmation_completes_all_older_reads() {
         let mut reads = Reads::default();
         for (part, seq) in [1, 1, 2, 3].into_iter().enumerate() {
-            reads.push(read(seq, 0, part as u32));
+            reads.push(read(seq, 0, 9, part as u32));
         }
-        reads.confirm(ReadReady { seq: 2, index: Index(7) });
+        confirm(&mut reads, 2, 7);
         assert!(popped(&mut reads, 6).is_empty(), "answered before what it must see is applied");
         assert_eq!(popped(&mut reads, 7), [1, 1, 2]);
         assert!(popped(&mut reads, 100).is_empty(), "answered without confirmation");
     }
 
     #[test]
-    fn a_read_waits_for_the_writes_its_connection_sent_before_it() {
+    fn a_read_waits_for_the_writes_its_connection_sent_before_it_and_holds_up_nobody() {
         let mut reads = Reads::default();
-        reads.push(read(1, 9, 0));
-        reads.confirm(ReadReady { seq: 1, index: Index(7) });
-        assert!(popped(&mut reads, 8).is_empty());
+        reads.push(read(1, 9, 9, 0));
+        reads.push(read(2, 0, 9, 1));
+        confirm(&mut reads, 2, 7);
+        assert_eq!(popped(&mut reads, 8), [2]);
         assert_eq!(popped(&mut reads, 9), [1]);
+    }
+
+    #[test]
+    fn a_read_sees_nothing_that_came_after_it() {
+        let mut reads = Reads::default();
+        reads.push(read(1, 0, 5, 0));
+        reads.push(read(2, 0, 6, 1));
+        let mut looked_up = 0;
+        let mut look = |reads: &mut Reads, next| {
+            reads.before_apply(Index(next), |_| {
+                looked_up += 1;
+                Reply::Int(looked_up)
+            });
+        };
+        look(&mut reads, 5);
+        look(&mut reads, 6);
+        look(&mut reads, 6);
+        assert_eq!(confirm(&mut reads, 1, 8), [Reply::Int(1)], "as it was before entry 6");
+        // Confirmed only now, at a commit index beyond its end: it is answered at its end.
+        assert!(confirm(&mut reads, 2, 8).is_empty());
+        assert_eq!(popped(&mut reads, 6), [2]);
     }
 
     #[test]
     fn losing_leadership_gives_every_read_back() {
         let mut reads = Reads::default();
-        reads.push(read(1, 0, 0));
-        reads.push(read(2, 0, 1));
-        reads.confirm(ReadReady { seq: 1, index: Index(1) });
-        assert_eq!(reads.drain().count(), 2);
+        for seq in 1..=3 {
+            reads.push(read(seq, 0, 1, 0));
+        }
+        confirm(&mut reads, 1, 1);
+        reads.before_apply(Index(2), |_| Reply::Nil);
+        assert_eq!(reads.drain().count(), 3);
         assert!(popped(&mut reads, 100).is_empty());
+        reads.push(read(4, 0, 1, 0));
+        reads.before_apply(Index(2), |_| Reply::Int(4));
+        assert_eq!(confirm(&mut reads, 4, 1), [Reply::Int(4)], "the books start over");
     }
 }

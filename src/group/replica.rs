@@ -151,8 +151,9 @@ impl Replica {
         }
         match self.raft.read() {
             Ok(seq) => {
-                let index = if command.after_writes { self.cache.next().prev() } else { Index(0) };
-                self.reads.push(Read { seq, index, origin, body: command.body });
+                let end = self.cache.next().prev();
+                let index = if command.after_writes { end } else { Index(0) };
+                self.reads.push(Read { seq, index, end, origin, body: command.body });
                 Verdict::Taken
             }
             Err(ReadRefusal::NotLeader { leader }) => self.elsewhere(leader, command, origin),
@@ -262,7 +263,7 @@ impl Replica {
         self.raft.ready(now, &self.cache, fx);
         if fx.role.is_some_and(|event| event.role != RoleKind::Leader) {
             let group = self.group;
-            answers.extend(self.reads.drain().map(|read| (read.origin, refusal::no_leader(group))));
+            answers.extend(self.reads.drain().map(|origin| (origin, refusal::no_leader(group))));
         }
         if let Some(persist) = fx.persist {
             self.unwritten = Some(match self.unwritten {
@@ -270,23 +271,28 @@ impl Replica {
                 None => persist,
             });
         }
-        let commands = fx.apply.map_or(0, |(first, last)| self.apply(first, last, answers));
         for ready in fx.reads.drain(..) {
-            self.reads.confirm(ready);
+            self.reads.confirm(ready, |origin, reply| answers.push((origin, reply)));
         }
-        let applied = self.raft.status().applied;
+        self.answer_reads(self.raft.status().applied, answers);
+        fx.apply.map_or(0, |(first, last)| self.apply(first, last, answers))
+    }
+
+    /// Answers the reads that may see the state as it is, with `applied` applied.
+    fn answer_reads(&mut self, applied: Index, answers: &mut Answers) {
         while let Some(read) = self.reads.pop(applied) {
             answers.push((read.origin, self.machine.read(&read.body)));
         }
-        commands
     }
 
     fn apply(&mut self, first: Index, last: Index, answers: &mut Answers) -> u64 {
         let mut commands = 0;
         for index in first.0..=last.0 {
             let index = Index(index);
+            self.reads.before_apply(index, |body| self.machine.read(body));
             let entry = self.cache.get(index).expect("entries stay in memory until applied");
             if entry.kind != EntryKind::Command {
+                self.answer_reads(index, answers);
                 continue;
             }
             commands += 1;
@@ -299,6 +305,7 @@ impl Replica {
             } else {
                 self.machine.apply(index, &entry.payload, Wanted::No);
             }
+            self.answer_reads(index, answers);
         }
         self.raft.on_applied(last);
         commands

@@ -140,11 +140,22 @@ impl ClientConn {
         self.pipeline.complete(seq, reply);
     }
 
-    /// Send every reply whose turn it is, in one piece. `scratch` is empty before and after.
+    /// Send every reply whose turn it is, in one piece (more than one only past
+    /// [`OUTPUT_BYTES_MAX`]). `scratch` is empty before and after.
     ///
     /// # Errors
     /// When the connection is of no more use.
     pub fn flush(&mut self, scratch: &mut BytesMut) -> io::Result<()> {
+        loop {
+            self.flush_once(scratch)?;
+            // What the socket did not take wakes us when it does; what was not offered would not.
+            if !self.output.is_empty() || !self.pipeline.has_next() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn flush_once(&mut self, scratch: &mut BytesMut) -> io::Result<()> {
         while self.output.len() + scratch.len() < OUTPUT_BYTES_MAX
             && let Some(reply) = self.pipeline.next()
         {
@@ -192,7 +203,7 @@ impl ClientConn {
         !self.ended
             && self.held.is_none()
             && self.pipeline.len() < PIPELINE_MAX
-            && self.output.len() < OUTPUT_BYTES_MAX
+            && self.output.len() + self.pipeline.reply_bytes() < OUTPUT_BYTES_MAX
     }
 
     fn take(&mut self, mut bytes: BytesMut, gate: Gate, events: &mut Vec<Event>) {

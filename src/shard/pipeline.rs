@@ -18,6 +18,8 @@ pub struct Pipeline {
     first: u64,
     slots: VecDeque<Slot>,
     writes_outstanding: usize,
+    /// Bytes of replies that are here and have not left.
+    reply_bytes: usize,
 }
 
 impl Pipeline {
@@ -36,6 +38,7 @@ impl Pipeline {
 
     /// The next command was answered by the connection itself.
     pub fn push_done(&mut self, reply: Reply) {
+        self.reply_bytes += reply.bytes();
         self.slots.push_back(Slot { write: false, reply: Some(reply) });
     }
 
@@ -45,6 +48,7 @@ impl Pipeline {
         let Some(slot) = self.slots.get_mut(offset as usize) else { return };
         if slot.reply.is_none() {
             self.writes_outstanding -= usize::from(slot.write);
+            self.reply_bytes += reply.bytes();
             slot.reply = Some(reply);
         }
     }
@@ -57,7 +61,21 @@ impl Pipeline {
     pub fn next(&mut self) -> Option<Reply> {
         self.slots.front()?.reply.as_ref()?;
         self.first += 1;
-        self.slots.pop_front()?.reply
+        let reply = self.slots.pop_front()?.reply?;
+        self.reply_bytes -= reply.bytes();
+        Some(reply)
+    }
+
+    /// Bytes of replies that wait for their turn or for the socket.
+    #[must_use]
+    pub fn reply_bytes(&self) -> usize {
+        self.reply_bytes
+    }
+
+    /// Whether [`Self::next`] has a reply.
+    #[must_use]
+    pub fn has_next(&self) -> bool {
+        self.slots.front().is_some_and(|slot| slot.reply.is_some())
     }
 
     /// Whether a write of this connection is not answered yet: a read that follows must see it.
@@ -96,7 +114,9 @@ mod tests {
         assert!(!pipeline.writes_outstanding());
         assert_eq!(pipeline.next(), Some(Reply::Ok));
         assert_eq!(pipeline.next(), Some(Reply::Int(2)));
+        assert!(pipeline.reply_bytes() > 0);
         assert_eq!(pipeline.next(), Some(Reply::Simple("PONG")));
+        assert_eq!(pipeline.reply_bytes(), 0);
         assert_eq!(pipeline.next(), None);
         let later = pipeline.push(false);
         assert_eq!(later, 3);

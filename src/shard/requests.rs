@@ -186,19 +186,100 @@ fn whole(open: Open) -> Reply {
         Whole::Digest => Reply::Bulk(format!("{:016x}", node_digest(&reports)).into()),
         Whole::One => replies.pop().unwrap_or(Reply::Nil),
         Whole::Merged(merge) => {
-            let errors = replies.iter().filter(|reply| reply.is_error()).count();
-            match replies.iter().find(|reply| reply.is_error()) {
-                None => merge.finish(replies),
-                // Some groups executed their part: "not executed" would be a lie.
-                Some(error) if open.write && errors < replies.len() => refusal::uncertain(
-                    &format!("some keys were written and others refused ({})", error.error_text()),
-                ),
-                Some(_) => {
-                    // All refused: the one that promises least decides.
-                    let uncertain = replies.iter().position(Reply::is_uncertain);
-                    replies.swap_remove(uncertain.unwrap_or(0))
-                }
+            let parts = replies.len();
+            if !replies.iter().any(Reply::is_error) {
+                return merge.finish(replies);
             }
+            replies.retain(Reply::is_error);
+            // Of the errors, the one that promises least decides.
+            let least = replies.iter().position(Reply::is_uncertain).unwrap_or(0);
+            let error = replies.swap_remove(least);
+            if open.write && replies.len() + 1 < parts {
+                // Some groups executed their part: "not executed" would be a lie.
+                return refusal::uncertain(&format!(
+                    "some keys were written and others refused ({})",
+                    error.error_text()
+                ));
+            }
+            error
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The reply to a command over three groups that answered so.
+    fn merged(write: bool, merge: Merge, replies: [Reply; 3]) -> Reply {
+        let mut requests = Requests::default();
+        let request = requests.open(Opening {
+            conn: ConnId(1),
+            seq: 1,
+            write,
+            bytes: 10,
+            whole: Whole::Merged(merge),
+            parts: 3,
+            deadline: Tick(100),
+        });
+        let mut heard = None;
+        for (part, reply) in (0..).zip(replies) {
+            assert!(heard.is_none(), "answered before its last part");
+            heard = requests.answer(PartId { request, part }, PartAnswer::Reply(reply));
+        }
+        assert!(requests.slots[0].open.is_none(), "what is answered is closed");
+        heard.expect("the last part answers").reply
+    }
+
+    fn no_leader() -> Reply {
+        refusal::no_leader(crate::id::GroupId(1))
+    }
+
+    #[test]
+    fn a_read_that_one_group_refused_is_refused_whole() {
+        for merge in [Merge::Sum, Merge::Scatter(vec![vec![0], vec![1], vec![2]])] {
+            let replies = [Reply::Int(5), no_leader(), Reply::Int(7)];
+            assert_eq!(merged(false, merge, replies), no_leader());
+        }
+        assert_eq!(merged(false, Merge::Sum, [1, 2, 4].map(Reply::Int)), Reply::Int(7));
+    }
+
+    #[test]
+    fn a_write_that_one_group_refused_and_another_took_is_uncertain() {
+        let reply = merged(true, Merge::AllOk, [Reply::Ok, no_leader(), Reply::Ok]);
+        assert!(reply.is_uncertain(), "{reply:?}");
+        assert!(reply.error_text().contains("NOLEADER"), "{reply:?}");
+        let all = merged(true, Merge::AllOk, [no_leader(), no_leader(), no_leader()]);
+        assert_eq!(all, no_leader(), "nobody executed anything");
+    }
+
+    #[test]
+    fn of_several_errors_the_one_that_promises_least_decides() {
+        let uncertain = refusal::uncertain("lost");
+        let replies = [no_leader(), uncertain.clone(), no_leader()];
+        assert_eq!(merged(true, Merge::Sum, replies), uncertain);
+    }
+
+    #[test]
+    fn when_time_is_up_a_write_is_uncertain_and_a_read_is_not() {
+        let mut requests = Requests::default();
+        for (seq, write) in [(1, true), (2, false)] {
+            requests.open(Opening {
+                conn: ConnId(1),
+                seq,
+                write,
+                bytes: 10,
+                whole: Whole::One,
+                parts: 1,
+                deadline: Tick(100),
+            });
+        }
+        let mut replies = Vec::new();
+        requests.expire(Tick(99), &mut replies);
+        assert!(replies.is_empty());
+        requests.expire(Tick(100), &mut replies);
+        assert!(replies[0].reply.is_uncertain());
+        assert_eq!(replies[1].reply, refusal::read_unconfirmed());
+        assert_eq!((replies.len(), requests.bytes), (2, 0));
     }
 }

@@ -137,6 +137,16 @@ impl Workload {
                 self.call(&[(key, Act::Cas { old, new })])
             }
             17 => self.call(&[(key, Act::Del)]),
+            18 => {
+                let mut acts = vec![(key, Act::Get)];
+                for _ in 0..rng.usize(1..=3) {
+                    let other = self.used[rng.usize(..self.used.len())];
+                    if acts.iter().all(|(key, _)| *key != other) {
+                        acts.push((other, Act::Get));
+                    }
+                }
+                self.call(&acts)
+            }
             _ => {
                 let mut acts: Vec<(usize, Act)> = Vec::new();
                 for _ in 0..rng.usize(2..=3) {
@@ -183,10 +193,17 @@ impl Workload {
                 Act::Incr => Command::from_args(&[b"INCR", name(key)]),
                 Act::Del => Command::from_args(&[b"DEL", name(key)]),
             },
+            many if many.iter().all(|(_, act)| *act == Act::Get) => {
+                let mut args: Vec<&[u8]> = vec![b"MGET"];
+                args.extend(many.iter().map(|(key, _)| name(key)));
+                Command::from_args(&args)
+            }
             many => {
                 let mut args: Vec<&[u8]> = vec![b"MSET"];
                 for (key, act) in many {
-                    let Act::Set(value) = act else { unreachable!("only MSET has many keys") };
+                    let Act::Set(value) = act else {
+                        unreachable!("only MSET and MGET have many keys")
+                    };
                     args.extend([name(key), value]);
                 }
                 Command::from_args(&args)
@@ -218,6 +235,14 @@ pub(super) fn hear(acts: &[Act], reply: &Reply) -> Result<Heard, String> {
         ([Act::Set(_) | Act::Cas { .. }], Reply::Ok) => Answer::Ok,
         (acts, Reply::Ok) if acts.iter().all(|act| matches!(act, Act::Set(_))) => {
             return Ok(Heard::Done(vec![Answer::Ok; acts.len()]));
+        }
+        (acts, Reply::Array(values)) if acts.len() == values.len() && acts.len() > 1 => {
+            let values = values.iter().map(|value| match value {
+                Reply::Bulk(value) => Ok(Answer::Value(Some(value.to_vec()))),
+                Reply::Nil => Ok(Answer::Value(None)),
+                other => Err(format!("{other:?} is no value")),
+            });
+            return values.collect::<Result<_, _>>().map(Heard::Done);
         }
         _ => return impossible(),
     };

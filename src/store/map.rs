@@ -116,7 +116,8 @@ impl Map {
                 spec.keys(command.len())
                     .map(|key| or_nil(self.get(command.arg(key)).cloned()))
                     .collect(),
-            ),
+            )
+            .within_limit(),
             "exists" => {
                 let there = |key| i64::from(self.get(command.arg(key)).is_some());
                 Reply::Int(spec.keys(command.len()).map(there).sum())
@@ -195,20 +196,26 @@ impl Map {
         let mut keys = Vec::new();
         let mut next = SCAN_END;
         let mut last = None;
+        let mut bytes = 0;
         for (looked, place) in self.values.range(from..).map(|(place, _)| place).enumerate() {
-            if looked >= options.count && last != Some(place.hash) {
+            let enough = looked >= options.count || bytes > SCAN_BYTES_SOFT;
+            if enough && last != Some(place.hash) {
                 next = place.hash;
                 break;
             }
             last = Some(place.hash);
             let of_type = options.of_type.is_none_or(|name| name.eq_ignore_ascii_case(b"string"));
             if of_type && options.pattern.is_none_or(|pattern| glob::matches(pattern, &place.key)) {
+                bytes += place.key.len();
                 keys.push(Reply::bulk(&place.key));
             }
         }
         Ok(Reply::Array(vec![Reply::bulk(next.to_string()), Reply::Array(keys)]))
     }
 }
+
+/// A step of a scan stops after this many bytes of keys, whatever its `COUNT`.
+const SCAN_BYTES_SOFT: usize = 1 << 20;
 
 /// One more than the highest hash: a group's scan is over.
 pub const SCAN_END: u64 = 1 << HASH_BITS;

@@ -55,7 +55,7 @@ impl Merge {
                         whole[place as usize] = item;
                     }
                 }
-                Reply::Array(whole)
+                Reply::Array(whole).within_limit()
             }
         }
     }

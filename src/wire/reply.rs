@@ -4,6 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
 use super::resp::integer;
+use crate::limits;
 
 /// Which RESP a connection speaks; `HELLO 3` switches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -94,6 +95,33 @@ impl Reply {
     #[must_use]
     pub fn error_text(&self) -> &str {
         if let Self::Error(text) = self { text } else { "" }
+    }
+
+    /// `-ERR` for a reply past [`limits::REPLY_BYTES_MAX`].
+    #[must_use]
+    pub fn too_large() -> Self {
+        let max = limits::REPLY_BYTES_MAX;
+        Self::error("ERR", format!("the reply would exceed {max} bytes; ask for fewer keys"))
+    }
+
+    /// About how many bytes this is when encoded: never less, and at most 32 per part more.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        const PART: usize = 32;
+        PART + match self {
+            Self::Ok | Self::Int(_) | Self::Nil => 0,
+            Self::Simple(text) => text.len(),
+            Self::Error(text) | Self::Verbatim(text) => text.len(),
+            Self::Bulk(bytes) => bytes.len(),
+            Self::Array(items) => items.iter().map(Self::bytes).sum(),
+            Self::Map(pairs) => pairs.iter().map(|(key, value)| key.bytes() + value.bytes()).sum(),
+        }
+    }
+
+    /// This reply, if it is within [`limits::REPLY_BYTES_MAX`].
+    #[must_use]
+    pub fn within_limit(self) -> Self {
+        if self.bytes() > limits::REPLY_BYTES_MAX { Self::too_large() } else { self }
     }
 
     /// Appends the encoding.

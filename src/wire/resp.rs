@@ -146,7 +146,8 @@ impl Scan {
             }
             let Some((line, start)) = line(bytes, self.at + 1)? else { return Ok(None) };
             let len = integer(line).ok_or(ProtocolError::BulkLength)?;
-            if len < 0 || len as usize + start > limits::COMMAND_BYTES_MAX {
+            // The command counts whole, its last line end included: followers refuse a longer entry.
+            if len < 0 || start + len as usize + 2 > limits::COMMAND_BYTES_MAX {
                 return Err(ProtocolError::BulkLength);
             }
             let end = start + len as usize;

@@ -86,6 +86,11 @@ pub(super) fn verify(header: &FrameHeader, frame: &[u8]) -> Result<Sections, Fra
     for (number, forward) in forwards.iter().enumerate() {
         let forward = ForwardHead(*forward);
         check_group(forward.group())?;
+        if COMMAND_BYTES_MAX < forward.bytes() as usize {
+            let (group, found) = (GroupId(forward.group()), forward.bytes().into());
+            let what = "the length of a forwarded command, more than allowed,";
+            return Err(FrameError::Part { group, what, found });
+        }
         payload.next("forward", number, forward.id(), forward.bytes(), forward.crc())?;
     }
     for (number, answer) in answers.iter().enumerate() {
