@@ -90,6 +90,14 @@ impl Index {
     }
 }
 
+impl SegmentSeq {
+    /// The segment after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
 impl Term {
     /// The term after this one.
     #[must_use]

@@ -49,6 +49,10 @@ pub const LANE_FRAMES_MAX: usize = 4096;
 
 /// Recent entries one core keeps in memory to feed its followers, in bytes.
 pub const LOG_CACHE_BYTES_MAX: usize = 128 << 20;
+/// How far the recent entries of one core may exceed their budget, in bytes, before it refuses
+/// proposals with `-BUSY`: what is not yet durable, applied and in a sealed segment cannot be evicted,
+/// so this is where a disk that has stopped answering is felt.
+pub const LOG_CACHE_BYTES_OVER_MAX: usize = 4 * SEGMENT_BYTES;
 /// Entries read back from sealed segments in one go for a follower that is behind, in bytes.
 pub const LOG_READ_BYTES_MAX: usize = 1 << 20;
 
@@ -97,6 +101,8 @@ const _: () = {
     assert!(UNCOMMITTED_BYTES_MAX > COMMAND_BYTES_MAX as u64);
     // One follower's whole window fits its lane.
     assert!(LANE_BYTES_MAX > INFLIGHT_BYTES_MAX as usize);
+    // One segment's worth of the smallest commands, with what each costs in memory, is no excess.
+    assert!(LOG_CACHE_BYTES_OVER_MAX > 3 * SEGMENT_BYTES);
     // A value of the largest size fits a command.
     assert!(VALUE_BYTES_MAX + KEY_BYTES_MAX < COMMAND_BYTES_MAX);
 };

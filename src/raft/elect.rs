@@ -206,6 +206,7 @@ impl Raft {
             ready_told: false,
             heartbeat_at: now.plus(self.config.heartbeat_ticks.max(1)),
             quorum_check_at: now.plus(self.config.election_ticks.max(1)),
+            oldest_write: None,
             heartbeat_due: false,
             dirty: true,
             reads: Reads::default(),
@@ -307,6 +308,11 @@ impl Raft {
         }
         if check_quorum && now >= leader.quorum_check_at {
             leader.quorum_check_at = now.plus(election_ticks);
+            // A leader whose disk has not finished one write in a whole election timeout commits with
+            // the others' disks and answers nobody, because it applies only what is durable here.
+            let oldest = self.log.writes().first().map(|write| write.seq);
+            let is_stuck = oldest.is_some() && oldest == leader.oldest_write;
+            leader.oldest_write = oldest;
             // By time of hearing, so that answers from before a stall do not count after it.
             let heard = |peer: ReplicaId| {
                 peer == id
@@ -315,7 +321,7 @@ impl Raft {
                         .and_then(|peer| peer.heard)
                         .is_some_and(|heard| now.since(heard) < election_ticks)
             };
-            if !quorum::has_quorum(&self.membership, heard) {
+            if is_stuck || !quorum::has_quorum(&self.membership, heard) {
                 self.become_follower(self.term, ReplicaId::NONE, now);
             }
         }

@@ -95,6 +95,8 @@ pub(super) struct Leader {
     pub(super) ready_told: bool,
     pub(super) heartbeat_at: Tick,
     pub(super) quorum_check_at: Tick,
+    /// The oldest write in flight at the last quorum check.
+    pub(super) oldest_write: Option<PersistSeq>,
     pub(super) heartbeat_due: bool,
     /// Something changed that may let an append leave.
     pub(super) dirty: bool,

@@ -1,4 +1,4 @@
-//! Receiving without zeroing, and lending glommio a file descriptor: the two places outside
+//! Receiving without zeroing, and file descriptors that glommio owns: the places outside
 //! [`super::mapped`] where the shell needs `unsafe`.
 //!
 //! # Who owns received bytes
@@ -16,9 +16,11 @@
 )]
 
 use std::io;
-use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 
 use bytes::BytesMut;
+use glommio::io::DmaFile;
+use rustix::fs::FlockOperation;
 use rustix::net::RecvFlags;
 
 /// Fresh memory is taken in pieces of this size, in bytes.
@@ -99,6 +101,19 @@ pub fn receive(socket: impl AsFd, space: &mut [u8]) -> io::Result<Option<usize>>
     match rustix::net::recv(socket, space, RecvFlags::DONTWAIT) {
         Ok((_, count)) => Ok(Some(count)),
         Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Lock an open file against other processes, if it is free. The lock belongs to this very opening of
+/// the file, which the kernel keeps until the last write in flight on it has ended, even when the
+/// process was killed: whoever gets the lock knows that nothing is on its way any more.
+pub(super) fn lock_opened(file: &DmaFile) -> io::Result<bool> {
+    // SAFETY: `file` is open for as long as it is borrowed here, and flock keeps nothing.
+    let fd = unsafe { BorrowedFd::borrow_raw(file.as_raw_fd()) };
+    match rustix::fs::flock(fd, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
         Err(errno) => Err(errno.into()),
     }
 }

@@ -187,6 +187,11 @@ impl ClientConn {
         self.ended && self.pipeline.is_empty() && self.output.is_empty()
     }
 
+    /// Read nothing more; what has been read is still answered.
+    pub fn stop_reading(&mut self) {
+        self.ended = true;
+    }
+
     /// Whether a broken connection would go unnoticed because nothing is read from it.
     #[must_use]
     pub fn is_deaf(&self) -> bool {

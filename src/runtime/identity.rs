@@ -15,9 +15,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
-use crate::id::{ClusterId, Incarnation};
+use crate::id::{ClusterId, Incarnation, SegmentSeq};
 
 use super::fatal::Fatal;
+use super::segments::Directory;
 
 /// The layout of the directory, raised when an older program could not read it.
 const FORMAT: u32 = 1;
@@ -37,6 +38,9 @@ struct Saved {
     cores: u16,
     groups: u64,
     incarnation: u64,
+    /// Every core's log directory has held its first segment. A directory without any segment is a
+    /// new log before that, and a lost one after.
+    begun: bool,
 }
 
 /// A directory that is ours for the life of this value.
@@ -77,16 +81,21 @@ impl Home {
                     cores: config.cores,
                     groups: config.groups,
                     incarnation: 0,
+                    begun: false,
                 }
             }
             Err(error) => return Err(failed("read", &path, &error)),
         };
         saved.incarnation += 1;
-        for core in 0..config.cores {
-            let core = dir.join(format!("core-{core}"));
-            fs::create_dir_all(&core).map_err(|error| failed("create", &core, &error))?;
-        }
+        // Before there is anything that could be orphaned, the directory says whose it is.
         save(dir, &path, &saved)?;
+        for core in 0..config.cores {
+            log_begins(&dir.join(format!("core-{core}")), saved.begun)?;
+        }
+        if !saved.begun {
+            saved.begun = true;
+            save(dir, &path, &saved)?;
+        }
         Ok(Self { cluster, incarnation: Incarnation(saved.incarnation), _lock: lock })
     }
 }
@@ -123,10 +132,29 @@ fn lock(dir: &Path) -> Result<File, Fatal> {
             Err(fs::TryLockError::Error(error)) => return Err(failed("lock", &path, &error)),
         }
     }
-    file.set_len(0)
-        .and_then(|()| write!(file, "{}", std::process::id()))
-        .map_err(|error| failed("write", &path, &error))?;
+    // Over what was there, to the same length: a full disk has no room for more.
+    write!(file, "{:<20}", std::process::id()).map_err(|error| failed("write", &path, &error))?;
     Ok(file)
+}
+
+/// The log in `path` has a segment: a new one gets its first here, and one that was begun must have
+/// kept one. A replica that forgot its votes and acknowledgements must not go on under its old id
+/// (safety point 21).
+fn log_begins(path: &Path, begun: bool) -> Result<(), Fatal> {
+    let directory =
+        Directory::open(path.to_owned()).map_err(|error| failed("create", path, &error))?;
+    let segments = directory.segments().map_err(|error| failed("read", path, &error))?;
+    match (segments.is_empty(), begun) {
+        (false, _) => Ok(()),
+        (true, false) => {
+            let first = SegmentSeq(1);
+            directory.make(first).map_err(|error| failed("make", &directory.segment(first), &error))
+        }
+        (true, true) => Err(Fatal::new(format!(
+            "the log in {} is gone: identity.toml says that it was begun, and there is no segment. What this node voted and acknowledged was in it. Restore the directory, or add the node anew with an empty --dir and a new --id",
+            path.display()
+        ))),
+    }
 }
 
 /// Segments without an identity: the file that says whose they are is gone.
@@ -219,14 +247,28 @@ fn check(path: &Path, saved: &Saved, config: &Config, cluster: ClusterId) -> Res
 }
 
 /// Replaces the file in one step: a crash leaves the old one or the new one.
+///
+/// The new text is written over the text before last, which is kept as `identity.toml.old`, and then
+/// the two change names. So a start needs no new block, and a node with a full disk can start and
+/// serve reads.
 fn save(dir: &Path, path: &Path, saved: &Saved) -> Result<(), Fatal> {
-    let temporary: PathBuf = dir.join("identity.toml.tmp");
+    let other: PathBuf = dir.join("identity.toml.old");
     let text = render(saved)?;
-    let write = || -> std::io::Result<()> {
-        let mut file = File::create(&temporary)?;
+    let put = |to: &Path| -> std::io::Result<()> {
+        let mut file = File::options().create(true).truncate(false).write(true).open(to)?;
         file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
+        file.set_len(text.len() as u64)?;
+        file.sync_all()
+    };
+    let write = || -> std::io::Result<()> {
+        put(&other)?;
+        if path.exists() {
+            let (cwd, exchange) = (rustix::fs::CWD, rustix::fs::RenameFlags::EXCHANGE);
+            rustix::fs::renameat_with(cwd, &other, cwd, path, exchange)?;
+        } else {
+            fs::rename(&other, path)?;
+            put(&other)?;
+        }
         File::open(dir)?.sync_all()?;
         if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             File::open(parent)?.sync_all()?;
@@ -259,6 +301,19 @@ mod tests {
             assert_eq!(home.incarnation, Incarnation(expected));
             assert_eq!(home.cluster, config.cluster_id());
         }
+    }
+
+    #[test]
+    fn a_log_that_is_gone_is_not_taken_for_a_new_one() {
+        let scratch = Scratch::new("identity-gone");
+        let config = config(&scratch.path().join("node"));
+        drop(Home::open(&config).expect("opens"));
+        let core = config.dir.join("core-0");
+        fs::remove_file(core.join("0000000000000001.seg")).expect("the first segment is there");
+        let refusal = Home::open(&config).expect_err("refused").to_string();
+        assert!(refusal.contains("core-0 is gone"), "{refusal}");
+        fs::remove_dir(&core).expect("empty");
+        assert!(Home::open(&config).is_err(), "the whole directory is gone");
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub struct Clients {
     conns: Slots<ClientConn>,
     /// Connections of the whole node.
     open: Arc<AtomicUsize>,
+    /// As many as the whole node accepts.
+    open_max: usize,
     chunk: Chunk,
     scratch: BytesMut,
     /// Connections with something to send or to read on, each once.
@@ -40,16 +42,23 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Accept from `listener`. `open` counts the connections of all cores.
+    /// Accept from `listener`. `open` counts the connections of all cores, and one beyond `open_max`
+    /// (at most [`CONNECTIONS_MAX`]) is refused.
     ///
     /// # Errors
     /// When the listener cannot be watched.
-    pub fn new(listener: TcpListener, open: Arc<AtomicUsize>, poller: &Poller) -> io::Result<Self> {
+    pub fn new(
+        listener: TcpListener,
+        open: Arc<AtomicUsize>,
+        open_max: usize,
+        poller: &Poller,
+    ) -> io::Result<Self> {
         poller.add_shared(&listener, Token::ClientPort.into())?;
         Ok(Self {
             listener: Some(listener),
             conns: Slots::default(),
             open,
+            open_max: open_max.min(CONNECTIONS_MAX),
             chunk: Chunk::default(),
             scratch: BytesMut::new(),
             queue: Vec::new(),
@@ -82,7 +91,7 @@ impl Clients {
                     return;
                 }
             };
-            if CONNECTIONS_MAX <= self.open.fetch_add(1, Ordering::Relaxed) {
+            if self.open_max <= self.open.fetch_add(1, Ordering::Relaxed) {
                 self.open.fetch_sub(1, Ordering::Relaxed);
                 // If it cannot be told, it learns from the close.
                 let _ = socket::send_all(&socket, b"-ERR max number of clients reached\r\n");
@@ -154,9 +163,18 @@ impl Clients {
         }
     }
 
-    /// Accept nobody any more; those who are here stay.
-    pub fn stop_accepting(&mut self) {
+    /// Accept nobody any more and read from nobody any more: what has been read is still answered.
+    pub fn stop(&mut self, poller: &Poller) {
         self.listener = None;
+        for key in self.conns.keys(|_| true) {
+            if let Some(conn) = self.conns.get_mut(key) {
+                conn.stop_reading();
+                // A connection that cannot be changed is about to be closed anyway.
+                if let Some(interest) = conn.change_of_interest() {
+                    let _ = poller.change(conn.socket(), Token::Client(key).into(), interest);
+                }
+            }
+        }
     }
 
     fn enqueue(&mut self, key: u64) {

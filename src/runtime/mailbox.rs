@@ -80,6 +80,12 @@ impl<T> Mailbox<T> {
         }
     }
 
+    /// Whether there is such a message; it stays.
+    #[must_use]
+    pub fn holds(&self, wanted: impl Fn(&T) -> bool) -> bool {
+        self.lock().iter().any(wanted)
+    }
+
     /// The receiver is about to sleep. If there is mail already, the bell rings at once.
     pub fn prepare_to_sleep(&self) {
         self.asleep.store(true, Ordering::SeqCst);

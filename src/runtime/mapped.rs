@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::Path;
 
 use memmap2::{Advice, Mmap, MmapOptions};
@@ -21,22 +21,13 @@ pub struct Mapped {
     map: Mmap,
 }
 
-/// How it will be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
-    /// From start to end, once: read ahead as far as possible.
-    Whole,
-    /// Here and there.
-    Parts,
-}
-
 impl Mapped {
     /// Map the segment at `path`.
     ///
     /// # Errors
     /// When it cannot be opened, or is not exactly one segment long: it was not written by us, or
     /// was cut short.
-    pub fn open(path: &Path, access: Access) -> io::Result<Self> {
+    pub fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         let bytes = file.metadata()?.len();
         if bytes != SEGMENT_BYTES as u64 {
@@ -47,9 +38,6 @@ impl Mapped {
         }
         let mut options = MmapOptions::new();
         options.len(SEGMENT_BYTES);
-        if access == Access::Whole {
-            options.populate();
-        }
         // SAFETY: a map is sound while nobody changes or truncates the file under it. Segments are
         // never truncated: they get their length before they get their name (segments.rs) and are
         // only ever unlinked, which keeps a mapped file alive. The directory is locked by this
@@ -58,11 +46,28 @@ impl Mapped {
         // written again (wal/mod.rs). What a stranger with write access to the directory could do
         // is outside of what any program can guard against.
         let map = unsafe { options.map(&file)? };
-        if access == Access::Whole {
-            // A hint; reading works without it.
-            let _ = map.advise(Advice::Sequential);
-        }
         Ok(Self { map })
+    }
+
+    /// Bring `range` into memory, a multiple of the page size at its start, and cut at the end of the
+    /// segment. A device that cannot read it says so here; touching the page unasked would kill the
+    /// process with a signal that names nothing.
+    ///
+    /// # Errors
+    /// When the device cannot read it.
+    pub fn load(&self, range: Range<u64>) -> io::Result<()> {
+        let (from, to) = (range.start as usize, (range.end as usize).min(SEGMENT_BYTES));
+        if to <= from {
+            return Ok(());
+        }
+        match self.map.advise_range(Advice::PopulateRead, from, to - from) {
+            Err(error) if error.raw_os_error() == Some(libc::EFAULT) => {
+                Err(io::Error::other(format!("the device cannot read bytes {from} to {to} of it")))
+            }
+            // Linux before 5.14 does not know the question; reading works without it.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+            loaded => loaded,
+        }
     }
 }
 

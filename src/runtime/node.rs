@@ -74,6 +74,8 @@ pub struct Setup {
     pub log_cache_bytes: usize,
     /// Log segments of one core on disk, in bytes; past it writes are refused.
     pub wal_bytes_max: u64,
+    /// Clients that may be connected at once.
+    pub connections_max: usize,
     /// Busy-wait this long before sleeping: about 10 µs less latency for a core's worth of CPU.
     pub spin: Duration,
 }
@@ -255,7 +257,7 @@ impl Seat {
         let parts = ShardLoop {
             core,
             sleeper: Sleeper::new(&poller, mailbox, Rc::clone(&inbox)).map_err(failed)?,
-            clients: Clients::new(clients, open, &poller).map_err(failed)?,
+            clients: Clients::new(clients, open, setup.connections_max, &poller).map_err(failed)?,
             links: PeerLinks::new(Arc::clone(&roster), core),
             port: PeerPort::new(roster, core, peers, &poller).map_err(failed)?,
             writer: WalWriter::new(directory.clone(), Rc::clone(&inbox)),

@@ -36,6 +36,9 @@ const BACKOFF_MS_MIN: u64 = 10;
 /// The longest wait between attempts, in ms.
 const BACKOFF_MS_MAX: u64 = 1000;
 
+/// A link that was up this long, in ms, is worth dialing again at once.
+const STEADY_MS: u64 = 1000;
+
 /// All links of one core, one per peer.
 #[derive(Debug)]
 pub struct PeerLinks {
@@ -68,7 +71,7 @@ enum State {
     Idle { retry_at: Tick },
     Connecting { socket: TcpStream, until: Tick },
     Greeting { socket: TcpStream, reader: FrameReader, until: Tick },
-    Up { socket: TcpStream, blocked: bool },
+    Up { socket: TcpStream, blocked: bool, since: Tick },
 }
 
 impl PeerLinks {
@@ -114,7 +117,7 @@ impl PeerLinks {
         for index in 0..self.links.len() {
             let link = &mut self.links[index];
             if std::mem::take(&mut link.touched)
-                && let State::Up { socket, blocked: false } = &link.state
+                && let State::Up { socket, blocked: false, .. } = &link.state
             {
                 match link.lanes.send(socket) {
                     Ok(Sent::All) => {}
@@ -156,8 +159,8 @@ impl PeerLinks {
             // A report from a connection that was closed in this very turn.
             State::Idle { .. } => Ok(()),
             State::Connecting { .. } => self.on_connected(index, now, poller),
-            State::Greeting { .. } => self.on_greeting(index),
-            State::Up { socket, blocked } => {
+            State::Greeting { .. } => self.on_greeting(index, now),
+            State::Up { socket, blocked, .. } => {
                 let sent = if ready.writable && *blocked {
                     link.lanes.send(&*socket).map(|sent| sent == Sent::All)
                 } else {
@@ -230,7 +233,7 @@ impl PeerLinks {
         Ok(())
     }
 
-    fn on_greeting(&mut self, index: usize) -> Result<(), String> {
+    fn on_greeting(&mut self, index: usize, now: Tick) -> Result<(), String> {
         let link = &mut self.links[index];
         let State::Greeting { socket, reader, .. } = &mut link.state else { return Ok(()) };
         match buffers::receive(&*socket, reader.space()).map_err(|error| error.to_string())? {
@@ -250,21 +253,20 @@ impl PeerLinks {
         hello.check(&expected).map_err(|error| error.to_string())?;
         debug_assert_eq!(hello.version, hello::VERSION, "checked above");
         link.incarnation = hello.incarnation;
-        link.backoff_ms = BACKOFF_MS_MIN;
         link.told = None;
         let State::Greeting { socket, .. } =
             std::mem::replace(&mut link.state, State::Idle { retry_at: Tick(0) })
         else {
             return Ok(());
         };
-        link.state = State::Up { socket, blocked: false };
+        link.state = State::Up { socket, blocked: false, since: now };
         tracing::info!(peer = %link.node, address = %link.address, core = %self.shard, "link up");
         Ok(())
     }
 
     fn block(&mut self, index: usize, poller: &Poller, now: Tick) {
         let link = &mut self.links[index];
-        let State::Up { socket, blocked } = &mut link.state else { return };
+        let State::Up { socket, blocked, .. } = &mut link.state else { return };
         *blocked = true;
         let both = Interest { read: true, write: true };
         if let Err(error) = poller.change(&*socket, Token::Link(index as u64).into(), both) {
@@ -276,6 +278,11 @@ impl PeerLinks {
     fn fail(&mut self, index: usize, now: Tick, reason: &str) {
         let link = &mut self.links[index];
         let was_up = matches!(link.state, State::Up { .. });
+        // A link that comes up and breaks at once is dialed as seldom as one that never does
+        // (contract row 51).
+        if matches!(link.state, State::Up { since, .. } if STEADY_MS <= now.since(since)) {
+            link.backoff_ms = BACKOFF_MS_MIN;
+        }
         // Jitter keeps nodes that failed together from dialing together.
         let wait = link.backoff_ms / 2 + fastrand::u64(0..=link.backoff_ms / 2);
         link.state = State::Idle { retry_at: now.plus(wait) };

@@ -16,16 +16,18 @@ use super::fatal::Fatal;
 /// Memory each core's rings lock, in bytes; glommio refuses to start with less.
 const MEMLOCK_PER_CORE: u64 = 512 << 10;
 
-/// Checks everything; raises soft limits to what the hard limits allow.
+/// Checks everything; raises soft limits to what the hard limits allow. Returns how many clients may
+/// connect.
 ///
 /// # Errors
 /// The first thing that is missing.
-pub fn check(config: &Config) -> Result<(), Fatal> {
+pub fn check(config: &Config) -> Result<usize, Fatal> {
     io_uring()?;
     memlock(config.cores)?;
-    open_files();
+    let connections = open_files()?;
     direct_io(&config.dir)?;
-    space(config)
+    space(config)?;
+    Ok(connections)
 }
 
 fn io_uring() -> Result<(), Fatal> {
@@ -68,14 +70,26 @@ fn memlock(cores: u16) -> Result<(), Fatal> {
     }
 }
 
-fn open_files() {
-    let needed = limits::CONNECTIONS_MAX as u64 + 1024;
-    if let Some(have) = raised(Resource::Nofile, needed).filter(|have| *have < needed) {
-        tracing::warn!(
-            "open files are limited to {have}: fewer than {} clients can connect. Remedy: ulimit -n {needed}, or LimitNOFILE= in the systemd unit",
-            limits::CONNECTIONS_MAX
-        );
-    }
+/// Descriptors kept for everything but clients: logs, links, rings, maps.
+const FILES_RESERVED: u64 = 256;
+
+/// How many clients the limit of open files leaves room for. Never reaching that limit matters: a
+/// core cannot sleep, open a segment or dial a peer without a descriptor.
+fn open_files() -> Result<usize, Fatal> {
+    let needed = limits::CONNECTIONS_MAX as u64 + FILES_RESERVED;
+    let Some(have) = raised(Resource::Nofile, needed).filter(|have| *have < needed) else {
+        return Ok(limits::CONNECTIONS_MAX);
+    };
+    let remedy = format!("Remedy: ulimit -n {needed}, or LimitNOFILE= in the systemd unit");
+    let Some(clients) = have.checked_sub(FILES_RESERVED).filter(|clients| *clients > 0) else {
+        return Err(Fatal::new(format!(
+            "open files are limited to {have}, and a node needs more than {FILES_RESERVED}. {remedy}"
+        )));
+    };
+    tracing::warn!(
+        "open files are limited to {have}: at most {clients} clients can connect. {remedy}"
+    );
+    Ok(clients as usize)
 }
 
 /// One aligned block, written past the page cache as the log will be.
@@ -93,6 +107,12 @@ fn direct_io(dir: &Path) -> Result<(), Fatal> {
         file.write_all(&memory[skip..skip + limits::BLOCK_BYTES])
     });
     let _ = fs::remove_file(&path);
+    if let Err(error) = &result
+        && error.kind() == std::io::ErrorKind::StorageFull
+        && has_log(dir)
+    {
+        return Ok(());
+    }
     result.map_err(|error| match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
         Some(rustix::io::Errno::INVAL) => Fatal::new(format!(
             "the filesystem of {} does not accept O_DIRECT, which the log needs. Remedy: put --dir on ext4 or xfs",
@@ -105,7 +125,7 @@ fn direct_io(dir: &Path) -> Result<(), Fatal> {
 /// A node that starts on a full disk could not write its first record; one that has a log already
 /// may start and serve reads.
 fn space(config: &Config) -> Result<(), Fatal> {
-    if config.dir.join("identity.toml").exists() {
+    if has_log(&config.dir) {
         return Ok(());
     }
     let Ok(stat) = rustix::fs::statvfs(&config.dir) else { return Ok(()) };
@@ -122,6 +142,10 @@ fn space(config: &Config) -> Result<(), Fatal> {
         )));
     }
     Ok(())
+}
+
+fn has_log(dir: &Path) -> bool {
+    dir.join("identity.toml").exists()
 }
 
 #[cfg(test)]

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use crate::id::{SegmentSeq, Tick};
 use crate::limits::SEGMENT_BYTES;
 use crate::shard::{Config, RecoverError, Recovering, Shard};
+use crate::wal::Location;
 
 use super::fatal::Fatal;
-use super::mapped::{Access, Mapped};
+use super::mapped::Mapped;
 use super::segments::Directory;
 
 /// A replay that takes longer than this tells how far it is, this often.
@@ -22,6 +23,8 @@ pub struct Recovery {
     recovering: Recovering,
     segments: Vec<SegmentSeq>,
     done: usize,
+    /// Where each segment but the last ends.
+    ends: Vec<Location>,
     core: u16,
     started: Instant,
     told: Instant,
@@ -34,13 +37,25 @@ impl Recovery {
     /// When the directory cannot be used.
     pub fn begin(directory: Directory, config: Config) -> Result<Self, Fatal> {
         let core = config.shard.0;
-        let listed = directory.clean().and_then(|()| directory.segments());
+        let listed = directory
+            .clean()
+            .and_then(|()| directory.wait_for_writes())
+            .and_then(|()| directory.segments());
         let segments = listed.map_err(|error| {
             Fatal::new(format!("cannot read the log in {}: {error}", directory.path().display()))
         })?;
         let now = Instant::now();
         let recovering = Recovering::new(config);
-        Ok(Self { directory, recovering, segments, done: 0, core, started: now, told: now })
+        Ok(Self {
+            directory,
+            recovering,
+            segments,
+            done: 0,
+            ends: Vec::new(),
+            core,
+            started: now,
+            told: now,
+        })
     }
 
     /// Replay one more segment; `false` when there is none left.
@@ -51,13 +66,25 @@ impl Recovery {
     pub fn step(&mut self) -> Result<bool, Fatal> {
         let Some(&seq) = self.segments.get(self.done) else { return Ok(false) };
         let path = self.directory.segment(seq);
-        let bytes = Mapped::open(&path, Access::Whole).map_err(|error| {
+        let failed = |error: std::io::Error| {
             Fatal::new(format!(
                 "cannot replay {}: {error}; restore the file, or start this node with an empty \
                  directory and a new --id",
                 path.display()
             ))
-        })?;
+        };
+        let mut end = None;
+        for &later in &self.segments[self.done + 1..] {
+            let block = self.directory.first_block(later).map_err(failed)?;
+            end = self.recovering.look_ahead(later, &block);
+            if end.is_some() {
+                break;
+            }
+        }
+        let end = end.filter(|end| end.segment == seq);
+        let bytes = Mapped::open(&path).map_err(failed)?;
+        bytes.load(0..end.map_or(SEGMENT_BYTES as u64, |end| end.offset)).map_err(failed)?;
+        self.ends.extend(end);
         self.recovering.segment(seq, &bytes).map_err(|error| self.damaged(&error))?;
         self.done += 1;
         if PROGRESS <= self.told.elapsed() {
@@ -78,7 +105,7 @@ impl Recovery {
     /// # Errors
     /// As [`step`](Self::step).
     pub fn finish(self, now: Tick) -> Result<(Shard, Vec<SegmentSeq>), Fatal> {
-        let Self { directory, recovering, segments, core, started, .. } = self;
+        let Self { directory, recovering, segments, ends, core, started, .. } = self;
         // What was read may be in the page cache or the device's cache only. Nothing may be built
         // on it before it is durable (contract row 27).
         let failed = |what: &str, seq, error: std::io::Error| {
@@ -93,8 +120,19 @@ impl Recovery {
                 }
             }
         }
-        let (shard, report) =
+        let (shard, mut report) =
             recovering.finish(now).map_err(|error| damaged(&directory, &error))?;
+        for end in ends {
+            directory
+                .release_end(end.segment, end.offset)
+                .map_err(|error| failed("release the end of", end.segment, error))?;
+        }
+        if report.log.spares.is_empty() && !report.log.discard.is_empty() {
+            // A log directory is never empty again once it was begun: identity.rs relies on it.
+            let next = report.log.position.next_segment;
+            directory.make(next).map_err(|error| failed("make", next, error))?;
+            report.log.spares.push(next);
+        }
         for &seq in &report.log.discard {
             directory.remove(seq).map_err(|error| failed("remove", seq, error))?;
         }

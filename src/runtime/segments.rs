@@ -17,7 +17,7 @@
 //! zeros, which recovery takes for the spare that it is.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -32,6 +32,11 @@ use crate::wal;
 const ZEROS_BYTES: usize = 256 << 10;
 /// How long to wait for room before the next try.
 const RETRY: Duration = Duration::from_secs(1);
+/// Unused ends shorter than this stay, in bytes: a full segment has one too.
+const RELEASE_BYTES_MIN: u64 = 1 << 20;
+/// How often and how long a segment that is being written is looked at again.
+const LOCK_TRIES: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// Ends the name of a segment that is not whole yet.
 const TMP_SUFFIX: &str = ".tmp";
 
@@ -111,6 +116,66 @@ impl Directory {
     /// When the device fails; nothing read from the segment may be trusted then.
     pub fn sync(&self, seq: SegmentSeq) -> io::Result<()> {
         File::open(self.segment(seq))?.sync_data()
+    }
+
+    /// Wait until no write of an earlier process is on its way to any segment. A killed process leaves
+    /// its writes to the kernel; one that landed after recovery could replace what was acknowledged
+    /// since. [`super::wal_writer`] holds a lock on every segment it writes, and the kernel keeps it
+    /// until the last of them has ended.
+    ///
+    /// # Errors
+    /// When a segment cannot be opened, or is still locked after some seconds.
+    pub fn wait_for_writes(&self) -> io::Result<()> {
+        for seq in self.segments()? {
+            let file = File::open(self.segment(seq))?;
+            for tried in 0.. {
+                match file.try_lock() {
+                    Ok(()) => break,
+                    Err(fs::TryLockError::WouldBlock) if tried < LOCK_TRIES => {
+                        thread::sleep(LOCK_PAUSE);
+                    }
+                    Err(fs::TryLockError::WouldBlock) => {
+                        return Err(io::Error::new(
+                            io::ErrorKind::ResourceBusy,
+                            format!("{} is being written", self.segment(seq).display()),
+                        ));
+                    }
+                    Err(fs::TryLockError::Error(error)) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The first block of a segment, which holds its header; zeros as far as the file is shorter.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn first_block(&self, seq: SegmentSeq) -> io::Result<Vec<u8>> {
+        let mut block = Vec::with_capacity(BLOCK_BYTES);
+        File::open(self.segment(seq))?.take(BLOCK_BYTES as u64).read_to_end(&mut block)?;
+        block.resize(BLOCK_BYTES, 0);
+        Ok(block)
+    }
+
+    /// Give the blocks of a sealed segment behind `end` back to the file system; the file keeps its
+    /// length and reads as zeros there. A node that starts often would otherwise fill the disk with
+    /// the unused ends of its segments.
+    ///
+    /// # Errors
+    /// When the file system refuses; one that cannot do it at all is no error.
+    pub fn release_end(&self, seq: SegmentSeq, end: u64) -> io::Result<()> {
+        use rustix::fs::FallocateFlags;
+        let rest = (SEGMENT_BYTES as u64).saturating_sub(end);
+        if rest < RELEASE_BYTES_MIN {
+            return Ok(());
+        }
+        let file = OpenOptions::new().write(true).open(self.segment(seq))?;
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match rustix::fs::fallocate(&file, flags, end, rest) {
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     /// Delete a segment that recovery found to be of no use.
@@ -278,6 +343,50 @@ mod tests {
         assert_eq!(bytes.len(), SEGMENT_BYTES);
         assert!(bytes.iter().all(|&byte| byte == 0));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3, "the .tmp is gone");
+    }
+
+    #[test]
+    fn an_unused_end_is_given_back_and_reads_as_zeros() {
+        use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+
+        let scratch = Scratch::new("segments-release");
+        let directory = Directory::open(scratch.path().join("core-0")).unwrap();
+        directory.make(SegmentSeq(1)).unwrap();
+        let path = directory.segment(SegmentSeq(1));
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        file.write_all_at(&[7; 2 * BLOCK_BYTES], BLOCK_BYTES as u64).unwrap();
+        file.sync_all().unwrap();
+        let before = fs::metadata(&path).unwrap().blocks();
+        directory.release_end(SegmentSeq(1), 2 * BLOCK_BYTES as u64).unwrap();
+        let after = fs::metadata(&path).unwrap();
+        assert_eq!(after.len(), SEGMENT_BYTES as u64);
+        assert!(after.blocks() < before / 10, "{} of {before} blocks stay", after.blocks());
+        let bytes = fs::read(&path).unwrap();
+        let sum = |range: std::ops::Range<usize>| bytes[range].iter().map(|&b| u64::from(b)).sum();
+        let (kept, gone): (u64, u64) =
+            (sum(BLOCK_BYTES..2 * BLOCK_BYTES), sum(2 * BLOCK_BYTES..SEGMENT_BYTES));
+        assert_eq!((kept, gone), (7 * BLOCK_BYTES as u64, 0));
+    }
+
+    #[test]
+    fn recovery_waits_for_whoever_still_writes() {
+        let scratch = Scratch::new("segments-lock");
+        let directory = Directory::open(scratch.path().join("core-0")).unwrap();
+        directory.make(SegmentSeq(1)).unwrap();
+        let writing = File::open(directory.segment(SegmentSeq(1))).unwrap();
+        writing.lock().unwrap();
+        let (tell, told) = mpsc::channel();
+        let other = directory.clone();
+        let waiter = thread::Builder::new()
+            .spawn(move || {
+                let waited = other.wait_for_writes();
+                tell.send(()).unwrap();
+                waited
+            })
+            .unwrap();
+        assert!(told.recv_timeout(Duration::from_millis(200)).is_err(), "it did not wait");
+        drop(writing);
+        waiter.join().unwrap().unwrap();
     }
 
     #[test]

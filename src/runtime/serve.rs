@@ -18,7 +18,7 @@ use super::preflight;
 /// # Errors
 /// Why it could not start, or why it stopped itself; one line.
 pub fn serve(config: &Config) -> Result<(), Fatal> {
-    preflight::check(config)?;
+    let connections_max = preflight::check(config)?;
     let home = Home::open(config)?;
     let this = NodeId(config.id);
     let node = Node::start(Setup {
@@ -42,6 +42,7 @@ pub fn serve(config: &Config) -> Result<(), Fatal> {
         flushes_in_flight: config.flushes_in_flight,
         log_cache_bytes: config.log_cache_bytes,
         wal_bytes_max: if config.wal_bytes_max == 0 { u64::MAX } else { config.wal_bytes_max },
+        connections_max,
         spin: Duration::from_micros(config.spin_us),
     })?;
     tracing::info!(

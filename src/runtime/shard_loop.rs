@@ -119,8 +119,14 @@ impl ShardLoop {
     pub async fn run(mut self, mut recovery: Recovery) -> Result<(), Fatal> {
         self.start_ticker();
         let mut ready = Vec::new();
+        let mailbox = Arc::clone(&self.shared.mailboxes[self.core.0 as usize]);
         while recovery.step()? {
             self.serve_while_loading(&mut ready)?;
+            if mailbox.holds(|letter| matches!(letter, Mail::Stop)) {
+                // Nothing was written yet, so there is nothing to finish.
+                tracing::info!(core = %self.core, "core stopped while it replayed its log");
+                return Ok(());
+            }
         }
         let (shard, spares) = recovery.finish(self.shared.clock.now())?;
         self.shared.loading.fetch_sub(1, Ordering::SeqCst);
@@ -295,7 +301,7 @@ impl Running {
                 parts.port.adopt(greeted, &parts.poller, &mut self.events);
             }
             Mail::Stop => {
-                self.parts.clients.stop_accepting();
+                self.parts.clients.stop(&self.parts.poller);
                 self.stop_at.get_or_insert(now.plus(STOP_MS));
             }
         }
@@ -412,8 +418,8 @@ fn post_to(mailbox: &Mailbox<Mail>, post: Post) -> Option<Event> {
             let reply = refusal::busy("the mailbox of the core that owns the key is full");
             Some(Event::Post(Post::Answer { part, reply }))
         }
-        // Raft sends again. A forwarded command was not executed, and the node that sent it learns
-        // nothing: to its client the outcome is unknown, as it is to that node.
+        // Raft sends again. A forwarded command was not executed, but the core that could tell its
+        // sender so is the one whose mailbox is full: its client hears "unknown" when time is up.
         Err(_) | Ok(()) => None,
     }
 }

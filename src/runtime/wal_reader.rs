@@ -5,15 +5,16 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 use std::thread;
 
 use crate::id::SegmentSeq;
-use crate::limits::LOG_READ_BYTES_MAX;
+use crate::limits::{BATCH_BYTES_SOFT, LOG_READ_BYTES_MAX};
 use crate::shard::event::{LogRead, LogReadDone};
 use crate::wal;
 
-use super::mapped::{Access, Mapped};
+use super::mapped::Mapped;
 use super::segments::Directory;
 
 /// Segments kept mapped. A follower that catches up reads one after the other; a few followers may
@@ -49,7 +50,9 @@ impl WalReader {
         thread::Builder::new().name(name).spawn(move || {
             let mut maps = Maps { directory, recent: VecDeque::new() };
             while let Ok(read) = orders.recv() {
-                answer(maps.read(read));
+                let outcome = catch_unwind(AssertUnwindSafe(|| maps.read(read)));
+                let panicked = || "the log-reading thread panicked; its report is above".into();
+                answer(outcome.unwrap_or_else(|_| Answer::Failed(panicked())));
             }
         })?;
         Ok(Self { reads })
@@ -71,7 +74,12 @@ struct Maps {
 
 impl Maps {
     fn read(&mut self, read: LogRead) -> Answer {
-        let segment = match self.map(read.at.segment) {
+        let loaded = self.map(read.at.segment).and_then(|segment| {
+            let until = read.at.offset + (LOG_READ_BYTES_MAX + BATCH_BYTES_SOFT) as u64;
+            segment.load(read.at.offset..until)?;
+            Ok(segment)
+        });
+        let segment = match loaded {
             Ok(segment) => segment,
             Err(error) => {
                 let path = self.directory.segment(read.at.segment);
@@ -83,11 +91,11 @@ impl Maps {
         Answer::Done(LogReadDone { read, result })
     }
 
-    fn map(&mut self, seq: SegmentSeq) -> io::Result<&[u8]> {
+    fn map(&mut self, seq: SegmentSeq) -> io::Result<&Mapped> {
         let known = self.recent.iter().position(|(mapped, _)| *mapped == seq);
         let entry = match known.and_then(|place| self.recent.remove(place)) {
             Some(entry) => entry,
-            None => (seq, Mapped::open(&self.directory.segment(seq), Access::Parts)?),
+            None => (seq, Mapped::open(&self.directory.segment(seq))?),
         };
         if self.recent.len() == MAPPED_MAX {
             self.recent.pop_front();

@@ -31,6 +31,7 @@ use crate::limits::BLOCK_BYTES;
 use crate::shard::Event;
 use crate::wal::Write;
 
+use super::buffers;
 use super::fatal::Fatal;
 use super::inbox::Inbox;
 use super::metrics::Durations;
@@ -193,6 +194,16 @@ impl Log {
             // Somebody else opened it while we did.
             let _ = file.close_rc().await;
             return Ok(known);
+        }
+        match buffers::lock_opened(&file) {
+            Ok(true) => {}
+            Ok(false) => {
+                return Err(Fatal::new(format!(
+                    "{}: another process has this segment open for writing; stop it",
+                    path.display()
+                )));
+            }
+            Err(error) => return Err(Fatal::new(format!("{}: {error}", path.display()))),
         }
         self.files.borrow_mut().insert(segment, Rc::clone(&file));
         Ok(file)

@@ -1,6 +1,6 @@
 //! Commands sent on to the node that leads their group, and who is owed the answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::group::Origin;
 use crate::id::{GroupId, Incarnation, NodeId, ShardId, Tick};
@@ -24,12 +24,14 @@ pub(super) struct Forwards {
     prefix: u64,
     next: u32,
     waiting: BTreeMap<u64, Forwarded>,
+    /// By deadline, which is the order of leaving; what was answered is skipped when its time comes.
+    deadlines: VecDeque<(Tick, u64)>,
 }
 
 impl Forwards {
     pub(super) fn new(incarnation: Incarnation, shard: ShardId) -> Self {
         let prefix = ((incarnation.0 & 0xffff) << 48) | (u64::from(shard.0) << 32);
-        Self { prefix, next: 0, waiting: BTreeMap::new() }
+        Self { prefix, next: 0, waiting: BTreeMap::new(), deadlines: VecDeque::new() }
     }
 
     /// The core that waits for the answer `id`.
@@ -41,6 +43,7 @@ impl Forwards {
     pub(super) fn add(&mut self, forwarded: Forwarded) -> u64 {
         let id = self.prefix | u64::from(self.next);
         self.next = self.next.wrapping_add(1);
+        self.deadlines.push_back((forwarded.deadline, id));
         self.waiting.insert(id, forwarded);
         id
     }
@@ -52,21 +55,21 @@ impl Forwards {
 
     /// The link to `node` broke: whatever it was sent is lost or not, nobody knows.
     pub(super) fn lost(&mut self, node: NodeId) -> Vec<Forwarded> {
-        self.drain(|forwarded| forwarded.to == node)
-    }
-
-    /// Forwards nobody needs any more: their clients were told.
-    pub(super) fn expire(&mut self, now: Tick) -> Vec<Forwarded> {
-        if self.waiting.first_key_value().is_none_or(|(_, first)| now < first.deadline) {
-            return Vec::new();
-        }
-        self.drain(|forwarded| forwarded.deadline <= now)
-    }
-
-    fn drain(&mut self, gone: impl Fn(&Forwarded) -> bool) -> Vec<Forwarded> {
-        let ids: Vec<u64> =
-            self.waiting.iter().filter(|(_, forward)| gone(forward)).map(|(id, _)| *id).collect();
+        let sent = self.waiting.iter().filter(|(_, forward)| forward.to == node);
+        let ids: Vec<u64> = sent.map(|(id, _)| *id).collect();
         ids.iter().filter_map(|id| self.waiting.remove(id)).collect()
+    }
+
+    /// Forgets what nobody needs any more: its client was told. Returns how many that were.
+    pub(super) fn expire(&mut self, now: Tick) -> usize {
+        let mut expired = 0;
+        while let Some(&(deadline, id)) = self.deadlines.front()
+            && deadline <= now
+        {
+            self.deadlines.pop_front();
+            expired += usize::from(self.waiting.remove(&id).is_some());
+        }
+        expired
     }
 
     pub(super) fn len(&self) -> usize {
@@ -104,11 +107,11 @@ mod tests {
     #[test]
     fn a_broken_link_gives_up_what_went_over_it_and_nothing_else() {
         let mut forwards = Forwards::new(Incarnation(1), ShardId(0));
-        forwards.add(forwarded(2, 100));
         forwards.add(forwarded(3, 50));
+        forwards.add(forwarded(2, 100));
         assert_eq!(forwards.lost(NodeId(2)).len(), 1);
-        assert_eq!(forwards.expire(Tick(49)).len(), 0);
-        assert_eq!(forwards.expire(Tick(50)).len(), 1);
+        assert_eq!(forwards.expire(Tick(49)), 0);
+        assert_eq!(forwards.expire(Tick(50)), 1);
         assert_eq!(forwards.len(), 0);
     }
 }

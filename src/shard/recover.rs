@@ -8,7 +8,7 @@ use crate::id::{GroupId, ReplicaId, SegmentSeq, Tick};
 use crate::limits;
 use crate::raft;
 use crate::store::map::Map;
-use crate::wal::{self, Appender, Damage, Identity, LogIndex};
+use crate::wal::{self, Appender, Damage, Identity, Location, LogIndex};
 
 use super::Config;
 use super::batch::Log;
@@ -92,6 +92,11 @@ impl Recovering {
         self.recovery = wal::Recovery::with_segment_bytes(self.identity, segment_bytes);
         self.segment_bytes = segment_bytes;
         self
+    }
+
+    /// Look ahead, before [`Self::segment`]: see [`wal::Recovery::look_ahead`].
+    pub fn look_ahead(&mut self, segment: SegmentSeq, block: &[u8]) -> Option<Location> {
+        self.recovery.look_ahead(segment, block)
     }
 
     /// The next segment, in ascending order, whole.

@@ -269,6 +269,13 @@ impl Shard {
             self.answers.push((origin, refusal::full()));
             return;
         }
+        let room = self.config.log_cache_bytes + limits::LOG_CACHE_BYTES_OVER_MAX;
+        if command.access == Access::Write && leads && self.cached_total > room {
+            self.counters.commands_refused += 1;
+            let why = "too much waits for this node's disk";
+            self.answers.push((origin, refusal::busy(why)));
+            return;
+        }
         match self.replicas[slot as usize].on_command(command, origin) {
             Verdict::Taken => self.touch(slot),
             Verdict::Refused(reply) => {

@@ -169,6 +169,13 @@ impl Disk {
         lost
     }
 
+    /// The first block of a segment, which holds its header.
+    #[must_use]
+    pub fn first_block(&self, segment: SegmentSeq) -> [u8; BLOCK_BYTES] {
+        let segment = self.segments.get(&segment);
+        segment.and_then(|segment| segment.blocks.get(&0)).map_or([0; BLOCK_BYTES], |block| **block)
+    }
+
     /// Writes in flight.
     #[must_use]
     pub fn in_flight(&self) -> usize {

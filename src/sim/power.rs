@@ -37,8 +37,12 @@ impl World {
             let failed = |error| format!("node {node} core {core} does not recover: {error}");
             let mut recovering =
                 Recovering::new(config).with_segment_bytes(self.options.segment_bytes);
-            for segment in self.nodes[node].disks[core].segments() {
+            let segments = self.nodes[node].disks[core].segments();
+            for (at, &segment) in segments.iter().enumerate() {
                 let Self { nodes, scratch, .. } = &mut *self;
+                let disk = &nodes[node].disks[core];
+                let mut later = segments[at + 1..].iter();
+                later.find_map(|&later| recovering.look_ahead(later, &disk.first_block(later)));
                 nodes[node].disks[core]
                     .look(segment, scratch, |bytes| recovering.segment(segment, bytes))
                     .map_err(|error| failed(error.to_string()))?;

@@ -64,8 +64,8 @@
 //! > nothing from P on was acknowledged, and all of it is left out.
 //!
 //! A torn tail is left where it is. The log goes on in a new segment whose header names the point
-//! P, so the next recovery stops at P again and takes nothing behind it for the log, no matter how
-//! whole it looks. Damage is refused with [`Damage`], which says where, why and what to do
+//! P. The next recovery looks at that header first ([`Recovery::look_ahead`]), stops at P, and takes
+//! nothing behind it for the log, no matter how whole it looks and when it got there. Damage is refused with [`Damage`], which says where, why and what to do
 //! (contract row 55). A segment header is written together with its first batch, and only when the
 //! segment before is durable to its end; a file whose header is torn and of which nothing proves
 //! more is [`Recovered::discard`], and the first file *after* it takes over.
@@ -78,8 +78,8 @@
 //! an empty batch that carries the watermark alone. What remains is a window of one idle moment in
 //! which a decayed block costs an acknowledged batch on this node.
 //!
-//! Segments missing at the *front* of the log cannot be told from reclaimed ones here. The shard
-//! sees a group whose first entries do not follow what it knows ([`RecoveredRun::first`]).
+//! Segments missing at the *front* of the log are damage too, unless recovery is told that they were
+//! given up on purpose ([`Recovery::reclaimed_to`]). Nothing is reclaimed in this version.
 //!
 //! # What the driver owes
 //!

@@ -112,7 +112,11 @@ pub struct Recovery {
     salt: u32,
     /// Length of a spare that the appender can use.
     segment_bytes: u64,
+    /// The log begins here; what was in front was given up on purpose.
+    first: SegmentSeq,
     fed: SegmentSeq,
+    /// Where the segment fed next ends, by the header of the one after it.
+    bound: Option<Location>,
     tail: Option<Tail>,
     unused: Vec<Unused>,
     segments: u64,
@@ -136,13 +140,41 @@ impl Recovery {
             identity,
             salt: identity.salt(),
             segment_bytes: segment_bytes as u64,
+            first: SegmentSeq(0),
             fed: SegmentSeq(0),
+            bound: None,
             tail: None,
             unused: Vec::new(),
             segments: 0,
             batches: 0,
             runs: 0,
             bytes: 0,
+        }
+    }
+
+    /// For a log whose segments in front of `first` were reclaimed: that they are missing is no damage.
+    /// Whoever reclaims them records it first, durably.
+    #[must_use]
+    pub fn reclaimed_to(mut self, first: SegmentSeq) -> Self {
+        self.first = first;
+        self
+    }
+
+    /// Look ahead, before a segment is fed: `block` is the first block of a later one. If that is the
+    /// header of a segment of this log, returns where it says the log in front of it ends, and the
+    /// driver need not look further. If no later segment has one, the segment fed next is the last.
+    ///
+    /// What lies beyond that end is not read: a write that was in flight when the process was killed
+    /// may have landed there *after* the recovery that trimmed it, whole and in its place; only the
+    /// successor's header tells that it is not part of the log.
+    pub fn look_ahead(&mut self, segment: SegmentSeq, block: &[u8]) -> Option<Location> {
+        debug_assert!(self.fed < segment, "this looks back");
+        match SegmentHeader::decode(block) {
+            Ok(header) if header.segment == segment && header.identity == self.identity => {
+                self.bound = Some(header.previous.at);
+                self.bound
+            }
+            _ => None,
         }
     }
 
@@ -163,6 +195,7 @@ impl Recovery {
     ) -> Result<(), Damage> {
         assert!(self.fed < segment, "segments are fed once each, in ascending order");
         self.fed = segment;
+        let bound = self.bound.take().filter(|bound| bound.segment == segment);
         let header = match SegmentHeader::decode(bytes) {
             Ok(header) => header,
             Err(fault) => return self.without_header(segment, bytes, fault),
@@ -192,7 +225,8 @@ impl Recovery {
             return Err(Damage { segment, offset: 0, fault, proof: Proof::Length });
         }
         self.segments += 1;
-        self.batches(&header, bytes, on_run)
+        let until = bound.map_or(expected, |bound| bound.offset.min(expected));
+        self.batches(&header, bytes, until, on_run)
     }
 
     /// The end of the directory: nothing can prove any more that the log went further.
@@ -282,8 +316,7 @@ impl Recovery {
             let (fault, proof) = (lost.fault, Proof::Durable { by });
             return Err(Damage { segment: lost.segment, offset: 0, fault, proof });
         }
-        if self.tail.is_none() {
-            // The log's older segments have been reclaimed; this is where it begins now.
+        if self.tail.is_none() && durable.segment < self.first {
             return Ok(());
         }
         let fault = Fault::authentic("segment file", 0, durable.segment.0, reached.segment.0);
@@ -325,18 +358,19 @@ impl Recovery {
         Ok(())
     }
 
-    /// Read batches until one does not fit, then judge it.
+    /// Read batches up to `until`, or until one does not fit; then judge that.
     fn batches(
         &mut self,
         segment: &SegmentHeader,
         bytes: &[u8],
+        until: u64,
         on_run: &mut dyn FnMut(RecoveredRun<'_>),
     ) -> Result<(), Damage> {
         let at = Location { segment: segment.segment, offset: BLOCK };
         let mut end = End { at, chain: segment.crc() };
         let mut number = segment.first_batch;
         let (fault, resume) = loop {
-            if end.at.offset == bytes.len() as u64 {
+            if end.at.offset >= until {
                 let fault = Fault::new("room for a batch", end.at.offset, BLOCK, 0);
                 break (fault, end.at.offset);
             }
@@ -356,6 +390,10 @@ impl Recovery {
             end.chain = batch.crc;
             number += 1;
         };
+        if end.at.offset >= until {
+            self.tail = Some(Tail { end, next_batch: number, fault, torn: false });
+            return Ok(());
+        }
         let damage =
             |proof| Damage { segment: segment.segment, offset: end.at.offset, fault, proof };
         if fault.authentic {

@@ -19,9 +19,9 @@ pub const MAGIC: u32 = u32::from_le_bytes(*b"OTRW");
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Lane {
-    /// Votes, heartbeats, acknowledgements, forwarded commands: small, and late is as bad as lost.
+    /// Votes, heartbeats, acknowledgements: small, and late is as bad as lost.
     Control = 0,
-    /// Appends to followers that keep up.
+    /// Appends, forwarded commands and their answers.
     Append = 1,
     /// Followers that are behind, and snapshots.
     Bulk = 2,

@@ -7,7 +7,7 @@
 //! ```
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::{fs, result};
 
@@ -75,8 +75,10 @@ pub(crate) fn run(command: &Command, out: &mut dyn Write) -> Result<()> {
     // Files in front of the first whole header; they are spares or torn, and fed when it is known
     // whose log this is.
     let mut waiting = Vec::new();
-    for (segment, path) in segments(dir)? {
-        let bytes = read(&path)?;
+    let all = segments(dir)?;
+    for (at, (segment, path)) in all.iter().enumerate() {
+        let segment = *segment;
+        let bytes = read(path)?;
         let header = SegmentHeader::decode(&bytes);
         if dump {
             dump_segment(segment, &bytes, group, out)?;
@@ -88,14 +90,14 @@ pub(crate) fn run(command: &Command, out: &mut dyn Write) -> Result<()> {
                 none.insert(Recovery::with_segment_bytes(header.identity, bytes))
             }
             (None, Err(_)) => {
-                waiting.push((segment, path));
+                waiting.push(at);
                 continue;
             }
         };
-        for (earlier, path) in waiting.drain(..) {
-            feed(recovery, earlier, &read(&path)?, &mut damage);
+        for earlier in waiting.drain(..) {
+            feed(recovery, &all[earlier..], &read(&all[earlier].1)?, &mut damage)?;
         }
-        feed(recovery, segment, &bytes, &mut damage);
+        feed(recovery, &all[at..], &bytes, &mut damage)?;
     }
     if let Some(damage) = damage {
         return Err(Stop::Damage(damage));
@@ -106,11 +108,31 @@ pub(crate) fn run(command: &Command, out: &mut dyn Write) -> Result<()> {
     }
 }
 
-/// The first damage counts; after it, recovery has nothing more to say.
-fn feed(recovery: &mut Recovery, segment: SegmentSeq, bytes: &[u8], damage: &mut Option<Damage>) {
-    if damage.is_none() {
-        *damage = recovery.segment(segment, bytes, &mut |_| {}).err();
+/// Feeds the first of `files`, which holds `bytes`; the others say where it ends. The first damage
+/// counts; after it, recovery has nothing more to say.
+fn feed(
+    recovery: &mut Recovery,
+    files: &[(SegmentSeq, PathBuf)],
+    bytes: &[u8],
+    damage: &mut Option<Damage>,
+) -> Result<()> {
+    let [(segment, _), later @ ..] = files else { return Ok(()) };
+    if damage.is_some() {
+        return Ok(());
     }
+    for (later, path) in later {
+        let mut block = vec![0; BLOCK_BYTES];
+        let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut block));
+        match read {
+            // Shorter than a block: no header there.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+            Err(error) => return Err(Stop::File(path.clone(), error)),
+            Ok(()) if recovery.look_ahead(*later, &block).is_some() => break,
+            Ok(()) => {}
+        }
+    }
+    *damage = recovery.segment(*segment, bytes, &mut |_| {}).err();
+    Ok(())
 }
 
 fn segments(dir: &Path) -> Result<Vec<(SegmentSeq, PathBuf)>> {

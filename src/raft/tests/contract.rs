@@ -43,6 +43,32 @@ fn contract_row_2_a_stalled_leader_does_not_believe_old_answers() {
 }
 
 #[test]
+fn contract_row_4_a_leader_whose_disk_has_stopped_makes_room_for_another() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    cluster.held.insert(1);
+    cluster.propose(1, 1).expect("1 leads");
+    cluster.settle();
+    let status = cluster.status(1);
+    assert!(status.durable < status.commit, "the others have committed without its disk");
+    cluster.pass(1000);
+    assert!(!cluster.leads(1), "it answers nobody");
+    assert!(cluster.leads(2) || cluster.leads(3), "one of the others took over");
+
+    // A disk that is slow and works keeps its leader.
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    cluster.held.insert(1);
+    for _ in 0..20 {
+        cluster.propose(1, 1).expect("1 leads");
+        cluster.settle();
+        cluster.pass(80);
+        assert!(cluster.flush(1));
+    }
+    assert!(cluster.leads(1));
+}
+
+#[test]
 fn contract_row_5_and_6_a_role_is_told_once_and_first() {
     let mut cluster = Cluster::new(3);
     cluster.elect(1);

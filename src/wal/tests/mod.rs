@@ -68,9 +68,21 @@ impl Disk {
     }
 
     fn recover(&self, segment_bytes: usize) -> Result<(Recovered, Vec<Run>), Damage> {
+        self.recover_from(SegmentSeq(0), segment_bytes)
+    }
+
+    /// As `recover`, after what lies in front of `first` was reclaimed.
+    fn recover_from(
+        &self,
+        first: SegmentSeq,
+        segment_bytes: usize,
+    ) -> Result<(Recovered, Vec<Run>), Damage> {
         let mut runs = Vec::new();
-        let mut recovery = Recovery::with_segment_bytes(IDENTITY, segment_bytes);
+        let recovery = Recovery::with_segment_bytes(IDENTITY, segment_bytes);
+        let mut recovery = recovery.reclaimed_to(first);
         for (segment, bytes) in &self.0 {
+            let mut later = self.0.range(segment.next()..);
+            later.find_map(|(later, bytes)| recovery.look_ahead(*later, bytes));
             recovery.segment(*segment, bytes, &mut |run| runs.push(seen(run).0))?;
         }
         Ok((recovery.finish()?, runs))

@@ -23,6 +23,8 @@ struct World {
     history: Vec<(SegmentSeq, Vec<Run>)>,
     /// Files that are no longer needed.
     retired: Vec<Vec<u8>>,
+    /// Where the log begins.
+    first: SegmentSeq,
     next_index: u64,
     tally: Tally,
 }
@@ -42,12 +44,22 @@ impl World {
     fn new(seed: u64, recycle: bool) -> Self {
         let rng = Rng::with_seed(seed);
         let (disk, history, retired) = (Disk::default(), Vec::new(), Vec::new());
-        Self { seed, rng, disk, recycle, history, retired, next_index: 1, tally: Tally::default() }
+        Self {
+            seed,
+            rng,
+            disk,
+            recycle,
+            history,
+            retired,
+            first: SegmentSeq(0),
+            next_index: 1,
+            tally: Tally::default(),
+        }
     }
 
     fn recover(&self) -> (Recovered, Vec<Run>) {
         self.disk
-            .recover(SEGMENT_BYTES)
+            .recover_from(self.first, SEGMENT_BYTES)
             .unwrap_or_else(|damage| panic!("seed {}: refused: {damage}", self.seed))
     }
 
@@ -119,6 +131,7 @@ impl World {
             self.history.retain(|(segment, _)| *segment != oldest);
             // Empty segments and discarded files in front of it go with it.
             self.disk.0.retain(|segment, _| oldest < *segment);
+            self.first = oldest.next();
         }
     }
 

@@ -138,10 +138,33 @@ fn contract_row_52_a_missing_segment_is_refused_by_name() {
     let damage = log.recover().unwrap_err();
     assert_eq!(damage.segment, SegmentSeq(3));
     assert!(matches!(damage.proof, Proof::Sequence { by } if by.segment == SegmentSeq(4)));
-    // At the front they may have been reclaimed.
+    // At the front as well: what it held was promised.
+    let mut log = small_log(5, segment_bytes(1));
     log.disk.0.remove(&SegmentSeq(1));
-    log.disk.0.remove(&SegmentSeq(2));
-    assert_eq!(log.recover().unwrap().1, log.written[9..]);
+    let damage = log.recover().unwrap_err();
+    assert_eq!(damage.segment, SegmentSeq(1));
+    assert!(matches!(damage.proof, Proof::Sequence { by } if by.segment == SegmentSeq(2)));
+    // Unless it was given up on purpose.
+    let (_, runs) = log.disk.recover_from(SegmentSeq(2), log.segment_bytes).unwrap();
+    assert_eq!(runs, log.written[3..]);
+}
+
+/// A write in flight at a kill -9 lands after the recovery that trimmed it: whole, in its place and
+/// chained, but the log has gone on without it.
+#[test]
+fn contract_row_55_a_write_that_lands_after_recovery_is_not_part_of_the_log() {
+    let mut log = Log::new(segment_bytes(6));
+    log.append(batch([run(1, 1, 1, &[b"acked"])]));
+    let before = log.disk.clone();
+    let late = log.place(batch([run(1, 1, 2, &[b"late"])]));
+    let (recovered, _) = before.recover(log.segment_bytes).unwrap();
+    let mut log = Log::reopen(before, recovered.position, log.segment_bytes);
+    log.append(batch([run(1, 2, 2, &[b"second life"])]));
+    log.disk.write(&late);
+    let (recovered, runs) = log.recover().unwrap();
+    assert_eq!(runs.len(), 2, "{runs:?}");
+    assert_eq!(runs[1], log.written[0]);
+    assert_eq!((recovered.torn, recovered.segments), (None, 2));
 }
 
 #[test]
