@@ -1,5 +1,6 @@
-//! Tools around the node: look at what it left on disk, and run it in the simulator.
+//! Tools around the node: look at what it left on disk, run it in the simulator, and kill it.
 
+mod rounds;
 mod sim;
 mod wal;
 
@@ -8,7 +9,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "tool", about = "Looks at a node's log, and runs nodes in the simulator")]
+#[command(
+    name = "tool",
+    about = "Looks at a node's log, runs nodes in the simulator, and kills real ones"
+)]
 struct Arguments {
     #[command(subcommand)]
     subject: Subject,
@@ -21,6 +25,8 @@ enum Subject {
     Wal(wal::Command),
     /// Whole clusters under a seed, with faults.
     Sim(sim::Arguments),
+    /// Rounds of kill -9 under load against real nodes; then every write is read back.
+    Rounds(rounds::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -30,6 +36,7 @@ fn main() -> ExitCode {
             Err(stop) => Err(stop.to_string()),
         },
         Subject::Sim(arguments) => sim::run(&arguments).map_err(|failed| failed.to_string()),
+        Subject::Rounds(arguments) => rounds::run(&arguments).map_err(|failed| failed.to_string()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
