@@ -1,0 +1,381 @@
+#!/usr/bin/env bash
+# End to end: a whole cluster of real processes, driven by the real redis-cli and redis-benchmark,
+# and killed. Every check prints one line; a failed one prints what was expected and what came.
+#
+#   tests/e2e.sh              all of it, 2 to 3 minutes
+#   ROUNDS=50 tests/e2e.sh    more rounds of kill -9
+#   PORT=8000 tests/e2e.sh    other ports: PORT to PORT+29 [default: 7601]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+ROUNDS=${ROUNDS:-6}
+PORT=${PORT:-7601}
+P1=$PORT P2=$((PORT + 1)) P3=$((PORT + 2))
+mkdir -p target
+WORK=$(mktemp -d "$PWD/target/e2e.XXXXXX")
+DATA=$WORK/data
+UP_PID=
+checks=0 failures=0
+
+# Kills what this script started, by pid, and nothing else.
+clean_up() {
+    local status=$?
+    trap - EXIT
+    if [[ -n $UP_PID ]] && kill -0 "$UP_PID" 2>/dev/null; then
+        kill -TERM "$UP_PID" 2>/dev/null || true
+        for _ in $(seq 100); do
+            kill -0 "$UP_PID" 2>/dev/null || break
+            sleep 0.1
+        done
+        kill -KILL "$UP_PID" 2>/dev/null || true # its nodes end with it
+        wait "$UP_PID" 2>/dev/null || true
+    fi
+    if ((status == 0)); then
+        rm -rf "$WORK"
+    else
+        echo "data and logs are kept in $WORK" >&2
+    fi
+    exit "$status"
+}
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+die() {
+    echo "FAILED $*" >&2
+    exit 1
+}
+
+ok() {
+    checks=$((checks + 1))
+    echo "ok $*"
+}
+
+failed() { # NAME EXPECTED GOT
+    checks=$((checks + 1))
+    failures=$((failures + 1))
+    printf 'FAILED %s\n  expected: %s\n  got:      %s\n' "$1" "$2" "$3"
+}
+
+# is NAME EXPECTED COMMAND…: the command prints exactly this.
+is() {
+    local name=$1 expected=$2 got
+    shift 2
+    got=$("$@" 2>&1) || got+=" (exit status $?)"
+    if [[ $got == "$expected" ]]; then ok "$name"; else failed "$name" "$expected" "$got"; fi
+}
+
+# like NAME PATTERN COMMAND…: the command succeeds, and what it prints matches this glob.
+like() {
+    local name=$1 pattern=$2 got status=0
+    shift 2
+    got=$("$@" 2>&1) || status=$?
+    if ((status > 0)); then got+=" (exit status $status)"; fi
+    # shellcheck disable=SC2053 # a pattern is meant
+    if ((status == 0)) && [[ $got == $pattern ]]; then ok "$name"; else failed "$name" "$pattern" "$got"; fi
+}
+
+cli() { # PORT WORD…
+    local port=$1
+    shift
+    timeout 20 redis-cli -p "$port" "$@"
+}
+
+install_redis_tools() {
+    command -v redis-cli >/dev/null && command -v redis-benchmark >/dev/null && return
+    local sudo=()
+    if [[ $(id -u) != 0 ]]; then sudo=(sudo); fi
+    "${sudo[@]}" apt-get update -qq || die "cannot update the package lists; install redis-tools by hand"
+    DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq --no-install-recommends redis-tools ||
+        die "cannot install redis-tools; install it by hand"
+    command -v redis-cli >/dev/null || die "redis-tools is installed, and there is no redis-cli"
+    command -v redis-benchmark >/dev/null || die "redis-tools is installed, and there is no redis-benchmark"
+}
+
+# Starts the cluster and waits for its `ready`.
+start() {
+    : >"$WORK/up.out"
+    target/release/outrigger up --dir "$DATA" "$@" >"$WORK/up.out" 2>>"$WORK/up.err" &
+    UP_PID=$!
+    for _ in $(seq 600); do
+        if grep -qx ready "$WORK/up.out"; then return; fi
+        kill -0 "$UP_PID" 2>/dev/null || die "up ended before it was ready: $(tail -n 5 "$WORK/up.err")"
+        sleep 0.1
+    done
+    die "up is not ready after 60 s: $(tail -n 5 "$WORK/up.err")"
+}
+
+# The pid of node $1, from the table that `up` prints: node, client address, pid.
+pid_of() {
+    awk -v node="$1" '$1 == node && $3 ~ /^[0-9]+$/ { print $3 }' "$WORK/up.out"
+}
+
+# SIGTERM to `up`: it ends cleanly, and so did all its nodes.
+stop() {
+    local pids=() status=0 node pid left=()
+    for node in 1 2 3; do
+        pid=$(pid_of "$node")
+        [[ -n $pid ]] || die "the table of up names no pid for node $node"
+        pids+=("$pid")
+    done
+    kill -TERM "$UP_PID"
+    wait "$UP_PID" || status=$?
+    UP_PID=
+    is "up exits 0 after SIGTERM" 0 echo "$status"
+    for pid in "${pids[@]}"; do
+        if kill -0 "$pid" 2>/dev/null; then left+=("$pid"); fi
+    done
+    is "no process is left behind" "" echo "${left[@]}"
+}
+
+readme_session() {
+    is "set through node 1" OK cli "$P1" set greeting hello
+    is "get through node 2" hello cli "$P2" get greeting
+    is "get through node 3" hello cli "$P3" get greeting
+    is "get through node 1" hello cli "$P1" get greeting
+    is "incr through node 3" 1 cli "$P3" incr visits
+    is "incr through node 1" 2 cli "$P1" incr visits
+    for i in 1 2 3 4 5 6 7 8 9; do # nine keys, several groups and leaders
+        cli $((PORT + i % 3)) set "key:$i" "value:$i" >/dev/null
+    done
+    local values=$'value:1\nvalue:2\nvalue:3\nvalue:4\nvalue:5\nvalue:6\nvalue:7\nvalue:8\nvalue:9'
+    for port in "$P1" "$P2" "$P3"; do
+        is "nine keys by mget through port $port" "$values" cli "$port" mget key:{1..9}
+    done
+}
+
+connection_commands() {
+    is "PING" PONG cli "$P1" ping
+    is "PING message" hi cli "$P2" ping hi
+    is "ECHO" "a b" cli "$P3" echo "a b"
+    is "SELECT 0" OK cli "$P1" select 0
+    is "SELECT 1" "ERR DB index is out of range" cli "$P1" select 1
+    is "QUIT" OK cli "$P1" quit
+    is "RESET" RESET cli "$P1" reset
+    like "CLIENT ID" "[0-9]*" cli "$P1" client id
+    like "HELLO 2" $'server\noutrigger\nversion\n*\nproto\n2\nid\n*\nrole\nmaster*' cli "$P1" hello 2
+    is "HELLO 4" "NOPROTO unsupported protocol version" cli "$P1" hello 4
+    like "COMMAND" "*get*" cli "$P1" command
+    is "COMMAND COUNT" 31 cli "$P1" command count
+    like "COMMAND DOCS" $'get\nsummary\n*' cli "$P1" command docs get
+    like "COMMAND INFO" $'get\n2\nreadonly*' cli "$P1" command info get
+    is "CONFIG GET save, as redis-benchmark asks" "save" echo "$(cli "$P1" config get save | head -n 1)"
+    is "CONFIG GET appendonly" $'appendonly\nyes' cli "$P1" config get appendonly
+    like "CONFIG SET" "ERR CONFIG set is not supported*" cli "$P1" config set save ""
+    like "INFO outrigger" "*node_id:2*groups_led:*wal_flushes:*group_0:role=*" cli "$P2" info outrigger
+    like "INFO" "*redis_version:*" cli "$P1" info
+    like "DEBUG DIGEST" "????????????????" cli "$P1" debug digest
+}
+
+string_commands() {
+    is "SET" OK cli "$P1" set k one
+    is "GET" one cli "$P2" get k
+    is "GET of nothing" "" cli "$P3" get nothing
+    is "SET NX, present" "" cli "$P1" set k two nx
+    is "SET NX, absent" OK cli "$P1" set k:nx two nx
+    is "SET XX, absent" "" cli "$P2" set k:xx two xx
+    is "SET XX, present" OK cli "$P2" set k two xx
+    is "SET GET" two cli "$P3" set k three get
+    is "SET IFEQ, equal" OK cli "$P1" set k four ifeq three
+    is "SET IFEQ, different" "" cli "$P1" set k five ifeq three
+    is "after both IFEQ" four cli "$P2" get k
+    like "SET EX is refused by name" "ERR SET option EX is not supported*" cli "$P1" set k v ex 10
+    like "SET PX is refused by name" "ERR SET option PX is not supported*" cli "$P1" set k v px 10
+    like "SET EXAT is refused by name" "ERR SET option EXAT is not supported*" cli "$P1" set k v exat 10
+    like "SET KEEPTTL is refused by name" "ERR SET option KEEPTTL is not supported*" cli "$P1" set k v keepttl
+    is "a refused SET changed nothing" four cli "$P3" get k
+    is "SETNX, present" 0 cli "$P1" setnx k five
+    is "SETNX, absent" 1 cli "$P1" setnx k:setnx five
+    is "GETSET" four cli "$P2" getset k six
+    is "GETDEL" six cli "$P3" getdel k
+    is "GETDEL of nothing" "" cli "$P3" getdel k
+    is "MSET over several groups" OK cli "$P1" mset a 1 b 2 c 3 d 4
+    is "MGET over several groups and nothing" $'1\n2\n3\n4' cli "$P2" mget a b c d nothing
+    is "EXISTS counts repeats" 3 cli "$P3" exists a b a nothing
+    is "DEL" 3 cli "$P1" del a b c nothing
+    is "EXISTS after DEL" 1 cli "$P2" exists a b c d
+    is "APPEND, absent" 3 cli "$P1" append s abc
+    is "APPEND, present" 6 cli "$P2" append s def
+    is "STRLEN" 6 cli "$P3" strlen s
+    is "TYPE" string cli "$P1" type s
+    is "TYPE of nothing" none cli "$P1" type nothing
+    is "INCR" 1 cli "$P1" incr n
+    is "INCRBY" 43 cli "$P2" incrby n 42
+    is "DECRBY" 40 cli "$P3" decrby n 3
+    is "DECR" 39 cli "$P1" decr n
+}
+
+# redis-cli sends what it reads from stdin with -x; bytes that are no text must survive.
+binary_values() {
+    printf '\001\377\r\n\200 end' | cli "$P1" -x set binary >/dev/null
+    is "a value of bytes that are no text" '"\x01\xff\r\n\x80 end"' cli "$P2" --no-raw get binary
+    head -c 1000000 /dev/zero | tr '\0' 'z' | cli "$P2" -x set large >/dev/null
+    is "a value of a megabyte" 1000000 cli "$P3" strlen large
+}
+
+errors() {
+    is "an unknown command" "ERR unknown command 'nope', with args beginning with: 'a' 'b' " cli "$P1" nope a b
+    is "too few arguments" "ERR wrong number of arguments for 'get' command" cli "$P1" get
+    is "too many arguments" "ERR wrong number of arguments for 'get' command" cli "$P1" get a b
+    is "MSET with half a pair" "ERR wrong number of arguments for 'mset' command" cli "$P1" mset a 1 b
+    is "an unknown option" "ERR syntax error" cli "$P1" set k v what
+    is "INCR of a text" "ERR value is not an integer or out of range" cli "$P2" incr greeting
+    is "INCRBY a text" "ERR value is not an integer or out of range" cli "$P2" incrby n x
+    cli "$P1" set big 9223372036854775807 >/dev/null
+    is "INCR past the end" "ERR increment or decrement would overflow" cli "$P3" incr big
+    is "SCAN with a wrong cursor" "ERR invalid cursor" cli "$P1" scan x
+    exec 3<>"/dev/tcp/127.0.0.1/$P1"
+    printf '*1\r\n!4\r\nPING\r\n' >&3
+    like "garbage is answered and closes its own connection" "-ERR Protocol error*" timeout 10 cat <&3
+    exec 3>&-
+    is "other connections go on" PONG cli "$P1" ping
+}
+
+resp3() {
+    is "RESP3: HELLO says so" 3 hello_field proto
+    is "RESP3: nil" "(nil)" cli "$P1" -3 --no-raw get nothing
+    is "RESP3: an integer" "(integer) 39" cli "$P1" -3 --no-raw decrby n 0
+    is "RESP3: an array" $'1) "hello"\n2) (nil)' cli "$P2" -3 --no-raw mget greeting nothing
+    like "RESP3: a map" '1# "get" => *"summary" => *' cli "$P3" -3 --no-raw command docs get
+    is "RESP3: JSON" '["hello",null]' cli "$P3" --json mget greeting nothing
+    like "RESP3: INFO" "*node_id:3*" cli "$P3" -3 info outrigger
+    is "RESP3: an error" "(error) ERR syntax error" cli "$P1" -3 --no-raw set k v what
+}
+
+# The field $1 of HELLO 3, from `"proto" => (integer) 3`.
+hello_field() {
+    cli "$P1" -3 --no-raw hello 3 | sed -n "s/.*\"$1\" => (integer) //p"
+}
+
+scans() {
+    local pairs=()
+    for i in $(seq 300); do pairs+=("scan:$i" "$i"); done
+    cli "$P1" mset "${pairs[@]}" >/dev/null
+    for port in "$P1" "$P2" "$P3"; do
+        is "--scan finds each of 300 keys once through port $port" "$(seq -f 'scan:%.0f' 300 | sort)" \
+            sorted_scan "$port"
+    done
+    is "--scan with a pattern" $'scan:7\nscan:70\nscan:71\nscan:72\nscan:73\nscan:74\nscan:75\nscan:76\nscan:77\nscan:78\nscan:79' \
+        sorted_scan "$P2" 'scan:7' 'scan:7?'
+    is "SCAN with MATCH, COUNT and TYPE, until the cursor is 0 again" 300 scan_by_cursor
+    is "DBSIZE agrees with --scan" "$(cli "$P1" --scan | wc -l)" cli "$P3" dbsize
+}
+
+sorted_scan() { # PORT PATTERN…
+    local port=$1
+    shift
+    for pattern in "${@:-scan:*}"; do cli "$port" --scan --pattern "$pattern"; done | sort
+}
+
+# How many different keys SCAN returns, each step through another node.
+scan_by_cursor() {
+    local cursor=0 step=0 page
+    while :; do
+        mapfile -t page < <(cli $((PORT + step % 3)) scan "$cursor" match 'scan:*' count 17 type string)
+        cursor=${page[0]:-error}
+        printf '%s\n' "${page[@]:1}"
+        step=$((step + 1))
+        [[ $cursor =~ ^[1-9][0-9]*$ ]] || break
+    done | grep '^scan:' | sort | uniq -u | wc -l
+}
+
+benchmark() { # PORT
+    local out=$WORK/benchmark.$1 status=0
+    timeout 120 redis-benchmark -p "$1" -t set,get,incr,mset -c 64 -P 16 -d 256 -r 10000 -n 30000 --csv \
+        >"$out" 2>&1 || status=$?
+    is "redis-benchmark through port $1 exits 0" 0 echo "$status"
+    is "redis-benchmark prints four results" '"SET" "GET" "INCR" "MSET (10 keys)"' \
+        echo "$(grep -aE '^"(SET|GET|INCR|MSET)' "$out" | cut -d, -f1 | paste -sd ' ')"
+    is "redis-benchmark prints no error and no warning" "" grep_absent -iE 'error|warn|closed|refused' "$out"
+    grep -aE '^"(SET|GET|INCR|MSET)' "$out" | awk -F'","' '{ gsub(/"/, ""); print }' |
+        awk -F, '{ printf "   %-15s %10s/s   p50 %s ms   p99 %s ms\n", $1, $2, $5, $7 }'
+}
+
+grep_absent() {
+    grep "$@" || true
+}
+
+one_node_dies() {
+    local victim
+    victim=$(pid_of 2)
+    cli "$P2" set before-kill yes >/dev/null
+    kill -KILL "$victim"
+    for _ in $(seq 100); do # an election, at most
+        [[ $(cli "$P1" set after-kill yes 2>&1) == OK ]] && break
+        sleep 0.1
+    done
+    local keys=(greeting before-kill after-kill key:{1..9})
+    local values=$'hello\nyes\nyes\nvalue:1\nvalue:2\nvalue:3\nvalue:4\nvalue:5\nvalue:6\nvalue:7\nvalue:8\nvalue:9'
+    eventually "with node 2 killed, node 1 serves every group" "$values" cli "$P1" mget "${keys[@]}"
+    eventually "with node 2 killed, node 3 serves every group" "$values" cli "$P3" mget "${keys[@]}"
+    like "up tells that the node is gone" "*node 2 ended (signal: 9 (SIGKILL))*" cat "$WORK/up.err"
+}
+
+# As `is`, for 20 s: groups elect new leaders meanwhile.
+eventually() {
+    local name=$1 expected=$2 got=
+    shift 2
+    for _ in $(seq 100); do
+        got=$("$@" 2>&1) || got+=" (exit status $?)"
+        if [[ $got == "$expected" ]]; then break; fi
+        sleep 0.2
+    done
+    if [[ $got == "$expected" ]]; then ok "$name"; else failed "$name" "$expected" "$got"; fi
+}
+
+kill_rounds() {
+    local status=0 out=$WORK/rounds.out
+    cargo --quiet tool rounds --rounds "$ROUNDS" --port $((PORT + 20)) --dir "$WORK/rounds" >"$out" 2>&1 || status=$?
+    sed 's/^/   /' "$out"
+    is "cargo tool rounds exits 0" 0 echo "$status"
+    like "cargo tool rounds lost nothing" \
+        "*$ROUNDS rounds: $ROUNDS node kills, $ROUNDS whole-cluster kills, *lost 0, refused and seen 0, duplicated 0*" \
+        cat "$out"
+}
+
+after_restart() {
+    local port
+    for port in "$P1" "$P2" "$P3"; do
+        is "after the restart, node at port $port has the first key" hello cli "$port" get greeting
+        is "after the restart, node at port $port has the last key" yes cli "$port" get after-kill
+        is "after the restart, node at port $port has the counter" 2 cli "$port" get visits
+    done
+    is "after the restart, the same number of keys" "$1" cli "$P3" dbsize
+    eventually "after the restart, all replicas hold the same" 1 digests
+    is "FLUSHALL" OK cli "$P1" flushall
+    is "DBSIZE after FLUSHALL" 0 cli "$P2" dbsize
+}
+
+# How many different digests the nodes have.
+digests() {
+    local port
+    for port in "$P1" "$P2" "$P3"; do cli "$port" debug digest; done | sort -u | wc -l
+}
+
+install_redis_tools
+# The node with its shell, the tools without: as the README and `cargo tool` build them.
+cargo build --quiet --release
+cargo build --quiet --release --package tools
+start --client-port "$PORT" --peer-port $((PORT + 10))
+ok "up says ready"
+like "up prints a table" "*node *client address*groups led*127.0.0.1:$P1*127.0.0.1:$P2*127.0.0.1:$P3*" tr '\n' ' ' <"$WORK/up.out"
+readme_session
+connection_commands
+string_commands
+binary_values
+errors
+resp3
+scans
+benchmark "$P1"
+benchmark "$P3"
+one_node_dies
+key_count=$(cli "$P1" dbsize)
+stop
+start
+ok "up says ready again, on the same directory and ports"
+after_restart "$key_count"
+stop
+kill_rounds
+
+if ((failures > 0)); then die "$failures of $checks checks"; fi
+echo "all $checks checks passed"
