@@ -402,6 +402,8 @@ impl Totals {
             .take(STORIES)
             .map(|finding| format!("{:?}: {}\n", finding.wrong, finding.what))
             .collect();
+        let uncertain: Vec<String> =
+            counts.uncertain.iter().map(|(text, count)| format!("{count} {text}")).collect();
         let refused: Vec<String> =
             counts.refused.iter().map(|(word, count)| format!("{count} {word}")).collect();
         format!(
@@ -411,7 +413,9 @@ impl Totals {
              late {}, misordered {}, never written {}, nodes disagree {}; \
              {} values compared, {} of the unknown were executed; \
              digests of {nodes} nodes compared {} times; \
-             {} clusters, slowest to be ready {:.1} s, {:.0} s in all; refused: {}",
+             {} clusters, slowest to be ready {:.1} s, {:.0} s in all\n\
+             refused: {}\n\
+             unknown: {} connection ended, {}",
             stories.concat(),
             self.rounds,
             self.node_kills,
@@ -435,6 +439,8 @@ impl Totals {
             self.slowest_start.as_secs_f64(),
             self.started.elapsed().as_secs_f64(),
             if refused.is_empty() { "none".to_owned() } else { refused.join(", ") },
+            counts.unknown - counts.uncertain.values().sum::<u64>(),
+            if uncertain.is_empty() { "0 UNCERTAIN".to_owned() } else { uncertain.join(", ") },
         )
     }
 }

@@ -63,6 +63,9 @@ impl Operation {
 pub(super) struct Counts {
     pub(super) acknowledged: u64,
     pub(super) unknown: u64,
+    /// Those of them that were answered UNCERTAIN, by the reason given; the others' connection
+    /// ended first.
+    pub(super) uncertain: BTreeMap<String, u64>,
     /// Unknown ones that a check found executed.
     pub(super) unknown_executed: u64,
     /// By the error's first word.
@@ -82,6 +85,9 @@ impl Counts {
         self.values += other.values;
         for (word, count) in &other.refused {
             *self.refused.entry(word.clone()).or_default() += count;
+        }
+        for (reason, count) in &other.uncertain {
+            *self.uncertain.entry(reason.clone()).or_default() += count;
         }
     }
 }
@@ -199,7 +205,11 @@ impl Ledger {
                     self.counts.unknown -= operation.writes();
                     Fate::Refused
                 } else {
-                    if word != "UNCERTAIN" {
+                    if word == "UNCERTAIN" {
+                        let reason =
+                            text.split([';', '(']).next().unwrap_or_default().trim().to_owned();
+                        *self.counts.uncertain.entry(reason).or_default() += operation.writes();
+                    } else {
                         let what =
                             format!("{operation:?} is answered {text:?}, no documented error");
                         self.findings.push(Finding::new(Wrong::Alien, what));
