@@ -188,6 +188,22 @@ fn contract_row_13_a_replica_that_was_cut_off_finds_back() {
 }
 
 #[test]
+fn contract_row_18_nobody_is_woken_for_nothing() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    cluster.propose(1, 3).expect("1 leads");
+    cluster.pass(50);
+    for id in cluster.ids() {
+        assert!(
+            !cluster.node(id).raft.has_ready(),
+            "{id} asks for something, and nothing happened"
+        );
+    }
+    cluster.propose(1, 1).expect("1 leads");
+    assert!(cluster.node(1).raft.has_ready());
+}
+
+#[test]
 fn contract_row_20_nothing_is_applied_before_it_is_durable_here() {
     let mut cluster = Cluster::new(3);
     cluster.elect(1);
