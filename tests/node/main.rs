@@ -1,0 +1,42 @@
+//! The server from outside: the real `outrigger` binary, driven over TCP and by signals.
+//!
+//! ```text
+//!  #[test] ──► client.rs ──RESP──►  outrigger serve ×3   ◄── cluster.rs starts, kills, restarts
+//!                                   outrigger up
+//! ```
+//!
+//! Nothing here knows how the server works; every expectation is a promise made to the outside:
+//! Redis' own behaviour, DESIGN §7, the issue's text, `--help`. Commands are told as transcripts
+//! (`script.rs`) and share one cluster; whoever breaks things starts a cluster of their own.
+//! No test asserts a speed: deadlines are generous, and only say when to stop waiting.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::unwrap_used,
+    reason = "tests from outside live in real time: they sleep, spawn threads and read the clock"
+)]
+
+mod client;
+mod cluster;
+mod info;
+mod script;
+mod shared;
+mod wait;
+
+mod commands;
+mod config;
+mod crash;
+mod damage;
+mod full;
+mod hello;
+mod limits;
+mod linearizable;
+mod lookup;
+mod peers;
+mod pipeline;
+mod protocol;
+mod refusal;
+mod report;
+mod scan;
+mod stop;
+mod up;

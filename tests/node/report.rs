@@ -1,0 +1,145 @@
+//! INFO and DEBUG DIGEST: the fields that DESIGN §7 fixes, and that they move as they should.
+
+use crate::client::Reply;
+use crate::info::Info;
+use crate::script::play;
+use crate::shared::{self, CORES, GROUPS};
+use crate::wait::wait_for;
+
+#[test]
+fn info_has_every_promised_field() {
+    let promised = [
+        "node_id",
+        "cluster_id",
+        "cores",
+        "groups",
+        "groups_led",
+        "wal_flushes",
+        "wal_writes",
+        "wal_bytes",
+        "entries_committed",
+        "entries_per_flush",
+        "corrupt_detected",
+        "corrupt_repaired",
+        "fsync_errors",
+        "disk_full",
+        "frames_rejected",
+    ];
+    let cluster = shared::cluster();
+    let mut cluster_ids = Vec::new();
+    for node in &cluster.nodes {
+        let info = Info::of(node);
+        for name in promised {
+            assert!(info.fields.contains_key(name), "INFO outrigger lacks {name}");
+        }
+        assert_eq!(info.number("node_id"), node.id);
+        assert_eq!(info.number("cores"), CORES);
+        assert_eq!(info.number("groups"), GROUPS);
+        let calm = ["corrupt_detected", "corrupt_repaired", "fsync_errors", "disk_full"];
+        for name in calm {
+            assert_eq!(info.number(name), 0, "{name} of a healthy node");
+        }
+        assert!(info.fields["entries_per_flush"].parse::<f64>().is_ok(), "entries_per_flush");
+        let ids: Vec<u64> = info.groups.keys().copied().collect();
+        assert_eq!(ids, (0..GROUPS).collect::<Vec<_>>(), "one line per group");
+        cluster_ids.push(info.fields["cluster_id"].clone());
+
+        let everything = node.client().say("INFO").text();
+        let section = Info::parse(&node.client().say("INFO OUTRIGGER").text());
+        assert_eq!(
+            section.fields.keys().collect::<Vec<_>>(),
+            info.fields.keys().collect::<Vec<_>>()
+        );
+        assert!(everything.contains("# Outrigger") && everything.contains("redis_version:"));
+    }
+    assert!(cluster_ids.iter().all(|id| *id == cluster_ids[0]), "one cluster id: {cluster_ids:?}");
+}
+
+#[test]
+fn groups_are_led_once_and_known_everywhere() {
+    let cluster = shared::cluster();
+    // Leadership may move while it is being asked about: ask until the answers fit together.
+    wait_for("the nodes agree on who leads", || {
+        let infos: Vec<Info> = cluster.nodes.iter().map(Info::of).collect();
+        for id in 0..GROUPS {
+            let lines: Vec<_> = infos.iter().map(|info| &info.groups[&id]).collect();
+            for line in &lines {
+                assert!(line.applied <= line.commit && line.commit <= line.last, "{line:?}");
+                assert!(line.first <= line.last + 1, "{line:?}");
+                assert!(line.core < CORES, "{line:?}");
+                assert!(0 < line.term, "{line:?}");
+            }
+            let leader = lines[0].leader;
+            let agreed =
+                lines.iter().all(|line| line.leader == leader && line.term == lines[0].term);
+            let leading: Vec<u64> = (cluster.nodes.iter().zip(&lines))
+                .filter(|(_, line)| line.role == "leader")
+                .map(|(node, _)| node.id)
+                .collect();
+            if !agreed || leading != [leader] {
+                return None;
+            }
+        }
+        let led: Vec<u64> = infos.iter().map(|info| info.number("groups_led")).collect();
+        (led.iter().sum::<u64>() == GROUPS).then_some(())
+    });
+}
+
+#[test]
+fn counters_grow_with_writes() {
+    const WRITES: u64 = 60;
+    let cluster = shared::alone();
+    let names = ["wal_flushes", "wal_writes", "wal_bytes", "entries_committed"];
+    let count = || -> Vec<Vec<u64>> {
+        let of = |info: Info| names.iter().map(|name| info.number(name)).collect();
+        cluster.nodes.iter().map(|node| of(Info::of(node))).collect()
+    };
+    let committed = || {
+        let infos = cluster.nodes.iter().map(Info::of);
+        infos.map(|info| info.groups.values().map(|group| group.commit).sum::<u64>()).max()
+    };
+    let (before, committed_before) = (count(), committed());
+    let mut client = cluster.nodes[0].client();
+    for number in 0..WRITES {
+        // One after the other: none can share its flush with the next.
+        assert_eq!(client.say(&format!("SET counted:{number} v")), Reply::ok());
+    }
+    assert!(committed_before.map(|sum| sum + WRITES) <= committed(), "commit indexes");
+    // Followers learn of the last commits with the next heartbeat.
+    wait_for("every node has counted the writes", || {
+        let after = count();
+        let has_grown = after.iter().zip(&before).all(|(after, before)| {
+            let grown: Vec<u64> = after.iter().zip(before).map(|(a, b)| a - b).collect();
+            // A write costs at least its entry; a flush covers at least one write.
+            (1..).zip(&grown).all(|(_, grown)| WRITES <= *grown) && grown[1] <= grown[2]
+        });
+        has_grown.then_some(())
+    });
+}
+
+#[test]
+fn digests_are_equal_once_applied_indexes_are() {
+    let cluster = shared::alone();
+    let mut client = cluster.nodes[0].client();
+    client.say("FLUSHALL");
+    let empty = cluster.digests();
+    assert!(empty.iter().all(|digest| *digest == empty[0]), "{empty:?}");
+    assert!(!empty[0].text().is_empty());
+
+    play(
+        &mut client,
+        r#"
+        MSET d1 a d2 b d3 c     => +OK
+        DEL d2                  => :1
+        APPEND d1 more          => :5
+        INCR d4                 => :1
+        SET d5 v NX             => +OK
+        SET d5 w NX             => $-1
+        "#,
+    );
+    let full = cluster.digests();
+    assert!(full.iter().all(|digest| *digest == full[0]), "{full:?}");
+    assert_ne!(full[0], empty[0], "the digest is of the data");
+    client.say("SET d1 other");
+    assert_ne!(cluster.digests()[0], full[0], "one value differs");
+}
