@@ -111,9 +111,16 @@ fn peer(text: &str) -> Result<(String, SocketAddr), String> {
 }
 
 impl Serve {
-    fn settings(self) -> Settings {
-        let peers = self.peers.map(|peers| peers.into_iter().collect::<BTreeMap<_, _>>());
-        Settings {
+    fn settings(self) -> Result<Settings, Fatal> {
+        let mut peers = None;
+        for (id, address) in self.peers.into_iter().flatten() {
+            let peers = peers.get_or_insert_with(BTreeMap::new);
+            if let Some(other) = peers.insert(id.clone(), address) {
+                let cause = format!("--peers names node {id} twice: {other} and {address}");
+                return Err(Fatal::new(cause));
+            }
+        }
+        Ok(Settings {
             id: self.id,
             dir: self.dir,
             client: self.client,
@@ -130,7 +137,7 @@ impl Serve {
             spin_us: self.spin_us,
             log_cache_bytes: self.log_cache_bytes,
             wal_bytes_max: self.wal_max_bytes,
-        }
+        })
     }
 
     fn run(self) -> Result<(), Fatal> {
@@ -143,7 +150,11 @@ impl Serve {
             None => Settings::default(),
         };
         let print = self.print_config;
-        let config = self.settings().over(file).resolve().map_err(refused)?;
+        let origin = self.config.as_ref().map(|path| format!("{}: ", path.display()));
+        let config = self.settings()?.over(file).resolve().map_err(|error| {
+            // The value may come from a flag as well; the file is where to look first.
+            Fatal::new(format!("{}{error}", origin.unwrap_or_default()))
+        })?;
         if print {
             print!("{}", config.to_toml());
             return Ok(());
@@ -194,7 +205,7 @@ mod tests {
                     --heartbeat-ms 50 --admin 127.0.0.1:3";
         let cli = Cli::try_parse_from(line.split_whitespace()).expect("understood");
         let Command::Serve(serve) = cli.command else { panic!("not serve") };
-        let config = serve.settings().resolve().expect("valid");
+        let config = serve.settings().expect("no node twice").resolve().expect("valid");
         assert_eq!((config.id, config.cores, config.groups, config.election_ms), (2, 2, 4, 500));
         assert_eq!(config.nodes().len(), 2);
     }
