@@ -81,7 +81,7 @@ fn print_config_can_be_fed_back() {
         "--wal-max-bytes",
         "1073741824",
         "--cluster",
-        "a \"name\"",
+        "another-name",
         "--admin",
         "127.0.0.1:9",
     ];
@@ -197,8 +197,10 @@ fn a_file_that_cannot_be_read() {
 
 #[test]
 fn a_flag_that_is_wrong_is_named() {
-    let good =
-        ["--id", "1", "--dir", "never-made", "--client", "127.0.0.1:1", "--peer", "127.0.0.1:2"];
+    let dir = TestDir::new("flags");
+    // A place for a node that is started although it should not be.
+    let node = dir.path().join("node").display().to_string();
+    let good = ["--id", "1", "--dir", &node, "--client", "127.0.0.1:1", "--peer", "127.0.0.1:2"];
     // flags, and what the message must name
     let mistakes: &[(&[&str], &str)] = &[
         (&["--peers", "1=127.0.0.1:2", "--groups", "0"], "groups"),

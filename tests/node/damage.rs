@@ -112,9 +112,10 @@ fn a_torn_tail_is_trimmed() {
     let last = client.say(&format!("GET key:{}", COUNT - 1));
     let is_whole_or_gone = last == Reply::NilBulk || last == Reply::bulk(marker(COUNT - 1));
     assert!(is_whole_or_gone, "never half: {last}");
-    wait_until("the log warns of the trimmed tail", || {
+    let name = path.file_name().expect("a name").to_str().expect("UTF-8");
+    wait_until("the log warns of the trimmed tail, and says where", || {
         let log = cluster.nodes[0].log();
-        log[log_before..].lines().any(|line| line.contains("WARN") && line.contains("torn"))
+        log[log_before..].lines().any(|line| line.contains("WARN") && line.contains(name))
     });
 
     // And the log goes on behind the tear: nothing of it comes back.

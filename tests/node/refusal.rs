@@ -133,7 +133,9 @@ fn subcommands() {
         let reply = client.say(command);
         let subcommand = command.split(' ').nth(1).expect("a subcommand");
         assert!(reply.error().starts_with("ERR "), "{command}: {reply}");
-        assert!(reply.error().contains(subcommand), "{command} is refused by name: {reply}");
+        // Redis repeats the word as it was typed; which case is nobody's promise.
+        let is_named = reply.error().to_lowercase().contains(&subcommand.to_lowercase());
+        assert!(is_named, "{command} is refused by name: {reply}");
     }
     for command in ["CONFIG GET", "CONFIG", "DEBUG"] {
         assert!(client.say(command).error().starts_with("ERR "), "{command}");
