@@ -45,7 +45,9 @@ fn shared() -> &'static Shared {
 /// Statics are never dropped. A shell that reads from a pipe notices the end of this process,
 /// however it ends, kills the nodes and removes their files.
 fn guard(cluster: &Cluster) -> Child {
-    let script = r#"dir=$1; shift; read -r _; kill -9 "$@" 2>/dev/null; rm -rf "$dir""#;
+    // A node that dies while it makes a file may make it behind the remover's back: try again.
+    let script = r#"dir=$1; shift; read -r _; kill -9 "$@"
+        for try in 1 2 3 4 5; do rm -rf "$dir" && exit; sleep 1; done"#;
     Command::new("sh")
         .args(["-c", script, "guardian"])
         .arg(cluster.dir())
