@@ -155,9 +155,18 @@ impl Settings {
     }
 
     fn from_text(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        toml::from_str(text).map_err(|error| ConfigError::Malformed {
-            path: path.to_owned(),
-            cause: error.to_string().trim_end().to_owned(),
+        toml::from_str(text).map_err(|error| {
+            // In one line: a supervisor shows the last line a node said.
+            let message = error.message().replace('\n', " ");
+            let cause = match error.span() {
+                Some(span) => {
+                    let line = text[..span.start.min(text.len())].matches('\n').count();
+                    let said = text.lines().nth(line).unwrap_or_default().trim();
+                    format!("line {}, `{said}`: {message}", line + 1)
+                }
+                None => message,
+            };
+            ConfigError::Malformed { path: path.to_owned(), cause }
         })
     }
 

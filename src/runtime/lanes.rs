@@ -72,14 +72,15 @@ impl Lanes {
 
     /// Forget everything: the connection is gone, and what was on its way must not be sent again
     /// on the next one, because the peer may have it already. Returns how many frames were lost,
-    /// those half-sent not counted.
-    pub fn clear(&mut self) -> u64 {
+    /// those half-sent not counted; the forwarded commands in those that had not begun to leave are
+    /// added to `unsent`.
+    pub fn clear(&mut self, unsent: &mut Vec<u64>) -> u64 {
         self.sending.clear();
         self.sending_bytes = 0;
         let mut lost = 0;
         for queue in &mut self.waiting {
             lost += queue.frames.len() as u64;
-            queue.frames.clear();
+            unsent.extend(queue.frames.drain(..).flat_map(|frame| frame.forwards));
             queue.bytes = 0;
         }
         lost
@@ -216,6 +217,8 @@ mod tests {
             std::thread::yield_now();
         }
         drop(ours);
+        let mut unsent = Vec::new();
+        assert_eq!((lanes.clear(&mut unsent), unsent.len()), (0, 0), "all of it was sent");
         assert!(0 < blocked, "5 MB should not fit a socket's buffer");
         assert_eq!(reading.join().unwrap(), (0..100).collect::<Vec<_>>());
     }
@@ -228,7 +231,9 @@ mod tests {
         }
         assert!(lanes.push(frame(Lane::Append, 0, b"x")).is_err());
         lanes.push(frame(Lane::Control, 0, b"x")).unwrap();
-        assert_eq!(lanes.clear(), LANE_FRAMES_MAX as u64 + 1);
+        let mut unsent = Vec::new();
+        assert_eq!(lanes.clear(&mut unsent), LANE_FRAMES_MAX as u64 + 1);
         assert!(lanes.is_empty());
+        assert_eq!(unsent.len(), LANE_FRAMES_MAX + 1, "each carried one forwarded command");
     }
 }

@@ -14,7 +14,8 @@
 //!
 //! *A frame is sent at most once.* What was queued or half-sent when a connection broke may have
 //! arrived; sending it again could run a forwarded command twice. It is dropped, the shard hears
-//! `Unreachable`, and raft, which expects loss, sends what is still needed.
+//! `LinkBroken`, and raft, which expects loss, sends what is still needed. What was dropped before any
+//! of it left did certainly not arrive: the shard hears of those commands by `Unsent`.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -47,6 +48,8 @@ pub struct PeerLinks {
     links: Vec<Link>,
     /// Frames that were dropped since the last look.
     dropped: u64,
+    /// Forwarded commands in frames that were dropped before any of them left.
+    unsent: Vec<u64>,
 }
 
 #[derive(Debug)]
@@ -59,9 +62,10 @@ struct Link {
     backoff_ms: u64,
     /// The latest start of the peer seen on this link.
     incarnation: Incarnation,
-    /// Something was queued or lost in this turn.
+    /// Something was queued, dropped, or lost with the connection in this turn.
     touched: bool,
     lost: bool,
+    broken: bool,
     /// The last error that was logged, so that a peer that is down for an hour costs one line.
     told: Option<String>,
 }
@@ -90,10 +94,11 @@ impl PeerLinks {
                 incarnation: Incarnation(0),
                 touched: false,
                 lost: false,
+                broken: false,
                 told: None,
             })
             .collect();
-        Self { this, shard, links, dropped: 0 }
+        Self { this, shard, links, dropped: 0, unsent: Vec::new() }
     }
 
     /// Queue a frame; it leaves with [`flush`](Self::flush). It is dropped, and counted, when the
@@ -101,14 +106,17 @@ impl PeerLinks {
     pub fn push(&mut self, node: NodeId, frame: OutFrame) {
         let Some(link) = self.links.iter_mut().find(|link| link.node == node) else {
             self.dropped += 1;
+            self.unsent.extend(frame.forwards);
             return;
         };
         let up = matches!(link.state, State::Up { .. });
-        if up && link.lanes.push(frame).is_ok() {
-            link.touched = true;
-        } else {
-            self.dropped += 1;
-            link.lost = true;
+        match if up { link.lanes.push(frame) } else { Err(frame) } {
+            Ok(()) => link.touched = true,
+            Err(frame) => {
+                self.dropped += 1;
+                self.unsent.extend(frame.forwards);
+                link.lost = true;
+            }
         }
     }
 
@@ -126,7 +134,14 @@ impl PeerLinks {
                 }
             }
             let link = &mut self.links[index];
-            if std::mem::take(&mut link.lost) {
+            // First what is certain: it spares the clients of those commands an "unknown".
+            if !self.unsent.is_empty() {
+                events.push(Event::Unsent(std::mem::take(&mut self.unsent)));
+            }
+            let (broken, lost) = (std::mem::take(&mut link.broken), std::mem::take(&mut link.lost));
+            if broken {
+                events.push(Event::LinkBroken(link.node));
+            } else if lost {
                 events.push(Event::Unreachable(link.node));
             }
         }
@@ -199,7 +214,7 @@ impl PeerLinks {
     pub fn close(&mut self) {
         for link in &mut self.links {
             link.state = State::Idle { retry_at: Tick(u64::MAX) };
-            link.lanes.clear();
+            link.lanes.clear(&mut self.unsent);
         }
     }
 
@@ -287,8 +302,8 @@ impl PeerLinks {
         let wait = link.backoff_ms / 2 + fastrand::u64(0..=link.backoff_ms / 2);
         link.state = State::Idle { retry_at: now.plus(wait) };
         link.backoff_ms = (link.backoff_ms * 2).min(BACKOFF_MS_MAX);
-        self.dropped += link.lanes.clear();
-        link.lost = true;
+        self.dropped += link.lanes.clear(&mut self.unsent);
+        link.broken = true;
         if was_up || link.told.as_deref() != Some(reason) {
             link.told = Some(reason.to_owned());
             tracing::warn!(

@@ -41,9 +41,14 @@ pub enum Event {
     LogFull(bool),
     /// The answer to a `LogRead`.
     LogRead(LogReadDone),
-    /// The link to a node broke, or its lane was full and frames were dropped: whatever was sent
-    /// and not yet answered may be lost.
+    /// Frames for a node were dropped, because its link is down or a lane is full: raft messages may
+    /// be lost.
     Unreachable(NodeId),
+    /// The link to a node broke: whatever was sent and not yet answered may be lost or not.
+    LinkBroken(NodeId),
+    /// Forwarded commands, by id, whose frames were dropped before any of them left: they are
+    /// certainly not executed.
+    Unsent(Vec<u64>),
 }
 
 /// One client's command on its way in.

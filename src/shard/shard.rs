@@ -121,6 +121,18 @@ impl Shard {
             Event::LogFull(full) => self.log.set_full(full),
             Event::LogRead(done) => self.on_log_read(done),
             Event::Unreachable(node) => self.on_unreachable(node),
+            Event::LinkBroken(node) => {
+                self.on_unreachable(node);
+                for forwarded in self.forwards.lost(node) {
+                    let reply = give_up(&forwarded, "the connection to the leader broke");
+                    self.answers.push((forwarded.origin, reply));
+                }
+            }
+            Event::Unsent(ids) => {
+                for forwarded in ids.into_iter().filter_map(|id| self.forwards.take(id)) {
+                    self.answers.push((forwarded.origin, refusal::no_leader(forwarded.group)));
+                }
+            }
         }
     }
 
@@ -346,10 +358,6 @@ impl Shard {
     fn on_unreachable(&mut self, node: NodeId) {
         for slot in 0..self.replicas.len() {
             self.replicas[slot].on_unreachable(ReplicaId(node.0));
-        }
-        for forwarded in self.forwards.lost(node) {
-            let reply = give_up(&forwarded, "the connection to the leader broke");
-            self.answers.push((forwarded.origin, reply));
         }
     }
 

@@ -291,7 +291,7 @@ impl World {
             ForNode::LogRead { core, read } => self.log_read(node, core, read),
             ForNode::Unreachable { of } => {
                 for core in 0..self.nodes[node].cores.len() {
-                    self.deliver(node, core, Event::Unreachable(of));
+                    self.deliver(node, core, Event::LinkBroken(of));
                 }
             }
             ForNode::Request { core, request } => {

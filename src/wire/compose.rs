@@ -29,6 +29,8 @@ pub struct OutFrame {
     pub head: Bytes,
     /// The payload's slices, in order; none is empty.
     pub payload: Vec<Bytes>,
+    /// The forwarded commands in it, by id: whoever drops the frame unsent knows what was not sent.
+    pub forwards: Vec<u64>,
     bytes: usize,
 }
 
@@ -169,6 +171,7 @@ impl FrameBuilder {
         let mut head = BytesMut::with_capacity(HEADER_BYTES + meta.len());
         head.put_slice(&header.encode());
         head.put_slice(meta);
+        let forwards = self.forwards.iter().map(ForwardHead::id).collect();
         self.fbb.reset();
         self.messages.clear();
         self.entries.clear();
@@ -178,7 +181,7 @@ impl FrameBuilder {
         let mut payload = self.entry_payload.take();
         payload.append(&mut self.forward_payload.take());
         payload.append(&mut self.answer_payload.take());
-        OutFrame { lane, head: head.freeze(), payload, bytes: header.frame_bytes() }
+        OutFrame { lane, head: head.freeze(), payload, forwards, bytes: header.frame_bytes() }
     }
 
     /// Everything but the payload, as a FlatBuffer.
