@@ -221,4 +221,44 @@ mod tests {
         assert_eq!(led_at_once(&[1]), 3);
         assert_eq!(led_at_once(&[1, 2, 3]), 0);
     }
+
+    /// A connection that sends `GET k` and then `SET k v` before the leader is ready for either: both
+    /// are answered in one turn, and the read is answered first.
+    #[test]
+    fn a_read_that_waited_for_the_leader_sees_nothing_its_connection_sent_after_it() {
+        use crate::id::ConnId;
+        use crate::shard::event::Request;
+        use crate::wire::reply::Reply;
+        use crate::wire::resp::Command;
+
+        let config = Config { groups: 1, ..config(&[1]) };
+        let (mut shard, _) = Recovering::new(config).finish(Tick(0)).expect("empty");
+        let mut fx = Effects::default();
+        let mut asked = false;
+        let mut answers = Vec::new();
+        for _ in 0..20 {
+            let status = shard.replicas()[0].status();
+            if !asked && status.role == crate::raft::RoleKind::Leader {
+                assert!(!status.leader_ready, "the read must have to wait");
+                asked = true;
+                let commands: [&[&[u8]]; 3] =
+                    [&[b"GET", b"k"], &[b"SET", b"k", b"v"], &[b"GET", b"k"]];
+                for (seq, args) in (0..).zip(commands) {
+                    let (command, after_writes) = (Command::from_args(args), seq == 2);
+                    let request = Request { conn: ConnId(1), seq, command, after_writes };
+                    shard.on_event(Tick(0), Event::Request(request));
+                }
+            }
+            shard.turn(Tick(0), &mut fx);
+            if let Some(segment) = fx.spare.take() {
+                shard.on_event(Tick(0), Event::SpareReady(segment));
+            }
+            for write in fx.writes.drain(..) {
+                shard.on_event(Tick(0), Event::Flushed(write.ticket));
+            }
+            answers.extend(fx.replies.drain(..).map(|reply| (reply.seq, reply.reply)));
+        }
+        answers.sort_by_key(|(seq, _)| *seq);
+        assert_eq!(answers, [(0, Reply::Nil), (1, Reply::Ok), (2, Reply::bulk("v"))]);
+    }
 }
