@@ -418,4 +418,80 @@ mod tests {
             assert_eq!(merged(earlier, later), expected, "{earlier:?} then {later:?}");
         }
     }
+
+    /// Makes durable what the replica wants durable, and ends the turn after it.
+    fn turn(replica: &mut Replica, fx: &mut Effects, answers: &mut Answers) {
+        let now = Tick(0);
+        for _ in 0..2 {
+            replica.ready(now, fx, answers);
+            fx.persist = None;
+            fx.apply = None;
+            fx.role = None;
+            while let Some((_, done)) = replica.take_run(usize::MAX) {
+                if let Some(seq) = done {
+                    replica.on_durable(now, seq, answers);
+                }
+            }
+        }
+    }
+
+    /// The read is asked before the write and its leadership confirmed only after the write is
+    /// committed and applied: it must not see it all the same.
+    #[test]
+    fn a_read_confirmed_late_does_not_see_the_write_sent_after_it() {
+        use crate::group::{PartId, ReplicaRecovery};
+        use crate::id::Term;
+        use crate::raft::message::MessageKind;
+        use crate::raft::{Config, Membership};
+        use crate::store::map::Map;
+        use crate::wire::resp::Command;
+
+        let (us, peer, term) = (ReplicaId(1), ReplicaId(2), Term(1));
+        let config = Config { pre_vote: false, ..Config::new(us, 1) };
+        let members = Membership::of_voters([us, peer, ReplicaId(3)]);
+        let recovery = ReplicaRecovery::new(GroupId(0), Box::new(Map::new()), 1 << 20);
+        let mut replica = recovery.finish(config, members, Tick(0));
+        let (mut fx, mut answers) = (Effects::default(), Answers::new());
+        let hear = |replica: &mut Replica, answers: &mut Answers, message: &Message| {
+            replica.on_message(Tick(0), message, std::iter::empty(), answers);
+        };
+        let accepted = |index| {
+            let mut message = Message::new(MessageKind::AppendResponse, peer, us, term);
+            message.entry.index = Index(index);
+            message
+        };
+
+        replica.campaign(Tick(0), &mut answers);
+        turn(&mut replica, &mut fx, &mut answers);
+        let vote = Message::new(MessageKind::VoteResponse, peer, us, term);
+        hear(&mut replica, &mut answers, &vote);
+        turn(&mut replica, &mut fx, &mut answers);
+        hear(&mut replica, &mut answers, &accepted(1));
+        turn(&mut replica, &mut fx, &mut answers);
+        assert!(replica.status().leader_ready);
+
+        let read = Origin::Here(PartId { request: 1, part: 0 });
+        let write = Origin::Here(PartId { request: 2, part: 0 });
+        for (access, args, origin) in [
+            (Access::Read, &[&b"GET"[..], b"k"][..], read),
+            (Access::Write, &[b"SET", b"k", b"v"], write),
+        ] {
+            let body = Command::from_args(args).raw;
+            let command = GroupCommand { group: GroupId(0), access, after_writes: false, body };
+            assert!(matches!(replica.on_command(command, origin), Verdict::Taken));
+        }
+        fx.clear();
+        turn(&mut replica, &mut fx, &mut answers);
+        let asked = fx.send.iter().find(|message| message.kind == MessageKind::Heartbeat);
+        let context = asked.expect("leadership is to be confirmed").context;
+        hear(&mut replica, &mut answers, &accepted(2));
+        turn(&mut replica, &mut fx, &mut answers);
+        assert_eq!(answers, [(write, Reply::Ok)], "the read is not confirmed");
+
+        let mut echo = Message::new(MessageKind::HeartbeatResponse, peer, us, term);
+        echo.context = context;
+        hear(&mut replica, &mut answers, &echo);
+        turn(&mut replica, &mut fx, &mut answers);
+        assert_eq!(answers[1..], [(read, Reply::Nil)]);
+    }
 }
