@@ -443,4 +443,24 @@ mod tests {
             let _ = Command::parse(bytes.into());
         }
     }
+
+    /// The whole command counts, its last line end included: it is what followers are sent.
+    #[test]
+    fn the_longest_command_is_taken_and_one_byte_more_is_not() {
+        let command = |total: usize| {
+            let head = |len: usize| format!("*2\r\n$3\r\nGET\r\n${len}\r\n");
+            let len = total - head(total).len() - 2;
+            assert_eq!(head(len).len(), head(total).len(), "as many digits");
+            let mut bytes = BytesMut::from(head(len).as_bytes());
+            bytes.resize(bytes.len() + len, b'k');
+            bytes.extend_from_slice(b"\r\n");
+            bytes
+        };
+        let longest = limits::COMMAND_BYTES_MAX;
+        let taken =
+            RequestReader::new().next(&mut command(longest)).expect("no longer than allowed");
+        assert_eq!(taken.expect("whole").raw.len(), longest);
+        let refused = RequestReader::new().next(&mut command(longest + 1));
+        assert!(matches!(refused, Err(ProtocolError::BulkLength)));
+    }
 }

@@ -164,3 +164,23 @@ proptest! {
         prop_assert_eq!(leader.digest(), follower.digest());
     }
 }
+
+#[test]
+fn a_reply_that_gathers_too_much_is_refused_and_a_scan_stops_early() {
+    let mut map = Map::new();
+    map.set(b"big", &vec![b'v'; limits::VALUE_BYTES_MAX]);
+    let two = map.read(&Command::from_args(&[b"MGET", b"big", b"big"]).raw);
+    assert!(two.bytes() <= limits::REPLY_BYTES_MAX, "two of the largest fit");
+    let three = map.read(&Command::from_args(&[b"MGET", b"big", b"big", b"big"]).raw);
+    assert_eq!(three, Reply::too_large());
+
+    let mut map = Map::new();
+    for number in 0..100u32 {
+        let key = [&number.to_be_bytes()[..], &[b'k'; limits::KEY_BYTES_MAX - 4]].concat();
+        map.set(&key, b"v");
+    }
+    let scan = map.read(&Command::from_args(&[b"SCAN", b"0", b"COUNT", b"1000"]).raw);
+    assert!(scan.bytes() < 2 * SCAN_BYTES_SOFT, "{} bytes of keys", scan.bytes());
+    let Reply::Array(parts) = &scan else { panic!("{scan:?}") };
+    assert_ne!(parts[0], Reply::bulk(SCAN_END.to_string()), "and says where to go on");
+}
