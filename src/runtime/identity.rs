@@ -113,28 +113,32 @@ fn lock(dir: &Path) -> Result<File, Fatal> {
         .write(true)
         .open(&path)
         .map_err(|error| failed("open", &path, &error))?;
-    for tried in 0.. {
-        match file.try_lock() {
-            Ok(()) => break,
-            Err(fs::TryLockError::WouldBlock) if tried < LOCK_TRIES => {
-                std::thread::sleep(LOCK_PAUSE);
-            }
-            Err(fs::TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let _ = file.read_to_string(&mut holder);
-                let holder = holder.trim();
-                let holder = if holder.is_empty() { "unknown" } else { holder };
-                return Err(Fatal::new(format!(
-                    "directory {} is in use by process {holder}; stop it, or give this node another --dir",
-                    dir.display()
-                )));
-            }
-            Err(fs::TryLockError::Error(error)) => return Err(failed("lock", &path, &error)),
-        }
+    if !lock_in_time(&file, LOCK_TRIES).map_err(|error| failed("lock", &path, &error))? {
+        let mut holder = String::new();
+        let _ = file.read_to_string(&mut holder);
+        let holder = holder.trim();
+        let holder = if holder.is_empty() { "unknown" } else { holder };
+        return Err(Fatal::new(format!(
+            "directory {} is in use by process {holder}; stop it, or give this node another --dir",
+            dir.display()
+        )));
     }
     // Over what was there, to the same length: a full disk has no room for more.
     write!(file, "{:<20}", std::process::id()).map_err(|error| failed("write", &path, &error))?;
     Ok(file)
+}
+
+/// Locks an open file, trying again up to `tries` times, [`LOCK_PAUSE`] apart. Returns whether it did.
+pub(super) fn lock_in_time(file: &File, tries: u32) -> std::io::Result<bool> {
+    for tried in 0.. {
+        match file.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(fs::TryLockError::WouldBlock) if tried < tries => std::thread::sleep(LOCK_PAUSE),
+            Err(fs::TryLockError::WouldBlock) => break,
+            Err(fs::TryLockError::Error(error)) => return Err(error),
+        }
+    }
+    Ok(false)
 }
 
 /// The log in `path` has a segment: a new one gets its first here, and one that was begun must have

@@ -28,15 +28,16 @@ use crate::id::SegmentSeq;
 use crate::limits::{BLOCK_BYTES, SEGMENT_BYTES};
 use crate::wal;
 
+use super::identity::lock_in_time;
+
 /// One write of zeros, in bytes: small enough to let the log's own writes in between.
 const ZEROS_BYTES: usize = 256 << 10;
 /// How long to wait for room before the next try.
 const RETRY: Duration = Duration::from_secs(1);
 /// Unused ends shorter than this stay, in bytes: a full segment has one too.
 const RELEASE_BYTES_MIN: u64 = 1 << 20;
-/// How often and how long a segment that is being written is looked at again.
+/// How often a segment that is being written is looked at again.
 const LOCK_TRIES: u32 = 100;
-const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// Ends the name of a segment that is not whole yet.
 const TMP_SUFFIX: &str = ".tmp";
 
@@ -128,20 +129,11 @@ impl Directory {
     pub fn wait_for_writes(&self) -> io::Result<()> {
         for seq in self.segments()? {
             let file = File::open(self.segment(seq))?;
-            for tried in 0.. {
-                match file.try_lock() {
-                    Ok(()) => break,
-                    Err(fs::TryLockError::WouldBlock) if tried < LOCK_TRIES => {
-                        thread::sleep(LOCK_PAUSE);
-                    }
-                    Err(fs::TryLockError::WouldBlock) => {
-                        return Err(io::Error::new(
-                            io::ErrorKind::ResourceBusy,
-                            format!("{} is being written", self.segment(seq).display()),
-                        ));
-                    }
-                    Err(fs::TryLockError::Error(error)) => return Err(error),
-                }
+            if !lock_in_time(&file, LOCK_TRIES)? {
+                return Err(io::Error::new(
+                    io::ErrorKind::ResourceBusy,
+                    format!("{} is being written", self.segment(seq).display()),
+                ));
             }
         }
         Ok(())

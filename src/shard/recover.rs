@@ -200,18 +200,23 @@ mod tests {
         }
     }
 
-    /// The groups led after a few turns at time zero, with a disk that takes no time.
+    /// One turn at time zero, with a disk that takes no time.
+    fn turn(shard: &mut Shard, fx: &mut Effects) {
+        shard.turn(Tick(0), fx);
+        if let Some(segment) = fx.spare.take() {
+            shard.on_event(Tick(0), Event::SpareReady(segment));
+        }
+        for write in fx.writes.drain(..) {
+            shard.on_event(Tick(0), Event::Flushed(write.ticket));
+        }
+    }
+
+    /// The groups led after a few turns.
     fn led_at_once(nodes: &[u64]) -> usize {
         let (mut shard, _) = Recovering::new(config(nodes)).finish(Tick(0)).expect("empty");
         let mut fx = Effects::default();
         for _ in 0..10 {
-            shard.turn(Tick(0), &mut fx);
-            if let Some(segment) = fx.spare.take() {
-                shard.on_event(Tick(0), Event::SpareReady(segment));
-            }
-            for write in fx.writes.drain(..) {
-                shard.on_event(Tick(0), Event::Flushed(write.ticket));
-            }
+            turn(&mut shard, &mut fx);
         }
         shard.replicas().iter().filter(|replica| replica.status().leader_ready).count()
     }
@@ -249,13 +254,7 @@ mod tests {
                     shard.on_event(Tick(0), Event::Request(request));
                 }
             }
-            shard.turn(Tick(0), &mut fx);
-            if let Some(segment) = fx.spare.take() {
-                shard.on_event(Tick(0), Event::SpareReady(segment));
-            }
-            for write in fx.writes.drain(..) {
-                shard.on_event(Tick(0), Event::Flushed(write.ticket));
-            }
+            turn(&mut shard, &mut fx);
             answers.extend(fx.replies.drain(..).map(|reply| (reply.seq, reply.reply)));
         }
         answers.sort_by_key(|(seq, _)| *seq);

@@ -274,18 +274,11 @@ impl Shard {
     /// Runs a command on a group of this core, or sends it on to the node that leads.
     fn run(&mut self, now: Tick, command: GroupCommand, origin: Origin) {
         let Some(slot) = self.slot_of(command.group) else { return };
-        // A follower's full disk is no reason to refuse: the leader's may have room.
-        let leads = self.replicas[slot as usize].status().role == RoleKind::Leader;
-        if command.access == Access::Write && leads && self.log.is_full() {
+        if command.access == Access::Write
+            && let Some(refusal) = self.refuse_write(slot)
+        {
             self.counters.commands_refused += 1;
-            self.answers.push((origin, refusal::full()));
-            return;
-        }
-        let room = self.config.log_cache_bytes + limits::LOG_CACHE_BYTES_OVER_MAX;
-        if command.access == Access::Write && leads && self.cached_total > room {
-            self.counters.commands_refused += 1;
-            let why = "too much waits for this node's disk";
-            self.answers.push((origin, refusal::busy(why)));
+            self.answers.push((origin, refusal));
             return;
         }
         match self.replicas[slot as usize].on_command(command, origin) {
@@ -310,6 +303,18 @@ impl Shard {
                 self.outbox.forward(to, Forward { id, group, flags: write | ordered, body });
             }
         }
+    }
+
+    /// Why a write that this node would take into its own log is refused. A follower's disk is no
+    /// reason: the leader's may have room.
+    fn refuse_write(&self, slot: u32) -> Option<Reply> {
+        let room = self.config.log_cache_bytes + limits::LOG_CACHE_BYTES_OVER_MAX;
+        let (full, waits) = (self.log.is_full(), self.cached_total > room);
+        if !(full || waits) || self.replicas[slot as usize].status().role != RoleKind::Leader {
+            return None;
+        }
+        let busy = || refusal::busy("too much waits for this node's disk");
+        Some(if full { refusal::full() } else { busy() })
     }
 
     fn on_post(&mut self, now: Tick, post: Post) {
