@@ -47,6 +47,33 @@ pub const LANE_BYTES_MAX: usize = 32 << 20;
 /// Frames queued towards one peer in one lane before the lane reports `unreachable` and drops.
 pub const LANE_FRAMES_MAX: usize = 4096;
 
+/// Largest piece of a snapshot, in bytes: what one frame of the bulk lane carries, so that a vote
+/// never waits for more than one.
+pub const SNAPSHOT_PIECE_BYTES_MAX: usize = 256 << 10;
+/// Most pieces of one snapshot: 256 GiB in pieces of the largest size.
+pub const SNAPSHOT_PIECES_MAX: u32 = 1 << 20;
+/// Pieces one follower may have unacknowledged; the sender keeps them in memory.
+pub const SNAPSHOT_WINDOW_PIECES: usize = 8;
+/// Snapshots one core sends at once.
+pub const SNAPSHOTS_SENDING_MAX: usize = 4;
+/// Snapshots one core receives at once; each builds a second copy of its group's data.
+pub const SNAPSHOTS_RECEIVING_MAX: usize = 4;
+/// Bytes of snapshots one core sends per second, unless told otherwise.
+pub const SNAPSHOT_BYTES_PER_S: u64 = 64 << 20;
+/// A sender that hears nothing sends what is unacknowledged again after this long, in ms; each
+/// further silence doubles it up to `SNAPSHOT_RESEND_MS_MAX`.
+pub const SNAPSHOT_RESEND_MS: u64 = 500;
+/// The longest wait of a sender before it sends again, in ms.
+pub const SNAPSHOT_RESEND_MS_MAX: u64 = 5_000;
+/// A transfer without progress for this long, in ms, is given up, by its sender and by its receiver
+/// alike.
+pub const SNAPSHOT_SILENCE_MS_MAX: u64 = 30_000;
+/// Times a sender begins again because the receiver lost a transfer, before it gives up.
+pub const SNAPSHOT_STARTS_MAX: u32 = 4;
+/// After a transfer the sender keeps the log behind the snapshot for this long at most, in ms, for a
+/// follower that has not yet shown that it goes on from there (contract row 42).
+pub const SNAPSHOT_HOLD_MS_MAX: u64 = 30_000;
+
 /// Recent entries one core keeps in memory to feed its followers, in bytes.
 pub const LOG_CACHE_BYTES_MAX: usize = 128 << 20;
 /// How far the recent entries of one core may exceed their budget, in bytes, before it refuses
@@ -101,6 +128,11 @@ const _: () = {
     assert!(UNCOMMITTED_BYTES_MAX > COMMAND_BYTES_MAX as u64);
     // One follower's whole window fits its lane.
     assert!(LANE_BYTES_MAX > INFLIGHT_BYTES_MAX as usize);
+    // What one core has under way in snapshots to one follower fits its lane.
+    assert!(
+        LANE_BYTES_MAX
+            > 2 * SNAPSHOTS_SENDING_MAX * SNAPSHOT_WINDOW_PIECES * SNAPSHOT_PIECE_BYTES_MAX
+    );
     // One segment's worth of the smallest commands, with what each costs in memory, is no excess.
     assert!(LOG_CACHE_BYTES_OVER_MAX > 3 * SEGMENT_BYTES);
     // A value of the largest size fits a command.

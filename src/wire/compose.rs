@@ -11,8 +11,11 @@ use crate::limits::FRAME_BYTES_SOFT;
 use crate::raft::message::Message;
 
 use super::frame::{Content, FrameHeader, HEADER_BYTES, Lane, Route};
-use super::generated::{AnswerHead, EntryHead, ForwardHead, Peer, PeerArgs, RaftMessage};
+use super::generated::{
+    AnswerHead, EntryHead, ForwardHead, Peer, PeerArgs, PieceAck, PieceHead, RaftMessage,
+};
 use super::peer::{Answer, Forward};
+use super::piece::{SnapshotAck, SnapshotPiece};
 
 /// Payloads up to this size are copied together, larger ones are sent from where they lie: below
 /// it, copying costs less than a slice's reference count and its place in `writev`.
@@ -64,9 +67,12 @@ pub struct FrameBuilder {
     entries: Vec<EntryHead>,
     forwards: Vec<ForwardHead>,
     answers: Vec<AnswerHead>,
+    pieces: Vec<PieceHead>,
+    acks: Vec<PieceAck>,
     entry_payload: Pieces,
     forward_payload: Pieces,
     answer_payload: Pieces,
+    piece_payload: Pieces,
 }
 
 impl FrameBuilder {
@@ -128,16 +134,38 @@ impl FrameBuilder {
         self.answer_payload.push(&body);
     }
 
+    /// Adds a piece of a snapshot.
+    ///
+    /// # Panics
+    /// If it is empty: a piece says something, and the receiver refuses one that does not.
+    pub fn piece(&mut self, piece: &SnapshotPiece) {
+        assert!(!piece.bytes.is_empty(), "a piece without bytes: {piece:?}");
+        self.pieces.push(piece.head());
+        self.piece_payload.push(&piece.bytes);
+    }
+
+    /// Adds how far a snapshot has come.
+    pub fn ack(&mut self, ack: &SnapshotAck) {
+        self.acks.push(ack.head());
+    }
+
     /// Whether nothing has been added since the last frame.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.messages.is_empty() && self.forwards.is_empty() && self.answers.is_empty()
+        self.messages.is_empty()
+            && self.forwards.is_empty()
+            && self.answers.is_empty()
+            && self.pieces.is_empty()
+            && self.acks.is_empty()
     }
 
     /// Payload bytes so far.
     #[must_use]
     pub fn payload_bytes(&self) -> usize {
-        self.entry_payload.bytes + self.forward_payload.bytes + self.answer_payload.bytes
+        self.entry_payload.bytes
+            + self.forward_payload.bytes
+            + self.answer_payload.bytes
+            + self.piece_payload.bytes
     }
 
     /// Bytes the frame would have now, a few for alignment aside.
@@ -148,6 +176,8 @@ impl FrameBuilder {
             + size_of_val(&*self.entries)
             + size_of_val(&*self.forwards)
             + size_of_val(&*self.answers)
+            + size_of_val(&*self.pieces)
+            + size_of_val(&*self.acks)
             + self.payload_bytes()
     }
 
@@ -177,10 +207,13 @@ impl FrameBuilder {
         self.entries.clear();
         self.forwards.clear();
         self.answers.clear();
+        self.pieces.clear();
+        self.acks.clear();
 
         let mut payload = self.entry_payload.take();
         payload.append(&mut self.forward_payload.take());
         payload.append(&mut self.answer_payload.take());
+        payload.append(&mut self.piece_payload.take());
         OutFrame { lane, head: head.freeze(), payload, forwards, bytes: header.frame_bytes() }
     }
 
@@ -196,7 +229,10 @@ impl FrameBuilder {
             (!self.forwards.is_empty()).then(|| fbb.create_vector(self.forwards.as_slice()));
         let answers =
             (!self.answers.is_empty()).then(|| fbb.create_vector(self.answers.as_slice()));
-        let root = Peer::create(fbb, &PeerArgs { messages, entries, forwards, answers });
+        let pieces = (!self.pieces.is_empty()).then(|| fbb.create_vector(self.pieces.as_slice()));
+        let acks = (!self.acks.is_empty()).then(|| fbb.create_vector(self.acks.as_slice()));
+        let args = PeerArgs { messages, entries, forwards, answers, pieces, acks };
+        let root = Peer::create(fbb, &args);
         fbb.finish(root, None);
         fbb.finished_data()
     }
@@ -209,6 +245,8 @@ impl fmt::Debug for FrameBuilder {
             .field("entries", &self.entries.len())
             .field("forwards", &self.forwards.len())
             .field("answers", &self.answers.len())
+            .field("pieces", &self.pieces.len())
+            .field("acks", &self.acks.len())
             .field("payload_bytes", &self.payload_bytes())
             .finish_non_exhaustive()
     }

@@ -107,7 +107,7 @@ pub enum FrameError {
         /// Bytes of its payload; a hello has none.
         payload_bytes: u32,
     },
-    /// A message, forward or answer that breaks a rule of its own.
+    /// A message, forward, answer or piece that breaks a rule of its own.
     #[error("group {group}: {what} is {found}")]
     Part {
         /// The group it names.
@@ -127,7 +127,7 @@ pub enum FrameError {
     },
     /// The described lengths do not add up to the payload.
     #[error(
-        "entries, forwards and answers describe {described} payload bytes, the frame has {present}"
+        "entries, forwards, answers and pieces describe {described} payload bytes, the frame has {present}"
     )]
     PayloadBytes {
         /// Sum of the described lengths.
@@ -141,11 +141,11 @@ pub enum FrameError {
         "{part} number {number} of the frame damaged (group or id {of}): checksum {found:#010x}, its bytes give {expected:#010x}; if it repeats, suspect that node's memory"
     )]
     PayloadDamaged {
-        /// "entry", "forward" or "answer".
+        /// "entry", "forward", "answer" or "piece".
         part: &'static str,
         /// Which one, counted from zero.
         number: usize,
-        /// The group of an entry, the id of a forward or an answer.
+        /// The group of an entry or a piece, the id of a forward or an answer.
         of: u64,
         /// What the bytes give.
         expected: u32,

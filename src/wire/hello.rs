@@ -30,7 +30,7 @@ use super::frame::{
 use super::peer::Frame;
 
 /// What may be said inside frames. Raised when a schema, a kind or its meaning changes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Bytes of the body that every version has.
 pub const BODY_BYTES_MIN: usize = 16;
 

@@ -18,14 +18,14 @@
 //!       ├───────────────┴────────────────────┴───────┴───────┴───────┴───────┤
 //!    64 │ meta: a FlatBuffer (peer.fbs), or a hello (hello.rs)               │
 //!       ├────────────────────────────────────────────────────────────────────┤
-//!       │ payload: every entry of every message, then every forward, then    │
-//!       │ every answer, back to back, nothing between them                   │
+//!       │ payload: every entry of every message, then every forward, every   │
+//!       │ answer, every piece of a snapshot, back to back, nothing between   │
 //!       └────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
 //! `crc` covers the header after itself (bytes 8..64), so a damaged length is seen at once instead
 //! of making the receiver wait for bytes that never come. `meta crc` covers the meta. The payload
-//! is covered by the checksums that its entries, forwards and answers carry in the meta, and every
+//! is covered by the checksums that its entries, forwards, answers and pieces carry in the meta, and every
 //! payload byte belongs to exactly one of them: no byte of a frame can flip unseen, and the leader
 //! hashes an entry once in its life, not once per follower. All are CRC-32 (IEEE).
 //!
@@ -38,7 +38,7 @@
 //! 3. the verifier: offsets and lengths stay inside the meta;
 //! 4. meaning: kinds known, addresses not zero, numbers far from overflow, entries counted exactly,
 //!    payload lengths summing exactly;
-//! 5. every entry, forward and answer against its own checksum.
+//! 5. every entry, forward, answer and piece against its own checksum.
 //!
 //! What fails is a [`FrameError`]. The link is closed after it: its bytes can no longer be trusted
 //! to line up.
@@ -48,6 +48,7 @@
 //! - [`frame::VERSION`] is the layout of the header. It stays at bytes 8..10 for ever.
 //! - [`hello::VERSION`] is what may be said inside. Peers of different versions refuse each other
 //!   in the handshake, by name, before any raft message.
+//!   Version 1 had no snapshots; 2 has pieces and acks.
 //! - A hello may be longer than we know; the rest is ignored, so that a newer node can be told
 //!   apart from a broken one.
 //! - A table field that we do not know may be present in the meta, but may not own payload bytes.
@@ -69,6 +70,7 @@ pub mod error;
 pub mod frame;
 pub mod hello;
 pub mod peer;
+pub mod piece;
 pub mod reply;
 pub mod resp;
 
@@ -93,4 +95,5 @@ pub use error::FrameError;
 pub use frame::{Content, Expect, FrameHeader, Lane, Route};
 pub use hello::{Expected, Hello, HelloError};
 pub use peer::{Answer, EntryIter, Forward, Frame};
+pub use piece::{PieceStatus, SnapshotAck, SnapshotPiece};
 pub use reader::FrameReader;

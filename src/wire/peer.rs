@@ -1,4 +1,5 @@
-//! What arrives from a peer: raft messages of many groups, forwarded commands, answers.
+//! What arrives from a peer: raft messages of many groups, forwarded commands, answers, pieces of
+//! snapshots.
 //!
 //! A [`Frame`] keeps the bytes it came in and reads them in place. Payloads come out as counted
 //! slices of the receive buffer, so whoever keeps one keeps the buffer (about 64 KiB, shared by all
@@ -14,8 +15,9 @@ use crate::raft::message::{Message, MessageKind};
 
 use super::error::FrameError;
 use super::frame::{Content, FrameHeader, HEADER_BYTES};
-use super::generated::{AnswerHead, EntryHead, ForwardHead, RaftMessage};
+use super::generated::{AnswerHead, EntryHead, ForwardHead, PieceAck, PieceHead, RaftMessage};
 use super::hello;
+use super::piece::{SnapshotAck, SnapshotPiece};
 use super::verify::{Sections, structs, verify};
 
 pub use super::compose::{FrameBuilder, OutFrame};
@@ -111,6 +113,24 @@ impl Frame {
             at = end;
             Answer { id: head.id(), body }
         })
+    }
+
+    /// The pieces of snapshots, in the order they were composed.
+    pub fn pieces(&self) -> impl Iterator<Item = SnapshotPiece> {
+        let mut at = self.sections.piece_payload;
+        structs(self.sections.pieces.slice(&self.bytes)).iter().map(move |head| {
+            let head = PieceHead(*head);
+            let end = at + head.bytes() as usize;
+            let bytes = self.bytes.slice(at..end);
+            at = end;
+            SnapshotPiece::of(&head, bytes)
+        })
+    }
+
+    /// How far snapshots have come, in the order it was composed.
+    pub fn acks(&self) -> impl Iterator<Item = SnapshotAck> {
+        let acks = structs(self.sections.acks.slice(&self.bytes)).iter();
+        acks.map(|head| SnapshotAck::of(&PieceAck(*head)))
     }
 
     /// The bytes between header and payload.

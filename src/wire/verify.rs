@@ -5,12 +5,18 @@
 
 use crate::entry::EntryKind;
 use crate::id::GroupId;
-use crate::limits::{APPEND_ENTRIES_MAX, COMMAND_BYTES_MAX, GROUPS_MAX};
+use crate::limits::{
+    APPEND_ENTRIES_MAX, COMMAND_BYTES_MAX, GROUPS_MAX, SNAPSHOT_PIECE_BYTES_MAX,
+    SNAPSHOT_PIECES_MAX,
+};
 use crate::raft::message::MessageKind;
 
 use super::error::FrameError;
 use super::frame::{FrameHeader, HEADER_BYTES};
-use super::generated::{AnswerHead, EntryHead, ForwardHead, RaftMessage, root_as_peer};
+use super::generated::{
+    AnswerHead, EntryHead, ForwardHead, PieceAck, PieceHead, RaftMessage, root_as_peer,
+};
+use super::piece::PieceStatus;
 
 /// Terms and indices stay below this, so that no arithmetic on what a peer sent can overflow.
 pub(super) const NUMBER_MAX: u64 = 1 << 62;
@@ -22,10 +28,14 @@ pub(super) struct Sections {
     pub(super) entries: Span,
     pub(super) forwards: Span,
     pub(super) answers: Span,
+    pub(super) pieces: Span,
+    pub(super) acks: Span,
     /// Where the forwards' bodies begin, and with them end the entries'.
     pub(super) forward_payload: usize,
     /// Where the answers' bodies begin.
     pub(super) answer_payload: usize,
+    /// Where the pieces' bytes begin.
+    pub(super) piece_payload: usize,
 }
 
 /// A part of a frame.
@@ -62,24 +72,29 @@ pub(super) fn verify(header: &FrameHeader, frame: &[u8]) -> Result<Sections, Fra
         entries: span(root.entries().map(|v| v.bytes())),
         forwards: span(root.forwards().map(|v| v.bytes())),
         answers: span(root.answers().map(|v| v.bytes())),
+        pieces: span(root.pieces().map(|v| v.bytes())),
+        acks: span(root.acks().map(|v| v.bytes())),
         ..Sections::default()
     };
     let entries = structs(sections.entries.slice(frame));
     let forwards = structs(sections.forwards.slice(frame));
     let answers = structs(sections.answers.slice(frame));
+    let pieces = structs(sections.pieces.slice(frame));
 
     // Lengths first: everything after may slice without asking.
     let sum = |bytes: &mut dyn Iterator<Item = u32>| bytes.map(u64::from).sum::<u64>();
     let entry_bytes = sum(&mut entries.iter().map(|e| EntryHead(*e).bytes()));
     let forward_bytes = sum(&mut forwards.iter().map(|f| ForwardHead(*f).bytes()));
     let answer_bytes = sum(&mut answers.iter().map(|a| AnswerHead(*a).bytes()));
-    let described = entry_bytes + forward_bytes + answer_bytes;
+    let piece_bytes = sum(&mut pieces.iter().map(|p| PieceHead(*p).bytes()));
+    let described = entry_bytes + forward_bytes + answer_bytes + piece_bytes;
     let present = u64::from(header.payload_bytes);
     if described != present {
         return Err(FrameError::PayloadBytes { described, present });
     }
     sections.forward_payload = payload_at + entry_bytes as usize;
     sections.answer_payload = sections.forward_payload + forward_bytes as usize;
+    sections.piece_payload = sections.answer_payload + answer_bytes as usize;
 
     let mut payload = Payload { frame, at: payload_at };
     messages(structs(sections.messages.slice(frame)), entries, &mut payload)?;
@@ -96,6 +111,14 @@ pub(super) fn verify(header: &FrameHeader, frame: &[u8]) -> Result<Sections, Fra
     for (number, answer) in answers.iter().enumerate() {
         let answer = AnswerHead(*answer);
         payload.next("answer", number, answer.id(), answer.bytes(), answer.crc())?;
+    }
+    for (number, piece) in pieces.iter().enumerate() {
+        let piece = PieceHead(*piece);
+        check_piece(&piece)?;
+        payload.next("piece", number, piece.group(), piece.bytes(), piece.crc())?;
+    }
+    for ack in structs(sections.acks.slice(frame)) {
+        check_ack(&PieceAck(*ack))?;
     }
     Ok(sections)
 }
@@ -144,12 +167,7 @@ fn check_message(message: &RaftMessage) -> Result<(), FrameError> {
     let Some(kind) = MessageKind::from_code(message.kind()) else {
         return wrong("the message kind", message.kind().into());
     };
-    if message.from() == 0 {
-        return wrong("the sending replica (nobody)", 0);
-    }
-    if message.to() == 0 {
-        return wrong("the receiving replica (nobody)", 0);
-    }
+    check_ends(message.group(), message.from(), message.to())?;
     if 1 < message.reject() {
         return wrong("the reject flag (0 or 1)", message.reject().into());
     }
@@ -170,6 +188,60 @@ fn check_message(message: &RaftMessage) -> Result<(), FrameError> {
     ] {
         if NUMBER_MAX <= found {
             return wrong(what, found);
+        }
+    }
+    Ok(())
+}
+
+fn check_piece(piece: &PieceHead) -> Result<(), FrameError> {
+    check_group(piece.group())?;
+    let wrong = |what, found| Err(FrameError::Part { group: GroupId(piece.group()), what, found });
+    check_ends(piece.group(), piece.from(), piece.to())?;
+    if !(1..=SNAPSHOT_PIECE_BYTES_MAX).contains(&(piece.bytes() as usize)) {
+        return wrong("the length of a piece, none or more than allowed,", piece.bytes().into());
+    }
+    if SNAPSHOT_PIECES_MAX <= piece.number() {
+        return wrong("the number of a piece, out of range,", piece.number().into());
+    }
+    if 1 < piece.last() {
+        return wrong("the mark of the last piece (0 or 1)", piece.last().into());
+    }
+    check_snapshot(piece.group(), piece.term(), piece.snapshot_term(), piece.snapshot_index())
+}
+
+fn check_ack(ack: &PieceAck) -> Result<(), FrameError> {
+    check_group(ack.group())?;
+    let wrong = |what, found| Err(FrameError::Part { group: GroupId(ack.group()), what, found });
+    check_ends(ack.group(), ack.from(), ack.to())?;
+    if PieceStatus::from_code(ack.status()).is_none() {
+        return wrong("the status of a snapshot", ack.status().into());
+    }
+    if SNAPSHOT_PIECES_MAX < ack.next() {
+        return wrong("the piece that is wanted, out of range,", ack.next().into());
+    }
+    check_snapshot(ack.group(), ack.term(), ack.snapshot_term(), ack.snapshot_index())
+}
+
+/// Both replicas are somebody.
+fn check_ends(group: u64, from: u64, to: u64) -> Result<(), FrameError> {
+    for (what, found) in
+        [("the sending replica (nobody)", from), ("the receiving replica (nobody)", to)]
+    {
+        if found == 0 {
+            return Err(FrameError::Part { group: GroupId(group), what, found });
+        }
+    }
+    Ok(())
+}
+
+fn check_snapshot(group: u64, term: u64, of_term: u64, index: u64) -> Result<(), FrameError> {
+    for (what, found) in [
+        ("the term, out of range,", term),
+        ("the term of the snapshot, out of range,", of_term),
+        ("the index of the snapshot, out of range,", index),
+    ] {
+        if NUMBER_MAX <= found {
+            return Err(FrameError::Part { group: GroupId(group), what, found });
         }
     }
     Ok(())

@@ -13,13 +13,18 @@ use crate::entry::{Entry, EntryKind};
 use crate::id::{
     ClusterId, EntryId, GroupId, Incarnation, Index, NodeId, ReplicaId, ShardId, Term,
 };
-use crate::limits::GROUPS_MAX;
+use crate::limits::{GROUPS_MAX, SNAPSHOT_PIECES_MAX};
 use crate::raft::message::{Message, MessageKind};
 
 use super::frame::{Content, FrameHeader, HEADER_BYTES};
-use super::generated::{AnswerHead, EntryHead, ForwardHead, Peer, PeerArgs, RaftMessage};
+use super::generated::{
+    AnswerHead, EntryHead, ForwardHead, Peer, PeerArgs, PieceAck, PieceHead, RaftMessage,
+};
 use super::verify::NUMBER_MAX;
-use super::{Answer, Forward, Frame, FrameBuilder, FrameError, FrameReader, Lane, OutFrame, Route};
+use super::{
+    Answer, Forward, Frame, FrameBuilder, FrameError, FrameReader, Lane, OutFrame, PieceStatus,
+    Route, SnapshotAck, SnapshotPiece,
+};
 
 const ROUTE: Route = Route {
     cluster: ClusterId(0xC1),
@@ -35,6 +40,8 @@ struct Said {
     messages: Vec<(GroupId, Message, Vec<Entry>)>,
     forwards: Vec<Forward>,
     answers: Vec<Answer>,
+    pieces: Vec<SnapshotPiece>,
+    acks: Vec<SnapshotAck>,
 }
 
 impl Said {
@@ -44,6 +51,8 @@ impl Said {
         }
         self.forwards.iter().for_each(|forward| builder.forward(forward.clone()));
         self.answers.iter().for_each(|answer| builder.answer(answer.clone()));
+        self.pieces.iter().for_each(|piece| builder.piece(piece));
+        self.acks.iter().for_each(|ack| builder.ack(ack));
         builder.finish(&ROUTE, Lane::Append)
     }
 
@@ -52,6 +61,8 @@ impl Said {
             messages: frame.messages().map(|(g, m, entries)| (g, m, entries.collect())).collect(),
             forwards: frame.forwards().collect(),
             answers: frame.answers().collect(),
+            pieces: frame.pieces().collect(),
+            acks: frame.acks().collect(),
         }
     }
 }
@@ -88,6 +99,37 @@ fn sample() -> Said {
             body: Bytes::from_static(b"GET a"),
         }],
         answers: vec![Answer { id: 12, body: Bytes::from_static(b"+OK\r\n") }],
+        pieces: vec![piece(0, b"the beginning"), piece(1, b"the end")],
+        acks: vec![ack(2)],
+    }
+}
+
+const SNAPSHOT: EntryId = EntryId { term: Term(4), index: Index(99) };
+
+fn piece(number: u32, bytes: &'static [u8]) -> SnapshotPiece {
+    SnapshotPiece {
+        group: GroupId(9),
+        from: ReplicaId(1),
+        to: ReplicaId(2),
+        term: Term(5),
+        transfer: 7 << 48 | 3,
+        snapshot: SNAPSHOT,
+        number,
+        last: number == 1,
+        bytes: Bytes::from_static(bytes),
+    }
+}
+
+fn ack(next: u32) -> SnapshotAck {
+    SnapshotAck {
+        group: GroupId(9),
+        from: ReplicaId(1),
+        to: ReplicaId(2),
+        term: Term(5),
+        transfer: 7 << 48 | 3,
+        snapshot: SNAPSHOT,
+        next,
+        status: PieceStatus::Go,
     }
 }
 
@@ -98,6 +140,8 @@ struct Raw {
     entries: Vec<EntryHead>,
     forwards: Vec<ForwardHead>,
     answers: Vec<AnswerHead>,
+    pieces: Vec<PieceHead>,
+    acks: Vec<PieceAck>,
     payload: Vec<u8>,
 }
 
@@ -109,6 +153,8 @@ impl Raw {
             entries: Some(fbb.create_vector(&self.entries)),
             forwards: Some(fbb.create_vector(&self.forwards)),
             answers: Some(fbb.create_vector(&self.answers)),
+            pieces: Some(fbb.create_vector(&self.pieces)),
+            acks: Some(fbb.create_vector(&self.acks)),
         };
         let root = Peer::create(&mut fbb, &args);
         fbb.finish(root, None);
@@ -174,6 +220,45 @@ fn messages() -> impl Strategy<Value = (GroupId, Message, Vec<Entry>)> {
     )
 }
 
+fn ids() -> impl Strategy<Value = (GroupId, ReplicaId, ReplicaId, u64)> {
+    (0..GROUPS_MAX, 1..=u64::MAX, 1..=u64::MAX, any::<u64>())
+        .prop_map(|(group, from, to, any)| (GroupId(group), ReplicaId(from), ReplicaId(to), any))
+}
+
+fn pieces() -> impl Strategy<Value = SnapshotPiece> {
+    let body = prop::collection::vec(any::<u8>(), 1..700).prop_map(Bytes::from);
+    let n = prop::array::uniform3(numbers());
+    (ids(), n, 0..SNAPSHOT_PIECES_MAX, any::<bool>(), body).prop_map(
+        |((group, from, to, transfer), n, number, last, bytes)| SnapshotPiece {
+            group,
+            from,
+            to,
+            term: Term(n[0]),
+            transfer,
+            snapshot: EntryId { term: Term(n[1]), index: Index(n[2]) },
+            number,
+            last,
+            bytes,
+        },
+    )
+}
+
+fn acks() -> impl Strategy<Value = SnapshotAck> {
+    let n = prop::array::uniform3(numbers());
+    (ids(), n, 0..=SNAPSHOT_PIECES_MAX, 0..=4u8).prop_map(
+        |((group, from, to, transfer), n, next, status)| SnapshotAck {
+            group,
+            from,
+            to,
+            term: Term(n[0]),
+            transfer,
+            snapshot: EntryId { term: Term(n[1]), index: Index(n[2]) },
+            next,
+            status: PieceStatus::from_code(status).expect("0..=4"),
+        },
+    )
+}
+
 fn said() -> impl Strategy<Value = Said> {
     let body = || prop::collection::vec(any::<u8>(), 0..700).prop_map(Bytes::from);
     let forward = (any::<u64>(), 0..GROUPS_MAX, any::<u8>(), body())
@@ -183,6 +268,14 @@ fn said() -> impl Strategy<Value = Said> {
         prop::collection::vec(messages(), 0..8),
         prop::collection::vec(forward, 0..4),
         prop::collection::vec(answer, 0..4),
+        prop::collection::vec(pieces(), 0..3),
+        prop::collection::vec(acks(), 0..3),
     )
-        .prop_map(|(messages, forwards, answers)| Said { messages, forwards, answers })
+        .prop_map(|(messages, forwards, answers, pieces, acks)| Said {
+            messages,
+            forwards,
+            answers,
+            pieces,
+            acks,
+        })
 }

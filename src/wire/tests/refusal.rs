@@ -1,6 +1,8 @@
 //! Bad bytes are expected: every one of them is an error with a name, and none is a panic.
 
-use crate::limits::{APPEND_ENTRIES_MAX, COMMAND_BYTES_MAX, FRAME_BYTES_MAX};
+use crate::limits::{
+    APPEND_ENTRIES_MAX, COMMAND_BYTES_MAX, FRAME_BYTES_MAX, SNAPSHOT_PIECE_BYTES_MAX,
+};
 use crate::wire::Expect;
 use crate::wire::frame::MAGIC;
 
@@ -219,6 +221,56 @@ fn entries_must_be_counted_and_measured_exactly() {
     let forwards = vec![ForwardHead::new(1, GROUPS_MAX, 0, 0, 0)];
     let error = read(&Raw { forwards, ..Raw::default() }.bytes()).expect_err("no such group");
     assert!(matches!(error, FrameError::Part { .. }), "{error}");
+}
+
+#[test]
+fn a_piece_that_breaks_a_rule_is_refused() {
+    type Edit = fn(&mut PieceHead);
+    let cases: [(Edit, &str); 8] = [
+        (|p| p.set_group(GROUPS_MAX), "the group, out of range"),
+        (|p| p.set_from(0), "sending replica"),
+        (|p| p.set_to(0), "receiving replica"),
+        (|p| p.set_term(NUMBER_MAX), "the term, out of range"),
+        (|p| p.set_snapshot_term(NUMBER_MAX), "term of the snapshot"),
+        (|p| p.set_snapshot_index(u64::MAX), "index of the snapshot"),
+        (|p| p.set_number(SNAPSHOT_PIECES_MAX), "number of a piece"),
+        (|p| p.set_last(2), "mark of the last piece"),
+    ];
+    let wrong = |head: PieceHead, payload: Vec<u8>| {
+        let raw = Raw { pieces: vec![head], payload, ..Raw::default() };
+        read(&raw.bytes()).expect_err("malformed").to_string()
+    };
+    for (edit, what) in cases {
+        let sound = piece(0, b"some bytes");
+        let mut head = sound.head();
+        edit(&mut head);
+        let error = wrong(head, sound.bytes.to_vec());
+        assert!(error.contains(what), "wanted {what:?}, got {error:?}");
+    }
+    for bytes in [0, SNAPSHOT_PIECE_BYTES_MAX + 1] {
+        let head = SnapshotPiece { bytes: vec![1; bytes].into(), ..piece(0, b"") }.head();
+        assert!(wrong(head, vec![1; bytes]).contains("the length of a piece"));
+    }
+}
+
+#[test]
+fn an_ack_that_breaks_a_rule_is_refused() {
+    type Edit = fn(&mut PieceAck);
+    let cases: [(Edit, &str); 6] = [
+        (|a| a.set_group(GROUPS_MAX), "the group, out of range"),
+        (|a| a.set_from(0), "sending replica"),
+        (|a| a.set_to(0), "receiving replica"),
+        (|a| a.set_term(NUMBER_MAX), "the term, out of range"),
+        (|a| a.set_status(5), "the status of a snapshot"),
+        (|a| a.set_next(SNAPSHOT_PIECES_MAX + 1), "the piece that is wanted"),
+    ];
+    for (edit, what) in cases {
+        let mut head = ack(3).head();
+        edit(&mut head);
+        let raw = Raw { acks: vec![head], ..Raw::default() };
+        let error = read(&raw.bytes()).expect_err("malformed").to_string();
+        assert!(error.contains(what), "wanted {what:?}, got {error:?}");
+    }
 }
 
 proptest! {
