@@ -307,7 +307,9 @@ impl Replica {
             }
             self.answer_reads(index, answers);
         }
-        self.raft.on_applied(last);
+        if let Some(change) = self.raft.on_applied(last) {
+            self.mirror(change, std::iter::empty(), answers);
+        }
         commands
     }
 

@@ -5,6 +5,7 @@ use crate::entry::EntryKind;
 use crate::id::{EntryId, Index, ReplicaId};
 use crate::limits;
 
+use super::confchange::ChangeError;
 use super::effects::HardState;
 use super::log::TermRun;
 use super::membership::Membership;
@@ -38,9 +39,46 @@ pub struct Config {
     /// Proposed and uncommitted payload bytes at which proposals are refused. Default
     /// [`limits::UNCOMMITTED_BYTES_MAX`].
     pub uncommitted_bytes_max: u64,
-    /// Seeds the jitter of election timeouts, and nothing else. Different per replica and group, or
-    /// they campaign together.
+    /// Seeds the jitter of election timeouts and the names of follower reads. Different per replica,
+    /// group and start, or they campaign together.
     pub seed: u64,
+    /// Answer a leader's reads without asking anybody while a quorum has promised not to elect
+    /// another leader. Default none; the same for all replicas of a group, because it is the others
+    /// that keep the promise.
+    pub lease: Option<Lease>,
+    /// How eager this replica is to lead: 100 (the default) waits as drawn from `[T, 2T)`, 1 almost
+    /// `T` longer, and 0 never stands for election on its own.
+    pub priority: u8,
+    /// What a leader does when a change takes its vote away.
+    pub on_removal: OnRemoval,
+    /// Hand out committed entries before they are durable here, as etcd does (contract row 20).
+    /// Default false: a crash may then leave the state machine ahead of its log.
+    pub apply_before_durable: bool,
+    /// Say everything one by one and as early as etcd-io/raft does: acceptances are not merged, and
+    /// requests for votes do not wait for the disk. For comparison with its transcripts, never for
+    /// data. Default false.
+    pub plain: bool,
+}
+
+/// How far clocks may be trusted by a leader that answers reads by its lease (thesis §6.4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// By how much, in percent, two clocks may differ in speed: the lease ends that much before the
+    /// others' promise does. At most 90.
+    pub drift_percent: u8,
+}
+
+/// What a leader does when a change of membership has taken its vote away (contract row 62).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnRemoval {
+    /// Tell the others that the change is committed, hand leadership to the voter that is furthest,
+    /// and follow. What the product does: nobody waits for an election timeout.
+    #[default]
+    HandOver,
+    /// Follow at once, as etcd does if so configured.
+    StepDown,
+    /// Go on leading a group it is no member of, as etcd does by default.
+    KeepLeading,
 }
 
 impl Config {
@@ -59,6 +97,11 @@ impl Config {
             inflight_bytes_max: limits::INFLIGHT_BYTES_MAX,
             uncommitted_bytes_max: limits::UNCOMMITTED_BYTES_MAX,
             seed,
+            lease: None,
+            priority: 100,
+            on_removal: OnRemoval::HandOver,
+            apply_before_durable: false,
+            plain: false,
         }
     }
 }
@@ -154,6 +197,25 @@ pub enum ProposeRefusal {
     Transferring,
     /// `uncommitted_bytes_max` is reached. Retry after a pause.
     Full,
+}
+
+/// Why no change of membership was proposed. Nothing was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConfigRefusal {
+    /// As for any proposal.
+    Proposal(ProposeRefusal),
+    /// A change at this index, or one before this leader's term, has not taken effect yet. Retry
+    /// after a pause.
+    Pending {
+        /// Up to where the log may hold one.
+        index: Index,
+    },
+    /// A joint membership must be left first.
+    Joint,
+    /// There is no joint membership to leave.
+    NotJoint,
+    /// The change is not allowed from the present membership.
+    Change(ChangeError),
 }
 
 /// Why a read did not join.

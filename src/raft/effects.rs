@@ -90,6 +90,15 @@ pub struct Fetch {
     pub first: Index,
 }
 
+/// How a handover of leadership ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TransferEnd {
+    /// Who was to lead.
+    pub to: ReplicaId,
+    /// It leads. Otherwise this replica still does, or somebody else does.
+    pub done: bool,
+}
+
 /// Work for the driver. The buffers belong to the caller and are drained, never dropped: a step
 /// allocates nothing once they have grown to their working size.
 #[derive(Debug, Default)]
@@ -111,6 +120,8 @@ pub struct Effects {
     /// The first entry of the leader's own term is committed: it may serve reads
     /// (contract row 8).
     pub leader_ready: bool,
+    /// A handover of leadership that began here has ended.
+    pub transfer: Option<TransferEnd>,
 }
 
 impl Effects {
@@ -124,6 +135,7 @@ impl Effects {
             && self.reads.is_empty()
             && self.fetch.is_empty()
             && !self.leader_ready
+            && self.transfer.is_none()
     }
 
     /// Forget everything, keep the memory.
@@ -135,5 +147,6 @@ impl Effects {
         self.reads.clear();
         self.fetch.clear();
         self.leader_ready = false;
+        self.transfer = None;
     }
 }

@@ -19,6 +19,7 @@ use crate::entry::EntryKind;
 use crate::id::{Index, ReplicaId, Term, Tick};
 
 use super::driver::{LogChange, Source};
+use super::effects::TransferEnd;
 use super::message::{Message, MessageKind};
 use super::progress::Progress;
 use super::quorum::{self, VoteResult};
@@ -66,8 +67,12 @@ impl Raft {
 
     /// A follower forgets its leader, and with it the lease that refuses votes: the driver knows by
     /// other means that the leader's node is gone (contract row 13).
+    ///
+    /// Does nothing in a group with leases: there the leader answers reads relying on them.
     pub fn forget_leader(&mut self, _now: Tick) {
-        if let Role::Follower { leader, .. } = &mut self.role {
+        if let Role::Follower { leader, .. } = &mut self.role
+            && self.config.lease.is_none()
+        {
             *leader = ReplicaId::NONE;
         }
         self.check();
@@ -83,7 +88,8 @@ impl Raft {
             return None;
         }
         self.draw_election_timeout(now);
-        if !self.is_promotable() || self.log.has_unapplied_config() {
+        let promised = !transfer && self.config.lease.is_some() && self.is_leased(now);
+        if !self.is_promotable() || self.log.has_unapplied_config() || promised {
             return None;
         }
         if self.config.pre_vote && !transfer {
@@ -112,7 +118,11 @@ impl Raft {
         for at in 0..self.voters_count() {
             if let Some(mut request) = self.vote_request(at, MessageKind::Vote, self.term) {
                 request.context = if transfer { TRANSFER } else { 0 };
-                self.promise(request);
+                if self.config.plain {
+                    self.send(request);
+                } else {
+                    self.promise(request);
+                }
             }
         }
         self.promise_own_vote(false, now)
@@ -183,6 +193,15 @@ impl Raft {
             self.term = term;
             self.vote = ReplicaId::NONE;
         }
+        match &self.role {
+            Role::Leader(leading) => self.handing = leading.transfer.map(|(to, _)| to),
+            // What was promised to a leader is kept, also in a term that has begun without it.
+            Role::Follower { leader, heard } if leader.is_some() && self.config.lease.is_some() => {
+                let until = heard.plus(self.config.election_ticks);
+                self.promised_until = self.promised_until.max(until);
+            }
+            Role::Follower { .. } | Role::PreCandidate(_) | Role::Candidate(_) => {}
+        }
         self.role = Role::Follower { leader, heard: now };
         self.draw_election_timeout(now);
     }
@@ -200,6 +219,14 @@ impl Raft {
         }
         let first = last.next();
         self.log.replace_from(first, 1, self.term);
+        // Reads that were to be asked about are this leader's own now.
+        let asked = std::mem::take(&mut self.asked);
+        let mut reads = Reads { count: asked.count, ..Reads::default() };
+        if asked.count > 0 {
+            self.read_seq += 1;
+            reads.open = Some((self.read_seq, asked.count));
+        }
+        let has_lease = self.config.lease.is_some();
         self.role = Role::Leader(Box::new(Leader {
             peers,
             term_start: first,
@@ -207,13 +234,18 @@ impl Raft {
             heartbeat_at: now.plus(self.config.heartbeat_ticks.max(1)),
             quorum_check_at: now.plus(self.config.election_ticks.max(1)),
             oldest_write: None,
-            heartbeat_due: false,
+            heartbeat_due: has_lease,
             dirty: true,
-            reads: Reads::default(),
+            reads,
             uncommitted: VecDeque::new(),
             uncommitted_bytes: 0,
             uncommitted_open: false,
             transfer: None,
+            // It may hold changes that nobody has told us about.
+            pending_config: last,
+            rounds: VecDeque::new(),
+            lease_from: None,
+            yielded: false,
         }));
         self.advance_own_progress();
         LogChange { first, count: 1, source: Source::Internal(EntryKind::Empty) }
@@ -239,7 +271,10 @@ impl Raft {
             | MessageKind::VoteResponse
             | MessageKind::AppendResponse
             | MessageKind::HeartbeatResponse
-            | MessageKind::TimeoutNow => ReplicaId::NONE,
+            | MessageKind::TimeoutNow
+            | MessageKind::ReadIndex
+            | MessageKind::ReadIndexResponse
+            | MessageKind::Removed => ReplicaId::NONE,
         };
         self.become_follower(message.term, leader, now);
         true
@@ -268,7 +303,8 @@ impl Raft {
         let free = self.vote == request.from
             || (self.vote == ReplicaId::NONE && self.leader() == ReplicaId::NONE)
             || (pre && request.term > self.term);
-        let granted = free && self.log.is_up_to_date(request.entry);
+        let promised = now < self.promised_until && request.context != TRANSFER;
+        let granted = free && !promised && self.log.is_up_to_date(request.entry);
         let kind = if pre { MessageKind::PreVoteResponse } else { MessageKind::VoteResponse };
         // A grant echoes the request's term, which for a pre-vote is not ours; a refusal tells ours.
         let term = if granted { request.term } else { self.term };
@@ -283,14 +319,15 @@ impl Raft {
 
     /// Whether a leader was heard from so recently that votes are refused unseen.
     fn is_leased(&self, now: Tick) -> bool {
-        self.config.check_quorum
-            && match &self.role {
-                Role::Follower { leader, heard } => {
-                    leader.is_some() && now.since(*heard) < self.config.election_ticks
+        now < self.promised_until
+            || self.config.check_quorum
+                && match &self.role {
+                    Role::Follower { leader, heard } => {
+                        leader.is_some() && now.since(*heard) < self.config.election_ticks
+                    }
+                    Role::Leader(leader) => now < leader.quorum_check_at,
+                    Role::PreCandidate(_) | Role::Candidate(_) => false,
                 }
-                Role::Leader(leader) => now < leader.quorum_check_at,
-                Role::PreCandidate(_) | Role::Candidate(_) => false,
-            }
     }
 
     /// A leader's share of `tick`.
@@ -303,8 +340,14 @@ impl Raft {
             leader.heartbeat_due = true;
             leader.heartbeat_at = now.plus(heartbeat_ticks);
         }
-        if leader.transfer.is_some_and(|(_, until)| now >= until) {
+        if let Some((to, _)) = leader.transfer.filter(|&(_, until)| now >= until) {
             leader.transfer = None;
+            self.transfer_end = Some(TransferEnd { to, done: false });
+            if !self.membership.is_voter(id) {
+                // It was asked to take over because this replica has left, and did not.
+                self.become_follower(self.term, ReplicaId::NONE, now);
+                return;
+            }
         }
         if check_quorum && now >= leader.quorum_check_at {
             leader.quorum_check_at = now.plus(election_ticks);
@@ -337,6 +380,9 @@ impl Raft {
         if !suitable {
             return false;
         }
+        if let Some((other, _)) = leader.transfer.filter(|&(other, _)| other != to) {
+            self.transfer_end = Some(TransferEnd { to: other, done: false });
+        }
         leader.transfer = Some((to, until));
         leader.dirty = true;
         let matched = leader.peer(to).map_or(Index(0), |peer| peer.matched);
@@ -347,8 +393,9 @@ impl Raft {
 
     /// Tells the transferee to stand if it is one and has everything.
     pub(super) fn nudge_transferee(&mut self, peer: ReplicaId, matched: Index) {
-        let Role::Leader(leader) = &self.role else { return };
+        let Role::Leader(leader) = &mut self.role else { return };
         if leader.transfer.is_some_and(|(to, _)| to == peer) && matched == self.log.last() {
+            leader.yielded = true;
             self.send(Message::new(MessageKind::TimeoutNow, self.config.id, peer, self.term));
         }
     }

@@ -58,7 +58,7 @@ impl Raft {
     }
 
     /// Everything up to `index` matches the leader's log. Said once it is durable.
-    fn accept(&mut self, to: ReplicaId, index: Index) {
+    pub(super) fn accept(&mut self, to: ReplicaId, index: Index) {
         let mut answer = Message::new(MessageKind::AppendResponse, self.config.id, to, self.term);
         answer.entry = EntryId { term: Term(0), index };
         self.promise(answer);
@@ -91,8 +91,8 @@ impl Raft {
     }
 
     /// Takes from a snapshot's announcement what needs no data: if our log holds its last entry, it
-    /// tells that everything up to there is committed (safety point 14). Restoring one is not here
-    /// yet, and until then the announcement is not answered.
+    /// tells that everything up to there is committed (safety point 14). Otherwise the data must come
+    /// first, and then [`Raft::restore`].
     pub(super) fn follow_snapshot(&mut self, snapshot: &Message) {
         if snapshot.entry.index > self.log.commit() {
             if !self.log.matches(snapshot.entry) {

@@ -26,7 +26,10 @@ impl Raft {
         assert!(log.applied() <= log.applying(), "I1 applied <= applying");
         assert!(log.applying() <= log.commit(), "I1 applying <= commit");
         assert!(log.commit() <= log.last(), "I1 commit <= last");
-        assert!(log.applying() <= log.durable(), "I1 applying <= durable");
+        assert!(
+            log.applying() <= log.durable() || self.config.apply_before_durable,
+            "I1 applying <= durable"
+        );
         assert!(log.durable() <= log.staged(), "I1 durable <= staged");
         assert!(log.staged() <= log.last(), "I1 staged <= last");
     }

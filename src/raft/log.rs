@@ -27,7 +27,7 @@
 //!                            └──────────────────────► write 2: 3..3 of term 2 vouches for 1..3
 //! ```
 
-use crate::id::{EntryId, Index, Term};
+use crate::id::{EntryId, Index, Term, Tick};
 
 use super::effects::PersistSeq;
 
@@ -46,6 +46,8 @@ pub(super) struct Write {
     pub(super) seq: PersistSeq,
     /// When this write is durable, so is the log up to here.
     pub(super) vouches: Index,
+    /// When it was handed out.
+    pub(super) at: Tick,
 }
 
 /// See the module. Lives once per replica.
@@ -66,6 +68,8 @@ pub(super) struct Log {
     next_seq: PersistSeq,
     /// Entries known to change the membership and not yet applied, ascending.
     configs: Vec<Index>,
+    /// Entries may be applied before they are durable here.
+    apply_before_durable: bool,
 }
 
 impl Log {
@@ -76,6 +80,7 @@ impl Log {
         last: Index,
         commit: Index,
         applied: Index,
+        apply_before_durable: bool,
     ) -> Self {
         Self {
             before_first,
@@ -89,6 +94,7 @@ impl Log {
             writes: Vec::new(),
             next_seq: PersistSeq(1),
             configs: Vec::new(),
+            apply_before_durable,
         }
     }
 
@@ -238,14 +244,14 @@ impl Log {
 
     /// Hands out a write of everything not yet handed out (possibly nothing: hard state alone).
     /// Returns its name, first entry and count.
-    pub(super) fn stage(&mut self) -> (PersistSeq, Index, u64) {
+    pub(super) fn stage(&mut self, at: Tick) -> (PersistSeq, Index, u64) {
         let (seq, first) = (self.next_seq, self.staged.next());
         let count = self.last.0 - self.staged.0;
         self.staged = self.last;
         if self.writes.capacity() == 0 {
             self.writes.reserve_exact(1);
         }
-        self.writes.push(Write { seq, vouches: self.last });
+        self.writes.push(Write { seq, vouches: self.last, at });
         self.next_seq = PersistSeq(seq.0 + 1);
         (seq, first, count)
     }
@@ -268,9 +274,9 @@ impl Log {
     }
 
     /// Up to where the driver may apply: committed *and* durable here, so that a crash never leaves
-    /// the state machine ahead of its log (safety point 16).
+    /// the state machine ahead of its log (safety point 16), unless the configuration says otherwise.
     pub(super) fn appliable(&self) -> Index {
-        self.commit.min(self.durable)
+        if self.apply_before_durable { self.commit } else { self.commit.min(self.durable) }
     }
 
     /// Hands out what may be applied and has not been.
@@ -324,6 +330,21 @@ impl Log {
         self.before_first = EntryId { term, index };
     }
 
+    /// The log is gone up to and including `last`, which a snapshot holds: it starts over behind it.
+    /// Writes in flight vouch for nothing any more.
+    pub(super) fn restore(&mut self, last: EntryId) {
+        debug_assert!(self.commit < last.index);
+        self.before_first = last;
+        self.runs.clear();
+        self.configs.clear();
+        let index = last.index;
+        (self.last, self.staged, self.durable) = (index, index, index);
+        (self.commit, self.applying, self.applied) = (index, index, index);
+        for write in &mut self.writes {
+            write.vouches = index;
+        }
+    }
+
     /// The run that holds `index`, unless `index` lies before all runs.
     fn run_before(&self, index: Index) -> Option<usize> {
         match self.runs.last() {
@@ -340,11 +361,11 @@ mod tests {
 
     /// A log with one entry per given term, all durable.
     fn log(terms: &[u64]) -> Log {
-        let mut log = Log::new(EntryId::default(), Vec::new(), Index(0), Index(0), Index(0));
+        let mut log = Log::new(EntryId::default(), Vec::new(), Index(0), Index(0), Index(0), false);
         for (at, &term) in terms.iter().enumerate() {
             log.replace_from(Index(at as u64 + 1), 1, Term(term));
         }
-        let (seq, ..) = log.stage();
+        let (seq, ..) = log.stage(Tick(0));
         log.on_durable(seq);
         log
     }
@@ -395,11 +416,11 @@ mod tests {
     fn mistake_4_an_old_write_does_not_vouch_for_a_new_tail() {
         let mut log = log(&[]);
         log.replace_from(Index(1), 5, Term(1));
-        let (first, ..) = log.stage();
+        let (first, ..) = log.stage(Tick(0));
         log.replace_from(Index(3), 1, Term(2));
-        let (second, ..) = log.stage();
+        let (second, ..) = log.stage(Tick(0));
         log.replace_from(Index(2), 1, Term(3));
-        let (third, from, count) = log.stage();
+        let (third, from, count) = log.stage(Tick(0));
         assert_eq!((from, count), (Index(2), 1));
         log.on_durable(first);
         assert_eq!(log.durable(), Index(1));

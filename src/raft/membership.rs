@@ -1,15 +1,16 @@
 //! Who belongs to a group: computed, never mutated.
 //!
 //! ```text
-//!   incoming {1 2 3}                 an ordinary membership: `outgoing` is empty
-//!        │ change
-//!   incoming {1 2 4} outgoing {1 2 3}    joint (thesis §4.3): every quorum needs both majorities
-//!        │ leave
-//!   incoming {1 2 4}
+//!   incoming {1 2 3}                          an ordinary membership: `outgoing` is empty
+//!        │ simple: one voter at a time             ▲ leave, or (cancelled) back to {1 2 3}
+//!        │ enter_joint                             │
+//!   incoming {1 2 4} outgoing {1 2 3}         joint (thesis §4.3): every quorum needs both
+//!        learners {}  learners_next {3}       3 votes until the joint membership is left, and
+//!                                             learns from then on
 //! ```
 //!
-//! The type and every quorum are joint from the first day. Computing one membership from another
-//! (enter, leave, the checks between them) is not here yet.
+//! A change is a list of [`Change`]s, applied in order to a copy; [`confchange`](super::confchange)
+//! says which lists are allowed when.
 
 use crate::id::ReplicaId;
 
@@ -22,6 +23,10 @@ pub struct Membership {
     pub outgoing: Vec<ReplicaId>,
     /// Replicas that receive the log without a say in it.
     pub learners: Vec<ReplicaId>,
+    /// Voters of `outgoing` that become learners when the joint membership is left.
+    pub learners_next: Vec<ReplicaId>,
+    /// The leader leaves the joint membership by itself as soon as it has taken effect.
+    pub auto_leave: bool,
 }
 
 impl Membership {
@@ -36,6 +41,12 @@ impl Membership {
     pub fn with_learners(mut self, learners: impl IntoIterator<Item = ReplicaId>) -> Self {
         self.learners = learners.into_iter().collect();
         self.sorted()
+    }
+
+    /// Whether a joint change is under way.
+    #[must_use]
+    pub fn is_joint(&self) -> bool {
+        !self.outgoing.is_empty()
     }
 
     /// Whether `id` votes, in either half.
@@ -66,12 +77,16 @@ impl Membership {
     /// function here expects them.
     #[must_use]
     pub fn sorted(mut self) -> Self {
-        for set in [&mut self.incoming, &mut self.outgoing, &mut self.learners] {
+        for set in self.sets_mut() {
             set.sort_unstable();
             set.dedup();
             set.shrink_to_fit();
         }
         self
+    }
+
+    fn sets_mut(&mut self) -> [&mut Vec<ReplicaId>; 4] {
+        [&mut self.incoming, &mut self.outgoing, &mut self.learners, &mut self.learners_next]
     }
 }
 
@@ -85,6 +100,7 @@ mod tests {
             incoming: vec![ReplicaId(3), ReplicaId(1), ReplicaId(1)],
             outgoing: vec![ReplicaId(2), ReplicaId(1)],
             learners: vec![ReplicaId(4), ReplicaId(2)],
+            ..Membership::default()
         }
         .sorted();
         let names = |ids: Vec<ReplicaId>| ids.into_iter().map(|id| id.0).collect::<Vec<_>>();

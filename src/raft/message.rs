@@ -30,6 +30,12 @@ pub enum MessageKind {
     Snapshot = 9,
     /// "Campaign now": leadership transfer.
     TimeoutNow = 10,
+    /// "Up to where must I have applied before I may answer a read?" — from a member to its leader.
+    ReadIndex = 11,
+    /// The answer to `ReadIndex`, after the leadership was confirmed: `entry.index`.
+    ReadIndexResponse = 12,
+    /// "You are no member of this group any more." The core ignores it; its driver believes it.
+    Removed = 13,
 }
 
 impl MessageKind {
@@ -47,6 +53,9 @@ impl MessageKind {
             8 => Self::HeartbeatResponse,
             9 => Self::Snapshot,
             10 => Self::TimeoutNow,
+            11 => Self::ReadIndex,
+            12 => Self::ReadIndexResponse,
+            13 => Self::Removed,
             _ => return None,
         })
     }
@@ -66,6 +75,7 @@ pub struct Message {
     /// `Append`: the entry before the first one carried. `Vote`, `PreVote`: the candidate's last
     /// entry. `AppendResponse`: `index` is the last entry known to match (accepted) or the probed
     /// index (rejected), and on a rejection `term` is the term at `hint`. `Snapshot`: its last entry.
+    /// `ReadIndexResponse`: `index` is the answer.
     pub entry: EntryId,
     /// `Append`, `Heartbeat`: what the receiver may commit, as far as this message vouches for it.
     pub commit: Index,
@@ -79,6 +89,7 @@ pub struct Message {
     pub hint: Index,
     /// `Heartbeat` and its response: the latest read waiting for this leader's confirmation (zero:
     /// none). `Vote`, `PreVote`: 1 when this is a leadership transfer, which overrides leases.
+    /// `ReadIndex` and its response: the asker's name for its reads.
     pub context: u64,
 }
 

@@ -15,6 +15,7 @@
 //!                         │  persist  write; then on_durable(seq), in order
 //!                         │  apply    committed and durable here; then on_applied(last)
 //!                         │  reads    may be answered once applied up to their index
+//!                         │  transfer a handover of leadership ended
 //!                         └► fetch    read back from disk; then on_fetched(to)
 //! ```
 //!
@@ -64,12 +65,13 @@
 //! # What is absent
 //!
 //! Payloads, clocks, randomness (jitter comes from a seed), logging, threads, `unsafe`. Allocation
-//! on the steady path. Lease reads, which trust clocks. Restoring a snapshot and computing
-//! membership changes: the roles, quorums and progress know of both, the verbs come later.
+//! on the steady path. The data of a snapshot, and who carries it: the core only says that a
+//! follower needs one, and is told that one was installed.
 
 pub mod effects;
 pub mod message;
 
+mod confchange;
 mod driver;
 mod membership;
 mod state;
@@ -86,17 +88,26 @@ mod log;
 mod progress;
 mod quorum;
 mod read;
+mod reconfigure;
+mod restore;
 
 mod invariants;
 
 #[cfg(test)]
 mod tests;
 
-pub use driver::{Config, Entries, Fit, LogChange, ProposeRefusal, ReadRefusal, Recovered, Source};
-pub use effects::{Effects, Fetch, HardState, Persist, PersistSeq, ReadReady, RoleEvent, RoleKind};
+pub use confchange::{Change, ChangeError, ChangeKind, ConfChange, Transition};
+pub use driver::{
+    Config, ConfigRefusal, Entries, Fit, Lease, LogChange, OnRemoval, ProposeRefusal, ReadRefusal,
+    Recovered, Source,
+};
+pub use effects::{
+    Effects, Fetch, HardState, Persist, PersistSeq, ReadReady, RoleEvent, RoleKind, TransferEnd,
+};
 pub use log::TermRun;
 pub use membership::Membership;
 pub use message::{Message, MessageKind};
 pub use progress::ProgressState;
+pub use restore::Restored;
 pub use state::Raft;
 pub use status::{Failure, ReplicaProgress, Status};

@@ -73,6 +73,13 @@ impl Progress {
         }
     }
 
+    /// A member that a change has just added, in the middle of a term. It is sent the end of the log
+    /// first: that says at once what it lacks. Its silence counts from now.
+    pub(super) fn joining(id: ReplicaId, last: Index, now: Tick) -> Self {
+        let next = last.max(Index(1));
+        Self { next, heard: Some(now), ..Self::new(id, last) }
+    }
+
     fn reset(&mut self, state: ProgressState) {
         self.state = state;
         self.paused = false;

@@ -89,7 +89,7 @@ mod tests {
 
     fn joint(incoming: &[u64], outgoing: &[u64]) -> Membership {
         let ids = |ids: &[u64]| ids.iter().map(|&id| ReplicaId(id)).collect();
-        Membership { incoming: ids(incoming), outgoing: ids(outgoing), learners: Vec::new() }
+        Membership { incoming: ids(incoming), outgoing: ids(outgoing), ..Membership::default() }
     }
 
     #[test]

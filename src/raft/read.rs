@@ -12,10 +12,33 @@
 //! a retried read with its first attempt and let a deposed leader answer from the past (mistake 1,
 //! etcd raft#397). A number is used once in the life of a replica, echoes of other terms never get
 //! here, and the books are part of the leader's role: they vanish when it steps down.
+//!
+//! # Leases
+//!
+//! Whoever answered a heartbeat gives no vote for an election timeout from its arrival, so for a
+//! little less than that from its *sending* nobody else can lead, as long as clocks run about as
+//! fast as one another (thesis §6.4.1). Then a batch needs no round of its own. The lease counts from
+//! the sending of the last round that a quorum answered. There is none before the first commit of
+//! the term, while leadership is handed over and for the rest of the term after `TimeoutNow` was
+//! sent, and while a write has been in flight for half an election timeout: a leader whose disk is
+//! stuck will have to go. A replica that has just started gives no vote for an election timeout,
+//! because its earlier life may have answered a heartbeat. A change of membership ends the lease: it
+//! was given by a quorum of other voters.
+//!
+//! # Reads of a follower
+//!
+//! ```text
+//!   follower: read_here(), …  one batch per turn ──ReadIndex(number)──► leader: joins its own batch
+//!                        confirmed at that index ◄──ReadIndexResponse(number, index)── confirmed
+//! ```
+//!
+//! A question that may be lost is asked again with the next heartbeat, under its old number: an
+//! answer is good for every read that was in when the number was given. When the leader or the term
+//! changes, all are void.
 
 use std::collections::VecDeque;
 
-use crate::id::Index;
+use crate::id::{Index, ReplicaId, Tick};
 
 use super::effects::ReadReady;
 
@@ -39,6 +62,78 @@ pub(super) struct Reads {
     pub(super) confirmed: Vec<ReadReady>,
     /// Reads in `open` and `pending`.
     pub(super) count: usize,
+    /// Reads of other members in these batches: who asks, its number, ours.
+    pub(super) remote: Vec<(ReplicaId, u64, u64)>,
+}
+
+/// Reads of this replica that its leader has been asked about, or will be.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Asked {
+    /// Still gathering: number and how many.
+    pub(super) open: Option<(u64, usize)>,
+    /// Asked and not answered, oldest first: number and how many.
+    pub(super) pending: VecDeque<(u64, usize)>,
+    /// When the newest was asked last.
+    pub(super) sent: Tick,
+    /// Answered, not yet told.
+    pub(super) confirmed: Vec<ReadReady>,
+    /// Reads in `open` and `pending`.
+    pub(super) count: usize,
+}
+
+impl Asked {
+    /// Adds one read to the batch of this turn.
+    pub(super) fn join(&mut self, next_seq: &mut u64) -> u64 {
+        self.count += 1;
+        if let Some((seq, count)) = &mut self.open {
+            *count += 1;
+            return *seq;
+        }
+        *next_seq += 1;
+        self.open = Some((*next_seq, 1));
+        *next_seq
+    }
+
+    /// Closes the batch of this turn; returns its number if there is one.
+    pub(super) fn close(&mut self, now: Tick) -> Option<u64> {
+        let (seq, count) = self.open.take()?;
+        self.pending.push_back((seq, count));
+        self.sent = now;
+        Some(seq)
+    }
+
+    /// The leader answered `seq`: it and everything older is confirmed at `index`. A number that
+    /// waits for nothing is somebody else's.
+    pub(super) fn answer(&mut self, seq: u64, index: Index) {
+        if !self.pending.iter().any(|&(pending, _)| pending == seq) {
+            return;
+        }
+        while let Some(&(pending, count)) = self.pending.front()
+            && pending <= seq
+        {
+            self.pending.pop_front();
+            self.count -= count;
+        }
+        self.confirmed.push(ReadReady { seq, index });
+    }
+
+    /// The number to ask about again, if the last question is older than `patience`.
+    pub(super) fn overdue(&mut self, patience: u64, now: Tick) -> Option<u64> {
+        let &(seq, _) = self.pending.back()?;
+        if now.since(self.sent) < patience {
+            return None;
+        }
+        self.sent = now;
+        Some(seq)
+    }
+
+    /// Everything is void.
+    pub(super) fn clear(&mut self) {
+        self.open = None;
+        self.pending.clear();
+        self.confirmed.clear();
+        self.count = 0;
+    }
 }
 
 impl Reads {

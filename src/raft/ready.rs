@@ -3,7 +3,7 @@
 use crate::id::{Index, Tick};
 
 use super::driver::{Entries, LogChange};
-use super::effects::{Effects, HardState, Persist, PersistSeq, RoleEvent};
+use super::effects::{Effects, HardState, Persist, PersistSeq, RoleEvent, RoleKind, TransferEnd};
 use super::message::{Message, MessageKind};
 use super::state::{Promise, Promised, Raft, Role};
 
@@ -25,6 +25,9 @@ impl Raft {
             Role::Follower { .. } | Role::PreCandidate(_) | Role::Candidate(_) => false,
         };
         leading
+            || self.asked.open.is_some()
+            || !self.asked.confirmed.is_empty()
+            || self.transfer_end.is_some()
             || !self.outbox.is_empty()
             || self.has_unwritten()
             || self.log.applying() < self.log.appliable()
@@ -34,21 +37,24 @@ impl Raft {
     /// Appends to `fx` everything that is due. Call it once at the end of every turn in which the
     /// replica was touched; while nothing is due it does nothing. `fx` is of this group alone and
     /// holds no unperformed `persist`, `apply` or `role`.
-    pub fn ready(&mut self, _now: Tick, entries: &impl Entries, fx: &mut Effects) {
+    pub fn ready(&mut self, now: Tick, entries: &impl Entries, fx: &mut Effects) {
         if self.failure.is_some() {
             return;
         }
         self.announce(fx);
+        fx.transfer = self.transfer_end.take().or(fx.transfer);
+        self.ask_leader(now);
+        fx.reads.append(&mut self.asked.confirmed);
         fx.send.append(&mut self.outbox);
         if self.has_unwritten() {
             debug_assert!(fx.persist.is_none(), "the last write was not performed");
-            let (seq, first, count) = self.log.stage();
+            let (seq, first, count) = self.log.stage(now);
             self.staged = (self.term, self.vote);
             let hard_state =
                 HardState { term: self.term, vote: self.vote, commit: self.log.commit() };
             fx.persist = Some(Persist { seq, hard_state, first, count });
         }
-        self.send_due(entries, fx);
+        self.send_due(now, entries, fx);
         if let Some(range) = self.log.take_appliable() {
             debug_assert!(fx.apply.is_none(), "the last range was not applied");
             fx.apply = Some(range);
@@ -79,10 +85,13 @@ impl Raft {
         change
     }
 
-    /// The state machine holds everything up to `index`.
-    pub fn on_applied(&mut self, index: Index) {
+    /// The state machine holds everything up to `index`. A leader that has applied a change which is
+    /// to be left by itself appends the entry that leaves it.
+    pub fn on_applied(&mut self, index: Index) -> Option<LogChange> {
         self.log.on_applied(index);
+        let change = self.leave_joint_if_due();
         self.check();
+        change
     }
 
     /// Sends a message that promises nothing about this disk.
@@ -108,7 +117,8 @@ impl Raft {
         } else {
             return false;
         };
-        if let (Some(last), Promised::Send(new)) = (self.promises.last_mut(), &what)
+        if !self.config.plain
+            && let (Some(last), Promised::Send(new)) = (self.promises.last_mut(), &what)
             && last.seq == seq
             && let Promised::Send(old) = &mut last.what
             && merge(old, new)
@@ -128,7 +138,8 @@ impl Raft {
         if stale {
             return;
         }
-        if !self.outbox.last_mut().is_some_and(|last| merge(last, &message)) {
+        let merges = !self.config.plain;
+        if !(merges && self.outbox.last_mut().is_some_and(|last| merge(last, &message))) {
             self.send(message);
         }
     }
@@ -147,6 +158,15 @@ impl Raft {
         let (role, term, leader) = now;
         let new_leader = leader.is_some() && leader != self.announced.2;
         self.announced = now;
+        if role != RoleKind::Leader {
+            // The driver gives up every read it holds, and so do we.
+            self.asked.clear();
+        }
+        if leader.is_some()
+            && let Some(to) = self.handing.take()
+        {
+            self.transfer_end = Some(TransferEnd { to, done: leader == to });
+        }
         fx.role = Some(RoleEvent { role, term, leader, new_leader });
     }
 }

@@ -14,6 +14,10 @@ use super::progress::ProgressState;
 use super::quorum;
 use super::state::{Raft, Role};
 
+/// Rounds of heartbeats whose sending a leader remembers: those that an election timeout holds, many
+/// times over.
+const LEASE_ROUNDS_MAX: usize = 64;
+
 impl Raft {
     /// Appends `count` entries of `bytes` payload bytes in all to a leader's log and returns the
     /// index of the first. The driver puts their payloads in its log cache at once. They are sent
@@ -70,6 +74,82 @@ impl Raft {
             return Err(ReadRefusal::Full);
         }
         Ok(lead.reads.join(&mut self.read_seq))
+    }
+
+    /// As [`Raft::read`], and on a follower that knows its leader: joins the batch of this turn that
+    /// the leader is asked about. It may be answered here under the same conditions.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReadRefusal`]: a follower without a leader refuses too.
+    pub fn read_here(&mut self) -> Result<u64, ReadRefusal> {
+        match self.role {
+            Role::Follower { leader, .. } if leader.is_some() => {
+                if self.asked.count >= limits::READS_PENDING_MAX {
+                    return Err(ReadRefusal::Full);
+                }
+                Ok(self.asked.join(&mut self.read_seq))
+            }
+            _ => self.read(),
+        }
+    }
+
+    /// A follower's share of `ready`: asks about the reads of this turn.
+    pub(super) fn ask_leader(&mut self, now: Tick) {
+        let Role::Follower { leader, .. } = self.role else { return };
+        if leader.is_some()
+            && let Some(seq) = self.asked.close(now)
+        {
+            self.send_read_index(leader, seq);
+        }
+    }
+
+    /// The leader lives: a question that may have been lost is asked again.
+    pub(super) fn ask_leader_again(&mut self, leader: ReplicaId, now: Tick) {
+        if let Some(seq) = self.asked.overdue(self.config.heartbeat_ticks, now) {
+            self.send_read_index(leader, seq);
+        }
+    }
+
+    fn send_read_index(&mut self, leader: ReplicaId, seq: u64) {
+        let kind = MessageKind::ReadIndex;
+        let mut question = Message::new(kind, self.config.id, leader, self.term);
+        question.context = seq;
+        self.send(question);
+    }
+
+    /// A member asks up to where it must have applied.
+    pub(super) fn on_read_index(&mut self, question: &Message) {
+        if !self.membership.is_member(question.from) {
+            self.ignored += 1;
+            return;
+        }
+        let Role::Leader(leader) = &mut self.role else { return };
+        let asked = (question.from, question.context);
+        let known = leader.reads.remote.iter().any(|&(from, number, _)| (from, number) == asked);
+        if known || leader.reads.count >= limits::READS_PENDING_MAX {
+            // It will ask again.
+            return;
+        }
+        let seq = leader.reads.join(&mut self.read_seq);
+        leader.reads.remote.push((asked.0, asked.1, seq));
+    }
+
+    /// Whether reads may be answered without asking anybody; see [`read`](super::read).
+    fn lease_holds(&self, now: Tick) -> bool {
+        let (Some(lease), Role::Leader(leader)) = (self.config.lease, &self.role) else {
+            return false;
+        };
+        let promise = self.config.election_ticks;
+        let lasts = promise * u64::from(100 - lease.drift_percent.min(90)) / 100;
+        let is_fenced =
+            self.log.writes().first().is_some_and(|write| now.since(write.at) >= promise / 2);
+        !is_fenced
+            && !leader.yielded
+            && leader.transfer.is_none()
+            && self.membership.is_voter(self.config.id)
+            && self.log.commit() >= leader.term_start
+            && leader.lease_from.is_some_and(|from| now.since(from) < lasts)
     }
 
     /// The transport could not reach this replica, or dropped something for it: appends may be
@@ -182,7 +262,7 @@ impl Raft {
     }
 
     /// Commits what a quorum holds, if it is of this term (Raft §5.4.2, figure 8).
-    fn advance_commit(&mut self) {
+    pub(super) fn advance_commit(&mut self) {
         let Role::Leader(leader) = &mut self.role else { return };
         let reached = |id| leader.peer(id).map_or(0, |peer| peer.matched.0);
         let agreed = Index(quorum::agreed(&self.membership, reached));
@@ -202,7 +282,8 @@ impl Raft {
     }
 
     /// A leader's share of `ready`, after the own write has been handed out.
-    pub(super) fn send_due(&mut self, entries: &impl Entries, fx: &mut Effects) {
+    pub(super) fn send_due(&mut self, now: Tick, entries: &impl Entries, fx: &mut Effects) {
+        let leased = self.lease_holds(now);
         let (id, window, commit) = (self.config.id, self.window(), self.log.commit());
         let Role::Leader(leader) = &mut self.role else { return };
         leader.uncommitted_open = false;
@@ -212,14 +293,40 @@ impl Raft {
                 fx.leader_ready = true;
             }
             if leader.reads.close(commit) {
-                leader.heartbeat_due = true;
-                // A sole voter is its own quorum.
-                confirm_reads(leader, &self.membership, id);
+                if leased {
+                    leader.reads.confirm(u64::MAX);
+                } else {
+                    leader.heartbeat_due = true;
+                    // A sole voter is its own quorum.
+                    confirm_reads(leader, &self.membership, id);
+                }
             }
+        }
+        for ready in &leader.reads.confirmed {
+            leader.reads.remote.retain(|&(from, number, seq)| {
+                let waits = seq > ready.seq;
+                if !waits {
+                    let kind = MessageKind::ReadIndexResponse;
+                    let mut answer = Message::new(kind, id, from, self.term);
+                    answer.context = number;
+                    answer.entry.index = ready.index;
+                    fx.send.push(answer);
+                }
+                waits
+            });
         }
         fx.reads.append(&mut leader.reads.confirmed);
         if std::mem::take(&mut leader.heartbeat_due) {
-            let context = leader.reads.context();
+            if self.config.lease.is_some() {
+                // Every round has a name, so that its sending is known when it is answered.
+                self.read_seq += 1;
+                if leader.rounds.len() >= LEASE_ROUNDS_MAX {
+                    leader.rounds.pop_front();
+                }
+                leader.rounds.push_back((self.read_seq, now));
+            }
+            let round = leader.rounds.back().map_or(0, |&(seq, _)| seq);
+            let context = leader.reads.context().max(round);
             for peer in leader.peers.iter_mut().filter(|peer| peer.id != id) {
                 // It may commit only what it is known to hold (safety point 5).
                 let mut heartbeat = Message::new(MessageKind::Heartbeat, id, peer.id, self.term);
@@ -236,6 +343,11 @@ impl Raft {
             while !peer.is_paused() {
                 let previous = peer.next.prev();
                 let Some(previous_term) = self.log.term_at(previous) else {
+                    // A snapshot is not begun for somebody who does not answer.
+                    let alive = |heard| now.since(heard) < self.config.election_ticks;
+                    if !peer.heard.is_some_and(alive) {
+                        break;
+                    }
                     let end = self.log.applied().max(self.log.before_first().index);
                     let mut message = Message::new(MessageKind::Snapshot, id, peer.id, self.term);
                     message.entry.index = end;
@@ -293,4 +405,10 @@ fn confirm_reads(
     };
     let seq = quorum::agreed(membership, echoed);
     leader.reads.confirm(seq);
+    while let Some(&(round, sent)) = leader.rounds.front()
+        && round <= seq
+    {
+        leader.rounds.pop_front();
+        leader.lease_from = Some(sent);
+    }
 }

@@ -7,12 +7,12 @@ use std::collections::VecDeque;
 use crate::id::{EntryId, Index, ReplicaId, Term, Tick};
 
 use super::driver::{Config, Recovered};
-use super::effects::{PersistSeq, RoleKind};
+use super::effects::{PersistSeq, RoleKind, TransferEnd};
 use super::log::Log;
 use super::membership::Membership;
 use super::message::Message;
 use super::progress::{Progress, Window};
-use super::read::Reads;
+use super::read::{Asked, Reads};
 use super::status::{Failure, Status};
 
 /// One replica of one group. Lives once per group on the core that owns it.
@@ -38,8 +38,16 @@ pub struct Raft {
     /// When a replica that is not leader stands for election.
     pub(super) election_at: Tick,
     pub(super) jitter: u64,
-    /// The last read sequence number given out; never reused.
+    /// The last read sequence number given out; never reused, not even by a later life.
     pub(super) read_seq: u64,
+    /// Reads of this replica that wait for its leader's word.
+    pub(super) asked: Asked,
+    /// Before this time no vote is given: an earlier life may have promised so (leases).
+    pub(super) promised_until: Tick,
+    /// To whom this replica was handing leadership when it stopped leading.
+    pub(super) handing: Option<ReplicaId>,
+    /// Not yet told to the driver.
+    pub(super) transfer_end: Option<TransferEnd>,
     /// Role, term and leader as last told to the driver.
     pub(super) announced: (RoleKind, Term, ReplicaId),
     pub(super) failure: Option<Failure>,
@@ -108,6 +116,16 @@ pub(super) struct Leader {
     pub(super) uncommitted_open: bool,
     /// To whom leadership is being handed over, and when to give up.
     pub(super) transfer: Option<(ReplicaId, Tick)>,
+    /// The log may hold an unapplied change of membership up to here.
+    pub(super) pending_config: Index,
+    /// Rounds of heartbeats not yet confirmed, by read context, and when they were sent. Kept if
+    /// there is a lease.
+    pub(super) rounds: VecDeque<(u64, Tick)>,
+    /// When the last round that a quorum has answered was sent: the lease counts from there.
+    pub(super) lease_from: Option<Tick>,
+    /// Somebody was told to campaign in spite of leases, and may still do so: there is no lease for
+    /// the rest of the term.
+    pub(super) yielded: bool,
 }
 
 impl Leader {
@@ -147,6 +165,12 @@ impl Raft {
         // The commit index is written lazily, so it may lag what was applied (safety point 15).
         let commit = hard_state.commit.max(applied).max(before_first.index).min(last);
         let term = hard_state.term;
+        let is_alone = membership.incoming == [config.id] && membership.outgoing.is_empty();
+        let promised_until = match config.lease {
+            Some(_) if !is_alone => now.plus(config.election_ticks),
+            _ => Tick(0),
+        };
+        let apply_before_durable = config.apply_before_durable;
         let mut raft = Self {
             jitter: config.seed,
             config,
@@ -155,17 +179,23 @@ impl Raft {
             vote: hard_state.vote,
             staged: (term, hard_state.vote),
             role: Role::Follower { leader: ReplicaId::NONE, heard: now },
-            log: Log::new(before_first, runs, last, commit, applied),
+            log: Log::new(before_first, runs, last, commit, applied, apply_before_durable),
             outbox: Vec::new(),
             promises: Vec::new(),
             election_timeout: 0,
             election_at: now,
             read_seq: 0,
+            asked: Asked::default(),
+            promised_until,
+            handing: None,
+            transfer_end: None,
             announced: (RoleKind::Follower, term, ReplicaId::NONE),
             failure,
             ignored: 0,
         };
         raft.draw_election_timeout(now);
+        // An answer to a follower's read may come after a restart: no number is used twice.
+        raft.read_seq = raft.draw() >> 4;
         raft.check();
         raft
     }
@@ -292,12 +322,16 @@ impl Raft {
     /// Draws a new wait and starts it.
     pub(super) fn draw_election_timeout(&mut self, now: Tick) {
         let ticks = self.config.election_ticks.max(1);
-        self.election_timeout = ticks + self.draw() % ticks;
+        let reluctance = ticks * u64::from(100 - self.config.priority.min(100)) / 100;
+        self.election_timeout = ticks + self.draw() % ticks + reluctance;
         self.restart_election_timer(now);
     }
 
     pub(super) fn restart_election_timer(&mut self, now: Tick) {
-        self.election_at = now.plus(self.election_timeout);
+        self.election_at = match self.config.priority {
+            0 => Tick(u64::MAX),
+            _ => now.plus(self.election_timeout),
+        };
     }
 
     /// splitmix64 (Steele, Lea, Flood 2014): jitter needs no more.

@@ -13,7 +13,8 @@ impl Raft {
     /// in [`Status::ignored`](super::Status::ignored), and what would break the log is a
     /// [`Failure`](super::Failure).
     pub fn step(&mut self, message: &Message, now: Tick) -> Option<LogChange> {
-        if self.failure.is_some() || !self.is_sound(message) {
+        if self.failure.is_some() || message.kind == MessageKind::Removed || !self.is_sound(message)
+        {
             self.ignored += 1;
             return None;
         }
@@ -48,6 +49,7 @@ impl Raft {
             (Kind::Heartbeat, _) => {
                 self.heed_leader(message, now);
                 self.follow_heartbeat(message, now);
+                self.ask_leader_again(message.from, now);
             }
             (Kind::Snapshot, _) => {
                 self.heed_leader(message, now);
@@ -66,13 +68,19 @@ impl Raft {
 
             (Kind::TimeoutNow, Role::Follower { .. }) => return self.stand_now(now),
             (Kind::TimeoutNow, _) => {}
+
+            (Kind::ReadIndex, _) => self.on_read_index(message),
+            (Kind::ReadIndexResponse, &Role::Follower { leader, .. }) if leader == message.from => {
+                self.asked.answer(message.context, message.entry.index);
+            }
+            (Kind::ReadIndexResponse | Kind::Removed, _) => self.ignored += 1,
         }
         None
     }
 
     /// Whether the message is for this replica and may be reasoned about. Numbers above 2^62 are
     /// nobody's: refusing them here keeps all arithmetic below from overflowing.
-    fn is_sound(&self, message: &Message) -> bool {
+    pub(super) fn is_sound(&self, message: &Message) -> bool {
         let numbers = message.term.0
             | message.entry.term.0
             | message.entry.index.0
@@ -94,13 +102,16 @@ impl Message {
             MessageKind::PreVoteResponse
             | MessageKind::VoteResponse
             | MessageKind::AppendResponse
-            | MessageKind::HeartbeatResponse => true,
+            | MessageKind::HeartbeatResponse
+            | MessageKind::ReadIndexResponse => true,
             MessageKind::PreVote
             | MessageKind::Vote
             | MessageKind::Append
             | MessageKind::Heartbeat
             | MessageKind::Snapshot
-            | MessageKind::TimeoutNow => false,
+            | MessageKind::TimeoutNow
+            | MessageKind::ReadIndex
+            | MessageKind::Removed => false,
         }
     }
 }

@@ -172,7 +172,7 @@ fn raft_config(config: &Config, slot: u64) -> raft::Config {
         inflight_messages_max: limits::INFLIGHT_MESSAGES_MAX,
         inflight_bytes_max: limits::INFLIGHT_BYTES_MAX,
         uncommitted_bytes_max: limits::UNCOMMITTED_BYTES_MAX,
-        seed,
+        ..raft::Config::new(ReplicaId(config.node.0), seed)
     }
 }
 
