@@ -83,6 +83,13 @@ pub const LOG_CACHE_BYTES_OVER_MAX: usize = 4 * SEGMENT_BYTES;
 /// Entries read back from sealed segments in one go for a follower that is behind, in bytes.
 pub const LOG_READ_BYTES_MAX: usize = 1 << 20;
 
+/// Largest body of one piece of a snapshot, in bytes. A core writes at most about one piece per turn,
+/// so that a snapshot does not hold up the groups beside it.
+pub const SNAPSHOT_PIECE_BYTES: usize = 256 << 10;
+/// Largest meta part of a snapshot, in bytes: everything of a replica but its machine. It is made and
+/// read in one go.
+pub const SNAPSHOT_META_BYTES_MAX: usize = 64 << 20;
+
 /// Client requests one core holds unanswered before it answers `-BUSY`.
 pub const REQUESTS_MAX: usize = 64 << 10;
 /// Bytes of client requests one core holds unanswered before it answers `-BUSY`.
@@ -135,6 +142,9 @@ const _: () = {
     );
     // One segment's worth of the smallest commands, with what each costs in memory, is no excess.
     assert!(LOG_CACHE_BYTES_OVER_MAX > 3 * SEGMENT_BYTES);
+    // A piece of a snapshot is smaller than the largest entry, so it fits wherever an entry does: a run,
+    // a batch, a frame.
+    assert!(SNAPSHOT_PIECE_BYTES + 1024 < COMMAND_BYTES_MAX);
     // A value of the largest size fits a command.
     assert!(VALUE_BYTES_MAX + KEY_BYTES_MAX < COMMAND_BYTES_MAX);
 };

@@ -28,9 +28,11 @@ mod reads;
 mod recover;
 pub mod refusal;
 mod replica;
+pub mod snapshot;
 mod waiters;
 
 pub use command::{GroupCommand, Origin, PartId};
 pub use log_cache::LogCache;
 pub use recover::{ReplicaRecovery, RunError};
 pub use replica::{Answers, Replica, Verdict};
+pub use snapshot::{Incoming, Outgoing, SnapshotMeta};

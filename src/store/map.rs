@@ -1,10 +1,13 @@
 //! The ordered map we ship: strings by key, ordered by the hash of the key, so that a `SCAN` cursor
 //! is one number and needs no state (docs/decisions/0006).
+//!
+//! The map is persistent: a copy of it shares every node, and a change copies the nodes on its way. So
+//! a snapshot takes a copy in no time and reads it at leisure (docs/decisions/0007).
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry as MapEntry;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use imbl::OrdMap;
 
 use crate::id::Index;
 use crate::limits;
@@ -13,7 +16,9 @@ use crate::wire::resp::{Command, integer};
 
 use super::command::{self, Access, SetOptions};
 use super::glob;
-use super::{StateMachine, Wanted};
+use super::{Frozen, Restoring, StateMachine, Wanted};
+
+mod snapshot;
 
 /// Bits of the hash that orders keys; a cursor holds them beside 14 bits of group.
 const HASH_BITS: u32 = 40;
@@ -22,7 +27,8 @@ const HASH_BITS: u32 = 40;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     hash: u64,
-    key: Box<[u8]>,
+    /// Counted: whoever changes a node that a snapshot still holds copies all its keys.
+    key: Arc<[u8]>,
 }
 
 /// Where `key` stands: equal on every replica and in every version, because cursors outlive both.
@@ -49,7 +55,7 @@ fn fold(value: u64) -> u64 {
 /// The state machine of one group: byte strings by key.
 #[derive(Debug, Default)]
 pub struct Map {
-    values: BTreeMap<Place, Bytes>,
+    values: OrdMap<Place, Bytes>,
 }
 
 impl Map {
@@ -173,17 +179,12 @@ impl Map {
             old.checked_add(by)
                 .ok_or_else(|| Reply::error("ERR", "increment or decrement would overflow"))
         };
-        let new = match self.values.entry(Self::place(key)) {
-            MapEntry::Occupied(mut value) => {
-                let new = added(integer(value.get()).ok_or_else(Reply::not_an_integer)?)?;
-                value.insert(new.to_string().into());
-                new
-            }
-            MapEntry::Vacant(place) => {
-                place.insert(by.to_string().into());
-                by
-            }
+        let place = Self::place(key);
+        let new = match self.values.get(&place) {
+            Some(value) => added(integer(value).ok_or_else(Reply::not_an_integer)?)?,
+            None => by,
         };
+        self.values.insert(place, new.to_string().into());
         Ok(Reply::Int(new))
     }
 
@@ -192,7 +193,7 @@ impl Map {
     /// next hash, or 2^40 when this group has no more; the shard turns it into the client's.
     fn scan(&self, command: &Command) -> Result<Reply, Reply> {
         let options = command::scan_options(command)?;
-        let from = Place { hash: options.cursor, key: Box::default() };
+        let from = Place { hash: options.cursor, key: Arc::default() };
         let mut keys = Vec::new();
         let mut next = SCAN_END;
         let mut last = None;
@@ -264,6 +265,14 @@ impl StateMachine for Map {
 
     fn len(&self) -> u64 {
         self.values.len() as u64
+    }
+
+    fn freeze(&self) -> Box<dyn Frozen> {
+        Box::new(snapshot::FrozenMap::new(self.values.clone()))
+    }
+
+    fn restoring(&self) -> Box<dyn Restoring> {
+        Box::new(snapshot::RestoringMap::default())
     }
 }
 

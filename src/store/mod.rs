@@ -11,6 +11,9 @@
 //! replies on every replica. So `apply` reads no clock, draws no random number, iterates over
 //! nothing unordered, and gives the same refusal for bytes it does not understand.
 //!
+//! A snapshot of the state is taken beside `apply`: [`StateMachine::freeze`] costs nothing, and what
+//! it returns hands out the state as it was then, a chunk at a time, while `apply` goes on.
+//!
 //! Assumes: [`command::validate`] let the command through; a payload that is anything else is
 //! refused, never a panic.
 
@@ -22,6 +25,8 @@ pub mod slot;
 pub mod split;
 
 use bytes::Bytes;
+
+use thiserror::Error;
 
 use crate::id::Index;
 use crate::wire::reply::Reply;
@@ -55,4 +60,55 @@ pub trait StateMachine {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// The state as it is now, to be written out beside [`Self::apply`], which does not disturb it.
+    /// Takes constant time.
+    fn freeze(&self) -> Box<dyn Frozen>;
+
+    /// An empty machine of the same kind, to be filled from the chunks of a [`Frozen`] one.
+    fn restoring(&self) -> Box<dyn Restoring>;
+}
+
+/// A state that no longer changes, on its way out.
+pub trait Frozen {
+    /// The next bytes of it, at most `bytes_max`; none when all were given out. Where one chunk ends
+    /// and the next begins means nothing.
+    fn next_chunk(&mut self, bytes_max: usize) -> Option<Bytes>;
+}
+
+/// A state on its way in.
+pub trait Restoring {
+    /// The next bytes, in the order in which [`Frozen::next_chunk`] gave them out.
+    ///
+    /// # Errors
+    /// If they are not what a machine of this kind gives out.
+    fn chunk(&mut self, chunk: &Bytes) -> Result<(), RestoreError>;
+
+    /// All chunks were given: the machine.
+    ///
+    /// # Errors
+    /// If they end too early.
+    fn finish(self: Box<Self>) -> Result<Box<dyn StateMachine>, RestoreError>;
+}
+
+/// The chunks of a snapshot do not make a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum RestoreError {
+    /// A length is larger than a key or a value may be.
+    #[error("a {what} of {bytes} bytes, longer than any may be")]
+    TooLong {
+        /// Of what.
+        what: &'static str,
+        /// The length.
+        bytes: usize,
+    },
+    /// The chunks end within a pair.
+    #[error("the state ends in the middle of a pair, {left} bytes after the last whole one")]
+    CutShort {
+        /// Bytes that make no pair.
+        left: usize,
+    },
+    /// Pairs are not in the order in which they are given out.
+    #[error("the state's pairs are out of order")]
+    OutOfOrder,
 }
