@@ -11,7 +11,7 @@ use crate::raft::{self, LogChange, ProposeRefusal, Raft, ReadRefusal, Source};
 use crate::store::StateMachine;
 use crate::store::Wanted;
 use crate::store::command::Access;
-use crate::wal::Run;
+use crate::wal::{Run, RunKind};
 use crate::wire::reply::Reply;
 
 use super::log_cache::LogCache;
@@ -324,6 +324,7 @@ impl Replica {
     pub fn take_run(&mut self, bytes_max: usize) -> Option<(Run, Option<PersistSeq>)> {
         let mut persist = self.unwritten?;
         let mut run = Run {
+            kind: RunKind::Log,
             group: self.group,
             hard_state: persist.hard_state,
             run_term: persist.hard_state.term,

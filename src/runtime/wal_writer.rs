@@ -288,7 +288,7 @@ mod tests {
     use crate::id::{ClusterId, FlushTicket, GroupId, Index, NodeId, ShardId, Term};
     use crate::raft::HardState;
     use crate::runtime::scratch::Scratch;
-    use crate::wal::{Appender, Batch, Identity, Position, Recovery, Run};
+    use crate::wal::{Appender, Batch, Identity, Position, Recovery, Run, RunKind};
 
     const IDENTITY: Identity =
         Identity { cluster: ClusterId(1), node: NodeId(2), shard: ShardId(0) };
@@ -309,6 +309,7 @@ mod tests {
         let entry = Entry::command(payload);
         let mut batch = Batch::new();
         batch.push(Run {
+            kind: RunKind::Log,
             group: GroupId(0),
             hard_state: HardState::default(),
             run_term: Term(1),

@@ -25,7 +25,8 @@ use crate::limits::{
 };
 
 use super::batch::{Batch, BatchHeader};
-use super::segment::{End, Identity, Location, SegmentHeader, align};
+use super::record::{Run, RunKind};
+use super::segment::{End, FORMAT_VERSION, Identity, Location, SegmentHeader, align};
 
 const BLOCK: u64 = BLOCK_BYTES as u64;
 
@@ -203,6 +204,7 @@ impl Appender {
         let segment = self.next_segment;
         assert!(self.spares.remove(&segment), "only prepared segments are written");
         let header = SegmentHeader {
+            version: FORMAT_VERSION,
             identity: self.identity,
             segment_bytes: u32::try_from(self.segment_bytes).expect("checked in the constructor"),
             segment,
@@ -324,11 +326,12 @@ impl Write {
         bytes
     }
 
-    /// What it holds, in the order it takes effect, for [`super::LogIndex::note`]: group, first
-    /// index, count, place. Runs without entries are left out.
+    /// The entries it holds, in the order they take effect, for [`super::LogIndex::note`]: group,
+    /// first index, count, place. Other runs are left out.
     pub fn locations(&self) -> impl Iterator<Item = (GroupId, Index, u64, Location)> {
         let at = self.header.at;
-        let runs = self.batch.runs().iter().filter(|run| !run.entries.is_empty());
+        let is_log = |run: &&Run| run.kind == RunKind::Log && !run.entries.is_empty();
+        let runs = self.batch.runs().iter().filter(is_log);
         runs.map(move |run| (run.group, run.first, run.entries.len() as u64, at))
     }
 }

@@ -22,7 +22,7 @@ use crate::limits::{APPEND_ENTRIES_MAX, BLOCK_BYTES};
 
 use super::codec::{Put, Take, first_non_zero};
 use super::damage::Fault;
-use super::record::{Run, RunRef};
+use super::record::{Run, RunKind, RunRef};
 use super::segment::{Location, align};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"OBAT");
@@ -61,6 +61,11 @@ impl Batch {
         assert!(run.entries.len() <= APPEND_ENTRIES_MAX as usize, "too many entries in a run");
         assert!(run.entries.is_empty() || run.first.0 > 0, "entries without an index");
         assert!(run.entries.is_empty() || run.run_term.0 > 0, "entries without a term");
+        debug_assert!(
+            !matches!(run.kind, RunKind::SnapshotTaken | RunKind::SnapshotInstalled)
+                || run.first <= run.hard_state.commit,
+            "a snapshot of what is not committed"
+        );
         self.bytes += run.bytes();
         self.crcs.push(run.crc());
         self.runs.push(run);

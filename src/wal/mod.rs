@@ -79,7 +79,8 @@
 //! which a decayed block costs an acknowledged batch on this node.
 //!
 //! Segments missing at the *front* of the log are damage too, unless recovery is told that they were
-//! given up on purpose ([`Recovery::reclaimed_to`]). Nothing is reclaimed in this version.
+//! given up on purpose ([`Recovery::reclaimed_to`]). Snapshots are written into the log as runs of their
+//! own kinds, so that once one is durable, all that it stands for may go (docs/decisions/0007).
 //!
 //! # What the driver owes
 //!
@@ -97,6 +98,7 @@
 //! | version | change |
 //! |--:|---|
 //! | 1 | the first |
+//! | 2 | a run has a kind, where zero was: pieces and ends of snapshots, tombstones. Version 1 is read as before |
 //!
 //! [`FLUSHES_IN_FLIGHT_MAX`]: crate::limits::FLUSHES_IN_FLIGHT_MAX
 
@@ -116,7 +118,7 @@ pub use batch::{Batch, BatchHeader, BatchRef, Runs};
 pub use damage::{Damage, Fault, Proof, TornTail};
 pub use index::{LogIndex, Span};
 pub use read::{batch_at, read_span};
-pub use record::{EntryRef, Run, RunRef};
+pub use record::{EntryRef, Run, RunKind, RunRef};
 pub use recover::{Recovered, RecoveredRun, Recovery};
 pub use segment::{
     End, FORMAT_VERSION, Identity, Location, SegmentHeader, file_name, parse_file_name,

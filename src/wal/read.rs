@@ -10,7 +10,7 @@ use crate::id::{GroupId, Index};
 use super::batch::{BatchRef, Payloads};
 use super::damage::{Damage, Fault, Proof};
 use super::index::SPAN_BYTES;
-use super::record::EntryRef;
+use super::record::{EntryRef, RunKind};
 use super::segment::{Location, SegmentHeader};
 
 /// Copy entries `first..=last` of `group` out of `segment` (the whole file), scanning forward from
@@ -48,7 +48,10 @@ pub fn read_span(
         };
         batch.verify(Payloads::Skip).map_err(|fault| damaged(offset, fault))?;
         found.clear();
-        for run in batch.runs().filter_map(Result::ok).filter(|run| run.group == group) {
+        for run in batch.runs().filter_map(Result::ok) {
+            if run.group != group || run.kind != RunKind::Log {
+                continue;
+            }
             // In this batch, `found[i]` has index `next + i`.
             if run.count == 0 || next.plus(found.len() as u64) < run.first {
                 continue;

@@ -1,4 +1,5 @@
-//! One run: consecutive entries of one term of one group, and the group's hard state.
+//! One run: consecutive entries of one term of one group, and the group's hard state; or a piece of a
+//! snapshot of the group, in place of entries.
 //!
 //! ```text
 //!  byte
@@ -11,7 +12,7 @@
 //!    40  term of the entries                8
 //!    48  index of the first entry           8
 //!    56  payload bytes, all entries         4
-//!    60  zero                               4
+//!    60  kind of the run                    4   see [`RunKind`]
 //!    64  entry table, 12 bytes each
 //!          0  payload bytes                 4
 //!          4  payload crc                   4   the one the entry was born with
@@ -22,11 +23,15 @@
 //! The run's checksum covers the payloads' checksums, and the batch header covers the run's: a
 //! payload that passes belongs to this entry of this run of this batch, whatever lay in the file
 //! before.
+//!
+//! A run that is not of the log names the snapshot it belongs to in place of its entries: its last
+//! entry's term at 40, its index at 48. A piece is the payload of the only line of its table, with kind 1.
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::entry::{Entry, EntryKind};
-use crate::id::{GroupId, Index, ReplicaId, Term};
+use crate::id::{EntryId, GroupId, Index, ReplicaId, Term};
 use crate::raft::effects::HardState;
 
 use super::codec::{Put, Take};
@@ -37,18 +42,61 @@ pub(super) const RUN_HEADER_BYTES: usize = 64;
 /// One line of the entry table, in bytes.
 pub(super) const ENTRY_HEADER_BYTES: usize = 12;
 
+/// What a run holds beside its hard state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(u32)]
+pub enum RunKind {
+    /// Entries of the log, or none.
+    #[default]
+    Log = 0,
+    /// One piece of a snapshot.
+    SnapshotPiece = 1,
+    /// A snapshot that this replica took of itself is whole: all its pieces lie in front of this run.
+    /// From here on it stands for the log up to its last entry, and what follows that entry stays.
+    SnapshotTaken = 2,
+    /// The replica was removed from its group, for good; nothing of the group follows.
+    Tombstone = 3,
+    /// A snapshot that came from the leader is whole, as with `SnapshotTaken`, and the log begins anew
+    /// behind its last entry: whatever entries there were are void.
+    SnapshotInstalled = 4,
+}
+
+impl RunKind {
+    const fn from_code(code: u32) -> Option<Self> {
+        match code {
+            0 => Some(Self::Log),
+            1 => Some(Self::SnapshotPiece),
+            2 => Some(Self::SnapshotTaken),
+            3 => Some(Self::Tombstone),
+            4 => Some(Self::SnapshotInstalled),
+            _ => None,
+        }
+    }
+
+    /// How many lines its entry table may have.
+    const fn lines(self) -> std::ops::RangeInclusive<u32> {
+        match self {
+            Self::Log => 0..=u32::MAX,
+            Self::SnapshotPiece => 1..=1,
+            Self::SnapshotTaken | Self::Tombstone | Self::SnapshotInstalled => 0..=0,
+        }
+    }
+}
+
 /// What one group writes in one batch: its hard state and, mostly, entries of one term. Entries of
 /// several terms make several runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
+    /// What it holds.
+    pub kind: RunKind,
     /// Whose entries.
     pub group: GroupId,
     /// What the replica must remember; the latest in the log counts.
     pub hard_state: HardState,
-    /// The term of all `entries`; zero if there are none.
+    /// The term of all `entries`; zero if there are none. Of a snapshot: the term of its last entry.
     pub run_term: Term,
     /// The index of the first of `entries`; entries at and after it in earlier runs of the group
-    /// are superseded. Ignored if there are none.
+    /// are superseded. Ignored if there are none. Of a snapshot: the index of its last entry.
     pub first: Index,
     /// Consecutive entries, at most [`crate::limits::APPEND_ENTRIES_MAX`]. May be empty
     /// (contract row 25).
@@ -56,6 +104,22 @@ pub struct Run {
 }
 
 impl Run {
+    /// A piece of the snapshot of `group` at `entry`.
+    #[must_use]
+    pub fn piece(group: GroupId, hard_state: HardState, entry: EntryId, piece: Bytes) -> Self {
+        let entries = SmallVec::from_iter([Entry::command(piece)]);
+        Self { entries, ..Self::mark(RunKind::SnapshotPiece, group, hard_state, entry) }
+    }
+
+    /// A run without entries: the end of a snapshot, or a tombstone, for which `entry` means nothing.
+    /// The commit index in the hard state of a snapshot's end is not below the snapshot
+    /// (contract row 56).
+    #[must_use]
+    pub fn mark(kind: RunKind, group: GroupId, hard_state: HardState, entry: EntryId) -> Self {
+        let (run_term, first) = (entry.term, entry.index);
+        Self { kind, group, hard_state, run_term, first, entries: SmallVec::new() }
+    }
+
     /// Bytes this run takes in a batch.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -76,6 +140,7 @@ impl Run {
         put.u64(self.run_term.0);
         put.u64(self.first.0);
         put.u32(u32::try_from(payload).expect("limits bound the bytes of a batch"));
+        put.u32(self.kind as u32);
         bytes
     }
 
@@ -145,6 +210,8 @@ impl EntryRef<'_> {
 /// method says so.
 #[derive(Debug, Clone, Copy)]
 pub struct RunRef<'a> {
+    /// What it holds.
+    pub kind: RunKind,
     /// Whose entries.
     pub group: GroupId,
     /// The group's hard state when the run was written.
@@ -180,6 +247,7 @@ impl<'a> RunRef<'a> {
         };
         let (run_term, first) = (Term(take.u64()), Index(take.u64()));
         let payload_bytes = take.u32() as usize;
+        let code = take.u32();
         let table_end = RUN_HEADER_BYTES + ENTRY_HEADER_BYTES * count as usize;
         if bytes.len() < table_end {
             return Err(short("room for an entry table", table_end));
@@ -188,12 +256,17 @@ impl<'a> RunRef<'a> {
         if crc != computed {
             return Err(Fault::new("run checksum", at, u64::from(computed), u64::from(crc)));
         }
+        let Some(kind) = RunKind::from_code(code) else {
+            let known = RunKind::SnapshotInstalled as u64;
+            return Err(Fault::authentic("run kind", at + 60, known, u64::from(code)));
+        };
         if bytes.len() - table_end < payload_bytes {
             return Err(short("room for payloads", table_end + payload_bytes));
         }
         let table = &bytes[RUN_HEADER_BYTES..table_end];
         let (payloads, rest) = bytes[table_end..].split_at(payload_bytes);
-        let run = Self { group, hard_state, run_term, first, count, crc, at, table, payloads };
+        let run =
+            Self { kind, group, hard_state, run_term, first, count, crc, at, table, payloads };
         run.check_written()?;
         Ok((run, rest))
     }
@@ -201,6 +274,16 @@ impl<'a> RunRef<'a> {
     /// What a checksum cannot say: that the fields make sense together. Everything that reads a
     /// run later relies on it.
     fn check_written(&self) -> Result<(), Fault> {
+        let lines = self.kind.lines();
+        if !lines.contains(&self.count) {
+            let (most, found) = (u64::from(*lines.end()), u64::from(self.count));
+            return Err(Fault::authentic(
+                "entries in a run of this kind",
+                self.at + 4,
+                most,
+                found,
+            ));
+        }
         let mut sum = 0;
         for (number, line) in self.table.chunks_exact(ENTRY_HEADER_BYTES).enumerate() {
             let at = self.at + (RUN_HEADER_BYTES + number * ENTRY_HEADER_BYTES) as u64;
@@ -222,7 +305,7 @@ impl<'a> RunRef<'a> {
                 payload_bytes,
             ));
         }
-        if self.count > 0 && self.first.0 == 0 {
+        if (self.count > 0 || self.is_snapshot()) && self.first.0 == 0 {
             return Err(Fault::authentic("first index of a run", self.at + 48, 1, 0));
         }
         if self.first.0.checked_add(u64::from(self.count)).is_none() {
@@ -230,6 +313,13 @@ impl<'a> RunRef<'a> {
             return Err(Fault::authentic("first index of a run", self.at + 48, most, first));
         }
         Ok(())
+    }
+
+    const fn is_snapshot(&self) -> bool {
+        match self.kind {
+            RunKind::SnapshotPiece | RunKind::SnapshotTaken | RunKind::SnapshotInstalled => true,
+            RunKind::Log | RunKind::Tombstone => false,
+        }
     }
 
     /// Compare every payload with its checksum.

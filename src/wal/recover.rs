@@ -26,7 +26,7 @@ use super::appender::Position;
 use super::batch::{BatchHeader, BatchRef, Payloads};
 use super::codec::first_non_zero;
 use super::damage::{Damage, Fault, Proof, TornTail};
-use super::record::{EntryRef, RunRef};
+use super::record::{EntryRef, RunKind, RunRef};
 use super::segment::{End, Identity, Location, SegmentHeader};
 
 const BLOCK: u64 = BLOCK_BYTES as u64;
@@ -34,6 +34,8 @@ const BLOCK: u64 = BLOCK_BYTES as u64;
 /// One run found by recovery. Every byte of it has been verified.
 #[derive(Debug, Clone, Copy)]
 pub struct RecoveredRun<'a> {
+    /// What it holds.
+    pub kind: RunKind,
     /// Whose entries.
     pub group: crate::id::GroupId,
     /// The group's hard state when the run was written; the last one in the log counts.
@@ -413,6 +415,7 @@ impl Recovery {
         for run in batch.runs() {
             let run = run.expect("the batch was verified");
             on_run(RecoveredRun {
+                kind: run.kind,
                 group: run.group,
                 hard_state: run.hard_state,
                 run_term: run.run_term,

@@ -27,8 +27,8 @@ use crate::limits::BLOCK_BYTES;
 use super::codec::{Put, Take, first_non_zero};
 use super::damage::Fault;
 
-/// The format this code writes and reads; see the history in [`super`].
-pub const FORMAT_VERSION: u32 = 1;
+/// The format this code writes; see the history in [`super`]. It reads every earlier one.
+pub const FORMAT_VERSION: u32 = 2;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"OUTRWAL\0");
 const HEADER_BYTES: usize = 80;
@@ -113,6 +113,8 @@ pub(super) const fn align(bytes: usize) -> usize {
 /// The first block of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SegmentHeader {
+    /// The format of the segment, 1 to [`FORMAT_VERSION`].
+    pub version: u32,
     /// Whose log this is.
     pub identity: Identity,
     /// The segment file's length, in bytes.
@@ -131,7 +133,7 @@ impl SegmentHeader {
         let mut put = Put::new(&mut bytes);
         put.u64(MAGIC);
         put.u32(0);
-        put.u32(FORMAT_VERSION);
+        put.u32(self.version);
         put.u64(self.identity.cluster.0);
         put.u64(self.identity.node.0);
         put.u16(self.identity.shard.0);
@@ -163,8 +165,8 @@ impl SegmentHeader {
     /// Read the header of a segment file.
     ///
     /// # Errors
-    /// The first field that is not what this version writes. `Fault::authentic` if the checksum
-    /// holds, which tells a newer format from a torn block.
+    /// The first field that is not what this version or an earlier one writes. `Fault::authentic` if
+    /// the checksum holds, which tells a newer format from a torn block.
     pub fn decode(segment: &[u8]) -> Result<Self, Fault> {
         let Some(block) = segment.get(..BLOCK_BYTES) else {
             let found = segment.len() as u64;
@@ -181,7 +183,7 @@ impl SegmentHeader {
             return Err(Fault::new("segment header checksum", 8, computed, stored));
         }
         let version = take.u32();
-        if version != FORMAT_VERSION {
+        if version == 0 || FORMAT_VERSION < version {
             let (expected, found) = (u64::from(FORMAT_VERSION), u64::from(version));
             return Err(Fault::authentic("format version", 12, expected, found));
         }
@@ -202,7 +204,7 @@ impl SegmentHeader {
             return Err(Fault::new("segment header padding", at, 0, found));
         }
         let previous = End { at, chain };
-        Ok(Self { identity, segment_bytes, segment: number, previous, first_batch })
+        Ok(Self { version, identity, segment_bytes, segment: number, previous, first_batch })
     }
 }
 

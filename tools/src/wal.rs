@@ -14,8 +14,8 @@ use std::{fs, result};
 use outrigger::id::{GroupId, SegmentSeq};
 use outrigger::limits::BLOCK_BYTES;
 use outrigger::wal::{
-    BatchRef, Damage, Location, Recovered, Recovery, RunRef, SegmentHeader, batch_at, file_name,
-    parse_file_name,
+    BatchRef, Damage, Location, Recovered, Recovery, RunKind, RunRef, SegmentHeader, batch_at,
+    file_name, parse_file_name,
 };
 
 /// What to do with a shard's log.
@@ -204,12 +204,23 @@ fn dump_batch(
         writeln!(out, "{} runs  durable to {}", header.runs, place(header.durable))?;
     }
     for run in runs {
-        let RunRef { group, hard_state, run_term, first, count, .. } = run;
+        let RunRef { kind, group, hard_state, run_term, first, count, .. } = run;
         write!(out, "{name}  {offset:>8}    group {group}  term {} ", hard_state.term)?;
         write!(out, "vote {} commit {}", hard_state.vote, hard_state.commit)?;
-        if count > 0 {
-            let bytes: usize = run.entries().map(|entry| entry.payload.len()).sum();
-            write!(out, "  {run_term}/{first}..={}  {bytes} bytes", run.last())?;
+        let bytes: usize = run.entries().map(|entry| entry.payload.len()).sum();
+        match kind {
+            RunKind::Log if count == 0 => {}
+            RunKind::Log => {
+                write!(out, "  {run_term}/{first}..={}  {bytes} bytes", run.last())?;
+            }
+            RunKind::SnapshotPiece => {
+                write!(out, "  piece of the snapshot at {run_term}/{first}  {bytes} bytes")?;
+            }
+            RunKind::SnapshotTaken => write!(out, "  snapshot at {run_term}/{first} taken")?,
+            RunKind::SnapshotInstalled => {
+                write!(out, "  snapshot at {run_term}/{first} installed")?;
+            }
+            RunKind::Tombstone => write!(out, "  removed")?,
         }
         writeln!(out)?;
     }

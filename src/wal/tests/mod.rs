@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 
 use super::*;
 use crate::entry::Entry;
-use crate::id::{ClusterId, GroupId, Index, NodeId, ReplicaId, SegmentSeq, ShardId, Term};
+use crate::id::{ClusterId, EntryId, GroupId, Index, NodeId, ReplicaId, SegmentSeq, ShardId, Term};
 use crate::limits::BLOCK_BYTES;
 use crate::raft::effects::HardState;
 
@@ -30,12 +30,26 @@ fn segment_bytes(batches: usize) -> usize {
 fn run(group: u64, term: u64, first: u64, payloads: &[&[u8]]) -> Run {
     let entries = payloads.iter().map(|payload| Entry::command(Bytes::copy_from_slice(payload)));
     Run {
+        kind: RunKind::Log,
         group: GroupId(group),
         hard_state: HardState { term: Term(term), vote: ReplicaId(7), commit: Index(first - 1) },
         run_term: Term(if payloads.is_empty() { 0 } else { term }),
         first: Index(first),
         entries: entries.collect(),
     }
+}
+
+/// A piece of the snapshot of `group` at `term` and `index`, its two possible ends, and a tombstone.
+fn others(group: u64, term: u64, index: u64) -> [Run; 4] {
+    let (group, entry) = (GroupId(group), EntryId { term: Term(term), index: Index(index) });
+    let hard_state = HardState { term: Term(term), vote: ReplicaId(7), commit: Index(index) };
+    let mark = |kind, entry| Run::mark(kind, group, hard_state, entry);
+    [
+        Run::piece(group, hard_state, entry, Bytes::from_static(b"piece")),
+        mark(RunKind::SnapshotTaken, entry),
+        mark(RunKind::SnapshotInstalled, entry),
+        mark(RunKind::Tombstone, EntryId::default()),
+    ]
 }
 
 fn batch(runs: impl IntoIterator<Item = Run>) -> Batch {
@@ -48,8 +62,8 @@ fn batch(runs: impl IntoIterator<Item = Run>) -> Batch {
 fn seen(run: RecoveredRun<'_>) -> (Run, Location) {
     let entries: SmallVec<[Entry; 4]> = run.entries().map(|entry| entry.to_entry()).collect();
     assert_eq!(run.count, entries.len() as u64);
-    let RecoveredRun { group, hard_state, run_term, first, location, .. } = run;
-    (Run { group, hard_state, run_term, first, entries }, location)
+    let RecoveredRun { kind, group, hard_state, run_term, first, location, .. } = run;
+    (Run { kind, group, hard_state, run_term, first, entries }, location)
 }
 
 /// The files of one shard's directory, as they are after a power cut.

@@ -20,6 +20,7 @@ fn any_run() -> impl Strategy<Value = Run> {
     let numbers = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>());
     let place = (1..u64::MAX, 1..u64::MAX / 2);
     (numbers, place, vec(any_entry(), 0..40)).prop_map(|(numbers, place, entries)| Run {
+        kind: RunKind::Log,
         group: GroupId(numbers.0),
         hard_state: HardState {
             term: Term(numbers.1),
@@ -30,6 +31,49 @@ fn any_run() -> impl Strategy<Value = Run> {
         first: Index(place.1),
         entries: entries.into(),
     })
+}
+
+#[test]
+fn runs_that_are_not_of_the_log_come_back_and_are_not_noted() {
+    let mut log = Log::new(segment_bytes(3));
+    let mut runs = vec![run(1, 4, 18, &[b"a"])];
+    runs.extend(others(1, 4, 18));
+    runs.push(run(1, 4, 19, &[b"b"]));
+    let write = log.append(batch(runs.clone()));
+    let noted: Vec<_> = write.locations().map(|(_, first, count, _)| (first.0, count)).collect();
+    assert_eq!(noted, [(18, 1), (19, 1)]);
+    assert_eq!(log.recover().unwrap().1, runs);
+    // Nor does a reader take a piece for an entry.
+    let entries = read_span(
+        log.disk.file(1),
+        write.locations().next().unwrap().3,
+        GroupId(1),
+        Index(18),
+        Index(19),
+        1 << 20,
+    );
+    let payloads: Vec<_> = entries.unwrap().into_iter().map(|entry| entry.payload).collect();
+    assert_eq!(payloads, [&b"a"[..], b"b"]);
+}
+
+#[test]
+fn a_run_of_an_unknown_kind_or_shape_is_refused_by_name() {
+    for (kind, lines, what) in [
+        (5, 1, "run kind"),
+        (1, 0, "entries in a run of this kind"),
+        (1, 2, "entries in a run of this kind"),
+        (2, 1, "entries in a run of this kind"),
+        (3, 1, "entries in a run of this kind"),
+    ] {
+        let run = run(1, 4, 18, &vec![&b"a"[..]; lines]);
+        let mut bytes = vec![0; run.bytes()];
+        run.encode_into(0, &mut bytes);
+        bytes[60] = kind;
+        let table_end = 64 + 12 * lines;
+        let crc = crc32fast::hash(&bytes[4..table_end]).to_le_bytes();
+        bytes[..4].copy_from_slice(&crc);
+        assert_eq!(RunRef::parse(&bytes, 0).unwrap_err().what, what, "{kind} {lines}");
+    }
 }
 
 proptest! {

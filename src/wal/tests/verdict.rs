@@ -308,7 +308,7 @@ fn a_stale_run_inside_a_torn_batch_is_not_believed() {
 fn another_format_version_is_refused_by_name() {
     let mut log = small_log(1, segment_bytes(2));
     let file = log.disk.file(1);
-    file[12] = 2;
+    file[12] = FORMAT_VERSION as u8 + 1;
     let crc = crc32fast::hash(&file[12..80]);
     file[8..12].copy_from_slice(&crc.to_le_bytes());
     let damage = log.recover().unwrap_err();
