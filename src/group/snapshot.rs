@@ -94,10 +94,12 @@ impl SnapshotMeta {
     #[must_use]
     pub fn with_membership(self, membership: &Membership) -> Self {
         let mut bytes = BytesMut::new();
-        for set in [&membership.incoming, &membership.outgoing, &membership.learners] {
+        let Membership { incoming, outgoing, learners, learners_next, auto_leave } = membership;
+        for set in [incoming, outgoing, learners, learners_next] {
             bytes.put_u32_le(u32::try_from(set.len()).expect("limits bound the nodes"));
             set.iter().for_each(|id| bytes.put_u64_le(id.0));
         }
+        bytes.put_u8(u8::from(*auto_leave));
         self.with(Section::Membership, bytes.freeze())
     }
 
@@ -117,8 +119,11 @@ impl SnapshotMeta {
                 .map(|_| bytes.try_get_u64_le().ok().map(ReplicaId))
                 .collect::<Option<Vec<_>>>()
         };
-        let (incoming, outgoing, learners) = (set()?, set()?, set()?);
-        bytes.is_empty().then_some(Membership { incoming, outgoing, learners })
+        let (incoming, outgoing) = (set()?, set()?);
+        let (learners, learners_next) = (set()?, set()?);
+        let auto_leave = bytes.try_get_u8().ok()? != 0;
+        let membership = Membership { incoming, outgoing, learners, learners_next, auto_leave };
+        bytes.is_empty().then_some(membership)
     }
 
     fn encode(&self) -> Bytes {
