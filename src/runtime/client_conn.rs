@@ -25,7 +25,7 @@ use crate::limits::{OUTPUT_BYTES_MAX, PIPELINE_MAX};
 use crate::shard::event::Request;
 use crate::shard::{Event, Pipeline};
 use crate::store::command::{self, Access};
-use crate::store::session::Session;
+use crate::store::connection::Connection;
 use crate::wire::reply::Reply;
 use crate::wire::resp::{Command, RequestReader};
 
@@ -52,7 +52,7 @@ pub enum Gate {
 pub struct ClientConn {
     id: ConnId,
     socket: TcpStream,
-    session: Session,
+    own: Connection,
     reader: RequestReader,
     pipeline: Pipeline,
     /// The beginning of a command; empty between commands.
@@ -76,7 +76,7 @@ impl ClientConn {
         Self {
             id,
             socket,
-            session: Session::new(id.0),
+            own: Connection::new(id.0),
             reader: RequestReader::new(),
             pipeline: Pipeline::new(),
             input: BytesMut::new(),
@@ -159,7 +159,7 @@ impl ClientConn {
         while self.output.len() + scratch.len() < OUTPUT_BYTES_MAX
             && let Some(reply) = self.pipeline.next()
         {
-            reply.encode(self.session.protocol(), scratch);
+            reply.encode(self.own.protocol(), scratch);
         }
         if self.output.is_empty() {
             let sent = if scratch.is_empty() {
@@ -269,9 +269,9 @@ impl ClientConn {
                     self.held = Some(command);
                     return;
                 }
-                let reply = self.session.answer(spec, &command);
+                let reply = self.own.answer(spec, &command);
                 self.pipeline.push_done(reply);
-                self.ended |= self.session.is_closing();
+                self.ended |= self.own.is_closing();
             }
             access => {
                 let after_writes = self.pipeline.writes_outstanding();

@@ -18,9 +18,9 @@
 //! refused, never a panic.
 
 pub mod command;
+pub mod connection;
 mod glob;
 pub mod map;
-pub mod session;
 pub mod slot;
 pub mod split;
 

@@ -9,14 +9,14 @@ use super::glob;
 
 /// One client connection's own state.
 #[derive(Debug, Default)]
-pub struct Session {
+pub struct Connection {
     id: u64,
     protocol: Protocol,
     name: Vec<u8>,
     closing: bool,
 }
 
-impl Session {
+impl Connection {
     /// A new connection, speaking RESP2 and without a name.
     #[must_use]
     pub fn new(id: u64) -> Self {
@@ -277,19 +277,19 @@ mod tests {
 
     use super::*;
 
-    fn run(session: &mut Session, line: &str) -> String {
+    fn run(connection: &mut Connection, line: &str) -> String {
         let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
         let command = Command::from_args(&args);
         let spec = command::validate(&command).expect("valid");
-        let reply = session.answer(spec, &command);
+        let reply = connection.answer(spec, &command);
         let mut out = BytesMut::new();
-        reply.encode(session.protocol(), &mut out);
+        reply.encode(connection.protocol(), &mut out);
         String::from_utf8_lossy(&out).replace("\r\n", " ").trim_end().to_owned()
     }
 
     #[test]
-    fn a_session() {
-        let mut session = Session::new(7);
+    fn a_conversation() {
+        let mut connection = Connection::new(7);
         let script = [
             ("PING", "+PONG"),
             ("PING hi", "$2 hi"),
@@ -306,19 +306,19 @@ mod tests {
             ("COMMAND COUNT", &format!(":{}", COMMANDS.len())),
         ];
         for (line, expected) in script {
-            assert_eq!(run(&mut session, line), expected, "{line}");
+            assert_eq!(run(&mut connection, line), expected, "{line}");
         }
-        assert!(run(&mut session, "HELLO 3").starts_with("%7 $6 server $9 outrigger"));
+        assert!(run(&mut connection, "HELLO 3").starts_with("%7 $6 server $9 outrigger"));
         assert_eq!(
-            run(&mut session, "CONFIG GET appendo* save"),
+            run(&mut connection, "CONFIG GET appendo* save"),
             "%2 $4 save $0  $10 appendonly $3 yes"
         );
-        assert_eq!(run(&mut session, "COMMAND INFO nosuch"), "*1 _");
-        assert!(run(&mut session, "COMMAND DOCS get").starts_with("%1 $3 get %3 $7 summary"));
-        assert_eq!(run(&mut session, "RESET"), "+RESET");
-        assert_eq!(session.protocol(), Protocol::Resp2);
-        assert!(!session.is_closing());
-        assert_eq!(run(&mut session, "QUIT"), "+OK");
-        assert!(session.is_closing());
+        assert_eq!(run(&mut connection, "COMMAND INFO nosuch"), "*1 _");
+        assert!(run(&mut connection, "COMMAND DOCS get").starts_with("%1 $3 get %3 $7 summary"));
+        assert_eq!(run(&mut connection, "RESET"), "+RESET");
+        assert_eq!(connection.protocol(), Protocol::Resp2);
+        assert!(!connection.is_closing());
+        assert_eq!(run(&mut connection, "QUIT"), "+OK");
+        assert!(connection.is_closing());
     }
 }
