@@ -21,7 +21,13 @@ pub enum EntryKind {
     Command = 1,
     /// A change of the group's membership.
     Config = 2,
+    /// A command of a client's session, or the opening or closing of one: [`SESSION_HEADER_BYTES`]
+    /// that say which, then the command for the state machine (`group/sessions.rs` draws it).
+    Session = 3,
 }
+
+/// Bytes in front of the command in an entry of the kind [`EntryKind::Session`].
+pub const SESSION_HEADER_BYTES: usize = 16;
 
 impl EntryKind {
     /// The kind with this code, if there is one.
@@ -31,6 +37,7 @@ impl EntryKind {
             0 => Some(Self::Empty),
             1 => Some(Self::Command),
             2 => Some(Self::Config),
+            3 => Some(Self::Session),
             _ => None,
         }
     }
@@ -52,6 +59,12 @@ impl Entry {
     #[must_use]
     pub fn command(payload: Bytes) -> Self {
         Self { kind: EntryKind::Command, crc: crc32fast::hash(&payload), payload }
+    }
+
+    /// A request of a session: header and command in one, checksummed here.
+    #[must_use]
+    pub fn session(payload: Bytes) -> Self {
+        Self { kind: EntryKind::Session, ..Self::command(payload) }
     }
 
     /// The empty entry of a new term.

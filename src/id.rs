@@ -69,6 +69,33 @@ number!(
     /// One client connection of one shard, unique for the life of the process.
     ConnId(u64), ""
 );
+number!(
+    /// A client's exactly-once session, open in every group. Never zero.
+    SessionId(u64), ""
+);
+
+impl SessionId {
+    /// The name of the session that a core opens as its `count`-th since the node started.
+    ///
+    /// The name is scattered, so that no two cores, nodes or starts give the same, and has 53 bits,
+    /// so that clients whose numbers are doubles can hold it. The odds that two names agree are
+    /// one in 2^53; a group refuses to open a name that is open, so two clients never share one.
+    #[must_use]
+    pub fn new(node: NodeId, incarnation: Incarnation, shard: ShardId, count: u64) -> Self {
+        let start = mix(mix(node.0) ^ incarnation.0);
+        Self((mix(mix(start ^ u64::from(shard.0)) ^ count) >> 11).max(1))
+    }
+}
+
+/// Scatters 64 bits: a bijection in which every bit of `value` moves half of the result's
+/// (the finalizer of SplitMix64).
+#[must_use]
+pub const fn mix(value: u64) -> u64 {
+    let mut state = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    state = (state ^ (state >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    state ^ (state >> 31)
+}
 
 impl Index {
     /// The index after this one.

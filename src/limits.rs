@@ -110,6 +110,13 @@ pub const READS_PENDING_MAX: usize = 64 << 10;
 /// frame, because a forwarded command's reply travels in one.
 pub const REPLY_BYTES_MAX: usize = 8 << 20;
 
+/// Client sessions one group remembers; one more pushes out the one that was used the longest ago.
+/// Each costs about 150 bytes in every group.
+pub const SESSIONS_MAX: usize = 16 << 10;
+/// Bytes of answers one group remembers for its sessions in all, counted as
+/// [`Reply::bytes`](crate::wire::reply::Reply::bytes) does; past it, sessions are pushed out as above.
+pub const SESSION_REPLY_BYTES_MAX: usize = 8 << 20;
+
 /// Most raft groups in one cluster; a SCAN cursor has 14 bits for the group.
 pub const GROUPS_MAX: u64 = 16_384;
 /// Most nodes in one cluster.
@@ -145,6 +152,10 @@ const _: () = {
     // A piece of a snapshot is smaller than the largest entry, so it fits wherever an entry does: a run,
     // a batch, a frame.
     assert!(SNAPSHOT_PIECE_BYTES + 1024 < COMMAND_BYTES_MAX);
+    // A full table of sessions fits the meta of a snapshot, 64 bytes of each beside its answer.
+    assert!(SESSION_REPLY_BYTES_MAX + 64 * SESSIONS_MAX < SNAPSHOT_META_BYTES_MAX / 2);
+    // The answer with the largest value can be remembered, beside a full table of small ones.
+    assert!(VALUE_BYTES_MAX + 64 * SESSIONS_MAX < SESSION_REPLY_BYTES_MAX);
     // A value of the largest size fits a command.
     assert!(VALUE_BYTES_MAX + KEY_BYTES_MAX < COMMAND_BYTES_MAX);
 };

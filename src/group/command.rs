@@ -5,6 +5,8 @@ use bytes::Bytes;
 use crate::id::{GroupId, NodeId, ShardId};
 use crate::store::command::Access;
 
+use super::sessions::SessionRequest;
+
 /// Names a part of a client request on the core that holds the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartId {
@@ -34,6 +36,9 @@ pub struct GroupCommand {
     pub access: Access,
     /// It must see every write this node proposed to the group before it.
     pub after_writes: bool,
-    /// The command's bytes: what is replicated, and what the state machine reads.
+    /// The session it belongs to, for a write that must be executed once however often it is sent.
+    pub session: Option<SessionRequest>,
+    /// The command's bytes: what is replicated, and what the state machine reads. Empty for the
+    /// opening and the closing of a session.
     pub body: Bytes,
 }

@@ -9,12 +9,12 @@
 //!   Waiters         └──────► WAL run, frame         ▼
 //!      ▲                                     Raft::ready ──► send · persist · apply · reads
 //!      │ reply                                              │               │        │
-//!      └───────────────────────── StateMachine::apply ◄─────┼───────────────┘        │
+//!      └────────────── Sessions ─ StateMachine::apply ◄─────┼───────────────┘        │
 //!   Reads ◄──────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
 //! Promises: an entry reaches the state machine once, in order, and only when it is committed and
-//! durable here; a waiter is answered once; a read is answered only after its leadership was
+//! durable here; a request of a session reaches it once however often it is in the log; a waiter is answered once; a read is answered only after its leadership was
 //! confirmed and the entries it must see are applied.
 //!
 //! Assumes: the shard makes what [`Replica::take_run`] yields durable, in order, and says so with
@@ -22,12 +22,14 @@
 //!
 //! Never: touches a clock, a disk or a socket; knows about other groups.
 
+mod apply;
 mod command;
 mod log_cache;
 mod reads;
 mod recover;
 pub mod refusal;
 mod replica;
+pub mod sessions;
 pub mod snapshot;
 mod waiters;
 
@@ -35,4 +37,5 @@ pub use command::{GroupCommand, Origin, PartId};
 pub use log_cache::LogCache;
 pub use recover::{ReplicaRecovery, RunError};
 pub use replica::{Answers, Replica, Verdict};
+pub use sessions::{SessionRequest, Sessions};
 pub use snapshot::{Incoming, Outgoing, SnapshotMeta};

@@ -2,14 +2,16 @@
 
 use thiserror::Error;
 
-use crate::entry::{Entry, EntryKind};
+use crate::entry::Entry;
 use crate::id::{EntryId, GroupId, Index, Tick};
 use crate::raft::effects::HardState;
 use crate::raft::{self, Membership, Raft, TermRun};
 use crate::store::{StateMachine, Wanted};
 
+use super::apply::apply;
 use super::log_cache::LogCache;
 use super::replica::Replica;
+use super::sessions::Sessions;
 
 /// A run that cannot follow the runs before it: the log is not what this node wrote.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -53,6 +55,7 @@ pub struct ReplicaRecovery {
     runs: Vec<TermRun>,
     cache: LogCache,
     machine: Box<dyn StateMachine>,
+    sessions: Sessions,
     applied: Index,
     /// Applied entries kept in memory for followers, in bytes.
     keep_bytes: usize,
@@ -68,6 +71,7 @@ impl ReplicaRecovery {
             runs: Vec::new(),
             cache: LogCache::new(Index(1)),
             machine,
+            sessions: Sessions::new(),
             applied: Index(0),
             keep_bytes,
         }
@@ -120,9 +124,7 @@ impl ReplicaRecovery {
         while self.applied < self.hard_state.commit.min(last) {
             self.applied = self.applied.next();
             let entry = self.cache.get(self.applied).expect("not evicted before it is applied");
-            if entry.kind == EntryKind::Command {
-                self.machine.apply(self.applied, &entry.payload, Wanted::No);
-            }
+            apply(&mut *self.machine, &mut self.sessions, self.applied, entry, Wanted::No);
         }
         let over = self.cache.bytes().saturating_sub(self.keep_bytes);
         if over > 0 {
@@ -145,6 +147,6 @@ impl ReplicaRecovery {
             applied: self.applied,
         };
         let raft = Raft::new(config, recovered, now);
-        Replica::new(self.group, raft, self.cache, self.machine, last)
+        Replica::new(self.group, raft, self.cache, self.machine, self.sessions, last)
     }
 }

@@ -1,9 +1,11 @@
 //! What a client hears when a command was not, or may not have been, executed.
 //!
 //! The first word is the contract (docs/commands.md, "Errors"): all but `UNCERTAIN` mean that the
-//! command was not executed and never will be.
+//! command was not executed and never will be. For a request of a session that means this attempt;
+//! what became of earlier ones is another matter.
 
-use crate::id::GroupId;
+use crate::id::{GroupId, SessionId};
+use crate::limits::COMMAND_BYTES_MAX;
 use crate::wire::reply::Reply;
 
 /// Nobody leads the group, or not for certain; try again.
@@ -24,6 +26,13 @@ pub fn read_unconfirmed() -> Reply {
     )
 }
 
+/// A command with all that goes with it does not fit an entry.
+#[must_use]
+pub fn too_long(bytes: usize) -> Reply {
+    let max = COMMAND_BYTES_MAX;
+    Reply::error("ERR", format!("a command of {bytes} bytes, the most is {max}"))
+}
+
 /// A bound was reached.
 #[must_use]
 pub fn busy(what: &str) -> Reply {
@@ -36,6 +45,28 @@ pub fn full() -> Reply {
     Reply::error(
         "FULL",
         "the disk has no room for more log; nothing was executed, reads go on. Free space on the node's disk",
+    )
+}
+
+/// The group does not know the session.
+#[must_use]
+pub fn no_session(id: SessionId) -> Reply {
+    Reply::error(
+        "NOSESSION",
+        format!(
+            "session {id} is not open: it was closed, or pushed out by sessions used later; nothing was executed now, what became of earlier attempts is unknown"
+        ),
+    )
+}
+
+/// The session has gone past this request.
+#[must_use]
+pub fn past_request(id: SessionId, seq: u64, last: u64) -> Reply {
+    Reply::error(
+        "ERR",
+        format!(
+            "request {seq} of session {id} comes after its request {last}; numbers must ascend. Nothing was executed now"
+        ),
     )
 }
 

@@ -3,8 +3,9 @@
 
 use std::fmt;
 
-use crate::entry::{Entry, EntryKind};
+use crate::entry::{Entry, EntryKind, SESSION_HEADER_BYTES};
 use crate::id::{EntryId, GroupId, Index, ReplicaId, SegmentSeq, Tick};
+use crate::limits::COMMAND_BYTES_MAX;
 use crate::raft::effects::{Effects, Persist, PersistSeq, RoleKind};
 use crate::raft::message::Message;
 use crate::raft::{self, LogChange, ProposeRefusal, Raft, ReadRefusal, Source};
@@ -14,8 +15,10 @@ use crate::store::command::Access;
 use crate::wal::{Run, RunKind};
 use crate::wire::reply::Reply;
 
+use super::apply::apply;
 use super::log_cache::LogCache;
 use super::reads::{Read, Reads};
+use super::sessions::Sessions;
 use super::waiters::Waiters;
 use super::{GroupCommand, Origin, refusal};
 
@@ -39,6 +42,7 @@ pub struct Replica {
     raft: Raft,
     cache: LogCache,
     machine: Box<dyn StateMachine>,
+    sessions: Sessions,
     waiters: Waiters,
     reads: Reads,
     /// What the core wants durable and no batch has taken yet.
@@ -64,6 +68,7 @@ impl Replica {
         raft: Raft,
         cache: LogCache,
         machine: Box<dyn StateMachine>,
+        sessions: Sessions,
         last: Index,
     ) -> Self {
         Self {
@@ -71,6 +76,7 @@ impl Replica {
             raft,
             cache,
             machine,
+            sessions,
             waiters: Waiters::default(),
             reads: Reads::default(),
             unwritten: None,
@@ -105,6 +111,18 @@ impl Replica {
         &*self.machine
     }
 
+    /// The client sessions, to look at.
+    #[must_use]
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// A digest of all that this replica has applied, data and sessions.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        self.machine.digest().wrapping_add(self.sessions.digest())
+    }
+
     /// The term of the entry at `index`, if the log holds it.
     #[must_use]
     pub fn term_at(&self, index: Index) -> Option<crate::id::Term> {
@@ -128,11 +146,20 @@ impl Replica {
     }
 
     fn propose(&mut self, command: GroupCommand, origin: Origin) -> Verdict {
-        match self.raft.propose(1, command.body.len() as u64) {
+        let header = command.session.map_or(0, |_| SESSION_HEADER_BYTES);
+        let bytes = header + command.body.len();
+        if COMMAND_BYTES_MAX < bytes {
+            // Followers would refuse the entry.
+            return Verdict::Refused(refusal::too_long(bytes));
+        }
+        match self.raft.propose(1, bytes as u64) {
             Ok(index) => {
                 debug_assert_eq!(index, self.cache.next(), "the cache mirrors the log");
                 let id = EntryId { term: self.raft.status().term, index };
-                self.cache.push(Entry::command(command.body));
+                self.cache.push(match command.session {
+                    Some(session) => Entry::session(session.payload(&command.body)),
+                    None => Entry::command(command.body),
+                });
                 self.waiters.push(id, origin);
                 Verdict::Taken
             }
@@ -291,19 +318,17 @@ impl Replica {
             let index = Index(index);
             self.reads.before_apply(index, |body| self.machine.read(body));
             let entry = self.cache.get(index).expect("entries stay in memory until applied");
-            if entry.kind != EntryKind::Command {
-                self.answer_reads(index, answers);
-                continue;
-            }
-            commands += 1;
-            if self.waiters.is_wanted(index) {
-                let reply = self.machine.apply(index, &entry.payload, Wanted::Yes);
-                let term = self.raft.term_at(index).expect("the log holds what is applied");
-                if let Some(origin) = self.waiters.on_applied(EntryId { term, index }) {
-                    answers.push((origin, reply));
+            let is_wanted = self.waiters.is_wanted(index);
+            let wanted = if is_wanted { Wanted::Yes } else { Wanted::No };
+            let Self { machine, sessions, .. } = self;
+            if let Some(reply) = apply(&mut **machine, sessions, index, entry, wanted) {
+                commands += 1;
+                if is_wanted {
+                    let term = self.raft.term_at(index).expect("the log holds what is applied");
+                    if let Some(origin) = self.waiters.on_applied(EntryId { term, index }) {
+                        answers.push((origin, reply));
+                    }
                 }
-            } else {
-                self.machine.apply(index, &entry.payload, Wanted::No);
             }
             self.answer_reads(index, answers);
         }
@@ -480,7 +505,13 @@ mod tests {
             (Access::Write, &[b"SET", b"k", b"v"], write),
         ] {
             let body = Command::from_args(args).raw;
-            let command = GroupCommand { group: GroupId(0), access, after_writes: false, body };
+            let command = GroupCommand {
+                group: GroupId(0),
+                access,
+                after_writes: false,
+                session: None,
+                body,
+            };
             assert!(matches!(replica.on_command(command, origin), Verdict::Taken));
         }
         fx.clear();

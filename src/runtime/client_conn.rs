@@ -275,7 +275,7 @@ impl ClientConn {
             }
             access => {
                 let after_writes = self.pipeline.writes_outstanding();
-                let write = matches!(access, Access::Write | Access::AllWrite);
+                let write = matches!(access, Access::Write | Access::AllWrite | Access::Session);
                 let seq = self.pipeline.push(write);
                 events.push(Event::Request(Request { conn: self.id, seq, command, after_writes }));
             }

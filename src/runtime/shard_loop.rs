@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::group::refusal;
 use crate::id::{SegmentSeq, ShardId, Tick};
 use crate::shard::event::Post;
 use crate::shard::{Effects, Event, Shard};
@@ -403,7 +402,8 @@ impl Running {
     }
 }
 
-/// Put a post into a sibling's mailbox. If there is no room for new work, the answer is made here.
+/// Put a post into a sibling's mailbox. If there is no room for new work, the shard that sent it
+/// hears so.
 fn post_to(mailbox: &Mailbox<Mail>, post: Post) -> Option<Event> {
     let bounded = match post {
         // Whoever asked has reserved room for these.
@@ -414,12 +414,7 @@ fn post_to(mailbox: &Mailbox<Mail>, post: Post) -> Option<Event> {
         bounded => bounded,
     };
     match mailbox.offer(Mail::Post(bounded)) {
-        Err(Mail::Post(Post::Command { part, .. } | Post::Ask { part, .. })) => {
-            let reply = refusal::busy("the mailbox of the core that owns the key is full");
-            Some(Event::Post(Post::Answer { part, reply }))
-        }
-        // Raft sends again. A forwarded command was not executed, but the core that could tell its
-        // sender so is the one whose mailbox is full: its client hears "unknown" when time is up.
+        Err(Mail::Post(post)) => Some(Event::Undelivered(post)),
         Err(_) | Ok(()) => None,
     }
 }

@@ -32,6 +32,9 @@ pub enum Event {
     Request(Request),
     /// Something from another core of this node.
     Post(Post),
+    /// A post of this core that did not fit the mailbox of the core it was meant for. Answers and
+    /// reports always fit: whoever asked for them holds a place.
+    Undelivered(Post),
     /// The write with this ticket is durable. Completions may arrive in any order; they are acted
     /// on in ticket order.
     Flushed(FlushTicket),

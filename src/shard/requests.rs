@@ -10,7 +10,7 @@ use crate::store::split::Merge;
 use crate::wire::reply::Reply;
 
 use super::event::ReplyTo;
-use super::report::{ShardReport, info_text, node_digest};
+use super::report::{GroupReport, ShardReport, info_text, node_digest};
 
 /// How the parts of a request become its reply.
 #[derive(Debug)]
@@ -30,6 +30,18 @@ pub(super) enum Whole {
 pub(super) enum PartAnswer {
     Reply(Reply),
     Report(Box<ShardReport>),
+}
+
+impl PartAnswer {
+    /// About what it holds in memory beside its place.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Reply(reply) => reply.bytes(),
+            Self::Report(report) => {
+                size_of::<ShardReport>() + report.groups.len() * size_of::<GroupReport>()
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -66,29 +78,41 @@ pub(super) struct Opening {
     pub(super) seq: u64,
     /// An unknown outcome matters: it may change data.
     pub(super) write: bool,
-    /// What it holds in memory.
+    /// The command's own bytes.
     pub(super) bytes: usize,
     pub(super) whole: Whole,
     pub(super) parts: u32,
     pub(super) deadline: Tick,
 }
 
+impl Opening {
+    /// Places for answers that wait for their siblings; a single part needs none.
+    fn places(&self) -> usize {
+        if self.parts > 1 || !matches!(self.whole, Whole::One) { self.parts as usize } else { 0 }
+    }
+
+    /// What the request holds in memory: its own bytes, once more as its parts, and a place for
+    /// the answer of each. A command over thousands of groups is mostly the latter.
+    fn held(&self) -> usize {
+        2 * self.bytes + size_of::<Open>() + self.places() * size_of::<Option<PartAnswer>>()
+    }
+}
+
 impl Requests {
-    /// Whether a request of this size may be opened.
-    pub(super) fn has_room(&self, bytes: usize) -> bool {
+    /// Whether this request may be opened.
+    pub(super) fn has_room(&self, opening: &Opening) -> bool {
         self.slots.len() - self.free.len() < limits::REQUESTS_MAX
-            && self.bytes + bytes <= limits::REQUEST_BYTES_MAX
+            && self.bytes + opening.held() <= limits::REQUEST_BYTES_MAX
     }
 
     /// Opens a request; its id names its parts.
     pub(super) fn open(&mut self, opening: Opening) -> u64 {
-        let Opening { conn, seq, write, bytes, whole, parts, deadline } = opening;
+        let (bytes, places) = (opening.held(), opening.places());
+        let Opening { conn, seq, write, whole, parts, deadline, .. } = opening;
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
             self.slots.len() as u32 - 1
         });
-        // A single part needs no place to wait for its siblings.
-        let places = if parts > 1 || !matches!(whole, Whole::One) { parts } else { 0 };
         let slot = &mut self.slots[index as usize];
         slot.generation = slot.generation.wrapping_add(1);
         slot.open = Some(Open {
@@ -130,11 +154,16 @@ impl Requests {
             if place.is_some() {
                 return None;
             }
+            // What waits for its siblings is held as the request is.
+            let bytes = answer.bytes();
             *place = Some(answer);
-        }
-        open.missing -= 1;
-        if open.missing > 0 {
-            return None;
+            open.bytes += bytes;
+            open.missing -= 1;
+            let missing = open.missing;
+            self.bytes += bytes;
+            if missing > 0 {
+                return None;
+            }
         }
         let open = self.close(part.request)?;
         let (conn, seq) = (open.conn, open.seq);
@@ -180,6 +209,11 @@ fn whole(open: Open) -> Reply {
             PartAnswer::Reply(reply) => replies.push(reply),
             PartAnswer::Report(report) => reports.push(*report),
         }
+    }
+    if let Some(refused) = replies.pop_if(|_| matches!(open.whole, Whole::Info(_) | Whole::Digest))
+    {
+        // A core that does not tell leaves a hole; half a digest is a wrong one.
+        return refused;
     }
     match open.whole {
         Whole::Info(section) => Reply::Verbatim(info_text(&reports, section.as_deref())),

@@ -2,8 +2,10 @@
 
 use bytes::Bytes;
 
-use crate::id::GroupId;
+use crate::group::SessionRequest;
+use crate::id::{GroupId, SessionId};
 use crate::store::command::{self, Access};
+use crate::store::session::{self, Call};
 use crate::store::split::{self, Merge, Split};
 use crate::wire::reply::Reply;
 use crate::wire::resp::Command;
@@ -14,42 +16,76 @@ pub(super) enum Routed {
     /// Nowhere: this is the answer.
     Reply(Reply),
     /// To one group, as it is.
-    One { group: GroupId, access: Access, body: Bytes },
+    One { group: GroupId, access: Access, session: Option<SessionRequest>, body: Bytes },
     /// To several groups, each with its share.
-    Many { access: Access, parts: Vec<(GroupId, Bytes)>, merge: Merge },
+    Many {
+        access: Access,
+        session: Option<SessionRequest>,
+        parts: Vec<(GroupId, Bytes)>,
+        merge: Merge,
+    },
     /// To every core of this node, for `INFO` of this section.
     Info(Option<Vec<u8>>),
     /// To every core of this node, for `DEBUG DIGEST`.
     Digest,
 }
 
-/// Finds the way for `command`, which has been validated, among `groups` groups.
-pub(super) fn route(command: &Command, groups: u64) -> Routed {
+/// Finds the way for `command`, which has been validated, among `groups` groups. If it opens a
+/// session, `new_session` names it.
+pub(super) fn route(
+    command: &Command,
+    groups: u64,
+    new_session: impl FnOnce() -> SessionId,
+) -> Routed {
+    if !session::is_session(command) {
+        return route_in(None, command, groups);
+    }
+    let everywhere = |session, merge| {
+        let parts = (0..groups).map(|group| (GroupId(group), Bytes::new())).collect();
+        Routed::Many { access: Access::Write, session: Some(session), parts, merge }
+    };
+    match session::read(command) {
+        Ok(Call::Open) => {
+            let id = new_session();
+            everywhere(SessionRequest::Open(id), Merge::Opened(id))
+        }
+        Ok(Call::Close(id)) => everywhere(SessionRequest::Close(id), Merge::Any),
+        // Each group that holds a part of it knows by itself whether it has executed it.
+        Ok(Call::Run { id, seq, command }) => {
+            route_in(Some(SessionRequest::Run { id, seq }), &command, groups)
+        }
+        Err(refusal) => Routed::Reply(refusal),
+    }
+}
+
+fn route_in(session: Option<SessionRequest>, command: &Command, groups: u64) -> Routed {
     let Some(spec) = command::lookup(command.name()) else {
         return Routed::Reply(Reply::error("ERR", "unknown command"));
     };
     let everywhere = |access, merge| {
         let parts = (0..groups).map(|group| (GroupId(group), command.raw.clone())).collect();
-        Routed::Many { access, parts, merge }
+        Routed::Many { access, session, parts, merge }
     };
     match spec.access {
         Access::Read | Access::Write => match split::split(spec, command, groups) {
             Split::One(group) => {
-                Routed::One { group, access: spec.access, body: command.raw.clone() }
+                Routed::One { group, access: spec.access, session, body: command.raw.clone() }
             }
-            Split::Many(parts, merge) => Routed::Many { access: spec.access, parts, merge },
+            Split::Many(parts, merge) => {
+                Routed::Many { access: spec.access, session, parts, merge }
+            }
         },
         Access::AllRead => everywhere(Access::Read, Merge::Sum),
         Access::AllWrite => everywhere(Access::Write, Merge::AllOk),
         Access::Scan => match split::scan_step(command, groups) {
             Some((group, body, merge)) => {
-                Routed::Many { access: Access::Read, parts: vec![(group, body)], merge }
+                Routed::Many { access: Access::Read, session, parts: vec![(group, body)], merge }
             }
             None => Routed::Reply(Reply::Array(vec![Reply::bulk("0"), Reply::Array(Vec::new())])),
         },
         Access::Node if spec.name == "debug" => Routed::Digest,
         Access::Node => Routed::Info((command.len() > 1).then(|| command.arg(1).to_vec())),
-        Access::Connection => {
+        Access::Connection | Access::Session => {
             Routed::Reply(Reply::error("ERR", "the connection answers this command itself"))
         }
     }

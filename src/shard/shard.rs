@@ -4,8 +4,10 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::group::{Answers, GroupCommand, Origin, PartId, Replica, Verdict, refusal};
-use crate::id::{GroupId, NodeId, ReplicaId, ShardId, Tick};
+use crate::group::{
+    Answers, GroupCommand, Origin, PartId, Replica, SessionRequest, Verdict, refusal,
+};
+use crate::id::{GroupId, NodeId, ReplicaId, SessionId, ShardId, Tick};
 use crate::limits;
 use crate::raft;
 use crate::raft::effects::{PersistSeq, RoleKind};
@@ -13,6 +15,7 @@ use crate::store::command::Access;
 use crate::wal::Write;
 use crate::wire::peer::{Answer, Forward, Frame};
 use crate::wire::reply::Reply;
+use crate::wire::resp::Command;
 
 use super::Config;
 use super::batch::Log;
@@ -33,6 +36,8 @@ pub struct Shard {
     timers: Timers,
     requests: Requests,
     forwards: Forwards,
+    /// Sessions opened here since the node started: the next one's name follows from it.
+    sessions_opened: u64,
     outbox: Outbox,
     counters: Counters,
     /// Slots stepped in this turn.
@@ -70,6 +75,7 @@ impl Shard {
             timers: Timers::new(slots),
             requests: Requests::default(),
             forwards: Forwards::new(config.incarnation, config.shard),
+            sessions_opened: 0,
             outbox: Outbox::new(config.route(), &config.nodes),
             counters: Counters::default(),
             touched: Vec::with_capacity(slots),
@@ -107,6 +113,7 @@ impl Shard {
             Event::Frame(frame) => self.on_frame(now, &frame),
             Event::Request(request) => self.on_request(now, request),
             Event::Post(post) => self.on_post(now, post),
+            Event::Undelivered(post) => self.on_undelivered(post),
             Event::Flushed(ticket) => {
                 self.counters.wal_flushes += 1;
                 let mut completed = std::mem::take(&mut self.completed);
@@ -178,15 +185,9 @@ impl Shard {
             }
         }
         for forward in frame.forwards() {
-            let command = GroupCommand {
-                group: forward.group,
-                access: if forward.flags & FORWARD_WRITE != 0 {
-                    Access::Write
-                } else {
-                    Access::Read
-                },
-                after_writes: forward.flags & FORWARD_AFTER_WRITES != 0,
-                body: forward.body,
+            let Some(command) = unpack(&forward) else {
+                self.counters.messages_rejected += 1;
+                continue;
             };
             if command.group.0 >= self.config.groups {
                 self.counters.messages_rejected += 1;
@@ -209,45 +210,58 @@ impl Shard {
     fn on_request(&mut self, now: Tick, request: Request) {
         let Request { conn, seq, command, after_writes } = request;
         self.counters.commands += 1;
-        let bytes = command.raw.len();
-        if !self.requests.has_room(bytes) {
-            self.counters.commands_refused += 1;
-            let reply = refusal::busy("this core holds as many unanswered commands as it may");
-            self.replies.push(ReplyTo { conn, seq, reply });
-            return;
-        }
         let deadline = now.plus(self.config.request_ms);
+        let bytes = command.raw.len();
         let open =
             |write, whole, parts| Opening { conn, seq, write, bytes, whole, parts, deadline };
-        match route::route(&command, self.config.groups) {
+        let cores = u32::from(self.config.cores);
+        match self.route(&command) {
             Routed::Reply(reply) => self.replies.push(ReplyTo { conn, seq, reply }),
-            Routed::One { group, access, body } => {
-                let request = self.requests.open(open(access == Access::Write, Whole::One, 1));
-                let command = GroupCommand { group, access, after_writes, body };
+            Routed::One { group, access, session, body } => {
+                let opening = open(access == Access::Write, Whole::One, 1);
+                let Some(request) = self.open_request(opening) else { return };
+                let command = GroupCommand { group, access, after_writes, session, body };
                 self.start(now, PartId { request, part: 0 }, command);
             }
-            Routed::Many { access, parts, merge } => {
+            Routed::Many { access, session, parts, merge } => {
                 let write = access == Access::Write;
-                let count = parts.len() as u32;
-                let request = self.requests.open(open(write, Whole::Merged(merge), count));
+                let opening = open(write, Whole::Merged(merge), parts.len() as u32);
+                let Some(request) = self.open_request(opening) else { return };
                 for (part, (group, body)) in (0..).zip(parts) {
-                    let command = GroupCommand { group, access, after_writes, body };
+                    let command = GroupCommand { group, access, after_writes, session, body };
                     self.start(now, PartId { request, part }, command);
                 }
             }
-            Routed::Info(section) => {
-                self.ask_cores(open(false, Whole::Info(section), u32::from(self.config.cores)))
-            }
-            Routed::Digest => {
-                self.ask_cores(open(false, Whole::Digest, u32::from(self.config.cores)));
-            }
+            Routed::Info(section) => self.ask_cores(open(false, Whole::Info(section), cores)),
+            Routed::Digest => self.ask_cores(open(false, Whole::Digest, cores)),
         }
+    }
+
+    fn route(&mut self, command: &Command) -> Routed {
+        let Config { groups, node, incarnation, shard, .. } = self.config;
+        let opened = &mut self.sessions_opened;
+        route::route(command, groups, || {
+            *opened += 1;
+            SessionId::new(node, incarnation, shard, *opened)
+        })
+    }
+
+    /// Opens a request, or refuses it if the table is full.
+    fn open_request(&mut self, opening: Opening) -> Option<u64> {
+        if self.requests.has_room(&opening) {
+            return Some(self.requests.open(opening));
+        }
+        self.counters.commands_refused += 1;
+        let Opening { conn, seq, .. } = opening;
+        let reply = refusal::busy("this core holds as many unanswered commands as it may");
+        self.replies.push(ReplyTo { conn, seq, reply });
+        None
     }
 
     /// Asks every core of this node what it knows.
     fn ask_cores(&mut self, opening: Opening) {
         let digest = matches!(opening.whole, Whole::Digest);
-        let request = self.requests.open(opening);
+        let Some(request) = self.open_request(opening) else { return };
         for core in 0..self.config.cores {
             let part = PartId { request, part: u32::from(core) };
             if core == self.config.shard.0 {
@@ -295,12 +309,10 @@ impl Shard {
                     return;
                 }
                 self.counters.commands_forwarded += 1;
-                let GroupCommand { group, access, after_writes, body } = command;
+                let (group, access) = (command.group, command.access);
                 let deadline = now.plus(self.config.request_ms);
                 let id = self.forwards.add(Forwarded { to, group, access, origin, deadline });
-                let write = if access == Access::Write { FORWARD_WRITE } else { 0 };
-                let ordered = if after_writes { FORWARD_AFTER_WRITES } else { 0 };
-                self.outbox.forward(to, Forward { id, group, flags: write | ordered, body });
+                self.outbox.forward(to, pack(id, command));
             }
         }
     }
@@ -339,6 +351,26 @@ impl Shard {
                 self.run(now, command, Origin::Node(from, id));
             }
             Post::Answered { id, body } => self.on_answered(id, body),
+        }
+    }
+
+    /// A sibling core's mailbox is full. Nothing of the post was done, and whoever waits is told so.
+    fn on_undelivered(&mut self, post: Post) {
+        let busy = || refusal::busy("the mailbox of the core that owns the group is full");
+        match post {
+            Post::Command { part, .. } | Post::Ask { part, .. } => {
+                self.counters.commands_refused += 1;
+                self.finish(part, PartAnswer::Reply(busy()));
+            }
+            Post::Forwarded { from, id, .. } => {
+                self.counters.commands_refused += 1;
+                self.answers.push((Origin::Node(from, id), busy()));
+            }
+            // Raft sends again what matters.
+            Post::Raft { .. } => {}
+            Post::Answer { .. } | Post::Report { .. } | Post::Answered { .. } => {
+                debug_assert!(false, "whoever asked has reserved room for the answer");
+            }
         }
     }
 
@@ -548,6 +580,33 @@ impl Shard {
 const FORWARD_WRITE: u8 = 1;
 /// A forwarded read must see what its connection wrote before it.
 const FORWARD_AFTER_WRITES: u8 = 2;
+/// A forwarded command belongs to a session: what says so stands in front of it, as in an entry.
+const FORWARD_SESSION: u8 = 4;
+
+/// A command as another node is to understand it.
+fn pack(id: u64, command: GroupCommand) -> Forward {
+    let GroupCommand { group, access, after_writes, session, body } = command;
+    let mut flags = 0;
+    flags |= if access == Access::Write { FORWARD_WRITE } else { 0 };
+    flags |= if after_writes { FORWARD_AFTER_WRITES } else { 0 };
+    flags |= if session.is_some() { FORWARD_SESSION } else { 0 };
+    let body = session.map_or_else(|| body.clone(), |session| session.payload(&body));
+    Forward { id, group, flags, body }
+}
+
+/// A command of another node; none if it makes no sense.
+fn unpack(forward: &Forward) -> Option<GroupCommand> {
+    let Forward { group, flags, ref body, .. } = *forward;
+    let access = if flags & FORWARD_WRITE != 0 { Access::Write } else { Access::Read };
+    let (session, body) = if flags & FORWARD_SESSION == 0 {
+        (None, body.clone())
+    } else {
+        let (session, body) = SessionRequest::parse(body)?;
+        (Some(session), body)
+    };
+    let after_writes = flags & FORWARD_AFTER_WRITES != 0;
+    Some(GroupCommand { group, access, after_writes, session, body })
+}
 
 /// After this long without a write, in ms, the log is closed with a durable watermark.
 const IDLE_CLOSE_MS: u64 = 1000;
@@ -565,7 +624,7 @@ fn group_report(replica: &Replica, digest: bool) -> GroupReport {
         last: status.last.index,
         keys: replica.machine().len(),
         failed: status.failure.map(|failure| failure.to_string()),
-        digest: digest.then(|| replica.machine().digest()),
+        digest: digest.then(|| replica.digest()),
     }
 }
 

@@ -5,6 +5,8 @@ use crate::limits;
 use crate::wire::reply::Reply;
 use crate::wire::resp::{Command, integer};
 
+use super::session;
+
 /// Who runs a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
@@ -22,6 +24,9 @@ pub enum Access {
     Scan,
     /// This node, about itself.
     Node,
+    /// Every group, or those of the keys of the command within, through the log: a client's
+    /// exactly-once session.
+    Session,
 }
 
 /// One command.
@@ -43,7 +48,7 @@ pub struct Spec {
     pub summary: &'static str,
 }
 
-const fn spec(
+pub(super) const fn spec(
     name: &'static str,
     arity: i32,
     access: Access,
@@ -54,7 +59,7 @@ const fn spec(
     Spec { name, arity, access, first_key, last_key, key_step, summary }
 }
 
-const NO_KEYS: (i32, i32, i32) = (0, 0, 0);
+pub(super) const NO_KEYS: (i32, i32, i32) = (0, 0, 0);
 const ONE_KEY: (i32, i32, i32) = (1, 1, 1);
 const ALL_KEYS: (i32, i32, i32) = (1, -1, 1);
 const PAIRS: (i32, i32, i32) = (1, -1, 2);
@@ -62,7 +67,13 @@ const PAIRS: (i32, i32, i32) = (1, -1, 2);
 /// Every command there is, by name.
 pub const COMMANDS: &[Spec] = &[
     spec("append", 3, Access::Write, ONE_KEY, "Appends to the value of a key."),
-    spec("client", -2, Access::Connection, NO_KEYS, "Names and describes the connection."),
+    spec(
+        "client",
+        -2,
+        Access::Connection,
+        NO_KEYS,
+        "Names and describes the connection; SESSION: exactly-once writes.",
+    ),
     spec("command", -1, Access::Connection, NO_KEYS, "Describes the commands."),
     spec("config", -2, Access::Connection, NO_KEYS, "Reads settings."),
     spec("dbsize", 1, Access::AllRead, NO_KEYS, "Counts the keys of all groups."),
@@ -106,6 +117,13 @@ pub fn lookup(name: &[u8]) -> Option<&'static Spec> {
 }
 
 impl Spec {
+    /// Whether a command of this kind can have `len` arguments.
+    #[must_use]
+    pub fn takes(&self, len: usize) -> bool {
+        let len = len as i32;
+        if self.arity < 0 { -self.arity <= len } else { len == self.arity }
+    }
+
     /// The argument numbers of the keys of a command with `len` arguments.
     pub fn keys(&self, len: usize) -> impl Iterator<Item = usize> + use<> {
         let last =
@@ -216,9 +234,15 @@ pub fn scan_options(command: &Command) -> Result<ScanOptions<'_>, Reply> {
 /// The reply to send instead, in Redis' words where Redis has them.
 pub fn validate(command: &Command) -> Result<&'static Spec, Reply> {
     let Some(spec) = lookup(command.name()) else { return Err(unknown(command)) };
-    let len = command.len() as i32;
-    if (spec.arity >= 0 && len != spec.arity) || len < -spec.arity {
+    if !spec.takes(command.len()) {
         return Err(Reply::wrong_arity(command.name()));
+    }
+    if session::is_session(command) {
+        let subcommand = session::lookup(command)?;
+        if subcommand.is_some() {
+            session::read(command)?;
+        }
+        return Ok(subcommand.unwrap_or(spec));
     }
     for key in spec.keys(command.len()) {
         if command.arg(key).len() > limits::KEY_BYTES_MAX {

@@ -5,7 +5,7 @@ use crate::wire::reply::{Protocol, Reply};
 use crate::wire::resp::{Command, integer};
 
 use super::command::{self, Access, COMMANDS, Spec};
-use super::glob;
+use super::{glob, session};
 
 /// One client connection's own state.
 #[derive(Debug, Default)]
@@ -138,12 +138,15 @@ impl Connection {
             Reply::Int(self.id as i64)
         } else if is("SETINFO", 4) {
             Reply::Ok
+        } else if session::is_session(command) {
+            // What concerns groups went to them; what is left asks for help.
+            Reply::Array(session::HELP.iter().map(Reply::bulk).collect())
         } else {
             let name = String::from_utf8_lossy(command.arg(1)).into_owned();
             Reply::error(
                 "ERR",
                 format!(
-                    "unknown subcommand or wrong number of arguments for '{name}'. CLIENT knows SETNAME, GETNAME, ID, SETINFO."
+                    "unknown subcommand or wrong number of arguments for '{name}'. CLIENT knows SETNAME, GETNAME, ID, SETINFO, SESSION."
                 ),
             )
         }
@@ -212,7 +215,7 @@ fn family(spec: &Spec) -> &'static str {
 /// One command as `COMMAND INFO` shows it: name, arity, flags, keys.
 fn details(spec: &Spec) -> Reply {
     let flag = match spec.access {
-        Access::Write | Access::AllWrite => "write",
+        Access::Write | Access::AllWrite | Access::Session => "write",
         Access::Read | Access::AllRead | Access::Scan => "readonly",
         Access::Connection => "fast",
         Access::Node => "admin",

@@ -8,7 +8,7 @@
 
 use bytes::Bytes;
 
-use crate::id::GroupId;
+use crate::id::{GroupId, SessionId};
 use crate::wire::reply::Reply;
 use crate::wire::resp::{Command, integer};
 
@@ -22,6 +22,10 @@ pub enum Merge {
     AllOk,
     /// Add them up.
     Sum,
+    /// 1 if any is.
+    Any,
+    /// All are `OK`: the session is open everywhere.
+    Opened(SessionId),
     /// Each part's array goes to these places of the whole.
     Scatter(Vec<Vec<u32>>),
     /// One step of a scan in this group: its cursor becomes the client's.
@@ -39,6 +43,8 @@ impl Merge {
     pub fn finish(self, replies: Vec<Reply>) -> Reply {
         match self {
             Self::AllOk => Reply::Ok,
+            Self::Opened(id) => Reply::Int(id.0 as i64),
+            Self::Any => Reply::Int(i64::from(replies.contains(&Reply::Int(1)))),
             Self::Sum => Reply::Int(
                 replies
                     .iter()

@@ -292,7 +292,7 @@ impl<'a> RunRef<'a> {
             take.u32();
             let kind = take.u32();
             if kind_from(kind).is_none() {
-                let known = EntryKind::Config as u64;
+                let known = EntryKind::Session as u64;
                 return Err(Fault::authentic("entry kind", at + 8, known, u64::from(kind)));
             }
         }

@@ -3,7 +3,7 @@
 //! Structure is FlatBuffers' business, meaning is ours. After [`verify`] nothing about a frame needs
 //! to be checked again: the iterators of [`super::peer`] read it in place.
 
-use crate::entry::EntryKind;
+use crate::entry::{EntryKind, SESSION_HEADER_BYTES};
 use crate::id::GroupId;
 use crate::limits::{
     APPEND_ENTRIES_MAX, COMMAND_BYTES_MAX, GROUPS_MAX, SNAPSHOT_PIECE_BYTES_MAX,
@@ -263,7 +263,12 @@ fn check_entry(group: u64, entry: &EntryHead) -> Result<(), FrameError> {
         Some(_) if COMMAND_BYTES_MAX < bytes as usize => {
             wrong("the length of an entry, more than allowed,", bytes.into())
         }
-        Some(EntryKind::Empty | EntryKind::Command | EntryKind::Config) => Ok(()),
+        Some(EntryKind::Session) if (bytes as usize) < SESSION_HEADER_BYTES => {
+            wrong("the length of a session's entry, less than its header,", bytes.into())
+        }
+        Some(EntryKind::Empty | EntryKind::Command | EntryKind::Config | EntryKind::Session) => {
+            Ok(())
+        }
     }
 }
 

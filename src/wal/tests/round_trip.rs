@@ -9,7 +9,7 @@ use super::*;
 
 fn any_entry() -> impl Strategy<Value = Entry> {
     let payload = prop_oneof![4 => vec(any::<u8>(), 0..200), 1 => vec(any::<u8>(), 3000..9000)];
-    (0..=2_u8, payload).prop_map(|(kind, payload)| {
+    (0..=3_u8, payload).prop_map(|(kind, payload)| {
         let mut entry = Entry::command(payload.into());
         entry.kind = EntryKind::from_code(kind).unwrap();
         entry

@@ -185,9 +185,10 @@ fn entries() -> impl Strategy<Value = Vec<Entry>> {
         1 => prop::collection::vec(any::<u8>(), 500..520),
         1 => prop::collection::vec(any::<u8>(), 2000..2010),
     ];
-    let entry = (payload, 0..3u8).prop_map(|(payload, kind)| match kind {
+    let entry = (payload, 0..4u8).prop_map(|(payload, kind)| match kind {
         0 => Entry::empty(),
         1 => Entry::command(payload.into()),
+        2 if payload.len() >= 16 => Entry::session(payload.into()),
         _ => Entry { kind: EntryKind::Config, ..Entry::command(payload.into()) },
     });
     prop::collection::vec(entry, 0..6)

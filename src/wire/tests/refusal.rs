@@ -197,8 +197,10 @@ fn entries_must_be_counted_and_measured_exactly() {
     assert_eq!(verdict(two, &[(1, 3)]), count(1));
     assert_eq!(verdict(two, &[(1, 3), (1, 3), (1, 3)]), count(3));
     let two = |entries: &[(u8, usize)]| verdict(two, entries).to_string();
-    assert_eq!(two(&[(1, 3), (3, 3)]), "group 9: the kind of an entry is 3");
+    assert_eq!(two(&[(1, 3), (4, 3)]), "group 9: the kind of an entry is 4");
     assert_eq!(two(&[(1, 3), (0, 3)]), "group 9: the length of an empty entry is 3");
+    let short = "group 9: the length of a session's entry, less than its header, is 15";
+    assert_eq!(two(&[(1, 3), (3, 15)]), short);
     let long = COMMAND_BYTES_MAX + 1;
     assert!(two(&[(1, 3), (1, long)]).contains("the length of an entry, more than allowed"));
 
