@@ -150,3 +150,55 @@ impl ReplicaRecovery {
         Replica::new(self.group, raft, self.cache, self.machine, self.sessions, last)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::group::sessions::planted;
+    use crate::group::{SessionRequest, Sessions};
+    use crate::id::{ReplicaId, SessionId, Term};
+    use crate::store::map::Map;
+    use crate::wire::reply::Reply;
+    use crate::wire::resp::Command;
+
+    /// A log in which one request of a session stands three times, replayed.
+    fn replayed() -> Replica {
+        let id = SessionId(7);
+        let incr = Command::from_args(&[b"INCR", b"k"]).raw;
+        let run = |seq| Entry::session(SessionRequest::Run { id, seq }.payload(&incr));
+        let open = Entry::session(SessionRequest::Open(id).payload(b""));
+        let entries = [Entry::empty(), open, run(1), run(1), Entry::command(incr.clone()), run(1)];
+        let mut recovery = ReplicaRecovery::new(GroupId(0), Box::new(Map::new()), 1 << 20);
+        let commit = Index(entries.len() as u64);
+        let hard_state = HardState { term: Term(1), commit, ..HardState::default() };
+        recovery.on_run(hard_state, Term(1), Index(1), entries.into_iter()).expect("it follows");
+        let members = Membership::of_voters([ReplicaId(1)]);
+        recovery.finish(raft::Config::new(ReplicaId(1), 1), members, Tick(0))
+    }
+
+    fn count(replica: &Replica) -> Reply {
+        replica.machine().read(&Command::from_args(&[b"GET", b"k"]).raw)
+    }
+
+    #[test]
+    fn a_request_that_is_in_the_log_again_is_replayed_once() {
+        let replica = replayed();
+        assert_eq!(count(&replica), Reply::bulk("2"), "one of the session, one of nobody");
+        let mut sessions = Sessions::new();
+        assert!(sessions.open(SessionId(7), Index(2)));
+        sessions.run(SessionId(7), 1, Index(3));
+        sessions.ran(SessionId(7), 1, Reply::Int(1));
+        sessions.run(SessionId(7), 1, Index(4));
+        sessions.run(SessionId(7), 1, Index(6));
+        assert_eq!(replica.sessions(), &sessions, "the table is what the entries make of it");
+        assert_eq!(replica.digest(), replica.machine().digest().wrapping_add(sessions.digest()));
+    }
+
+    #[test]
+    fn a_table_that_forgets_would_be_noticed() {
+        planted::forget(true);
+        let count = count(&replayed());
+        planted::forget(false);
+        assert_eq!(count, Reply::bulk("4"));
+    }
+}
