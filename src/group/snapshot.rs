@@ -39,6 +39,8 @@ use crate::limits::{SNAPSHOT_META_BYTES_MAX, SNAPSHOT_PIECE_BYTES};
 use crate::raft::Membership;
 use crate::store::{Frozen, RestoreError, Restoring, StateMachine};
 
+use super::sessions::{self, Sessions};
+
 const MAGIC: u32 = u32::from_le_bytes(*b"OSNP");
 /// What precedes the body of a piece, in bytes.
 pub const PIECE_HEADER_BYTES: usize = 40;
@@ -103,6 +105,14 @@ impl SnapshotMeta {
         self.with(Section::Membership, bytes.freeze())
     }
 
+    /// With these sessions of clients, as of its last entry.
+    #[must_use]
+    pub fn with_sessions(self, sessions: &Sessions) -> Self {
+        let mut bytes = Vec::new();
+        sessions.encode(&mut bytes);
+        self.with(Section::Sessions, bytes.into())
+    }
+
     /// A section, if it is there.
     #[must_use]
     pub fn section(&self, section: Section) -> Option<&Bytes> {
@@ -124,6 +134,14 @@ impl SnapshotMeta {
         let auto_leave = bytes.try_get_u8().ok()? != 0;
         let membership = Membership { incoming, outgoing, learners, learners_next, auto_leave };
         bytes.is_empty().then_some(membership)
+    }
+
+    /// The sessions of clients; none are open if it says nothing of them.
+    ///
+    /// # Errors
+    /// If what it says makes no sense.
+    pub fn sessions(&self) -> Result<Sessions, sessions::DecodeError> {
+        self.section(Section::Sessions).map_or_else(|| Ok(Sessions::new()), |it| Sessions::decode(it))
     }
 
     fn encode(&self) -> Bytes {
@@ -485,7 +503,14 @@ mod tests {
         let voters = Membership::of_voters([1, 2, 3].map(ReplicaId));
         SnapshotMeta::new(GROUP, ENTRY)
             .with_membership(&voters.with_learners([ReplicaId(9)]))
-            .with(Section::Sessions, Bytes::from_static(b"sessions"))
+            .with_sessions(&sessions())
+    }
+
+    fn sessions() -> Sessions {
+        let mut sessions = Sessions::new();
+        assert!(sessions.open(crate::id::SessionId(5), Index(39)));
+        sessions.ran(crate::id::SessionId(5), 2, crate::wire::reply::Reply::Int(7));
+        sessions
     }
 
     fn pieces(machine: &Map) -> Vec<Bytes> {
@@ -522,6 +547,7 @@ mod tests {
             let (meta, back) = incoming.finish().expect("whole");
             assert_eq!(meta, self::meta());
             assert_eq!(meta.membership().map(|it| it.members().count()), Some(4));
+            assert_eq!(meta.sessions(), Ok(sessions()));
             assert_eq!(back.map(|back| back.digest()), Some(machine.digest()));
         }
     }

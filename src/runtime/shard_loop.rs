@@ -405,15 +405,11 @@ impl Running {
 /// Put a post into a sibling's mailbox. If there is no room for new work, the shard that sent it
 /// hears so.
 fn post_to(mailbox: &Mailbox<Mail>, post: Post) -> Option<Event> {
-    let bounded = match post {
-        // Whoever asked has reserved room for these.
-        Post::Answer { .. } | Post::Report { .. } | Post::Answered { .. } => {
-            mailbox.deliver(Mail::Post(post));
-            return None;
-        }
-        bounded => bounded,
-    };
-    match mailbox.offer(Mail::Post(bounded)) {
+    if !post.may_be_refused() {
+        mailbox.deliver(Mail::Post(post));
+        return None;
+    }
+    match mailbox.offer(Mail::Post(post)) {
         Err(Mail::Post(post)) => Some(Event::Undelivered(post)),
         Err(_) | Ok(()) => None,
     }

@@ -130,6 +130,21 @@ pub enum Post {
     },
 }
 
+impl Post {
+    /// Whether a full mailbox may refuse it. The shard that sent it hears so, with
+    /// [`Event::Undelivered`]. What somebody asked for is always taken: whoever asked holds a place
+    /// for the answer.
+    #[must_use]
+    pub const fn may_be_refused(&self) -> bool {
+        match self {
+            Self::Command { .. } | Self::Ask { .. } | Self::Raft { .. } | Self::Forwarded { .. } => {
+                true
+            }
+            Self::Answer { .. } | Self::Report { .. } | Self::Answered { .. } => false,
+        }
+    }
+}
+
 /// Entries wanted back from the log, for a follower that is behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogRead {

@@ -5,28 +5,62 @@ use bytes::BytesMut;
 use crate::id::ConnId;
 use crate::shard::event::Request;
 use crate::wire::reply::{Protocol, Reply};
+use crate::wire::resp::Command;
 
-use super::history::Act;
+use super::history::{Act, Answer};
+use super::options::Options;
 use super::safety::Checked;
+use super::sessions::{Asked, InSession};
 use super::workload::{self, Call, Heard};
 use super::world::{ForNode, Happening, World};
 
 /// One client.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug)]
 pub(super) struct Client {
     /// The node it talks to for now.
-    home: usize,
+    pub(super) home: usize,
+    /// What it keeps to write in sessions, if that is its habit.
+    pub(super) in_session: Option<InSession>,
+}
+
+impl Client {
+    pub(super) fn new(client: usize, options: &Options) -> Self {
+        let writes_in_session = client < options.session_clients && !is_reader(client);
+        Self { home: 0, in_session: writes_in_session.then(InSession::default) }
+    }
+}
+
+/// Readers stay with a node that leads alone, where writers would wait for ever: a read answered from
+/// the past is found by them.
+fn is_reader(client: usize) -> bool {
+    client % 3 == 2
+}
+
+/// What a command does.
+#[derive(Debug)]
+pub(super) struct Effects {
+    /// Its places in the history,
+    pub(super) places: Vec<(usize, usize)>,
+    /// and what it does to the key of each.
+    pub(super) acts: Vec<Act>,
 }
 
 /// A command on its way, or being worked on.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    client: usize,
+    pub(super) client: usize,
     /// Where it was sent.
     pub(super) node: usize,
-    /// Its places in the history, and what it does to each key.
-    places: Vec<(usize, usize)>,
-    acts: Vec<Act>,
+    /// What is waited for.
+    what: What,
+}
+
+#[derive(Debug)]
+pub(super) enum What {
+    /// A command that is sent once.
+    Once(Effects),
+    /// Something about a session.
+    Session(Asked),
 }
 
 impl World {
@@ -44,38 +78,55 @@ impl World {
             self.clients[client].home = self.rng.usize(..self.nodes.len());
             return self.think(client);
         }
-        // Readers stay with a node that leads alone, where writers would wait for ever: a read
-        // answered from the past is found by them.
-        let call = self.workload.next(client % 3 == 2, &mut self.rng);
+        if self.clients[client].in_session.is_some() {
+            return self.call_in_session(client, node);
+        }
+        let call = self.workload.next(is_reader(client), &mut self.rng);
         self.call(client, node, call);
     }
 
-    fn think(&mut self, client: usize) {
+    pub(super) fn think(&mut self, client: usize) {
         let delay = self.rng.u64(1..=self.options.think_us);
         self.after(delay, Happening::Call { client });
     }
 
     /// Sends a command to a running node, over a connection of its own.
     pub(super) fn call(&mut self, client: usize, node: usize, call: Call) -> u64 {
+        let Call { command, acts } = call;
+        let effects = self.note_call(client, acts);
+        let patience = 3_000 * self.options.request_ms;
+        self.send_command(client, node, command, What::Once(effects), patience)
+    }
+
+    /// What a client is about to ask goes into the history.
+    pub(super) fn note_call(&mut self, client: usize, acts: Vec<(usize, Act)>) -> Effects {
+        let now = self.now;
+        let places =
+            acts.iter().map(|(key, act)| self.history.call(*key, client, act.clone(), now));
+        Effects { places: places.collect(), acts: acts.into_iter().map(|(_, act)| act).collect() }
+    }
+
+    /// Sends a command; its client hangs up after `patience` microseconds.
+    pub(super) fn send_command(
+        &mut self,
+        client: usize,
+        node: usize,
+        command: Command,
+        what: What,
+        patience: u64,
+    ) -> u64 {
         self.calls += 1;
         let id = self.calls;
-        let Call { command, acts } = call;
         let core = self.rng.usize(..self.nodes[node].cores.len());
         let hash = crc32fast::hash(&command.raw).into();
         self.note(&[17, id, client as u64, node as u64, core as u64, hash], || {
             let text = String::from_utf8_lossy(&command.raw).replace("\r\n", " ");
             format!("client {client} calls node {node} core {core}, call {id}: {text}")
         });
-        let now = self.now;
-        let places =
-            acts.iter().map(|(key, act)| self.history.call(*key, client, act.clone(), now));
-        let places = places.collect();
-        let acts = acts.into_iter().map(|(_, act)| act).collect();
-        self.waiting.insert(id, Waiting { client, node, places, acts });
+        self.waiting.insert(id, Waiting { client, node, what });
         let request = Request { conn: ConnId(id), seq: 0, command, after_writes: false };
         let delay = self.rng.u64(50..500);
         self.after_for(delay, node, ForNode::Request { core, request });
-        let patience = 3_000 * self.options.request_ms;
         self.after(patience, Happening::Closed { call: id });
         id
     }
@@ -91,40 +142,53 @@ impl World {
             // Its client gave up.
             return Ok(());
         };
-        let now = self.now;
-        match workload::hear(&waiting.acts, reply)? {
-            Heard::Done(answers) => {
-                self.outcome.acked += 1;
-                if !self.is_chaos {
-                    self.acked.insert(call);
+        let Waiting { client, what, .. } = waiting;
+        match what {
+            What::Session(asked) => self.on_session_reply(client, asked, Some(reply))?,
+            What::Once(effects) => match workload::hear(&effects.acts, reply)? {
+                Heard::Done(answers) => {
+                    if !self.is_chaos {
+                        self.acked.insert(call);
+                    }
+                    self.on_done(&effects, answers);
                 }
-                for (&place, answer) in waiting.places.iter().zip(answers) {
-                    self.history.answer(place, answer, now);
-                }
-            }
-            Heard::NotExecuted => {
-                self.outcome.refused += 1;
-                self.clients[waiting.client].home = self.rng.usize(..self.nodes.len());
-                waiting.places.iter().for_each(|&place| self.history.strike(place));
-            }
-            Heard::Unknown => self.on_unknown(&waiting),
+                Heard::NotExecuted => self.on_not_executed(client, &effects),
+                Heard::Unknown => self.on_unknown(&effects),
+            },
         }
-        self.think(waiting.client);
+        self.think(client);
         Ok(())
     }
 
-    /// A call that will not be answered any more.
-    pub(super) fn on_closed(&mut self, call: u64) {
-        if let Some(waiting) = self.waiting.remove(&call) {
-            self.note(&[19, call], || format!("call {call} is closed without an answer"));
-            self.on_unknown(&waiting);
-            self.think(waiting.client);
+    pub(super) fn on_done(&mut self, effects: &Effects, answers: Vec<Answer>) {
+        self.outcome.acked += 1;
+        for (&place, answer) in effects.places.iter().zip(answers) {
+            self.history.answer(place, answer, self.now);
         }
     }
 
-    fn on_unknown(&mut self, waiting: &Waiting) {
+    pub(super) fn on_not_executed(&mut self, client: usize, effects: &Effects) {
+        self.outcome.refused += 1;
+        self.clients[client].home = self.rng.usize(..self.nodes.len());
+        effects.places.iter().for_each(|&place| self.history.strike(place));
+    }
+
+    /// A call that will not be answered any more.
+    pub(super) fn on_closed(&mut self, call: u64) -> Checked {
+        if let Some(Waiting { client, what, .. }) = self.waiting.remove(&call) {
+            self.note(&[19, call], || format!("call {call} is closed without an answer"));
+            match what {
+                What::Once(effects) => self.on_unknown(&effects),
+                What::Session(asked) => self.on_session_reply(client, asked, None)?,
+            }
+            self.think(client);
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_unknown(&mut self, effects: &Effects) {
         self.outcome.unknown += 1;
-        for ((key, _), act) in waiting.places.iter().zip(&waiting.acts) {
+        for ((key, _), act) in effects.places.iter().zip(&effects.acts) {
             if *act != Act::Get {
                 self.workload.on_unknown(*key);
             }

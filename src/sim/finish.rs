@@ -35,6 +35,7 @@ impl World {
     /// data, and one order explains everything that anybody saw.
     pub(super) fn finish(&mut self) -> Checked {
         self.every_group_commits()?;
+        self.every_request_is_answered()?;
         self.every_key_is_read()?;
         self.replicas_agree()?;
         self.histories_are_linearizable()
@@ -65,6 +66,28 @@ impl World {
         }
         self.outcome.healed_after = (self.now - began) / 1_000 / self.options.election_ms;
         Ok(())
+    }
+
+    /// What sessions have outstanding is sent again until it has a definite answer.
+    fn every_request_is_answered(&mut self) -> Checked {
+        let began = self.now;
+        let step = self.options.election_ms * 1_000 / 4;
+        loop {
+            let open: Vec<usize> = (0..self.clients.len())
+                .filter(|&client| self.clients[client].has_request_outstanding())
+                .collect();
+            if open.is_empty() {
+                return Ok(());
+            }
+            if self.now - began > HEAL_ELECTIONS * self.options.election_ms * 1_000 {
+                return Err(format!("liveness: requests of clients {open:?} get no answer"));
+            }
+            for client in open {
+                let node = self.rng.usize(..self.nodes.len());
+                self.attempt(client, node);
+            }
+            self.run_until(self.now + step)?;
+        }
     }
 
     fn every_key_is_read(&mut self) -> Checked {
@@ -112,7 +135,7 @@ impl World {
         for node in &self.nodes {
             for replica in node.cores.iter().flat_map(|core| core.shard.replicas()) {
                 let group = replica.group();
-                let here = (replica.status().applied, replica.machine().digest());
+                let here = (replica.status().applied, replica.digest());
                 let known = known[group.0 as usize].get_or_insert(here);
                 if *known != here {
                     return Err(format!(

@@ -54,6 +54,7 @@ mod perform;
 mod power;
 mod queue;
 pub mod safety;
+mod sessions;
 pub mod trace;
 mod workload;
 mod world;

@@ -54,6 +54,8 @@ pub struct Options {
     pub disk: DiskOptions,
     /// The nodes.
     pub nodes: NodeOptions,
+    /// How many of the clients write in sessions, and retry until they know.
+    pub session_clients: usize,
     /// A driver that lies, for tests of the checks.
     pub lie: Option<Lie>,
 }
@@ -125,6 +127,8 @@ pub struct NodeOptions {
     pub pause_every_ms: u64,
     /// How long a pause lasts, at most.
     pub pause_ms: u64,
+    /// Chance that the mailbox of a core is full when a sibling posts to it.
+    pub mailbox_full: u32,
     /// How much faster or slower clocks run, at most, in hundredths.
     pub clock_skew_percent: u64,
 }
@@ -161,6 +165,7 @@ impl Options {
             net: NetOptions::swarm(rng),
             disk: DiskOptions::swarm(rng),
             nodes: NodeOptions::swarm(rng),
+            session_clients: rng.usize(0..=5),
             lie: None,
         }
     }
@@ -256,6 +261,7 @@ impl NodeOptions {
             crash_in_recovery: pick(rng, &[0, 2_000]),
             pause_every_ms: often(rng, &[400, 1_500]).into(),
             pause_ms: pick(rng, &[100, 1_000]),
+            mailbox_full: often(rng, &[20, 300]),
             clock_skew_percent: pick(rng, &[0, 0, 10, 30]),
         }
     }
@@ -271,6 +277,7 @@ impl NodeOptions {
             crash_in_recovery: 0,
             pause_every_ms: 0,
             pause_ms: 0,
+            mailbox_full: 0,
             clock_skew_percent: 0,
         }
     }

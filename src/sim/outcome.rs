@@ -33,12 +33,14 @@ pub struct Faults {
     pub write_errors: u64,
     /// Periods without room on a disk.
     pub disks_full: u64,
+    /// Posts that found a full mailbox.
+    pub mailboxes_full: u64,
 }
 
 impl Faults {
     /// Each kind by name.
     #[must_use]
-    pub fn by_kind(&self) -> [(&'static str, u64); 14] {
+    pub fn by_kind(&self) -> [(&'static str, u64); 15] {
         [
             ("crashes", self.crashes),
             ("crashes between effects", self.crashes_in_turn),
@@ -54,6 +56,7 @@ impl Faults {
             ("flush stalls", self.stalls),
             ("write errors", self.write_errors),
             ("disks full", self.disks_full),
+            ("mailboxes full", self.mailboxes_full),
         ]
     }
 
@@ -86,6 +89,8 @@ pub struct Outcome {
     pub refused: u64,
     /// Commands whose outcome stayed unknown.
     pub unknown: u64,
+    /// Requests of sessions that were answered after more than one attempt.
+    pub retried: u64,
     /// Operations (one per key of a command) that the checker ordered.
     pub checked: u64,
     /// Keys whose histories were too tangled for the checker.

@@ -77,6 +77,17 @@ impl World {
         match effect {
             Effect::Write(write) => self.write(node, core, &write),
             Effect::Frame(to, frame) => self.send(node, core, to.0 as usize - 1, &frame),
+            Effect::Post(_, post)
+                if self.is_chaos
+                    && post.may_be_refused()
+                    && happens(&mut self.rng, self.options.nodes.mailbox_full) =>
+            {
+                self.outcome.faults.mailboxes_full += 1;
+                self.note(&[22, node as u64, core as u64], || {
+                    format!("node {node} core {core} finds a full mailbox for {post:?}")
+                });
+                self.after_for(0, node, ForNode::Undelivered { core, post });
+            }
             Effect::Post(to, post) => {
                 let delay = self.rng.u64(1..30);
                 self.note(&[6, node as u64, core as u64, to as u64], || {

@@ -2,6 +2,7 @@
 //! driver that lies.
 
 use super::*;
+use crate::group::sessions::planted;
 
 fn quick(seed: u64) -> Options {
     Options { chaos_ms: 1_500, ..Options::swarm(seed) }
@@ -38,4 +39,25 @@ fn a_driver_that_says_flushed_too_early_is_caught() {
         run(seed, &options).is_err()
     });
     assert!(caught);
+}
+
+/// Clients that retry whatever they are not sure of; the nodes remember what they did, or not.
+fn retried(seed: u64, forgetful: bool) -> Result<Outcome, Box<Failure>> {
+    let mut options = quick(seed);
+    options.session_clients = options.clients;
+    options.nodes.crash_every_ms = 300;
+    planted::forget(forgetful);
+    let result = run(seed, &options);
+    planted::forget(false);
+    result
+}
+
+#[test]
+fn a_request_applied_twice_is_caught() {
+    let caught = (0..40).find_map(|seed| retried(seed, true).err().map(|failure| (seed, failure)));
+    let (seed, failure) = caught.expect("some world has a request that is sent twice");
+    assert!(failure.what.contains("not linearizable"), "{failure}");
+    // Nothing but the table is wrong with that world.
+    let outcome = retried(seed, false).unwrap_or_else(|failure| panic!("{failure}"));
+    assert!(outcome.retried > 0, "{outcome:?}");
 }

@@ -54,6 +54,7 @@ pub(super) enum ForNode {
     Turn { core: usize },
     Ticker,
     Post { core: usize, post: Post },
+    Undelivered { core: usize, post: Post },
     Flushed { core: usize, ticket: FlushTicket, early: bool },
     WriteFailed,
     Spare { core: usize, segment: SegmentSeq },
@@ -173,7 +174,7 @@ impl World {
             scratch: Scratch::new(options.segment_bytes),
             safety: Safety::default(),
             history: History::new(workload.keys()),
-            clients: vec![Client::default(); options.clients],
+            clients: (0..options.clients).map(|client| Client::new(client, &options)).collect(),
             waiting: BTreeMap::new(),
             calls: 0,
             acked: BTreeSet::new(),
@@ -246,10 +247,7 @@ impl World {
                 Ok(())
             }
             Happening::Reply { call, reply } => self.on_reply(call, &reply),
-            Happening::Closed { call } => {
-                self.on_closed(call);
-                Ok(())
-            }
+            Happening::Closed { call } => self.on_closed(call),
             Happening::Crash => self.strike_crash(),
             Happening::Pause => self.strike_pause(),
             Happening::Partition => self.strike_partition(),
@@ -267,6 +265,9 @@ impl World {
             ForNode::Turn { core } => return self.turn(node, core),
             ForNode::Ticker => self.tick(node),
             ForNode::Post { core, post } => self.deliver(node, core, Event::Post(post)),
+            ForNode::Undelivered { core, post } => {
+                self.deliver(node, core, Event::Undelivered(post));
+            }
             ForNode::Flushed { core, ticket, early } => {
                 if early || self.nodes[node].disks[core].finish(ticket) {
                     self.note(&[1, node as u64, core as u64, ticket.0], || {

@@ -127,6 +127,7 @@ struct Totals {
     acked: u64,
     refused: u64,
     unknown: u64,
+    retried: u64,
     checked: u64,
     unchecked_keys: u64,
     committed: u64,
@@ -162,6 +163,7 @@ impl Totals {
         self.acked += outcome.acked;
         self.refused += outcome.refused;
         self.unknown += outcome.unknown;
+        self.retried += outcome.retried;
         self.checked += outcome.checked;
         self.unchecked_keys += outcome.unchecked_keys;
         self.committed += outcome.committed;
@@ -185,6 +187,10 @@ impl Totals {
         println!(
             "  commands  {} acknowledged, {} refused, {} of unknown outcome; {} entries committed, {} elections",
             self.acked, self.refused, self.unknown, self.committed, self.elections
+        );
+        println!(
+            "  sessions  {} requests answered after more than one attempt",
+            self.retried
         );
         println!(
             "  checked   {} operations linearizable, {} keys too tangled to check",
