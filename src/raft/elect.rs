@@ -16,7 +16,7 @@
 use std::collections::VecDeque;
 
 use crate::entry::EntryKind;
-use crate::id::{Index, ReplicaId, Term, Tick};
+use crate::id::{EntryId, Index, ReplicaId, Term, Tick};
 
 use super::driver::{LogChange, Source};
 use super::effects::TransferEnd;
@@ -53,7 +53,8 @@ impl Raft {
         if let Role::Leader(_) = self.role {
             self.lead_on(now);
         } else if now >= self.election_at {
-            change = self.stand(false, now);
+            let called = self.called == Some(self.term);
+            change = self.stand(called, now);
         }
         self.check();
         change
@@ -78,8 +79,10 @@ impl Raft {
         self.check();
     }
 
-    /// The leader asks this replica to take over, without pre-vote (thesis §3.10).
+    /// The leader asks this replica to take over, without pre-vote (thesis §3.10). If a committed
+    /// change of membership is not applied yet, as when the leader leaves by it, that comes first.
     pub(super) fn stand_now(&mut self, now: Tick) -> Option<LogChange> {
+        self.called = Some(self.term);
         self.stand(true, now)
     }
 
@@ -89,6 +92,10 @@ impl Raft {
         }
         self.draw_election_timeout(now);
         let promised = !transfer && self.config.lease.is_some() && self.is_leased(now);
+        if transfer && self.is_promotable() && self.log.has_unapplied_config() {
+            self.election_at = now;
+            return None;
+        }
         if !self.is_promotable() || self.log.has_unapplied_config() || promised {
             return None;
         }
@@ -137,7 +144,26 @@ impl Raft {
         let to = self.membership.voters().nth(at).filter(|&to| to != self.config.id)?;
         let mut request = Message::new(kind, self.config.id, to, term);
         request.entry = self.log.last_id();
+        if !self.config.plain {
+            let committed = self.committed_id();
+            (request.run_term, request.commit) = (committed.term, committed.index);
+        }
         Some(request)
+    }
+
+    fn committed_id(&self) -> EntryId {
+        let index = self.log.commit();
+        EntryId { term: self.log.term_at(index).unwrap_or_default(), index }
+    }
+
+    /// A candidate or a voter that refused it said what it knows to be committed. After a change of
+    /// membership one of them may count with voters that the other does not know of: the candidate
+    /// asks a replica that has left and holds more of the log, or the one that holds the most
+    /// does not know yet that it votes. Then nobody wins until both know (compare etcd#12359).
+    fn learn_committed(&mut self, committed: EntryId) {
+        if committed.term.0 > 0 && self.log.matches(committed) {
+            self.log.commit_to(committed.index);
+        }
     }
 
     /// The own vote counts like any other: once it is durable (safety point 1).
@@ -165,6 +191,9 @@ impl Raft {
         };
         if !message.reject && message.term != asked {
             return None;
+        }
+        if message.reject {
+            self.learn_committed(message.entry);
         }
         self.count_vote(message.from, !message.reject, now)
     }
@@ -299,6 +328,7 @@ impl Raft {
     }
 
     pub(super) fn answer_vote(&mut self, request: &Message, now: Tick) {
+        self.learn_committed(EntryId { term: request.run_term, index: request.commit });
         let pre = request.kind == MessageKind::PreVote;
         let free = self.vote == request.from
             || (self.vote == ReplicaId::NONE && self.leader() == ReplicaId::NONE)
@@ -310,6 +340,9 @@ impl Raft {
         let term = if granted { request.term } else { self.term };
         let mut answer = Message::new(kind, self.config.id, request.from, term);
         answer.reject = !granted;
+        if !granted && !self.config.plain {
+            answer.entry = self.committed_id();
+        }
         if granted && !pre {
             self.vote = request.from;
             self.restart_election_timer(now);
@@ -344,8 +377,8 @@ impl Raft {
             leader.transfer = None;
             self.transfer_end = Some(TransferEnd { to, done: false });
             if !self.membership.is_voter(id) {
-                // It was asked to take over because this replica has left, and did not.
-                self.become_follower(self.term, ReplicaId::NONE, now);
+                // It was asked to take over because this replica has left, and did not: another may.
+                self.hand_over(now);
                 return;
             }
         }

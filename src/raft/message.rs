@@ -75,11 +75,13 @@ pub struct Message {
     /// `Append`: the entry before the first one carried. `Vote`, `PreVote`: the candidate's last
     /// entry. `AppendResponse`: `index` is the last entry known to match (accepted) or the probed
     /// index (rejected), and on a rejection `term` is the term at `hint`. `Snapshot`: its last entry.
-    /// `ReadIndexResponse`: `index` is the answer.
+    /// `ReadIndexResponse`: `index` is the answer. A refused vote or pre-vote: the last entry the voter
+    /// knows to be committed, which the candidate may not know.
     pub entry: EntryId,
     /// `Append`, `Heartbeat`: what the receiver may commit, as far as this message vouches for it.
     pub commit: Index,
-    /// `Append`: the term of every entry carried.
+    /// `Append`: the term of every entry carried. `Vote`, `PreVote`: with `commit`, the last entry the
+    /// candidate knows to be committed.
     pub run_term: Term,
     /// `Append`: how many entries are carried.
     pub count: u32,

@@ -132,7 +132,7 @@ impl Raft {
         true
     }
 
-    fn release(&mut self, message: Message) {
+    pub(super) fn release(&mut self, message: Message) {
         let stale = message.kind == MessageKind::Vote
             && !(message.term == self.term && matches!(self.role, Role::Candidate(_)));
         if stale {

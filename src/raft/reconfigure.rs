@@ -127,7 +127,7 @@ impl Raft {
 
     /// This leader has no vote any more: the voter that is furthest takes over, so that the group
     /// need not notice by silence. It has heard of the change by then, or does so on the way.
-    fn hand_over(&mut self, now: Tick) {
+    pub(super) fn hand_over(&mut self, now: Tick) {
         self.advance_commit();
         let Role::Leader(leader) = &self.role else { return };
         let alive = |heard| now.since(heard) < self.config.election_ticks;

@@ -3,8 +3,8 @@
 use crate::id::Tick;
 
 use super::membership::Membership;
-use super::message::Message;
-use super::state::{Raft, Role};
+use super::message::{Message, MessageKind};
+use super::state::{Promised, Raft, Role};
 
 /// What became of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +57,23 @@ impl Raft {
             self.log.commit_to(last.index);
             return Restored::No;
         }
+        // What was accepted and never handed out to be written is gone, and so is its acceptance.
+        let unwritten = self.log.next_seq();
+        self.promises.retain(|promise| {
+            let accepts = matches!(promise.what, Promised::Send(answer)
+                if answer.kind == MessageKind::AppendResponse);
+            promise.seq < unwritten || !accepts
+        });
         self.log.restore(last);
+        if !self.has_unwritten() {
+            // Whatever else waited for those entries has nothing to wait for.
+            let kept = self.promises.iter().take_while(|promise| promise.seq < unwritten).count();
+            for promise in self.promises.split_off(kept) {
+                if let Promised::Send(message) = promise.what {
+                    self.release(message);
+                }
+            }
+        }
         self.switch_to(membership, now);
         Restored::Yes
     }

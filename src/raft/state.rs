@@ -38,6 +38,8 @@ pub struct Raft {
     /// When a replica that is not leader stands for election.
     pub(super) election_at: Tick,
     pub(super) jitter: u64,
+    /// The term whose leader has asked this replica to take over.
+    pub(super) called: Option<Term>,
     /// The last read sequence number given out; never reused, not even by a later life.
     pub(super) read_seq: u64,
     /// Reads of this replica that wait for its leader's word.
@@ -173,6 +175,7 @@ impl Raft {
         let apply_before_durable = config.apply_before_durable;
         let mut raft = Self {
             jitter: config.seed,
+            called: None,
             config,
             membership: membership.sorted(),
             term,

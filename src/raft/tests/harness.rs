@@ -6,8 +6,11 @@ use crate::entry::EntryKind;
 use crate::id::{EntryId, Index, ReplicaId, Term, Tick};
 use crate::raft::*;
 
-/// An entry as the judge sees it: its term and a value nobody else has (0: the empty entry).
+/// An entry as the judge sees it: its term and a value nobody else has (0: the empty entry; [`LEAVE`]).
 pub(super) type Held = (Term, u64);
+
+/// The value of an entry by which a leader leaves a joint membership.
+const LEAVE: u64 = u64::MAX;
 
 /// What one power cut leaves behind.
 #[derive(Debug, Clone, Default)]
@@ -85,6 +88,10 @@ pub(super) struct Node {
     pub(super) reads_done: Vec<ReadReady>,
     pub(super) leader_ready: u32,
     pub(super) roles: Vec<RoleEvent>,
+    pub(super) transfers: Vec<TransferEnd>,
+    /// Changes of membership that could not be made when they were applied.
+    pub(super) void: u64,
+    pub(super) restored: u64,
     pub(super) incarnation: u64,
 }
 
@@ -97,7 +104,10 @@ pub(super) struct Packet {
 /// The world. Replicas are numbered from 1.
 pub(super) struct Cluster {
     pub(super) now: Tick,
+    /// At the beginning; what became of it is in the log.
     pub(super) membership: Membership,
+    /// Changes of membership, by the value of their entry.
+    pub(super) changes: BTreeMap<u64, ConfChange>,
     pub(super) config: Config,
     pub(super) nodes: Vec<Node>,
     pub(super) wire: VecDeque<Packet>,
@@ -119,9 +129,15 @@ impl Cluster {
 
     pub(super) fn with(membership: Membership, config: Config) -> Self {
         let count = membership.members().count() as u64;
+        Self::with_strangers(membership, config, count)
+    }
+
+    /// `count` nodes, of which some do not belong yet.
+    pub(super) fn with_strangers(membership: Membership, config: Config, count: u64) -> Self {
         let mut cluster = Self {
             now: Tick(1000),
             membership,
+            changes: BTreeMap::from([(LEAVE, ConfChange::default())]),
             config,
             nodes: Vec::new(),
             wire: VecDeque::new(),
@@ -142,8 +158,15 @@ impl Cluster {
     fn boot(&self, id: u64, incarnation: u64, disk: Disk, applied: Index) -> Node {
         let seed = self.config.seed ^ (id << 32) ^ (incarnation << 40);
         let config = Config { id: ReplicaId(id), seed, ..self.config.clone() };
+        let membership = self.membership_at(&disk.log, applied);
+        let mut raft = Raft::new(config, disk.recovered(&membership, applied), self.now);
+        for (at, (_, value)) in disk.log.iter().enumerate() {
+            if self.changes.contains_key(value) {
+                raft.note_config(Index(at as u64 + 1));
+            }
+        }
         Node {
-            raft: Raft::new(config, disk.recovered(&self.membership, applied), self.now),
+            raft,
             log: disk.log.clone(),
             cache: Cache { missing_below: Index(0) },
             disk,
@@ -154,8 +177,18 @@ impl Cluster {
             reads_done: Vec::new(),
             leader_ready: 0,
             roles: Vec::new(),
+            transfers: Vec::new(),
+            void: 0,
+            restored: 0,
             incarnation,
         }
+    }
+
+    /// Who belongs when the first `applied` entries of `log` are applied.
+    pub(super) fn membership_at(&self, log: &[Held], applied: Index) -> Membership {
+        let applied = log.iter().take(applied.0 as usize);
+        let changes = applied.filter_map(|(_, value)| self.changes.get(value));
+        changes.fold(self.membership.clone(), |now, change| now.changed(change).unwrap_or(now))
     }
 
     pub(super) fn node(&self, id: u64) -> &Node {
@@ -203,8 +236,14 @@ impl Cluster {
                 node.log.extend(new);
             }
             Source::Internal(kind) => {
-                assert_eq!((kind, change.count), (EntryKind::Empty, 1));
-                node.log.push((term, 0));
+                assert_eq!(change.count, 1);
+                node.log.push((term, if kind == EntryKind::Config { LEAVE } else { 0 }));
+            }
+        }
+        for index in change.first.0..=self.node(id).log.len() as u64 {
+            let (_, value) = self.node(id).log[index as usize - 1];
+            if self.changes.contains_key(&value) {
+                self.node_mut(id).raft.note_config(Index(index));
             }
         }
         self.judge(id);
@@ -223,9 +262,38 @@ impl Cluster {
     }
 
     pub(super) fn receive(&mut self, packet: &Packet) {
+        if packet.message.kind == MessageKind::Snapshot && !packet.values.is_empty() {
+            return self.install(packet);
+        }
         let (now, id) = (self.now, packet.message.to.0);
         let change = self.node_mut(id).raft.step(&packet.message, now);
         self.mirror(id, change, &packet.values);
+        self.judge(id);
+    }
+
+    /// A snapshot arrives whole: its data becomes durable behind every write before it, and then the
+    /// core decides.
+    fn install(&mut self, packet: &Packet) {
+        let (now, id) = (self.now, packet.message.to.0);
+        while self.flush(id) {}
+        let membership = self.membership_at(&packet.values, packet.message.entry.index);
+        let node = self.node_mut(id);
+        if node.raft.restore(&packet.message, membership, now) == Restored::Yes {
+            let status = node.raft.status();
+            assert_eq!((status.applied, status.commit), (status.last.index, status.last.index));
+            node.applied = status.applied;
+            node.restored += 1;
+            node.log.clone_from(&packet.values);
+            node.disk.log.clone_from(&packet.values);
+            let (term, vote) = (node.disk.hard_state.term, node.disk.hard_state.vote);
+            node.disk.hard_state = HardState { term, vote, commit: node.applied };
+            // What the record of the snapshot is written with.
+            let last = packet.message.entry.term;
+            if node.disk.hard_state.term < last {
+                node.disk.hard_state =
+                    HardState { term: last, vote: ReplicaId::NONE, commit: node.applied };
+            }
+        }
         self.judge(id);
     }
 
@@ -252,10 +320,36 @@ impl Cluster {
         Ok(first)
     }
 
+    pub(super) fn reconfigure(
+        &mut self,
+        id: u64,
+        change: ConfChange,
+    ) -> Result<Index, ConfigRefusal> {
+        let index = self.node_mut(id).raft.propose_config(&change, 1)?;
+        let (term, value) = (self.status(id).term, self.value());
+        self.changes.insert(value, change);
+        self.node_mut(id).log.push((term, value));
+        Ok(index)
+    }
+
+    /// A read on the leader.
     pub(super) fn read(&mut self, id: u64) -> Result<u64, ReadRefusal> {
+        self.read_by(id, Raft::read)
+    }
+
+    /// A read anywhere.
+    pub(super) fn read_here(&mut self, id: u64) -> Result<u64, ReadRefusal> {
+        self.read_by(id, Raft::read_here)
+    }
+
+    fn read_by(
+        &mut self,
+        id: u64,
+        read: impl Fn(&mut Raft) -> Result<u64, ReadRefusal>,
+    ) -> Result<u64, ReadRefusal> {
         let floor = Index(self.committed.len() as u64);
         let node = self.node_mut(id);
-        let seq = node.raft.read()?;
+        let seq = read(&mut node.raft)?;
         let known = node.reads.entry(seq).or_default();
         *known = floor.max(*known);
         Ok(seq)
@@ -276,6 +370,7 @@ impl Cluster {
             }
         }
         node.leader_ready += u32::from(fx.leader_ready);
+        node.transfers.extend(fx.transfer);
         if let Some(Persist { seq, hard_state, first, count }) = fx.persist {
             let from = first.prev().0 as usize;
             let entries = node.log[from..from + count as usize].to_vec();
@@ -284,12 +379,22 @@ impl Cluster {
         if let Some((first, last)) = fx.apply {
             assert_eq!(first, node.applied.next(), "{id} applies without gaps");
             for index in first.0..=last.0 {
-                let entry = node.log[index as usize - 1];
-                assert!(node.disk.holds(Index(index), entry), "{id} applies what is not durable");
+                let entry = self.node(id).log[index as usize - 1];
+                let is_durable = self.node(id).disk.holds(Index(index), entry);
+                assert!(is_durable, "{id} applies what is not durable");
+                if let Some(change) = self.changes.get(&entry.1).cloned() {
+                    let node = self.node_mut(id);
+                    let made = node.raft.apply_config(Index(index), &change, now);
+                    node.void += u64::from(made.is_err());
+                    self.judge(id);
+                }
             }
+            let node = self.node_mut(id);
             node.applied = last;
-            node.raft.on_applied(last);
+            let change = node.raft.on_applied(last);
+            self.mirror(id, change, &[]);
         }
+        let node = self.node_mut(id);
         node.fetches.extend(&fx.fetch);
         for read in fx.reads {
             let floors = node.reads.range(..=read.seq).map(|(_, &floor)| floor).max();
@@ -303,8 +408,11 @@ impl Cluster {
             let from = message.entry.index.0 as usize;
             let is_append = message.kind == MessageKind::Append;
             let count = if is_append { message.count as usize } else { 0 };
-            let values = log[from.min(log.len())..][..count].to_vec();
+            let mut values = log[from.min(log.len())..][..count].to_vec();
             assert!(values.iter().all(|&(term, _)| term == message.run_term), "cut at terms");
+            if message.kind == MessageKind::Snapshot {
+                values = log[..from].to_vec();
+            }
             if !self.cut.contains(&(message.from.0, message.to.0)) {
                 self.wire.push_back(Packet { message, values });
             }
@@ -412,7 +520,7 @@ impl Cluster {
             };
             assert!(
                 self.scripted
-                    || holds(&self.membership.incoming) && holds(&self.membership.outgoing),
+                    || holds(&status.membership.incoming) && holds(&status.membership.outgoing),
                 "{id} commits {} that no quorum has on disk",
                 index + 1
             );

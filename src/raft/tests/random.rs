@@ -46,9 +46,10 @@ fn run(seed: u64) {
     let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let voters = 1 + 2 * dice.roll(3);
     let learners = dice.roll(2);
-    let all = voters + learners;
+    let members = voters + learners;
+    let all = members + dice.roll(2);
     let mut membership = Membership::of_voters((1..=voters).map(ReplicaId))
-        .with_learners((voters + 1..=all).map(ReplicaId));
+        .with_learners((voters + 1..=members).map(ReplicaId));
     if voters >= 3 && dice.one_in(4) {
         membership.outgoing = (1..voters).map(ReplicaId).collect();
     }
@@ -59,9 +60,17 @@ fn run(seed: u64) {
         inflight_messages_max: 1 + dice.roll(4) as usize,
         inflight_bytes_max: 1 + dice.roll(8),
         uncommitted_bytes_max: 4 + dice.roll(20),
+        on_removal: match dice.roll(3) {
+            0 => OnRemoval::StepDown,
+            1 => OnRemoval::KeepLeading,
+            _ => OnRemoval::HandOver,
+        },
         ..test_config(seed)
     };
-    let mut cluster = Cluster::with(membership, config);
+    // A lease relies on the promise that check-quorum makes.
+    let lease = config.check_quorum && dice.one_in(2);
+    let config = Config { lease: lease.then_some(Lease { drift_percent: 10 }), ..config };
+    let mut cluster = Cluster::with_strangers(membership, config, all);
     for _ in 0..300 + dice.roll(300) {
         act(&mut cluster, &mut dice, all);
         if dice.one_in(16) {
@@ -73,7 +82,7 @@ fn run(seed: u64) {
 
 fn act(cluster: &mut Cluster, dice: &mut Dice, all: u64) {
     let id = 1 + dice.roll(all);
-    match dice.roll(100) {
+    match dice.roll(106) {
         0..45 => deliver(cluster, dice),
         45..60 => {
             cluster.flush(id);
@@ -93,7 +102,7 @@ fn act(cluster: &mut Cluster, dice: &mut Dice, all: u64) {
         }
         86..91 => {
             for id in 1..=all {
-                let _ = cluster.read(id);
+                let _ = if dice.one_in(2) { cluster.read(id) } else { cluster.read_here(id) };
             }
         }
         91..93 => {
@@ -118,9 +127,22 @@ fn act(cluster: &mut Cluster, dice: &mut Dice, all: u64) {
             let now = cluster.now;
             cluster.node_mut(id).raft.transfer(ReplicaId(1 + dice.roll(all)), now);
         }
-        _ => {
+        99 => {
             let now = cluster.now;
             cluster.node_mut(id).raft.forget_leader(now);
+        }
+        100..103 => {
+            let leader = (1..=all).rfind(|&id| cluster.leads(id)).unwrap_or(id);
+            let change = change(dice, all, cluster.status(leader).membership.is_joint());
+            let _ = cluster.reconfigure(leader, change);
+        }
+        103 => {
+            let applied = cluster.node(id).applied;
+            cluster.node_mut(id).raft.compact(Index(applied.0.saturating_sub(dice.roll(4))));
+        }
+        _ => {
+            let failed = ReplicaId(1 + dice.roll(all));
+            cluster.node_mut(id).raft.on_snapshot_failed(failed);
         }
     }
     for id in 1..=all {
@@ -128,6 +150,29 @@ fn act(cluster: &mut Cluster, dice: &mut Dice, all: u64) {
             cluster.turn(id);
         }
     }
+}
+
+/// Any change of up to three replicas; out of a joint membership mostly the way out.
+fn change(dice: &mut Dice, all: u64, is_joint: bool) -> ConfChange {
+    if is_joint && !dice.one_in(4) {
+        let transition = if dice.one_in(3) { Transition::Cancel } else { Transition::Auto };
+        return ConfChange { transition, changes: Vec::new() };
+    }
+    let transition = match dice.roll(4) {
+        0 => Transition::JointImplicit,
+        1 => Transition::JointExplicit,
+        _ => Transition::Auto,
+    };
+    let changes = (0..1 + dice.roll(3)).map(|_| Change {
+        kind: match dice.roll(5) {
+            0 | 1 => ChangeKind::AddVoter,
+            2 => ChangeKind::AddLearner,
+            3 => ChangeKind::Remove,
+            _ => ChangeKind::Update,
+        },
+        id: ReplicaId(1 + dice.roll(all)),
+    });
+    ConfChange { transition, changes: changes.collect() }
 }
 
 /// Something on the wire arrives, twice, late, or never.
@@ -153,17 +198,37 @@ fn fetch(cluster: &mut Cluster, id: u64) {
     }
 }
 
-/// With every link and disk in order, everybody ends with the same log and a leader that works.
+/// With every link and disk in order, every member ends with the same log and a leader that works.
 fn heal(cluster: &mut Cluster) {
     cluster.cut.clear();
-    for _ in 0..40 {
+    for id in cluster.ids() {
+        for peer in cluster.ids() {
+            // A snapshot that was lost is reported in the end.
+            cluster.node_mut(id).raft.on_snapshot_failed(ReplicaId(peer));
+        }
+    }
+    for round in 0..60 {
         cluster.pass(100);
         for id in cluster.ids() {
             fetch(cluster, id);
         }
+        if round == 10 {
+            // Whoever was removed has been told by then, and takes part no more.
+            let committed = cluster.committed.clone();
+            let last = Index(committed.len() as u64);
+            let membership = cluster.membership_at(&committed, last);
+            for id in cluster.ids().filter(|&id| !membership.is_member(ReplicaId(id))) {
+                cluster.isolate(id);
+            }
+        }
     }
     cluster.judge_logs();
-    let leader = cluster.ids().find(|&id| cluster.leads(id)).expect("a healthy group has a leader");
+    let leader = cluster.ids().rfind(|&id| cluster.leads(id) && belongs(cluster, id));
+    let leader = leader.unwrap_or_else(|| {
+        let all: Vec<_> = cluster.ids().map(|id| cluster.status(id)).collect();
+        let all: Vec<_> = all.iter().map(|it| format!("{it:?}")).collect();
+        panic!("a healthy group has no leader:\n{}", all.join("\n"))
+    });
     let before = cluster.node(leader).reads_done.len();
     cluster.propose(leader, 1).expect("a healthy leader takes proposals");
     cluster.read(leader).expect("a healthy leader takes reads");
@@ -174,11 +239,18 @@ fn heal(cluster: &mut Cluster) {
     }
     cluster.pass(20);
     assert!(cluster.node(leader).reads_done.len() > before, "a healthy leader confirms reads");
+    assert!(!cluster.status(leader).membership.auto_leave, "nobody left the joint membership");
     let last = cluster.status(leader).last.index;
-    for id in cluster.ids() {
+    for id in cluster.ids().filter(|&id| belongs(cluster, id)) {
         let status = cluster.status(id);
         let stands = (status.last.index, status.commit, status.applied, status.durable);
         assert_eq!(stands, (last, last, last, last), "{id} did not catch up with {leader}");
         assert!(cluster.node(id).leader_ready <= 1 || cluster.node(id).roles.len() > 1);
     }
+}
+
+/// Whether the group, as of what is committed, counts `id` as a member.
+fn belongs(cluster: &Cluster, id: u64) -> bool {
+    let last = Index(cluster.committed.len() as u64);
+    cluster.membership_at(&cluster.committed, last).is_member(ReplicaId(id))
 }

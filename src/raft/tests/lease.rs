@@ -1,0 +1,201 @@
+//! Reads by lease and reads of followers: who may answer, and until when (thesis §6.4).
+
+use crate::id::{Index, ReplicaId, Tick};
+use crate::raft::*;
+
+use super::harness::{Cluster, test_config};
+
+fn leased(drift_percent: u8) -> Cluster {
+    let config = Config { lease: Some(Lease { drift_percent }), ..test_config(7) };
+    let mut cluster = Cluster::with(Membership::of_voters((1..=3).map(ReplicaId)), config);
+    // A replica that has just started gives no vote.
+    cluster.now = cluster.now.plus(100);
+    cluster.elect(1);
+    cluster.pass(20);
+    cluster
+}
+
+/// Whether 1 confirms a read without a word from anybody.
+fn answers_alone(cluster: &mut Cluster) -> bool {
+    let Ok(seq) = cluster.read(1) else { return false };
+    cluster.turn(1);
+    cluster.node(1).reads_done.iter().any(|read| read.seq == seq)
+}
+
+#[test]
+fn a_lease_answers_without_asking_and_ends_before_the_others_promise() {
+    let mut cluster = leased(20);
+    assert!(answers_alone(&mut cluster));
+    let before = cluster.now;
+    cluster.isolate(1);
+    let mut held = 0;
+    // One tick at a time: 1 is asked first, then the others may elect.
+    for elapsed in 1..=400 {
+        cluster.now = before.plus(elapsed);
+        for id in cluster.ids() {
+            if cluster.now >= cluster.node(id).raft.deadline() {
+                cluster.tick(id);
+            }
+        }
+        if answers_alone(&mut cluster) {
+            held = elapsed;
+            assert!(!cluster.leads(2) && !cluster.leads(3), "two leaders answer at {elapsed}");
+        }
+        cluster.settle();
+    }
+    assert!((60..=80).contains(&held), "the lease held for {held} of 100 ticks less 20 percent");
+    assert!(cluster.leads(2) || cluster.leads(3), "and then another could lead");
+}
+
+#[test]
+fn without_a_lease_every_read_asks() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    cluster.pass(20);
+    assert!(!answers_alone(&mut cluster));
+}
+
+#[test]
+fn a_leader_whose_disk_is_frozen_has_no_lease_before_another_can_lead() {
+    let mut cluster = leased(10);
+    cluster.held.insert(1);
+    cluster.propose(1, 1).expect("1 leads");
+    cluster.settle();
+    let frozen = cluster.now;
+    let mut last_answer = Tick(0);
+    let mut another = None;
+    while another.is_none() && cluster.now.since(frozen) < 2000 {
+        cluster.pass(10);
+        if answers_alone(&mut cluster) {
+            last_answer = cluster.now;
+        }
+        another = (2..=3).find(|&id| cluster.leads(id)).map(|_| cluster.now);
+    }
+    let another = another.expect("a leader whose disk is frozen is replaced");
+    assert!(last_answer.since(frozen) <= 50, "half an election timeout, not {last_answer}");
+    assert!(last_answer < another);
+}
+
+#[test]
+fn a_handover_ends_the_lease_for_the_term() {
+    let mut cluster = leased(10);
+    cluster.isolate(2);
+    let now = cluster.now;
+    assert!(cluster.node_mut(1).raft.transfer(ReplicaId(2), now), "2 is told to campaign");
+    assert!(!answers_alone(&mut cluster), "2 may win at any time, whatever 3 promised");
+    cluster.cut.clear();
+    cluster.wire.clear();
+    cluster.pass(110);
+    assert!(cluster.leads(1), "2 never heard of it");
+    assert!(!answers_alone(&mut cluster), "but may still");
+    let seq = cluster.read(1).expect("1 leads");
+    cluster.settle();
+    assert!(cluster.node(1).reads_done.iter().any(|read| read.seq == seq), "by asking it can");
+}
+
+#[test]
+fn a_restarted_replica_keeps_the_promise_of_its_earlier_life() {
+    let mut cluster = leased(10);
+    cluster.isolate(1);
+    for id in [2, 3] {
+        cluster.crash(id, 9, Index(0));
+    }
+    cluster.campaign(2);
+    cluster.settle();
+    assert!(answers_alone(&mut cluster), "the lease of 1 still holds");
+    assert!(!cluster.leads(2), "so nobody else may lead");
+    cluster.pass(400);
+    assert!(cluster.leads(2) || cluster.leads(3));
+}
+
+#[test]
+fn a_change_of_membership_ends_the_lease_until_the_new_voters_have_answered() {
+    let mut cluster = leased(10);
+    let change = Change { kind: ChangeKind::Remove, id: ReplicaId(3) };
+    let change = ConfChange { changes: vec![change], ..ConfChange::default() };
+    cluster.reconfigure(1, change).expect("1 leads");
+    while cluster.status(1).membership.is_voter(ReplicaId(3)) {
+        for id in cluster.ids() {
+            cluster.flush(id);
+            cluster.turn(id);
+        }
+        if let Some(packet) = cluster.wire.pop_front() {
+            cluster.receive(&packet);
+        }
+    }
+    assert!(!answers_alone(&mut cluster));
+    cluster.pass(20);
+    assert!(answers_alone(&mut cluster));
+}
+
+#[test]
+fn nobody_forgets_a_leader_that_relies_on_its_lease() {
+    let mut cluster = leased(10);
+    let now = cluster.now;
+    cluster.node_mut(2).raft.forget_leader(now);
+    assert_eq!(cluster.status(2).leader, ReplicaId(1));
+}
+
+#[test]
+fn a_follower_answers_what_its_leader_confirmed() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    let index = cluster.propose(1, 1).expect("1 leads");
+    cluster.settle();
+    let seq = cluster.read_here(2).expect("2 has a leader");
+    assert_eq!(cluster.read_here(2), Ok(seq), "one question for a turn");
+    cluster.settle();
+    assert_eq!(cluster.node(2).reads_done, [ReadReady { seq, index }]);
+}
+
+#[test]
+fn contract_row_63_a_lost_question_is_asked_again() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    cluster.cut.insert((2, 1));
+    let seq = cluster.read_here(2).expect("2 has a leader");
+    cluster.settle();
+    cluster.cut.clear();
+    assert!(cluster.node(2).reads_done.is_empty());
+    cluster.pass(20);
+    assert_eq!(cluster.node(2).reads_done.len(), 1);
+    assert_eq!(cluster.node(2).reads_done[0].seq, seq);
+}
+
+#[test]
+fn contract_row_63_an_answer_of_an_earlier_life_confirms_nothing() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    cluster.read_here(2).expect("2 has a leader");
+    cluster.turn(2);
+    let question = cluster.sent(MessageKind::ReadIndex, 1)[0];
+    let mut answer = super::harness::message(MessageKind::ReadIndexResponse, 1, 2, question.term.0);
+    (answer.context, answer.entry.index) = (question.context, Index(1));
+    cluster.crash(2, 9, Index(0));
+    cluster.pass(20);
+    let seq = cluster.read_here(2).expect("2 has a leader");
+    assert_ne!(seq, question.context, "no number is used twice");
+    cluster.turn(2);
+    cluster.inject(answer);
+    cluster.turn(2);
+    assert!(cluster.node(2).reads_done.is_empty());
+}
+
+#[test]
+fn a_deposed_leader_answers_no_follower() {
+    let mut cluster = Cluster::new(5);
+    cluster.elect(1);
+    // 1 and 2 are cut off together; the others elect 3 and commit.
+    for inside in [1, 2] {
+        for outside in [3, 4, 5] {
+            cluster.cut.insert((inside, outside));
+            cluster.cut.insert((outside, inside));
+        }
+    }
+    cluster.campaign(3);
+    cluster.settle();
+    let seq = cluster.read_here(2).expect("2 believes in 1");
+    cluster.settle();
+    cluster.pass(60);
+    assert!(cluster.node(2).reads_done.iter().all(|read| read.seq != seq), "1 has no quorum");
+}

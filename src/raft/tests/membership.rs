@@ -1,0 +1,305 @@
+//! Changes of membership, told one at a time (thesis §4).
+
+use crate::id::{Index, ReplicaId};
+use crate::raft::*;
+
+use super::harness::{Cluster, test_config};
+
+fn change(kind: ChangeKind, id: u64) -> ConfChange {
+    ConfChange { changes: vec![Change { kind, id: ReplicaId(id) }], ..ConfChange::default() }
+}
+
+fn explicit(changes: &[(ChangeKind, u64)]) -> ConfChange {
+    let one = |&(kind, id): &(ChangeKind, u64)| Change { kind, id: ReplicaId(id) };
+    ConfChange { transition: Transition::JointExplicit, changes: changes.iter().map(one).collect() }
+}
+
+/// `voters` voters and as many nodes that do not belong as it takes for `all`.
+fn cluster(voters: u64, all: u64) -> Cluster {
+    let membership = Membership::of_voters((1..=voters).map(ReplicaId));
+    Cluster::with_strangers(membership, test_config(7), all)
+}
+
+fn voters(cluster: &Cluster, id: u64) -> Vec<u64> {
+    cluster.status(id).membership.voters().map(|id| id.0).collect()
+}
+
+#[test]
+fn a_learner_catches_up_and_counts_in_no_quorum() {
+    let mut cluster = cluster(2, 3);
+    cluster.elect(1);
+    cluster.reconfigure(1, change(ChangeKind::AddLearner, 3)).expect("1 leads");
+    cluster.settle();
+    cluster.pass(20);
+    assert_eq!(cluster.status(3).last, cluster.status(1).last);
+    assert_eq!(voters(&cluster, 1), [1, 2]);
+    // With the other voter gone the learner's disk does not help.
+    cluster.isolate(2);
+    let index = cluster.propose(1, 1).expect("1 leads");
+    cluster.settle();
+    assert_eq!(cluster.status(3).last.index, index, "it holds the entry");
+    assert!(cluster.status(1).commit < index, "and that commits nothing");
+    let seq = cluster.read(1).expect("1 leads");
+    cluster.settle();
+    assert!(cluster.node(1).reads_done.iter().all(|read| read.seq < seq), "nor confirms a read");
+    cluster.pass(250);
+    assert!(!cluster.leads(1), "nor keeps a leader");
+    assert!(!cluster.leads(3), "nor makes one");
+}
+
+#[test]
+fn a_promoted_learner_counts_once_the_change_is_applied() {
+    let mut cluster = cluster(1, 2);
+    cluster.elect(1);
+    cluster.reconfigure(1, change(ChangeKind::AddLearner, 2)).expect("1 leads");
+    cluster.settle();
+    cluster.pass(20);
+    cluster.reconfigure(1, change(ChangeKind::AddVoter, 2)).expect("1 leads");
+    cluster.settle();
+    assert_eq!(voters(&cluster, 2), [1, 2]);
+    cluster.isolate(2);
+    let index = cluster.propose(1, 1).expect("1 leads");
+    cluster.settle();
+    assert!(cluster.status(1).commit < index, "two voters, one silent");
+}
+
+#[test]
+fn safety_point_11_one_change_at_a_time() {
+    let mut cluster = cluster(3, 5);
+    cluster.elect(1);
+    let index = cluster.reconfigure(1, change(ChangeKind::AddLearner, 4)).expect("1 leads");
+    let second = cluster.reconfigure(1, change(ChangeKind::AddLearner, 5));
+    assert_eq!(second, Err(ConfigRefusal::Pending { index }));
+    cluster.settle();
+    cluster.reconfigure(1, change(ChangeKind::AddLearner, 5)).expect("the first is applied");
+    let removed = cluster.reconfigure(2, change(ChangeKind::Remove, 3));
+    let refusal = ProposeRefusal::NotLeader { leader: ReplicaId(1) };
+    assert_eq!(removed, Err(ConfigRefusal::Proposal(refusal)));
+}
+
+#[test]
+fn a_new_leader_takes_no_change_before_it_has_applied_what_it_was_elected_with() {
+    let mut cluster = cluster(3, 4);
+    cluster.elect(1);
+    cluster.propose(1, 1).expect("1 leads");
+    cluster.turn(1);
+    cluster.wire.clear();
+    cluster.settle();
+    // The write of 1 alone; nobody else has the entry. 1 is elected again and holds it uncommitted.
+    cluster.crash(1, 1, Index(0));
+    cluster.campaign(1);
+    cluster.held.insert(2);
+    cluster.settle();
+    if cluster.leads(1) {
+        let refused = cluster.reconfigure(1, change(ChangeKind::AddLearner, 4));
+        let applied = cluster.status(1).applied;
+        assert!(refused.is_ok() == (applied >= Index(2)), "{refused:?} with {applied} applied");
+    }
+}
+
+#[test]
+fn a_joint_membership_needs_both_majorities() {
+    let mut cluster = cluster(3, 5);
+    cluster.elect(1);
+    let kinds = [
+        (ChangeKind::Remove, 2),
+        (ChangeKind::Remove, 3),
+        (ChangeKind::AddVoter, 4),
+        (ChangeKind::AddVoter, 5),
+    ];
+    cluster.reconfigure(1, explicit(&kinds)).expect("1 leads");
+    cluster.settle();
+    cluster.pass(20);
+    assert!(cluster.status(1).membership.is_joint());
+    for gone in [[2, 3], [4, 5]] {
+        for id in gone {
+            cluster.isolate(id);
+        }
+        let index = cluster.propose(1, 1).expect("1 leads");
+        cluster.settle();
+        assert!(cluster.status(1).commit < index, "one majority of two, without {gone:?}");
+        cluster.cut.clear();
+        cluster.pass(20);
+        assert!(cluster.status(1).commit >= index);
+    }
+    cluster.reconfigure(1, ConfChange::default()).expect("out");
+    cluster.settle();
+    cluster.pass(20);
+    assert_eq!(voters(&cluster, 1), [1, 4, 5]);
+}
+
+#[test]
+fn a_joint_change_is_cancelled_back_to_the_old_voters() {
+    let mut cluster = cluster(3, 4);
+    cluster.elect(1);
+    let kinds = [(ChangeKind::Remove, 2), (ChangeKind::AddVoter, 4)];
+    cluster.reconfigure(1, explicit(&kinds)).expect("1 leads");
+    cluster.settle();
+    cluster.pass(20);
+    let cancel = ConfChange { transition: Transition::Cancel, changes: Vec::new() };
+    cluster.reconfigure(1, cancel.clone()).expect("joint");
+    cluster.settle();
+    cluster.pass(20);
+    assert_eq!(voters(&cluster, 1), [1, 2, 3]);
+    assert_eq!(cluster.status(1).membership.learners, [ReplicaId(4)], "it holds the log by now");
+    assert_eq!(cluster.reconfigure(1, cancel), Err(ConfigRefusal::NotJoint));
+}
+
+#[test]
+fn mistake_6_a_joint_membership_leaves_itself_also_under_the_next_leader() {
+    let mut cluster = cluster(3, 5);
+    cluster.elect(1);
+    let changes = vec![
+        Change { kind: ChangeKind::AddVoter, id: ReplicaId(4) },
+        Change { kind: ChangeKind::AddVoter, id: ReplicaId(5) },
+    ];
+    let both = ConfChange { transition: Transition::Auto, changes };
+    cluster.reconfigure(1, both.clone()).expect("1 leads");
+    cluster.settle();
+    assert!(!cluster.status(1).membership.is_joint(), "at once, without a tick or a proposal");
+    assert_eq!(voters(&cluster, 1), [1, 2, 3, 4, 5]);
+
+    let mut cluster = self::cluster(3, 5);
+    cluster.elect(1);
+    cluster.reconfigure(1, both).expect("1 leads");
+    // 1 applies the joint membership and is cut off before its entry that leaves it is sent.
+    for _ in 0..40 {
+        if cluster.status(1).membership.is_joint() {
+            break;
+        }
+        for id in cluster.ids() {
+            cluster.turn(id);
+            cluster.flush(id);
+        }
+        if let Some(packet) = cluster.wire.pop_front() {
+            cluster.receive(&packet);
+        }
+    }
+    assert!(cluster.status(1).membership.is_joint(), "the test catches the moment");
+    cluster.isolate(1);
+    cluster.wire.clear();
+    cluster.pass(1000);
+    let leader = cluster.ids().find(|&id| id != 1 && cluster.leads(id)).expect("another leads");
+    assert!(!cluster.status(leader).membership.is_joint(), "the next leader leaves it");
+}
+
+#[test]
+fn contract_row_10_a_removed_replica_proposes_nothing() {
+    let mut cluster = cluster(3, 3);
+    cluster.elect(1);
+    cluster.reconfigure(1, change(ChangeKind::Remove, 3)).expect("1 leads");
+    cluster.settle();
+    cluster.pass(20);
+    assert_eq!(voters(&cluster, 1), [1, 2]);
+    assert!(cluster.propose(3, 1).is_err());
+    cluster.pass(1000);
+    assert!(cluster.leads(1), "what left does not disturb");
+    cluster.campaign(3);
+    assert_eq!(cluster.status(3).last, cluster.status(3).last);
+    let before = cluster.status(1).term;
+    cluster.settle();
+    assert_eq!(cluster.status(1).term, before);
+}
+
+#[test]
+fn contract_row_62_a_leader_that_is_removed_hands_over_and_leaves() {
+    let mut cluster = cluster(3, 3);
+    cluster.elect(1);
+    let index = cluster.reconfigure(1, change(ChangeKind::Remove, 1)).expect("1 leads");
+    let before = cluster.now;
+    cluster.settle();
+    cluster.pass(10);
+    assert!(cluster.now.since(before) <= 10, "nobody waits for an election timeout");
+    let leader = [2, 3].into_iter().find(|&id| cluster.leads(id)).expect("another leads at once");
+    cluster.pass(20);
+    assert!(!cluster.leads(1), "it hears so with its next heartbeat");
+    assert!(cluster.status(leader).commit >= index && cluster.status(1).commit >= index);
+    assert!(cluster.propose(1, 1).is_err());
+    cluster.propose(leader, 1).expect("the group goes on");
+    cluster.settle();
+    assert_eq!(cluster.status(leader).commit, cluster.status(leader).last.index);
+}
+
+#[test]
+fn mistake_9_a_removed_leader_that_nobody_relieves_stops_leading() {
+    let mut cluster = cluster(3, 3);
+    cluster.elect(1);
+    cluster.reconfigure(1, change(ChangeKind::Remove, 1)).expect("1 leads");
+    // What it says after the change is applied reaches nobody.
+    for _ in 0..100 {
+        if !cluster.status(1).membership.is_member(ReplicaId(1)) {
+            break;
+        }
+        for id in cluster.ids() {
+            cluster.turn(id);
+            cluster.flush(id);
+        }
+        if let Some(packet) = cluster.wire.pop_front() {
+            cluster.receive(&packet);
+        }
+    }
+    assert!(cluster.leads(1), "it is handing over");
+    assert_eq!(
+        cluster.propose(1, 1),
+        Err(ProposeRefusal::Transferring),
+        "and takes nothing any more"
+    );
+    cluster.isolate(1);
+    cluster.pass(150);
+    assert!(!cluster.leads(1));
+}
+
+#[test]
+fn a_handover_ends_one_way_or_the_other() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    let now = cluster.now;
+    assert!(cluster.node_mut(1).raft.transfer(ReplicaId(2), now));
+    cluster.settle();
+    assert_eq!(cluster.node(1).transfers, [TransferEnd { to: ReplicaId(2), done: true }]);
+
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    cluster.isolate(2);
+    cluster.propose(1, 1).expect("1 leads");
+    cluster.settle();
+    let now = cluster.now;
+    assert!(cluster.node_mut(1).raft.transfer(ReplicaId(2), now));
+    cluster.pass(90);
+    assert!(cluster.node(1).transfers.is_empty(), "it is given its time");
+    cluster.pass(30);
+    assert_eq!(cluster.node(1).transfers, [TransferEnd { to: ReplicaId(2), done: false }]);
+    cluster.propose(1, 1).expect("1 leads on");
+
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    cluster.isolate(2);
+    let now = cluster.now;
+    assert!(cluster.node_mut(1).raft.transfer(ReplicaId(2), now));
+    assert!(cluster.node_mut(1).raft.transfer(ReplicaId(3), now));
+    cluster.settle();
+    let ends: Vec<_> = cluster.node(1).transfers.iter().map(|end| (end.to.0, end.done)).collect();
+    assert_eq!(ends, [(2, false), (3, true)]);
+}
+
+#[test]
+fn a_replica_without_priority_follows_only() {
+    let mut cluster = Cluster::with(
+        Membership::of_voters((1..=3).map(ReplicaId)),
+        Config { priority: 0, ..test_config(7) },
+    );
+    cluster.pass(5000);
+    assert!(cluster.ids().all(|id| !cluster.leads(id)));
+    assert_eq!(cluster.node(1).raft.deadline(), crate::id::Tick(u64::MAX));
+    cluster.elect(2);
+    // The less eager wait longer than any eager one.
+    let wait = |priority| {
+        let config = Config { priority, ..test_config(7) };
+        let recovered = Recovered {
+            membership: Membership::of_voters((1..=3).map(ReplicaId)),
+            ..Recovered::default()
+        };
+        Raft::new(config, recovered, crate::id::Tick(0)).deadline().0
+    };
+    assert_eq!(wait(1), wait(100) + 99);
+}
