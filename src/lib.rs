@@ -28,7 +28,9 @@
 //! driver hands a [`shard::Shard`] what happened, calls [`shard::Shard::turn`] once, and does what
 //! [`shard::Effects`] asks: writes, frames, replies. Here is a whole driver, for one node that is
 //! its own quorum, with a `Vec` in place of a disk. Note where the answer comes from: there is none
-//! before the write that holds the command has been reported durable.
+//! before the write that holds the command has been reported durable. The write is sent twice, as a
+//! client would that heard nothing the first time; because it is sent in a session, it is executed
+//! once.
 //!
 //! ```
 //! use outrigger::id::{ClusterId, ConnId, Incarnation, NodeId, ShardId, Tick};
@@ -57,12 +59,22 @@
 //! let mut disk = Vec::new();
 //! let mut fx = Effects::default();
 //!
-//! let mut asked = false;
-//! let mut answer = None;
+//! // What to say, and what was answered; one after the other.
+//! let mut session = String::new();
+//! let mut answers = Vec::new();
+//! let mut asked = 0;
 //! for now in (0..1_000).map(Tick) {
-//!     if shard.replicas()[0].status().leader_ready && !asked {
-//!         asked = true;
-//!         let command = Command::from_args(&[b"SET", b"greeting", b"hello"]);
+//!     if shard.replicas()[0].status().leader_ready && asked == answers.len() {
+//!         let words: String = match asked {
+//!             0 => "SET greeting hello".into(),
+//!             1 => "CLIENT SESSION OPEN".into(),
+//!             2 | 3 => format!("CLIENT SESSION RUN {session} 1 APPEND greeting !"),
+//!             4 => "GET greeting".into(),
+//!             _ => break,
+//!         };
+//!         asked += 1;
+//!         let args: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
+//!         let command = Command::from_args(&args);
 //!         let request = Request { conn: ConnId(1), seq: 0, command, after_writes: false };
 //!         shard.on_event(now, Event::Request(request));
 //!     }
@@ -70,19 +82,23 @@
 //!     if let Some(segment) = fx.spare.take() {
 //!         shard.on_event(now, Event::SpareReady(segment));
 //!     }
-//!     answer = answer.or(fx.replies.pop());
+//!     for reply in fx.replies.drain(..) {
+//!         if let (2, Reply::Int(id)) = (asked, &reply.reply) {
+//!             session = id.to_string();
+//!         }
+//!         answers.push(reply.reply);
+//!     }
 //!     for write in fx.writes.drain(..) {
-//!         assert!(answer.is_none(), "answered before it was durable");
+//!         assert!(asked != 1 || answers.is_empty(), "answered before it was durable");
 //!         let mut bytes = vec![0; write.bytes];
 //!         write.encode_into(&mut bytes);
 //!         disk.push(bytes);
 //!         shard.on_event(now, Event::Flushed(write.ticket));
 //!     }
-//!     if answer.is_some() {
-//!         break;
-//!     }
 //! }
-//! assert_eq!(answer.expect("a leader was elected and answered").reply, Reply::Ok);
+//! assert_eq!(answers[0], Reply::Ok);
+//! assert_eq!(answers[2..4], [Reply::Int(6), Reply::Int(6)], "the second time, the first answer");
+//! assert_eq!(answers[4], Reply::bulk("hello!"), "executed once");
 //! assert!(disk.iter().flatten().count() > 0);
 //! # Ok::<(), outrigger::shard::RecoverError>(())
 //! ```

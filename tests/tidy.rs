@@ -232,3 +232,31 @@ fn the_largest_files_are_reported() {
         println!("{lines:5} {path}");
     }
 }
+
+/// The first word of an error is a promise about the outcome, so each one that the code can say is in
+/// the table that says what it promises.
+#[test]
+fn every_error_word_is_in_the_contract() {
+    let contract = fs::read_to_string(root().join("docs/commands.md")).expect("it exists");
+    let mut paths = Vec::new();
+    rust_files(&root().join("src"), &mut paths);
+    let mut found = 0;
+    for path in paths {
+        let text = fs::read_to_string(&path).expect("source is readable");
+        for call in text.split("Reply::error(").skip(1) {
+            let Some(rest) = call.trim_start().strip_prefix('"') else { continue };
+            let word = rest.split(['"', ' ']).next().unwrap_or(rest);
+            let row = |line: &str| {
+                let promise = line.strip_prefix('|').and_then(|line| line.split('|').next());
+                promise.is_some_and(|cell| cell.contains(&format!("`{word}`")))
+            };
+            assert!(
+                contract.lines().any(row),
+                "{}: -{word} is not in docs/commands.md",
+                path.display()
+            );
+            found += 1;
+        }
+    }
+    assert!(found > 20, "only {found} errors found: how are they made now?");
+}

@@ -141,7 +141,8 @@ impl SnapshotMeta {
     /// # Errors
     /// If what it says makes no sense.
     pub fn sessions(&self) -> Result<Sessions, sessions::DecodeError> {
-        self.section(Section::Sessions).map_or_else(|| Ok(Sessions::new()), |it| Sessions::decode(it))
+        self.section(Section::Sessions)
+            .map_or_else(|| Ok(Sessions::new()), |it| Sessions::decode(it))
     }
 
     fn encode(&self) -> Bytes {

@@ -137,9 +137,10 @@ impl Post {
     #[must_use]
     pub const fn may_be_refused(&self) -> bool {
         match self {
-            Self::Command { .. } | Self::Ask { .. } | Self::Raft { .. } | Self::Forwarded { .. } => {
-                true
-            }
+            Self::Command { .. }
+            | Self::Ask { .. }
+            | Self::Raft { .. }
+            | Self::Forwarded { .. } => true,
             Self::Answer { .. } | Self::Report { .. } | Self::Answered { .. } => false,
         }
     }

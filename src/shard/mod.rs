@@ -30,6 +30,8 @@ mod requests;
 mod route;
 #[expect(clippy::module_inception, reason = "the shard is the one thing this room is about")]
 mod shard;
+#[cfg(test)]
+mod tests;
 mod timers;
 
 pub use event::{Effects, Event};

@@ -38,5 +38,6 @@ mod protocol;
 mod refusal;
 mod report;
 mod scan;
+mod sessions;
 mod stop;
 mod up;

@@ -188,10 +188,7 @@ impl Totals {
             "  commands  {} acknowledged, {} refused, {} of unknown outcome; {} entries committed, {} elections",
             self.acked, self.refused, self.unknown, self.committed, self.elections
         );
-        println!(
-            "  sessions  {} requests answered after more than one attempt",
-            self.retried
-        );
+        println!("  sessions  {} requests answered after more than one attempt", self.retried);
         println!(
             "  checked   {} operations linearizable, {} keys too tangled to check",
             self.checked, self.unchecked_keys

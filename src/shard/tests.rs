@@ -1,0 +1,291 @@
+//! What clients hear when something is in the way, and that it is true: an error that says "not
+//! executed" left nothing behind that could be executed later; whatever may have been is UNCERTAIN.
+//!
+//! The simulator holds every refusal of every world against what is seen afterwards
+//! (`sim/workload.rs`, `hear`); here each way of being refused is taken once, on purpose.
+
+use bytes::Bytes;
+
+use super::event::{Effects, Event, Post, ReplyTo, Request};
+use super::{Config, Recovering, Shard};
+use crate::group::{GroupCommand, PartId, SessionRequest};
+use crate::id::{ClusterId, ConnId, GroupId, Incarnation, NodeId, ReplicaId, SessionId, ShardId};
+use crate::id::{Term, Tick};
+use crate::limits;
+use crate::raft::message::{Message, MessageKind};
+use crate::store::command::Access;
+use crate::wire::peer::{Forward, FrameBuilder};
+use crate::wire::reply::Reply;
+use crate::wire::resp::Command;
+use crate::wire::{Frame, FrameReader, Lane, Route};
+
+const NOW: Tick = Tick(0);
+
+/// The first of these nodes, with a disk that takes no time.
+fn shard(nodes: &[u64], cores: u16, groups: u64) -> Shard {
+    let config = Config {
+        cluster: ClusterId(1),
+        node: NodeId(1),
+        incarnation: Incarnation(1),
+        shard: ShardId(0),
+        cores,
+        groups,
+        nodes: nodes.iter().map(|&node| NodeId(node)).collect(),
+        election_ms: 1_000,
+        heartbeat_ms: 100,
+        request_ms: 1_000,
+        flushes_in_flight: 2,
+        log_cache_bytes: 1 << 20,
+        seed: 1,
+    };
+    Recovering::new(config).finish(NOW).expect("an empty log").0
+}
+
+/// Some turns at once; what they ask for, except of the disk.
+fn turns(shard: &mut Shard, now: Tick) -> Effects {
+    let mut all = Effects::default();
+    for _ in 0..6 {
+        let mut fx = Effects::default();
+        shard.turn(now, &mut fx);
+        if let Some(segment) = fx.spare.take() {
+            shard.on_event(now, Event::SpareReady(segment));
+        }
+        for write in fx.writes.drain(..) {
+            shard.on_event(now, Event::Flushed(write.ticket));
+        }
+        all.frames.append(&mut fx.frames);
+        all.replies.append(&mut fx.replies);
+        all.posts.append(&mut fx.posts);
+    }
+    all
+}
+
+/// A client says `line`, on a connection of its own.
+fn say(shard: &mut Shard, line: &str) {
+    let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+    let command = Command::from_args(&args);
+    let request = Request { conn: ConnId(1), seq: 0, command, after_writes: false };
+    shard.on_event(NOW, Event::Request(request));
+}
+
+/// The first word of the only reply.
+fn word(replies: &[ReplyTo]) -> &str {
+    assert_eq!(replies.len(), 1, "{replies:?}");
+    replies[0].reply.error_text().split(' ').next().unwrap_or_default()
+}
+
+/// How many entries all logs of the shard hold: what is not in one can never be executed.
+fn entries(shard: &Shard) -> u64 {
+    shard.replicas().iter().map(|replica| replica.status().last.index.0).sum()
+}
+
+/// A frame from node 2.
+fn frame(say: impl FnOnce(&mut FrameBuilder)) -> Frame {
+    let mut builder = FrameBuilder::new();
+    say(&mut builder);
+    let route = Route {
+        cluster: ClusterId(1),
+        from: NodeId(2),
+        to: NodeId(1),
+        incarnation: Incarnation(1),
+        shard: ShardId(0),
+    };
+    let mut reader = FrameReader::new();
+    reader.feed(&builder.finish(&route, Lane::Control).to_bytes());
+    reader.next().expect("sound").expect("whole")
+}
+
+/// A follower of node 2, and nothing else known.
+fn follower() -> Shard {
+    let mut shard = shard(&[1, 2, 3], 1, 1);
+    let heartbeat = Message::new(MessageKind::Heartbeat, ReplicaId(2), ReplicaId(1), Term(1));
+    let heard = frame(|it| it.message(GroupId(0), &heartbeat, []));
+    shard.on_event(NOW, Event::Frame(heard));
+    turns(&mut shard, NOW);
+    assert_eq!(shard.replicas()[0].status().leader, ReplicaId(2));
+    shard
+}
+
+/// The ids of the forwards that leave.
+fn forwarded(fx: &Effects) -> Vec<u64> {
+    fx.frames.iter().flat_map(|(_, frame)| frame.forwards.clone()).collect()
+}
+
+#[test]
+fn without_a_leader_nothing_is_taken() {
+    let mut shard = shard(&[1, 2, 3], 1, 4);
+    for line in ["SET k v", "GET k", "MSET a 1 b 2 c 3 d 4", "CLIENT SESSION OPEN"] {
+        say(&mut shard, line);
+        assert_eq!(word(&turns(&mut shard, NOW).replies), "NOLEADER", "{line}");
+    }
+    assert_eq!(entries(&shard), 0);
+}
+
+#[test]
+fn a_full_disk_takes_no_write_and_reads_go_on() {
+    let mut shard = shard(&[1], 1, 1);
+    turns(&mut shard, NOW);
+    shard.on_event(NOW, Event::LogFull(true));
+    let before = entries(&shard);
+    for line in ["SET k v", "FLUSHALL", "CLIENT SESSION RUN 5 1 SET k v"] {
+        say(&mut shard, line);
+        assert_eq!(word(&turns(&mut shard, NOW).replies), "FULL", "{line}");
+    }
+    say(&mut shard, "GET k");
+    assert_eq!(turns(&mut shard, NOW).replies[0].reply, Reply::Nil);
+    assert_eq!(entries(&shard), before);
+}
+
+#[test]
+fn a_forwarded_command_that_never_left_is_refused_and_one_that_left_is_uncertain() {
+    let cases = [("SET k v", "UNCERTAIN"), ("GET k", "NOLEADER")];
+    for (line, when_lost) in cases {
+        let mut shard = follower();
+        say(&mut shard, line);
+        let ids = forwarded(&turns(&mut shard, NOW));
+        assert_eq!(ids.len(), 1);
+        shard.on_event(NOW, Event::Unsent(ids));
+        assert_eq!(word(&turns(&mut shard, NOW).replies), "NOLEADER", "{line}");
+
+        say(&mut shard, line);
+        assert_eq!(forwarded(&turns(&mut shard, NOW)).len(), 1);
+        shard.on_event(NOW, Event::LinkBroken(NodeId(2)));
+        assert_eq!(word(&turns(&mut shard, NOW).replies), when_lost, "{line}");
+    }
+}
+
+#[test]
+fn a_command_that_nobody_answers_is_given_up_in_time() {
+    for (line, expected) in [("SET k v", "UNCERTAIN"), ("GET k", "NOLEADER")] {
+        let mut shard = follower();
+        say(&mut shard, line);
+        assert!(turns(&mut shard, NOW.plus(999)).replies.is_empty());
+        assert_eq!(word(&turns(&mut shard, NOW.plus(1_000)).replies), expected, "{line}");
+    }
+}
+
+#[test]
+fn an_answer_that_cannot_be_read_leaves_a_write_uncertain() {
+    let mut shard = follower();
+    say(&mut shard, "INCR k");
+    let id = forwarded(&turns(&mut shard, NOW))[0];
+    let body = Bytes::from_static(b"?");
+    let heard = frame(|it| it.answer(crate::wire::peer::Answer { id, body }));
+    shard.on_event(NOW, Event::Frame(heard));
+    assert_eq!(word(&turns(&mut shard, NOW).replies), "UNCERTAIN");
+}
+
+#[test]
+fn what_a_full_mailbox_refused_is_refused_to_whoever_asked() {
+    let mut shard = shard(&[1], 2, 2);
+    // Group 1 lives on the other core.
+    say(&mut shard, "SET {a}1 v");
+    let posts = turns(&mut shard, NOW).posts;
+    let [(ShardId(1), Post::Command { .. })] = &posts[..] else { panic!("{posts:?}") };
+    posts.into_iter().for_each(|(_, post)| shard.on_event(NOW, Event::Undelivered(post)));
+    assert_eq!(word(&turns(&mut shard, NOW).replies), "BUSY");
+
+    say(&mut shard, "DEBUG DIGEST");
+    let posts = turns(&mut shard, NOW).posts;
+    posts.into_iter().for_each(|(_, post)| shard.on_event(NOW, Event::Undelivered(post)));
+    assert_eq!(word(&turns(&mut shard, NOW).replies), "BUSY", "half a digest is a wrong one");
+}
+
+#[test]
+fn a_forwarded_command_that_found_a_full_mailbox_is_answered_at_once() {
+    let mut shard = shard(&[1, 2, 3], 2, 2);
+    let body = Command::from_args(&[b"SET", b"{a}1", b"v"]).raw;
+    let forward = Forward { id: 77, group: GroupId(1), flags: 1, body };
+    shard.on_event(NOW, Event::Frame(frame(|it| it.forward(forward))));
+    let posts = turns(&mut shard, NOW).posts;
+    let [(ShardId(1), Post::Forwarded { id: 77, .. })] = &posts[..] else { panic!("{posts:?}") };
+    posts.into_iter().for_each(|(_, post)| shard.on_event(NOW, Event::Undelivered(post)));
+    let frames = turns(&mut shard, NOW).frames;
+    let mut reader = FrameReader::new();
+    frames.iter().for_each(|(_, frame)| reader.feed(&frame.to_bytes()));
+    let frame = reader.next().expect("sound").expect("an answer leaves");
+    let answer = frame.answers().next().expect("an answer");
+    assert_eq!(answer.id, 77);
+    let reply = Reply::decode(&answer.body).expect("a reply");
+    assert!(reply.error_text().starts_with("BUSY "), "{reply:?}");
+}
+
+#[test]
+fn a_command_over_many_groups_is_counted_with_the_places_of_its_answers() {
+    let mut shard = shard(&[1, 2, 3], 2, limits::GROUPS_MAX);
+    let mut refused = None;
+    // The parts on the other core are never answered here.
+    for count in 0..limits::REQUESTS_MAX {
+        say(&mut shard, "DBSIZE");
+        let fx = turns(&mut shard, NOW);
+        if let Some(reply) = fx.replies.first() {
+            assert!(reply.reply.error_text().starts_with("BUSY "), "{reply:?}");
+            refused = Some(count);
+            break;
+        }
+    }
+    // 14 bytes of command, a million of places.
+    let most = limits::REQUEST_BYTES_MAX / (limits::GROUPS_MAX as usize * 32);
+    assert!(refused.is_some_and(|count| 10 < count && count < most), "{refused:?}");
+}
+
+#[test]
+fn a_request_of_a_session_travels_to_the_leader_whole() {
+    let mut shard = follower();
+    say(&mut shard, "CLIENT SESSION RUN 9 4 INCR k");
+    let frames = turns(&mut shard, NOW).frames;
+    let mut reader = FrameReader::new();
+    frames.iter().for_each(|(_, frame)| reader.feed(&frame.to_bytes()));
+    let mut forwards = Vec::new();
+    while let Some(frame) = reader.next().expect("sound") {
+        forwards.extend(frame.forwards());
+    }
+    let [forward] = &forwards[..] else { panic!("{forwards:?}") };
+    let run = SessionRequest::Run { id: SessionId(9), seq: 4 };
+    let incr = Command::from_args(&[b"INCR", b"k"]).raw;
+    assert_eq!(SessionRequest::parse(&forward.body), Some((run, incr.clone())));
+
+    // The leader takes it apart as it was put together, and refuses what makes no sense.
+    let mut leader = self::shard(&[1], 1, 1);
+    turns(&mut leader, NOW);
+    let before = entries(&leader);
+    leader.on_event(NOW, Event::Frame(frame(|it| it.forward(forward.clone()))));
+    turns(&mut leader, NOW);
+    assert_eq!(entries(&leader), before + 1);
+    let broken = Forward { body: incr.slice(..8), ..forward.clone() };
+    leader.on_event(NOW, Event::Frame(frame(|it| it.forward(broken))));
+    turns(&mut leader, NOW);
+    assert_eq!(entries(&leader), before + 1);
+}
+
+#[test]
+fn embedders_reach_a_session_through_a_group_command() {
+    let mut shard = shard(&[1], 2, 2);
+    turns(&mut shard, NOW);
+    let id = SessionId(3);
+    let incr = Command::from_args(&[b"INCR", b"k"]).raw;
+    let mut run = |part: u32, session, body: &Bytes| {
+        let command = GroupCommand {
+            group: GroupId(0),
+            access: Access::Write,
+            after_writes: false,
+            session: Some(session),
+            body: body.clone(),
+        };
+        let part = PartId { request: 0, part };
+        let from = ShardId(1);
+        shard.on_event(NOW, Event::Post(Post::Command { from, part, command }));
+        match turns(&mut shard, NOW).posts.pop() {
+            Some((ShardId(1), Post::Answer { reply, .. })) => reply,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(run(0, SessionRequest::Open(id), &Bytes::new()), Reply::Ok);
+    for part in 1..4 {
+        assert_eq!(run(part, SessionRequest::Run { id, seq: 1 }, &incr), Reply::Int(1));
+    }
+    assert_eq!(run(4, SessionRequest::Run { id, seq: 2 }, &incr), Reply::Int(2));
+    let long = vec![0; limits::COMMAND_BYTES_MAX - 15].into();
+    let refused = run(5, SessionRequest::Run { id, seq: 3 }, &long);
+    assert!(refused.error_text().starts_with("ERR a command of"), "{refused:?}");
+}
