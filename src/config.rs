@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use crate::id::{ClusterId, NodeId};
 use crate::limits;
+use crate::shard::LeasedGroups;
 
 /// A node's settings; data only. Validation has the last word on every field.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +60,12 @@ pub struct Config {
     /// Recent entries kept in memory to feed followers, per core, in bytes. Default 128 MiB; at
     /// least 8 MiB. Less: followers that lag are fed from disk sooner.
     pub log_cache_bytes: usize,
+    /// Groups whose leaders answer reads by lease, without asking a quorum: `none` (the default), `all`,
+    /// or groups such as `0-3,7`. Faster reads that rely on clocks; the same on all nodes.
+    pub lease_groups: LeasedGroups,
+    /// By how much, in percent, the speeds of two machines' clocks may differ: the lease is that much
+    /// shorter than the election timeout. Default 10; 1 to 50.
+    pub lease_drift_percent: u8,
     /// Log bytes one core may hold on disk; past it writes are refused with `-FULL`. Default 0: as
     /// much as the disk holds. At least four segments otherwise.
     pub wal_bytes_max: u64,
@@ -98,6 +105,10 @@ pub struct Settings {
     pub spin_us: Option<u64>,
     /// [`Config::log_cache_bytes`].
     pub log_cache_bytes: Option<usize>,
+    /// [`Config::lease_groups`].
+    pub lease_groups: Option<String>,
+    /// [`Config::lease_drift_percent`].
+    pub lease_drift_percent: Option<u8>,
     /// [`Config::wal_bytes_max`].
     pub wal_bytes_max: Option<u64>,
 }
@@ -189,6 +200,8 @@ impl Settings {
             flushes_in_flight: self.flushes_in_flight.or(under.flushes_in_flight),
             spin_us: self.spin_us.or(under.spin_us),
             log_cache_bytes: self.log_cache_bytes.or(under.log_cache_bytes),
+            lease_groups: self.lease_groups.or(under.lease_groups),
+            lease_drift_percent: self.lease_drift_percent.or(under.lease_drift_percent),
             wal_bytes_max: self.wal_bytes_max.or(under.wal_bytes_max),
         }
     }
@@ -209,6 +222,12 @@ impl Settings {
             peers.insert(number, address);
         }
         let election_ms = self.election_ms.unwrap_or(1000);
+        let lease_groups = self.lease_groups.unwrap_or_else(|| "none".into());
+        let lease_groups = lease_groups.parse().map_err(|_| ConfigError::OutOfRange {
+            key: "lease_groups",
+            value: format!("{lease_groups:?}"),
+            allowed: "`none`, `all`, or groups such as `0-3,7`".into(),
+        })?;
         Config {
             id: self.id.ok_or(missing("id", "id"))?,
             dir: self.dir.ok_or(missing("dir", "dir"))?,
@@ -225,6 +244,8 @@ impl Settings {
             flushes_in_flight: self.flushes_in_flight.unwrap_or(2),
             spin_us: self.spin_us.unwrap_or(0),
             log_cache_bytes: self.log_cache_bytes.unwrap_or(limits::LOG_CACHE_BYTES_MAX),
+            lease_groups,
+            lease_drift_percent: self.lease_drift_percent.unwrap_or(10),
             wal_bytes_max: self.wal_bytes_max.unwrap_or(0),
         }
         .validated()
@@ -257,6 +278,7 @@ impl Config {
         within("flushes_in_flight", &self.flushes_in_flight, &1, &limits::FLUSHES_IN_FLIGHT_MAX)?;
         within("spin_us", &self.spin_us, &0, &1_000_000)?;
         within("log_cache_bytes", &self.log_cache_bytes, &(8 << 20), &usize::MAX)?;
+        within("lease_drift_percent", &self.lease_drift_percent, &1, &50)?;
         let segments_min = 4 * limits::SEGMENT_BYTES as u64;
         if self.wal_bytes_max != 0 {
             within("wal_bytes_max", &self.wal_bytes_max, &segments_min, &u64::MAX)?;
@@ -341,6 +363,11 @@ flushes_in_flight = {flushes_in_flight}
 spin_us = {spin_us}
 # Recent entries kept in memory to feed followers, per core, in bytes (8388608 or more).
 log_cache_bytes = {log_cache_bytes}
+# Groups whose leaders answer reads by lease, without asking a quorum (none, all, or 0-3,7). The same
+# on all nodes: a lease is a promise of the others, and relies on their clocks.
+lease_groups = "{lease_groups}"
+# By how much the speeds of two machines' clocks may differ, in percent (1 to 50).
+lease_drift_percent = {lease_drift_percent}
 # Log bytes one core may hold on disk; 0 is as much as the disk holds.
 wal_bytes_max = {wal_bytes_max}
 
@@ -364,6 +391,8 @@ wal_bytes_max = {wal_bytes_max}
             flushes_in_flight = self.flushes_in_flight,
             spin_us = self.spin_us,
             log_cache_bytes = self.log_cache_bytes,
+            lease_groups = self.lease_groups,
+            lease_drift_percent = self.lease_drift_percent,
             wal_bytes_max = self.wal_bytes_max,
         )
     }

@@ -51,6 +51,7 @@
 //!     heartbeat_ms: 10,
 //!     request_ms: 1_000,
 //!     flushes_in_flight: 2,
+//!     leases: outrigger::shard::Leases::default(),
 //!     log_cache_bytes: 1 << 20,
 //!     seed: 7,
 //! };

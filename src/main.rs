@@ -88,6 +88,12 @@ struct Serve {
     /// Recent entries kept in memory, per core, in bytes [default: 128 MiB].
     #[arg(long, value_name = "BYTES")]
     log_cache_bytes: Option<usize>,
+    /// Groups that answer reads by lease: none, all, or 0-3,7; the same on all nodes [default: none].
+    #[arg(long, value_name = "GROUPS")]
+    lease_groups: Option<String>,
+    /// How much the speeds of two machines' clocks may differ, in percent [default: 10].
+    #[arg(long, value_name = "PERCENT")]
+    lease_drift_percent: Option<u8>,
     /// Log bytes one core may hold on disk; past it writes are refused [default: no limit].
     #[arg(long, value_name = "BYTES")]
     wal_max_bytes: Option<u64>,
@@ -136,6 +142,8 @@ impl Serve {
             flushes_in_flight: self.flushes_in_flight,
             spin_us: self.spin_us,
             log_cache_bytes: self.log_cache_bytes,
+            lease_groups: self.lease_groups,
+            lease_drift_percent: self.lease_drift_percent,
             wal_bytes_max: self.wal_max_bytes,
         })
     }

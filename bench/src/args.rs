@@ -33,6 +33,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N/s", value_parser = parse_rate)]
     rate: Option<f64>,
 
+    /// Send READONLY first, so that the node a connection goes to answers its reads
+    #[arg(long)]
+    readonly: bool,
+
     /// What is sent: `set`, `get`, or `mixed` (half and half); --read-share is finer
     #[arg(long, value_enum, conflicts_with = "read_share")]
     command: Option<Command>,
@@ -136,6 +140,8 @@ pub(crate) struct Plan {
     pub(crate) pipeline: usize,
     /// Generator threads, at least 1.
     pub(crate) threads: usize,
+    /// Connections begin with `READONLY`.
+    pub(crate) readonly: bool,
     /// Operations per second of an open loop.
     pub(crate) rate_per_s: Option<f64>,
     /// What is asked.
@@ -207,6 +213,7 @@ impl Args {
             connections: self.connections,
             pipeline: self.pipeline,
             threads: self.threads,
+            readonly: self.readonly,
             rate_per_s: self.rate,
             workload: Spec {
                 keys: self.keys,
@@ -239,6 +246,7 @@ impl Plan {
         plan.ends = Ends::Requests(plan.workload.keys);
         (plan.rate_per_s, plan.warmup_s, plan.runs) = (None, 0.0, 1);
         plan.probe = Probe::default();
+        plan.readonly = false;
         plan
     }
 }

@@ -38,6 +38,8 @@ pub(crate) struct Conn {
     addr: SocketAddr,
     /// The index epoll reports for this connection.
     slot: u64,
+    /// Every connection begins with `READONLY`.
+    readonly: bool,
     link: Link,
     back_off_ns: u64,
     /// Requests encoded and not yet written.
@@ -51,14 +53,23 @@ pub(crate) struct Conn {
 
 impl Conn {
     /// Connects, waiting for it: before a run there is nothing else to do.
-    pub(crate) fn open(epoll: &OwnedFd, addr: SocketAddr, slot: u64) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&addr, CONNECT_TIMEOUT)?;
+    pub(crate) fn open(
+        epoll: &OwnedFd,
+        addr: SocketAddr,
+        slot: u64,
+        readonly: bool,
+    ) -> io::Result<Self> {
+        let mut stream = TcpStream::connect_timeout(&addr, CONNECT_TIMEOUT)?;
         stream.set_nodelay(true)?;
+        if readonly {
+            read_only(&mut stream)?;
+        }
         stream.set_nonblocking(true)?;
         epoll::add(epoll, &stream, EventData::new_u64(slot), EventFlags::IN)?;
         Ok(Self {
             addr,
             slot,
+            readonly,
             link: Link::Up(stream),
             back_off_ns: BACK_OFF_NS_MIN,
             out: Vec::new(),
@@ -176,11 +187,13 @@ impl Conn {
     /// Called when epoll reports something. `true`: the connection has just come up.
     pub(crate) fn came_up(&mut self, epoll: &OwnedFd, now_ns: u64) -> bool {
         let Link::Opening(_) = &self.link else { return false };
-        let Link::Opening(stream) = std::mem::replace(&mut self.link, Link::Down { retry_ns: 0 })
+        let Link::Opening(mut stream) =
+            std::mem::replace(&mut self.link, Link::Down { retry_ns: 0 })
         else {
             unreachable!("checked above");
         };
         let connected = matches!(sockopt::socket_error(&stream), Ok(Ok(())))
+            && (!self.readonly || read_only(&mut stream).is_ok())
             && epoll::modify(epoll, &stream, EventData::new_u64(self.slot), EventFlags::IN).is_ok();
         if connected {
             self.link = Link::Up(stream);
@@ -194,4 +207,18 @@ impl Conn {
     pub(crate) fn is_well(&mut self) {
         self.back_off_ns = BACK_OFF_NS_MIN;
     }
+}
+
+/// Says `READONLY` and waits for the answer: a few times in a run, so it may block.
+fn read_only(stream: &mut TcpStream) -> io::Result<()> {
+    let mut answer = [0; 5];
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(CONNECT_TIMEOUT))?;
+    stream.write_all(b"READONLY\r\n")?;
+    stream.read_exact(&mut answer)?;
+    stream.set_nonblocking(true)?;
+    if &answer == b"+OK\r\n" {
+        return Ok(());
+    }
+    Err(io::Error::new(ErrorKind::InvalidData, "the server refuses READONLY"))
 }

@@ -57,7 +57,7 @@ pub(crate) fn run(worker: Worker) -> Result<Record, String> {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|e| format!("epoll: {e}"))?;
     let mut conns = Vec::with_capacity(worker.addrs.len());
     for (slot, addr) in worker.addrs.iter().enumerate() {
-        let conn = Conn::open(&epoll, *addr, slot as u64)
+        let conn = Conn::open(&epoll, *addr, slot as u64, worker.readonly)
             .map_err(|error| format!("cannot connect to {addr}: {error}; is the server there?"))?;
         conns.push(conn);
     }

@@ -26,6 +26,8 @@ pub(crate) struct Worker {
     pub(crate) addrs: Vec<SocketAddr>,
     /// Operations a connection may have outstanding; at least 1.
     pub(crate) pipeline: usize,
+    /// Connections begin with `READONLY`.
+    pub(crate) readonly: bool,
     /// The operations to send.
     pub(crate) stream: Stream,
     /// When to send them. Lets nothing through before [`Worker::await_start`].
@@ -111,6 +113,7 @@ pub(crate) fn once(plan: &Plan, run: u64, stop: &AtomicBool) -> Result<Outcome, 
                 .map(|connection| plan.addrs[connection % plan.addrs.len()])
                 .collect(),
             pipeline: plan.pipeline,
+            readonly: plan.readonly,
             stream: Stream::new(&plan.workload, plan.seed, run, thread, threads),
             gate: Gate::new(never, None, None),
             clock,

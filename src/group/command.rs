@@ -36,6 +36,8 @@ pub struct GroupCommand {
     pub access: Access,
     /// It must see every write this node proposed to the group before it.
     pub after_writes: bool,
+    /// A read that a follower may answer, after asking its leader for an index.
+    pub nearby: bool,
     /// The session it belongs to, for a write that must be executed once however often it is sent.
     pub session: Option<SessionRequest>,
     /// The command's bytes: what is replicated, and what the state machine reads. Empty for the

@@ -35,13 +35,18 @@ pub(super) struct Read {
     pub(super) seq: u64,
     /// It must see this entry: the last one its own connection may have proposed, or zero.
     pub(super) index: Index,
-    /// It must see nothing beyond this entry, the last of the log when it came; `index <= end`.
+    /// It must see nothing beyond this entry, the last of the log when it came; `index <= end`. On a
+    /// follower [`NO_END`].
     pub(super) end: Index,
     /// Who asked.
     pub(super) origin: Origin,
     /// What was asked.
     pub(super) body: Bytes,
 }
+
+/// The end of a read on a follower. Its leader says up to where it must see; what its connection
+/// sends before the answer is written through the leader, behind that.
+pub(super) const NO_END: Index = Index(u64::MAX);
 
 /// One per replica; bounded by `limits::READS_PENDING_MAX`.
 #[derive(Debug, Default)]
@@ -64,11 +69,9 @@ impl Reads {
     /// A read waits for confirmation `seq`.
     pub(super) fn push(&mut self, read: Read) {
         debug_assert!(read.index <= read.end);
-        debug_assert!(
-            self.unconfirmed
-                .back()
-                .is_none_or(|(last, _)| last.seq <= read.seq && last.end <= read.end)
-        );
+        debug_assert!(self.unconfirmed.back().is_none_or(
+            |(last, _)| last.end == NO_END || (last.seq <= read.seq && last.end <= read.end)
+        ));
         self.unconfirmed.push_back((read, None));
     }
 
@@ -104,6 +107,17 @@ impl Reads {
             *reply = Some(look_up(&read.body));
             self.looked_up += 1;
         }
+    }
+
+    /// This replica leads now: the reads it took as a follower and could not answer are given up.
+    pub(super) fn drain_nearby(&mut self) -> impl Iterator<Item = Origin> + use<> {
+        let nearby = |read: &Read| read.end == NO_END;
+        let looked_up = self.unconfirmed.iter().take(self.looked_up);
+        self.looked_up -= looked_up.filter(|(read, _)| nearby(read)).count();
+        let (given_up, kept) =
+            self.unconfirmed.drain(..).partition::<VecDeque<_>, _>(|(read, _)| nearby(read));
+        self.unconfirmed = kept;
+        given_up.into_iter().map(|(read, _)| read.origin)
     }
 
     /// Leadership was lost: every read is given up.
@@ -175,6 +189,18 @@ mod tests {
         // Confirmed only now, at a commit index beyond its end: it is answered at its end.
         assert!(confirm(&mut reads, 2, 8).is_empty());
         assert_eq!(popped(&mut reads, 6), [2]);
+    }
+
+    #[test]
+    fn a_new_leader_gives_back_what_it_took_as_a_follower() {
+        let mut reads = Reads::default();
+        reads.push(read(1, 0, NO_END.0, 0));
+        reads.push(read(2, 0, NO_END.0, 1));
+        confirm(&mut reads, 1, 4);
+        reads.push(read(3, 0, 5, 2));
+        assert_eq!(reads.drain_nearby().count(), 1);
+        confirm(&mut reads, 3, 5);
+        assert_eq!(popped(&mut reads, 9), [1, 3], "what is confirmed is good for ever");
     }
 
     #[test]

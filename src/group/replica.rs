@@ -17,7 +17,7 @@ use crate::wire::reply::Reply;
 
 use super::apply::apply;
 use super::log_cache::LogCache;
-use super::reads::{Read, Reads};
+use super::reads::{self, Read, Reads};
 use super::sessions::Sessions;
 use super::waiters::Waiters;
 use super::{GroupCommand, Origin, refusal};
@@ -176,9 +176,13 @@ impl Replica {
         if !self.reads.has_room() {
             return Verdict::Refused(refusal::busy("too many reads are waiting"));
         }
-        match self.raft.read() {
+        // What its connection sent before it is on its way to the leader, so the leader must answer.
+        let nearby = command.nearby && !command.after_writes;
+        let leads = self.raft.status().role == RoleKind::Leader;
+        match if nearby { self.raft.read_here() } else { self.raft.read() } {
             Ok(seq) => {
-                let end = self.cache.next().prev();
+                // A follower's log may end before what was answered already.
+                let end = if leads { self.cache.next().prev() } else { reads::NO_END };
                 let index = if command.after_writes { end } else { Index(0) };
                 self.reads.push(Read { seq, index, end, origin, body: command.body });
                 Verdict::Taken
@@ -291,6 +295,10 @@ impl Replica {
         if fx.role.is_some_and(|event| event.role != RoleKind::Leader) {
             let group = self.group;
             answers.extend(self.reads.drain().map(|origin| (origin, refusal::no_leader(group))));
+        } else if fx.role.is_some() {
+            let group = self.group;
+            let nearby = self.reads.drain_nearby();
+            answers.extend(nearby.map(|origin| (origin, refusal::no_leader(group))));
         }
         if let Some(persist) = fx.persist {
             self.unwritten = Some(match self.unwritten {
@@ -509,6 +517,7 @@ mod tests {
                 group: GroupId(0),
                 access,
                 after_writes: false,
+                nearby: false,
                 session: None,
                 body,
             };

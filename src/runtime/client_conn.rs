@@ -277,7 +277,8 @@ impl ClientConn {
                 let after_writes = self.pipeline.writes_outstanding();
                 let write = matches!(access, Access::Write | Access::AllWrite | Access::Session);
                 let seq = self.pipeline.push(write);
-                events.push(Event::Request(Request { conn: self.id, seq, command, after_writes }));
+                let (conn, nearby) = (self.id, self.own.reads_nearby());
+                events.push(Event::Request(Request { conn, seq, command, after_writes, nearby }));
             }
         }
     }

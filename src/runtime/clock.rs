@@ -2,7 +2,9 @@
 //!
 //! Everything below `runtime/` is handed a [`Tick`]; nothing below it can ask.
 
-use std::time::Instant;
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::id::Tick;
 
@@ -17,19 +19,26 @@ pub const HELLO_MS: u64 = 5000;
 /// One per node, copied to every core, so that all cores agree on the time.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
-    start: Instant,
+    start: Duration,
 }
 
 impl Clock {
     /// Start counting now.
     #[must_use]
     pub fn start() -> Self {
-        Self { start: Instant::now() }
+        Self { start: uptime() }
     }
 
-    /// Milliseconds since the start. Never goes back; a suspended machine does not count.
+    /// Milliseconds since the start. Never goes back, and goes on while the machine is suspended: a
+    /// leader that slept must not believe in its lease.
     #[must_use]
     pub fn now(&self) -> Tick {
-        Tick(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
+        Tick(u64::try_from((uptime() - self.start).as_millis()).unwrap_or(u64::MAX))
     }
+}
+
+/// Time since the machine was started.
+fn uptime() -> Duration {
+    let time = clock_gettime(ClockId::Boottime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }

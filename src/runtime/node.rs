@@ -72,6 +72,8 @@ pub struct Setup {
     pub flushes_in_flight: usize,
     /// Entries kept in memory per core, in bytes.
     pub log_cache_bytes: usize,
+    /// See [`shard::Config::leases`].
+    pub leases: shard::Leases,
     /// Log segments of one core on disk, in bytes; past it writes are refused.
     pub wal_bytes_max: u64,
     /// Clients that may be connected at once.
@@ -297,6 +299,7 @@ fn shard_config(setup: &Setup, core: ShardId) -> shard::Config {
         request_ms: setup.request_ms,
         flushes_in_flight: setup.flushes_in_flight,
         log_cache_bytes: setup.log_cache_bytes,
+        leases: setup.leases.clone(),
         seed: fastrand::u64(..),
     }
 }

@@ -7,6 +7,7 @@ use signal_hook::iterator::Signals;
 
 use crate::config::Config;
 use crate::id::NodeId;
+use crate::shard::Leases;
 
 use super::fatal::Fatal;
 use super::identity::Home;
@@ -41,6 +42,10 @@ pub fn serve(config: &Config) -> Result<(), Fatal> {
         request_ms: config.request_ms,
         flushes_in_flight: config.flushes_in_flight,
         log_cache_bytes: config.log_cache_bytes,
+        leases: Leases {
+            groups: config.lease_groups.clone(),
+            drift_percent: config.lease_drift_percent,
+        },
         wal_bytes_max: if config.wal_bytes_max == 0 { u64::MAX } else { config.wal_bytes_max },
         connections_max,
         spin: Duration::from_micros(config.spin_us),

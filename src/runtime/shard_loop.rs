@@ -226,6 +226,9 @@ impl Running {
         let started = Instant::now();
         self.note_lateness(now);
         self.gather(now)?;
+        // A lease is judged by a time after the last read came in: had the core been held up before it
+        // looked, the time from before would say that the lease holds.
+        let now = self.parts.shared.clock.now();
         for event in self.events.drain(..) {
             self.shard.on_event(now, event);
         }

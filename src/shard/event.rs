@@ -65,6 +65,8 @@ pub struct Request {
     pub command: Command,
     /// The connection has writes in flight that this command must be ordered after.
     pub after_writes: bool,
+    /// The connection reads from whichever node it is connected to (`READONLY`).
+    pub nearby: bool,
 }
 
 /// A message between two cores of one node.

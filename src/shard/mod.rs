@@ -23,6 +23,7 @@ mod batch;
 mod coalesce;
 pub mod event;
 mod forward;
+mod leases;
 pub mod pipeline;
 mod recover;
 pub mod report;
@@ -35,6 +36,7 @@ mod tests;
 mod timers;
 
 pub use event::{Effects, Event};
+pub use leases::{LeasedGroups, Leases};
 pub use pipeline::Pipeline;
 pub use recover::{RecoverError, Recovering, Recovery};
 pub use shard::Shard;
@@ -71,6 +73,8 @@ pub struct Config {
     pub flushes_in_flight: usize,
     /// Entries kept in memory for followers, in bytes.
     pub log_cache_bytes: usize,
+    /// Which groups answer reads by lease; the same on all nodes.
+    pub leases: Leases,
     /// Seed of election jitter, and of nothing else.
     pub seed: u64,
 }

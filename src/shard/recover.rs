@@ -160,6 +160,7 @@ impl Recovering {
 }
 
 fn raft_config(config: &Config, slot: u64) -> raft::Config {
+    let group = GroupId(slot * u64::from(config.cores) + u64::from(config.shard.0));
     let seed = config.seed ^ (slot << 16) ^ (config.node.0 << 48) ^ u64::from(config.shard.0);
     raft::Config {
         id: ReplicaId(config.node.0),
@@ -172,6 +173,7 @@ fn raft_config(config: &Config, slot: u64) -> raft::Config {
         inflight_messages_max: limits::INFLIGHT_MESSAGES_MAX,
         inflight_bytes_max: limits::INFLIGHT_BYTES_MAX,
         uncommitted_bytes_max: limits::UNCOMMITTED_BYTES_MAX,
+        lease: config.leases.of(group),
         ..raft::Config::new(ReplicaId(config.node.0), seed)
     }
 }
@@ -196,6 +198,7 @@ mod tests {
             request_ms: 1_000,
             flushes_in_flight: 2,
             log_cache_bytes: 1 << 20,
+            leases: crate::shard::Leases::default(),
             seed: 1,
         }
     }
@@ -250,7 +253,8 @@ mod tests {
                     [&[b"GET", b"k"], &[b"SET", b"k", b"v"], &[b"GET", b"k"]];
                 for (seq, args) in (0..).zip(commands) {
                     let (command, after_writes) = (Command::from_args(args), seq == 2);
-                    let request = Request { conn: ConnId(1), seq, command, after_writes };
+                    let nearby = false;
+                    let request = Request { conn: ConnId(1), seq, command, after_writes, nearby };
                     shard.on_event(Tick(0), Event::Request(request));
                 }
             }

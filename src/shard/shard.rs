@@ -208,7 +208,7 @@ impl Shard {
     }
 
     fn on_request(&mut self, now: Tick, request: Request) {
-        let Request { conn, seq, command, after_writes } = request;
+        let Request { conn, seq, command, after_writes, nearby } = request;
         self.counters.commands += 1;
         let deadline = now.plus(self.config.request_ms);
         let bytes = command.raw.len();
@@ -220,7 +220,7 @@ impl Shard {
             Routed::One { group, access, session, body } => {
                 let opening = open(access == Access::Write, Whole::One, 1);
                 let Some(request) = self.open_request(opening) else { return };
-                let command = GroupCommand { group, access, after_writes, session, body };
+                let command = GroupCommand { group, access, after_writes, nearby, session, body };
                 self.start(now, PartId { request, part: 0 }, command);
             }
             Routed::Many { access, session, parts, merge } => {
@@ -228,7 +228,8 @@ impl Shard {
                 let opening = open(write, Whole::Merged(merge), parts.len() as u32);
                 let Some(request) = self.open_request(opening) else { return };
                 for (part, (group, body)) in (0..).zip(parts) {
-                    let command = GroupCommand { group, access, after_writes, session, body };
+                    let command =
+                        GroupCommand { group, access, after_writes, nearby, session, body };
                     self.start(now, PartId { request, part }, command);
                 }
             }
@@ -585,7 +586,7 @@ const FORWARD_SESSION: u8 = 4;
 
 /// A command as another node is to understand it.
 fn pack(id: u64, command: GroupCommand) -> Forward {
-    let GroupCommand { group, access, after_writes, session, body } = command;
+    let GroupCommand { group, access, after_writes, nearby: _, session, body } = command;
     let mut flags = 0;
     flags |= if access == Access::Write { FORWARD_WRITE } else { 0 };
     flags |= if after_writes { FORWARD_AFTER_WRITES } else { 0 };
@@ -605,7 +606,7 @@ fn unpack(forward: &Forward) -> Option<GroupCommand> {
         (Some(session), body)
     };
     let after_writes = flags & FORWARD_AFTER_WRITES != 0;
-    Some(GroupCommand { group, access, after_writes, session, body })
+    Some(GroupCommand { group, access, after_writes, nearby: false, session, body })
 }
 
 /// After this long without a write, in ms, the log is closed with a durable watermark.

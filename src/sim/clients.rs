@@ -124,7 +124,8 @@ impl World {
             format!("client {client} calls node {node} core {core}, call {id}: {text}")
         });
         self.waiting.insert(id, Waiting { client, node, what });
-        let request = Request { conn: ConnId(id), seq: 0, command, after_writes: false };
+        let nearby = self.options.reads_nearby && self.rng.bool();
+        let request = Request { conn: ConnId(id), seq: 0, command, after_writes: false, nearby };
         let delay = self.rng.u64(50..500);
         self.after_for(delay, node, ForNode::Request { core, request });
         self.after(patience, Happening::Closed { call: id });

@@ -7,6 +7,8 @@
 
 use fastrand::Rng;
 
+use crate::shard::{LeasedGroups, Leases};
+
 use super::disk::Tear;
 
 /// A driver that breaks its promises on purpose, to prove that the checks see it.
@@ -46,6 +48,10 @@ pub struct Options {
     pub log_cache_bytes: usize,
     /// Bytes of a log segment; small ones are full soon.
     pub segment_bytes: usize,
+    /// Which groups answer reads by lease.
+    pub leases: Leases,
+    /// Half of all reads may be answered by followers.
+    pub reads_nearby: bool,
     /// Between two looks at the clock.
     pub ticker_us: u64,
     /// The network.
@@ -147,6 +153,11 @@ impl Options {
             (0..nodes).map(|_| if same_cores { cores } else { rng.u16(1..=2) }).collect();
         let value_bytes_max = pick(rng, &[20, 20, 600, 5_000]);
         let election_ms = pick(rng, &[100, 150, 300]);
+        let nodes = NodeOptions::swarm(rng);
+        // Clocks that differ by 10 percent either way need a lease shorter by 19.
+        let may_lease = nodes.clock_skew_percent <= 10 && rng.bool();
+        let groups = if may_lease { LeasedGroups::All } else { LeasedGroups::None };
+        let leases = Leases { groups, drift_percent: 25 };
         Self {
             cores,
             groups: pick(rng, &[1, 2, 3, 4]),
@@ -164,7 +175,9 @@ impl Options {
             ticker_us: 5_000,
             net: NetOptions::swarm(rng),
             disk: DiskOptions::swarm(rng),
-            nodes: NodeOptions::swarm(rng),
+            nodes,
+            leases,
+            reads_nearby: rng.bool(),
             session_clients: rng.usize(0..=5),
             lie: None,
         }

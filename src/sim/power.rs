@@ -98,6 +98,7 @@ impl World {
             request_ms: self.options.request_ms,
             flushes_in_flight: self.rng.usize(1..=limits::FLUSHES_IN_FLIGHT_MAX),
             log_cache_bytes: self.options.log_cache_bytes,
+            leases: self.options.leases.clone(),
             seed: self.rng.u64(..),
         }
     }

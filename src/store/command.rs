@@ -96,6 +96,8 @@ pub const COMMANDS: &[Spec] = &[
     spec("mset", -3, Access::Write, PAIRS, "Sets several keys; atomic within each group."),
     spec("ping", -1, Access::Connection, NO_KEYS, "Answers PONG, or its argument."),
     spec("quit", -1, Access::Connection, NO_KEYS, "Closes the connection."),
+    spec("readonly", 1, Access::Connection, NO_KEYS, "Lets this node's replicas answer reads."),
+    spec("readwrite", 1, Access::Connection, NO_KEYS, "Lets the leaders answer reads again."),
     spec("reset", 1, Access::Connection, NO_KEYS, "Puts the connection back to its start."),
     spec("scan", -2, Access::Scan, NO_KEYS, "Iterates over the keys."),
     spec("select", 2, Access::Connection, NO_KEYS, "Selects database 0, the only one."),

@@ -14,6 +14,7 @@ pub struct Connection {
     protocol: Protocol,
     name: Vec<u8>,
     closing: bool,
+    nearby: bool,
 }
 
 impl Connection {
@@ -27,6 +28,12 @@ impl Connection {
     #[must_use]
     pub fn protocol(&self) -> Protocol {
         self.protocol
+    }
+
+    /// Reads may be answered by this node's replicas (`READONLY`), as of the leader's word.
+    #[must_use]
+    pub fn reads_nearby(&self) -> bool {
+        self.nearby
     }
 
     /// The client said goodbye: close once its replies have left.
@@ -50,6 +57,10 @@ impl Connection {
                 Some(_) => Reply::error("ERR", "DB index is out of range"),
                 None => Reply::error("ERR", "value is not an integer or out of range"),
             },
+            "readonly" | "readwrite" => {
+                self.nearby = spec.name == "readonly";
+                Reply::Ok
+            }
             "quit" => {
                 self.closing = true;
                 Reply::Ok
@@ -57,6 +68,7 @@ impl Connection {
             "reset" => {
                 self.protocol = Protocol::Resp2;
                 self.name.clear();
+                self.nearby = false;
                 Reply::Simple("RESET")
             }
             "hello" => self.hello(command).unwrap_or_else(|refusal| refusal),

@@ -43,6 +43,8 @@ struct Tally {
 struct Impatient<'a> {
     node: &'a Node,
     client: Option<Client>,
+    /// Reads are answered by the node itself.
+    readonly: bool,
 }
 
 impl Impatient<'_> {
@@ -50,6 +52,9 @@ impl Impatient<'_> {
     fn call(&mut self, words: &[&str]) -> Option<Reply> {
         if self.client.is_none() {
             self.client = Client::try_connect(self.node.client, Duration::from_millis(1500)).ok();
+            if self.readonly && self.client.as_mut()?.try_call(&["READONLY"]).is_err() {
+                self.client = None;
+            }
         }
         let reply = self.client.as_mut()?.try_call(words);
         if reply.is_err() {
@@ -61,7 +66,7 @@ impl Impatient<'_> {
 
 fn write(nodes: &[Node], tally: &Tally, seed: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut clients: Vec<_> = nodes.iter().map(|node| Impatient { node, client: None }).collect();
+    let mut clients: Vec<_> = nodes.iter().map(|node| Impatient { node, client: None, readonly: false }).collect();
     while !tally.is_over.load(Ordering::SeqCst) {
         match clients[random.usize(..nodes.len())].call(&["INCR", "stale"]) {
             Some(Reply::Integer(count)) => {
@@ -81,8 +86,8 @@ fn write(nodes: &[Node], tally: &Tally, seed: u64) {
     }
 }
 
-fn read(node: &Node, tally: &Tally, reads: &AtomicU64) {
-    let mut client = Impatient { node, client: None };
+fn read(node: &Node, tally: &Tally, reads: &AtomicU64, readonly: bool) {
+    let mut client = Impatient { node, client: None, readonly };
     while !tally.is_over.load(Ordering::SeqCst) {
         let floor = tally.acknowledged.load(Ordering::SeqCst);
         match client.call(&["GET", "stale"]) {
@@ -113,10 +118,24 @@ impl Drop for Thaw<'_> {
 
 #[test]
 fn no_read_is_stale_while_nodes_freeze_and_thaw() {
+    freeze_and_thaw(&shared::alone(), false);
+}
+
+#[test]
+fn no_read_by_lease_is_stale_while_nodes_freeze_and_thaw() {
+    freeze_and_thaw(&Cluster::start("leases", 3, &["--lease-groups", "all"]), false);
+}
+
+#[test]
+fn no_read_of_a_follower_is_stale_while_nodes_freeze_and_thaw() {
+    freeze_and_thaw(&Cluster::start("followers", 3, &[]), true);
+}
+
+/// Freezes nodes at random under one writer and a reader per node.
+fn freeze_and_thaw(cluster: &Cluster, readonly: bool) {
     let seed = u64::from(std::process::id());
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
-    let cluster = shared::alone();
     let nodes = &cluster.nodes;
     nodes[0].client().say("SET stale 0");
     let tally = Tally::default();
@@ -125,9 +144,9 @@ fn no_read_is_stale_while_nodes_freeze_and_thaw() {
         let tally = &tally;
         let mut threads = vec![scope.spawn(move || write(nodes, tally, seed))];
         for (node, reads) in nodes.iter().zip(&reads) {
-            threads.push(scope.spawn(move || read(node, tally, reads)));
+            threads.push(scope.spawn(move || read(node, tally, reads, readonly)));
         }
-        let thaw = Thaw(&cluster);
+        let thaw = Thaw(cluster);
         for _ in 0..7 {
             if threads.iter().any(|thread| thread.is_finished()) {
                 break; // by a failed assertion, which the join below passes on

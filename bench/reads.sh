@@ -1,0 +1,122 @@
+#!/usr/bin/env bash
+# Linearizable GETs three ways, in alternating rounds, as a Markdown record:
+#
+#     cargo build --release && cargo build --release -p bench
+#     bench/reads.sh > bench/records/$(date +%F)-reads.md
+#
+#     index      the leader asks a quorum, one round for all reads of a turn (the default)
+#     lease      the leader answers alone while its lease holds (--lease-groups all)
+#     follower   the node the client is connected to asks the leader for an index (READONLY)
+#
+# Every measurement starts three nodes in a fresh directory and fills them; connections go to all
+# three nodes. Settings, by environment variable: OUTRIGGER, LOAD, DATA, MODES ("index lease
+# follower"), CONNECTIONS ("1 16 64 256"), ROUNDS (3), DURATION (5), WARMUP (1), PORT (27200).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+TARGET=${CARGO_TARGET_DIR:-target}
+OUTRIGGER=${OUTRIGGER:-$TARGET/release/outrigger} LOAD=${LOAD:-$TARGET/release/bench}
+MODES=${MODES:-index lease follower} CONNECTIONS=${CONNECTIONS:-1 16 64 256}
+ROUNDS=${ROUNDS:-3} DURATION=${DURATION:-5} WARMUP=${WARMUP:-1} PORT=${PORT:-27200}
+
+fail() { echo "reads: $*" >&2; exit 1; }
+[ -x "$OUTRIGGER" ] || fail "no $OUTRIGGER; run: cargo build --release"
+[ -x "$LOAD" ] || fail "no $LOAD; run: cargo build --release -p bench"
+mkdir -p "$TARGET"
+DATA=$(mktemp -d "${DATA:-$(realpath "$TARGET")}/reads.XXXXXX")
+up=
+
+stop() {
+    [ -z "$up" ] || { kill -TERM "$up" 2>/dev/null || true; wait "$up" 2>/dev/null || true; }
+    up=
+    rm -rf "$DATA/run"
+}
+finish() { trap - EXIT INT TERM; stop; rm -rf "$DATA"; }
+trap finish EXIT
+trap 'finish; exit 130' INT TERM
+
+start() { # mode
+    local arguments=()
+    [ "$1" != lease ] || arguments=(--serve-arg=--lease-groups=all)
+    mkdir -p "$DATA/run"
+    "$OUTRIGGER" up --nodes 3 --dir "$DATA/run/data" --client-port "$PORT" \
+        --peer-port "$((PORT + 10))" "${arguments[@]}" >"$DATA/run/log" 2>&1 &
+    up=$!
+    for _ in $(seq 300); do
+        grep -qx ready "$DATA/run/log" && break
+        kill -0 "$up" 2>/dev/null || { cat "$DATA/run/log" >&2; fail "up ended early"; }
+        sleep 0.1
+    done
+    grep -qx ready "$DATA/run/log" || { cat "$DATA/run/log" >&2; fail "not ready after 30 s"; }
+    addrs=127.0.0.1:$PORT,127.0.0.1:$((PORT + 1)),127.0.0.1:$((PORT + 2))
+    pids=$(grep -o '"pid": *[0-9]*' "$DATA/run/data/cluster.json" | grep -o '[0-9]*$' | paste -sd,)
+}
+
+flags="--command get --value-size 256 --keys 20000 --warmup $WARMUP --duration $DURATION"
+figure() { sed -n '/"median": {/,/}/p' "$DATA/run.json" | sed -n "s/^ *\"$1\": \([^,]*\),*$/\1/p"; }
+
+for round in $(seq "$ROUNDS"); do
+    for mode in $MODES; do
+        start "$mode"
+        "$LOAD" --addr "$addrs" -c 16 --command set --value-size 256 --keys 20000 --fill \
+            --warmup 0 -n 100 >/dev/null
+        for connections in $CONNECTIONS; do
+            readonly=()
+            [ "$mode" != follower ] || readonly=(--readonly)
+            # shellcheck disable=SC2086 # flags is a list of words
+            "$LOAD" --addr "$addrs" -c "$connections" $flags "${readonly[@]}" --seed "$round" \
+                --server-pids "$pids" --json "$DATA/run.json" >"$DATA/run/load" 2>&1 ||
+                { cat "$DATA/run/load" >&2; fail "the run of $mode failed"; }
+            row="$mode $connections $round"
+            for name in throughput_ops_per_s latency_p50_us latency_p99_us server_cpu_us_per_op; do
+                row+=" $(figure $name)"
+            done
+            echo "$row" | tee -a "$DATA/results.tsv" >&2
+        done
+        stop
+    done
+    # Who goes first changes.
+    MODES="${MODES#* } ${MODES%% *}"
+done
+
+cat <<HEAD
+# Linearizable GET by ReadIndex, by lease and by followers, $(date -u +%F)
+
+| | |
+|---|---|
+| commit | $(git rev-parse --short HEAD 2>/dev/null || echo unknown) |
+| machine | $(nproc) × $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), $(uname -sr) |
+| rounds | $ROUNDS, alternating, $WARMUP s warm-up and $DURATION s measured; the table holds medians |
+| command | \`load --addr … -c N $flags [--readonly] --seed ROUND\` |
+| record | \`CONNECTIONS="$CONNECTIONS" ROUNDS=$ROUNDS DURATION=$DURATION WARMUP=$WARMUP bench/reads.sh\` |
+
+Three nodes and the generator share the cores; connections are dealt out to all three nodes, so two of
+three reads by index or lease are forwarded to the leader.
+
+| connections | reads by | throughput, ops/s | p50, µs | p99, µs | server CPU, µs/op | throughput ÷ index | p99 ÷ index |
+|--:|---|--:|--:|--:|--:|--:|--:|
+HEAD
+awk -v all="$CONNECTIONS" '
+    { for (i = 4; i <= 7; i++) values[$1, $2, i] = values[$1, $2, i] " " $i }
+    function median(list,    n, v, i, j, t) {
+        n = split(list, v, " ")
+        for (i = 2; i <= n; i++)
+            for (j = i; j > 1 && v[j - 1] + 0 > v[j] + 0; j--) { t = v[j]; v[j] = v[j - 1]; v[j - 1] = t }
+        return n % 2 ? v[(n + 1) / 2] : (v[n / 2] + v[n / 2 + 1]) / 2
+    }
+    END {
+        count = split(all, connections, " "); kinds = split("index lease follower", named, " ")
+        for (c = 1; c <= count; c++)
+            for (s = 1; s <= kinds; s++) {
+                n = connections[c]; name = named[s]
+                if (!((name, n, 4) in values)) continue
+                for (i = 4; i <= 7; i++) m[i] = median(values[name, n, i])
+                base = median(values["index", n, 4]); tail = median(values["index", n, 6])
+                printf "| %d | %s | %.0f | %.0f | %.0f | %.1f | %s | %s |\n", n, name, m[4], m[5], m[6], m[7],
+                    base > 0 ? sprintf("%.2f", m[4] / base) : "–", tail > 0 ? sprintf("%.2f", m[6] / tail) : "–"
+            }
+    }' "$DATA/results.tsv"
+echo
+echo "Every run: mode, connections, round, ops/s, p50 µs, p99 µs, CPU µs/op"
+echo
+sed 's/^/    /' "$DATA/results.tsv"
