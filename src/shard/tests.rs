@@ -36,6 +36,7 @@ fn shard(nodes: &[u64], cores: u16, groups: u64) -> Shard {
         request_ms: 1_000,
         flushes_in_flight: 2,
         log_cache_bytes: 1 << 20,
+        leases: crate::shard::Leases::default(),
         seed: 1,
     };
     Recovering::new(config).finish(NOW).expect("an empty log").0
@@ -64,7 +65,7 @@ fn turns(shard: &mut Shard, now: Tick) -> Effects {
 fn say(shard: &mut Shard, line: &str) {
     let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
     let command = Command::from_args(&args);
-    let request = Request { conn: ConnId(1), seq: 0, command, after_writes: false };
+    let request = Request { conn: ConnId(1), seq: 0, command, after_writes: false, nearby: false };
     shard.on_event(NOW, Event::Request(request));
 }
 
@@ -269,6 +270,7 @@ fn embedders_reach_a_session_through_a_group_command() {
             group: GroupId(0),
             access: Access::Write,
             after_writes: false,
+            nearby: false,
             session: Some(session),
             body: body.clone(),
         };

@@ -66,7 +66,8 @@ impl Impatient<'_> {
 
 fn write(nodes: &[Node], tally: &Tally, seed: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut clients: Vec<_> = nodes.iter().map(|node| Impatient { node, client: None, readonly: false }).collect();
+    let mut clients: Vec<_> =
+        nodes.iter().map(|node| Impatient { node, client: None, readonly: false }).collect();
     while !tally.is_over.load(Ordering::SeqCst) {
         match clients[random.usize(..nodes.len())].call(&["INCR", "stale"]) {
             Some(Reply::Integer(count)) => {
