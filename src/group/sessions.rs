@@ -215,6 +215,10 @@ impl Sessions {
     pub fn ran(&mut self, id: SessionId, seq: u64, reply: Reply) {
         let Some(session) = self.open.get_mut(&id) else { return };
         debug_assert!(session.seq < seq || planted::is_forgetful(), "it was not fresh");
+        debug_assert!(
+            Reply::decode(&reply.encode_forwarded()).as_ref() == Ok(&reply),
+            "a snapshot could not keep {reply:?}"
+        );
         self.reply_bytes = self.reply_bytes - session.reply.bytes() + reply.bytes();
         (session.seq, session.reply) = (seq, reply);
         self.forget();

@@ -8,9 +8,10 @@ use bytes::Bytes;
 
 use super::event::{Effects, Event, Post, ReplyTo, Request};
 use super::{Config, Recovering, Shard};
+use crate::entry::Entry;
 use crate::group::{GroupCommand, PartId, SessionRequest};
 use crate::id::{ClusterId, ConnId, GroupId, Incarnation, NodeId, ReplicaId, SessionId, ShardId};
-use crate::id::{Term, Tick};
+use crate::id::{EntryId, Index, Term, Tick};
 use crate::limits;
 use crate::raft::message::{Message, MessageKind};
 use crate::store::command::Access;
@@ -290,4 +291,64 @@ fn embedders_reach_a_session_through_a_group_command() {
     let long = vec![0; limits::COMMAND_BYTES_MAX - 15].into();
     let refused = run(5, SessionRequest::Run { id, seq: 3 }, &long);
     assert!(refused.error_text().starts_with("ERR a command of"), "{refused:?}");
+}
+
+/// The leader of term 1, by the vote of node 2, a little after `LATER`.
+fn leader() -> Shard {
+    let mut shard = shard(&[1, 2, 3], 1, 1);
+    turns(&mut shard, LATER);
+    let mut hear = |kind, index| {
+        let mut message = Message::new(kind, ReplicaId(2), ReplicaId(1), Term(1));
+        message.entry.index = Index(index);
+        let heard = frame(|it| it.message(GroupId(0), &message, []));
+        shard.on_event(LATER, Event::Frame(heard));
+        turns(&mut shard, LATER);
+    };
+    hear(MessageKind::PreVoteResponse, 0);
+    hear(MessageKind::VoteResponse, 0);
+    hear(MessageKind::AppendResponse, 1);
+    assert!(shard.replicas()[0].status().leader_ready);
+    shard
+}
+
+/// Longer than any replica waits before it stands for election.
+const LATER: Tick = Tick(2_000);
+
+fn say_later(shard: &mut Shard, args: &[&[u8]], seq: u64) {
+    let command = Command::from_args(args);
+    let request = Request { conn: ConnId(1), seq, command, after_writes: false, nearby: false };
+    shard.on_event(LATER, Event::Request(request));
+}
+
+#[test]
+fn what_is_in_the_log_of_a_leader_that_is_replaced_is_uncertain_and_a_read_is_not() {
+    let mut shard = leader();
+    say_later(&mut shard, &[b"SET", b"k", b"v"], 0);
+    say_later(&mut shard, &[b"GET", b"k"], 1);
+    assert!(turns(&mut shard, LATER).replies.is_empty(), "answered without a quorum");
+    // Node 2 leads term 2; its log never had the SET. Node 3 may have it, and lead term 3.
+    let mut append = Message::new(MessageKind::Append, ReplicaId(2), ReplicaId(1), Term(2));
+    append.entry = EntryId { term: Term(1), index: Index(1) };
+    (append.run_term, append.count) = (Term(2), 1);
+    let heard = frame(|it| it.message(GroupId(0), &append, [&Entry::empty()]));
+    shard.on_event(LATER, Event::Frame(heard));
+    let mut replies = turns(&mut shard, LATER).replies;
+    replies.sort_by_key(|reply| reply.seq);
+    assert_eq!(replies.len(), 2, "{replies:?}");
+    assert_eq!((word(&replies[..1]), word(&replies[1..])), ("UNCERTAIN", "NOLEADER"));
+}
+
+#[test]
+fn past_the_bound_on_uncommitted_bytes_nothing_is_taken() {
+    let mut shard = leader();
+    let value = vec![b'v'; limits::VALUE_BYTES_MAX];
+    let mut refused = Vec::new();
+    for seq in 0..10 {
+        say_later(&mut shard, &[b"SET", b"k", &value], seq);
+        refused.append(&mut turns(&mut shard, LATER).replies);
+    }
+    assert!(
+        !refused.is_empty() && refused.iter().all(|it| word(std::slice::from_ref(it)) == "BUSY")
+    );
+    assert_eq!(entries(&shard), 1 + 10 - refused.len() as u64, "what is refused is in no log");
 }

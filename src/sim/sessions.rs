@@ -2,7 +2,7 @@
 //! under its number, until they know its result. What they did is in the history once.
 //!
 //! ```text
-//!           ┌──────────── closed, lost ────────────┐
+//!           ┌──── closed, -NOSESSION: lost ────────┐
 //!           ▼                                      │
 //!   no session ── OPEN ──► idle ── RUN id seq ──► outstanding ──┐
 //!                           ▲                     │   ▲         │ UNCERTAIN, closed,
@@ -129,8 +129,12 @@ impl World {
                 return Err(format!("{reply:?} is no answer to CLIENT SESSION OPEN"));
             }
             (Asked::Open, _) => self.clients[client].home = self.rng.usize(..self.nodes.len()),
-            // Whether it is closed or not, it is not used any more.
-            (Asked::Close, _) => self.in_session(client).id = None,
+            // Some do not notice that they have closed it, and are told when they use it again.
+            (Asked::Close, _) => {
+                if self.rng.bool() {
+                    self.in_session(client).id = None;
+                }
+            }
             (Asked::Attempt(seq), reply) => return self.on_attempt(client, seq, reply),
         }
         Ok(())

@@ -44,7 +44,9 @@ pub enum Wanted {
 
 /// What a group replicates. One per replica; lives on its core and never leaves it.
 pub trait StateMachine {
-    /// Executes the committed entry at `index`. Called once per command, in log order.
+    /// Executes the committed entry at `index`. Called once per command, in log order. The reply may
+    /// travel to another node, and be kept for a session's retry, so it is one that
+    /// [`Reply::decode`] can read.
     fn apply(&mut self, index: Index, payload: &Bytes, wanted: Wanted) -> Reply;
 
     /// Answers a read of the state as it is.
