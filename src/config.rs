@@ -3,7 +3,6 @@
 //! A file gives values, flags override them, and what neither gives has the default written here.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -28,9 +27,19 @@ pub struct Config {
     pub client: SocketAddr,
     /// Where the other nodes connect. No default. The same warning holds.
     pub peer: SocketAddr,
-    /// All nodes of the cluster, this one included: id and peer address. At most
-    /// `limits::NODES_MAX`. The ids are fixed at the first start.
+    /// Id and peer address of every node, this one included. At most `limits::NODES_MAX`. At the
+    /// first start of a new cluster, its members; the same list on every node. Later, and with
+    /// `join`, only where to look for the others until they have been found: the members are what
+    /// the cluster agreed on (`outrigger ctl member`).
     pub peers: BTreeMap<u64, SocketAddr>,
+    /// At its first start the node belongs to nothing, and waits to be added to a cluster that
+    /// exists. Default false. Without it, two halves of a cluster could each believe to be whole.
+    pub join: bool,
+    /// How eagerly the node's replicas stand for election. Default 100, which waits as
+    /// `election_ms` says; 1 waits up to twice as long, and 0 never stands on its own. At most 100.
+    /// For nodes that should not lead because they are far from the clients or have a slow disk. With
+    /// 0 on every node, nobody leads.
+    pub priority: u8,
     /// Cores to use, one executor and one log each. Default 1; at most `limits::CORES_MAX`. Fixed
     /// at the first start, because it decides which log a group is in. More cores than the machine
     /// has make every one of them late.
@@ -46,8 +55,8 @@ pub struct Config {
     pub heartbeat_ms: u64,
     /// Where operators connect (metrics, status). Default none. Reserved: accepted, not served yet.
     pub admin: Option<SocketAddr>,
-    /// The cluster's name; with the ids and `groups` it makes the cluster id, so that nodes of two
-    /// clusters never talk. Default "outrigger".
+    /// The cluster's name; with `groups` it makes the cluster id, so that nodes of two clusters never
+    /// talk. Default "outrigger".
     pub cluster: String,
     /// How long a client's command may wait for its result, in ms. Default 2500; 10 to 600000.
     pub request_ms: u64,
@@ -85,6 +94,10 @@ pub struct Settings {
     pub peer: Option<SocketAddr>,
     /// [`Config::peers`].
     pub peers: Option<BTreeMap<String, SocketAddr>>,
+    /// [`Config::join`].
+    pub join: Option<bool>,
+    /// [`Config::priority`].
+    pub priority: Option<u8>,
     /// [`Config::cores`].
     pub cores: Option<u16>,
     /// [`Config::groups`].
@@ -190,6 +203,8 @@ impl Settings {
             client: self.client.or(under.client),
             peer: self.peer.or(under.peer),
             peers: self.peers.or(under.peers),
+            join: self.join.or(under.join),
+            priority: self.priority.or(under.priority),
             cores: self.cores.or(under.cores),
             groups: self.groups.or(under.groups),
             election_ms: self.election_ms.or(under.election_ms),
@@ -234,6 +249,8 @@ impl Settings {
             client: self.client.ok_or(missing("client", "client"))?,
             peer: self.peer.ok_or(missing("peer", "peer"))?,
             peers,
+            join: self.join.unwrap_or(false),
+            priority: self.priority.unwrap_or(100),
             cores: self.cores.unwrap_or(1),
             groups: self.groups.unwrap_or(16),
             election_ms,
@@ -274,6 +291,7 @@ impl Config {
         within("groups", &self.groups, &1, &limits::GROUPS_MAX)?;
         within("election_ms", &self.election_ms, &50, &60_000)?;
         within("heartbeat_ms", &self.heartbeat_ms, &1, &(self.election_ms / 3))?;
+        within("priority", &self.priority, &0, &100)?;
         within("request_ms", &self.request_ms, &10, &600_000)?;
         within("flushes_in_flight", &self.flushes_in_flight, &1, &limits::FLUSHES_IN_FLIGHT_MAX)?;
         within("spin_us", &self.spin_us, &0, &1_000_000)?;
@@ -307,13 +325,11 @@ impl Config {
         self.peers.keys().map(|id| NodeId(*id)).collect()
     }
 
-    /// What tells this cluster from others: a hash of its name, its node ids and its groups.
+    /// What tells this cluster from others: a hash of its name and its groups. Not of its nodes,
+    /// which come and go.
     #[must_use]
     pub fn cluster_id(&self) -> ClusterId {
-        let mut text = format!("{}/{}", self.cluster, self.groups);
-        for id in self.peers.keys() {
-            let _ = write!(text, "/{id}");
-        }
+        let text = format!("{}/{}", self.cluster, self.groups);
         // FNV-1a: stable for ever, and two clusters on one network are not an adversary.
         let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -340,9 +356,12 @@ dir = {dir:?}
 # Where clients connect (Redis protocol), and where the other nodes connect. Neither is encrypted.
 client = "{client}"
 peer = "{peer}"
-# All nodes, this one included: id and peer address. The ids are fixed at the first start.
+# All nodes, this one included: id and peer address. The members at the first start of a new cluster;
+# later only where to look for the others.
 peers = {{ {peers} }}
-# The cluster's name; with the ids and groups it makes the cluster id.
+# Join a cluster that exists, at the first start: `outrigger ctl member add` makes it a member.
+join = {join}
+# The cluster's name; with the groups it makes the cluster id.
 cluster = "{cluster}"
 
 # Cores to use, one executor and one log each (1 to {cores_max}). Fixed at the first start.
@@ -354,6 +373,8 @@ groups = {groups}
 election_ms = {election_ms}
 # How often a leader sends word, in ms (at most a third of election_ms).
 heartbeat_ms = {heartbeat_ms}
+# How eagerly this node stands for election (0 to 100); the higher the sooner, 0 is never.
+priority = {priority}
 # How long a client's command may wait for its result, in ms (10 to 600000).
 request_ms = {request_ms}
 
@@ -379,6 +400,8 @@ wal_bytes_max = {wal_bytes_max}
             client = self.client,
             peer = self.peer,
             peers = peers.join(", "),
+            join = self.join,
+            priority = self.priority,
             cluster = self.cluster,
             cores_max = limits::CORES_MAX,
             cores = self.cores,
@@ -420,7 +443,10 @@ mod tests {
 
     #[test]
     fn what_is_printed_reads_back_the_same() {
-        for extra in ["", "cores = 2\nadmin = \"127.0.0.1:9\"\nwal_bytes_max = 1073741824"] {
+        for extra in [
+            "",
+            "cores = 2\nadmin = \"127.0.0.1:9\"\nwal_bytes_max = 1073741824\njoin = true\npriority = 7",
+        ] {
             let config = resolved(extra).expect("valid");
             let again = settings(&config.to_toml()).expect("readable").resolve().expect("valid");
             assert_eq!(again, config);
@@ -470,8 +496,11 @@ mod tests {
     }
 
     #[test]
-    fn the_cluster_id_depends_on_name_nodes_and_groups_only() {
+    fn the_cluster_id_depends_on_name_and_groups_only() {
         let one = resolved("").expect("valid");
+        let mut grown = one.clone();
+        grown.peers.insert(3, "127.0.0.1:7103".parse().expect("address"));
+        assert_eq!(one.cluster_id(), grown.cluster_id());
         let moved = Config { client: "127.0.0.1:1".parse().expect("address"), ..one.clone() };
         assert_eq!(one.cluster_id(), moved.cluster_id());
         let other = Config { cluster: "other".into(), ..one.clone() };

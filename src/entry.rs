@@ -67,6 +67,12 @@ impl Entry {
         Self { kind: EntryKind::Session, ..Self::command(payload) }
     }
 
+    /// A change of members, checksummed here and nowhere else.
+    #[must_use]
+    pub fn config(payload: Bytes) -> Self {
+        Self { kind: EntryKind::Config, crc: crc32fast::hash(&payload), payload }
+    }
+
     /// The empty entry of a new term.
     #[must_use]
     pub const fn empty() -> Self {

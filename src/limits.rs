@@ -119,6 +119,11 @@ pub const SESSION_REPLY_BYTES_MAX: usize = 8 << 20;
 
 /// Most raft groups in one cluster; a SCAN cursor has 14 bits for the group.
 pub const GROUPS_MAX: u64 = 16_384;
+/// A learner that is this many entries behind is ready to vote, however short the log is.
+pub const PROMOTE_LAG_MIN: u64 = 64;
+/// A learner that is more than this many entries behind is not, however long the log is; in between
+/// it is a tenth of the log.
+pub const PROMOTE_LAG_MAX: u64 = 4096;
 /// Most nodes in one cluster.
 pub const NODES_MAX: usize = 64;
 /// Most cores one node uses.

@@ -61,9 +61,15 @@ struct Serve {
     /// Where the other nodes connect.
     #[arg(long, value_name = "IP:PORT")]
     peer: Option<SocketAddr>,
-    /// All nodes, this one included.
+    /// All nodes, this one included; the members at the first start of a new cluster.
     #[arg(long, value_name = "1=IP:PORT,2=IP:PORT,…", value_delimiter = ',', value_parser = peer)]
     peers: Option<Vec<(String, SocketAddr)>>,
+    /// Join a cluster that exists: begin as no member, and wait for `outrigger ctl member add`.
+    #[arg(long)]
+    join: bool,
+    /// How eagerly this node stands for election; 0 to 100, 0 is never [default: 100].
+    #[arg(long, value_name = "N")]
+    priority: Option<u8>,
     /// Cores to use, one executor and one log each [default: 1; fixed at the first start].
     #[arg(long, value_name = "C")]
     cores: Option<u16>,
@@ -132,6 +138,8 @@ impl Serve {
             client: self.client,
             peer: self.peer,
             peers,
+            join: self.join.then_some(true),
+            priority: self.priority,
             cores: self.cores,
             groups: self.groups,
             election_ms: self.election_ms,

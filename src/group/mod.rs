@@ -25,12 +25,14 @@
 mod apply;
 mod command;
 mod log_cache;
+mod members;
 mod reads;
 mod recover;
 pub mod refusal;
 mod replica;
 pub mod sessions;
 pub mod snapshot;
+pub mod state;
 mod waiters;
 
 pub use command::{GroupCommand, Origin, PartId};
@@ -39,3 +41,4 @@ pub use recover::{ReplicaRecovery, RunError};
 pub use replica::{Answers, Replica, Verdict};
 pub use sessions::{SessionRequest, Sessions};
 pub use snapshot::{Incoming, Outgoing, SnapshotMeta};
+pub use state::{GroupState, MemberChange};

@@ -2,14 +2,16 @@
 
 use thiserror::Error;
 
-use crate::entry::Entry;
+use crate::entry::{Entry, EntryKind};
 use crate::id::{EntryId, GroupId, Index, Tick};
 use crate::raft::effects::HardState;
-use crate::raft::{self, Membership, Raft, TermRun};
+use crate::raft::{self, Raft, TermRun};
 use crate::store::{StateMachine, Wanted};
 
+use super::GroupState;
 use super::apply::apply;
 use super::log_cache::LogCache;
+use super::members::{Life, Standing};
 use super::replica::Replica;
 use super::sessions::Sessions;
 
@@ -57,6 +59,9 @@ pub struct ReplicaRecovery {
     machine: Box<dyn StateMachine>,
     sessions: Sessions,
     applied: Index,
+    state: GroupState,
+    /// The replica was removed.
+    is_buried: bool,
     /// Applied entries kept in memory for followers, in bytes.
     keep_bytes: usize,
 }
@@ -73,8 +78,22 @@ impl ReplicaRecovery {
             machine,
             sessions: Sessions::new(),
             applied: Index(0),
+            state: GroupState::default(),
+            is_buried: false,
             keep_bytes,
         }
+    }
+
+    /// With this state before the first entry, the same at every start. Call it first.
+    #[must_use]
+    pub fn beginning(self, state: GroupState) -> Self {
+        debug_assert_eq!(self.applied, Index(0), "entries were applied to another state");
+        Self { state, ..self }
+    }
+
+    /// The replica was removed from its group: nothing of it is left.
+    pub fn on_tombstone(&mut self) {
+        self.is_buried = true;
     }
 
     /// The next run of this group in log order.
@@ -124,6 +143,10 @@ impl ReplicaRecovery {
         while self.applied < self.hard_state.commit.min(last) {
             self.applied = self.applied.next();
             let entry = self.cache.get(self.applied).expect("not evicted before it is applied");
+            // A change that had no effect then has none now.
+            if entry.kind == EntryKind::Config {
+                drop(self.state.apply(self.applied, &entry.payload));
+            }
             apply(&mut *self.machine, &mut self.sessions, self.applied, entry, Wanted::No);
         }
         let over = self.cache.bytes().saturating_sub(self.keep_bytes);
@@ -132,22 +155,32 @@ impl ReplicaRecovery {
         }
     }
 
-    /// The replica, ready to take part.
+    /// The replica, ready to take part; or not, if it was removed.
     #[must_use]
-    pub fn finish(mut self, config: raft::Config, membership: Membership, now: Tick) -> Replica {
+    pub fn finish(mut self, config: raft::Config, now: Tick) -> Replica {
         let last = self.cache.next().prev();
         self.hard_state.commit = self.hard_state.commit.min(last);
         let recovered = raft::Recovered {
             hard_state: self.hard_state,
-            membership,
+            membership: self.state.membership.clone(),
             first: Index(1),
             before_first: EntryId::default(),
             runs: self.runs,
             last,
             applied: self.applied,
         };
-        let raft = Raft::new(config, recovered, now);
-        Replica::new(self.group, raft, self.cache, self.machine, self.sessions, last)
+        let election_ms = config.election_ticks;
+        let mut raft = Raft::new(config, recovered, now);
+        for index in self.applied.0 + 1..=last.0 {
+            let entry = self.cache.get(Index(index));
+            if entry.is_some_and(|entry| entry.kind == EntryKind::Config) {
+                // It may take effect at any moment: nobody campaigns over it (contract row 35).
+                raft.note_config(Index(index));
+            }
+        }
+        let Self { group, cache, machine, sessions, state, .. } = self;
+        let life = if self.is_buried { Life::Buried } else { Life::Member };
+        Replica::new(group, raft, cache, machine, sessions, Standing { state, life, election_ms })
     }
 }
 
@@ -156,7 +189,7 @@ mod tests {
     use super::*;
     use crate::group::sessions::planted;
     use crate::group::{SessionRequest, Sessions};
-    use crate::id::{ReplicaId, SessionId, Term};
+    use crate::id::{NodeId, ReplicaId, SessionId, Term};
     use crate::store::map::Map;
     use crate::wire::reply::Reply;
     use crate::wire::resp::Command;
@@ -168,12 +201,12 @@ mod tests {
         let run = |seq| Entry::session(SessionRequest::Run { id, seq }.payload(&incr));
         let open = Entry::session(SessionRequest::Open(id).payload(b""));
         let entries = [Entry::empty(), open, run(1), run(1), Entry::command(incr.clone()), run(1)];
-        let mut recovery = ReplicaRecovery::new(GroupId(0), Box::new(Map::new()), 1 << 20);
+        let mut recovery = ReplicaRecovery::new(GroupId(0), Box::new(Map::new()), 1 << 20)
+            .beginning(GroupState::first(&[NodeId(1)], &[]));
         let commit = Index(entries.len() as u64);
         let hard_state = HardState { term: Term(1), commit, ..HardState::default() };
         recovery.on_run(hard_state, Term(1), Index(1), entries.into_iter()).expect("it follows");
-        let members = Membership::of_voters([ReplicaId(1)]);
-        recovery.finish(raft::Config::new(ReplicaId(1), 1), members, Tick(0))
+        recovery.finish(raft::Config::new(ReplicaId(1), 1), Tick(0))
     }
 
     fn count(replica: &Replica) -> Reply {

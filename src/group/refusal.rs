@@ -17,6 +17,21 @@ pub fn no_leader(group: GroupId) -> Reply {
     )
 }
 
+/// This node was removed from the group.
+#[must_use]
+pub fn removed(group: GroupId) -> Reply {
+    Reply::error(
+        "CLUSTERDOWN",
+        format!("this node was removed from group {group}; nothing was executed, ask another node"),
+    )
+}
+
+/// A change of members that does not fit.
+#[must_use]
+pub fn no_change(group: GroupId, why: &dyn std::fmt::Display) -> Reply {
+    Reply::error("ERR", format!("group {group}: {why}; nothing was changed"))
+}
+
 /// The read's leadership could not be confirmed; a read changes nothing, so it is safe to retry.
 #[must_use]
 pub fn read_unconfirmed() -> Reply {

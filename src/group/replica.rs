@@ -17,10 +17,11 @@ use crate::wire::reply::Reply;
 
 use super::apply::apply;
 use super::log_cache::LogCache;
+use super::members::{Asked, Life, Standing};
 use super::reads::{self, Read, Reads};
 use super::sessions::Sessions;
 use super::waiters::Waiters;
-use super::{GroupCommand, Origin, refusal};
+use super::{GroupCommand, GroupState, Origin, refusal};
 
 /// Results, each with whom it is owed.
 pub type Answers = Vec<(Origin, Reply)>;
@@ -34,17 +35,26 @@ pub enum Verdict {
     Elsewhere(ReplicaId, GroupCommand),
     /// It was not taken and changes nothing.
     Refused(Reply),
+    /// There was nothing to agree on; this is the answer.
+    Answered(Reply),
 }
 
 /// One replica of one group; one per group and node, on one shard for life.
 pub struct Replica {
-    group: GroupId,
-    raft: Raft,
-    cache: LogCache,
+    pub(super) group: GroupId,
+    pub(super) raft: Raft,
+    pub(super) cache: LogCache,
     machine: Box<dyn StateMachine>,
     sessions: Sessions,
-    waiters: Waiters,
-    reads: Reads,
+    pub(super) waiters: Waiters,
+    pub(super) reads: Reads,
+    /// Members, addresses, and who is gone; see `members.rs` for what is done with them.
+    pub(super) state: GroupState,
+    pub(super) state_changed: bool,
+    pub(super) life: Life,
+    pub(super) asked: Asked,
+    /// Silence of this length, in ms, makes a member doubtful.
+    pub(super) election_ms: u64,
     /// What the core wants durable and no batch has taken yet.
     unwritten: Option<Persist>,
     /// Where the log on disk ends: the segment of the last run, its last index, and the last index
@@ -69,8 +79,10 @@ impl Replica {
         cache: LogCache,
         machine: Box<dyn StateMachine>,
         sessions: Sessions,
-        last: Index,
+        standing: Standing,
     ) -> Self {
+        let last = cache.next().prev();
+        let Standing { state, life, election_ms } = standing;
         Self {
             group,
             raft,
@@ -79,6 +91,11 @@ impl Replica {
             sessions,
             waiters: Waiters::default(),
             reads: Reads::default(),
+            state,
+            state_changed: true,
+            life,
+            asked: Asked::default(),
+            election_ms,
             unwritten: None,
             segment: SegmentSeq(0),
             written_last: last,
@@ -132,14 +149,18 @@ impl Replica {
     /// When [`Self::on_tick`] next has work.
     #[must_use]
     pub fn deadline(&self) -> Tick {
-        self.raft.deadline()
+        if self.is_gone() { Tick(u64::MAX) } else { self.raft.deadline() }
     }
 
     // --- events -------------------------------------------------------------------------------
 
     /// A client's command, from whoever holds its connection.
-    pub fn on_command(&mut self, command: GroupCommand, origin: Origin) -> Verdict {
+    pub fn on_command(&mut self, now: Tick, command: GroupCommand, origin: Origin) -> Verdict {
+        if let Some(refused) = self.refuse_if_leaving() {
+            return refused;
+        }
         match command.access {
+            Access::Member => self.on_member(now, command, origin),
             Access::Write => self.propose(command, origin),
             _ => self.read(command, origin),
         }
@@ -192,7 +213,12 @@ impl Replica {
         }
     }
 
-    fn elsewhere(&self, leader: ReplicaId, command: GroupCommand, origin: Origin) -> Verdict {
+    pub(super) fn elsewhere(
+        &self,
+        leader: ReplicaId,
+        command: GroupCommand,
+        origin: Origin,
+    ) -> Verdict {
         // A command that was forwarded once is not forwarded again: two nodes that each believe
         // the other leads would pass it back and forth (FAULTS: RedisRaft bug 13).
         if leader.is_some() && !matches!(origin, Origin::Node(..)) {
@@ -210,6 +236,9 @@ impl Replica {
         entries: impl Iterator<Item = Entry>,
         answers: &mut Answers,
     ) {
+        if self.is_of_the_removed(message) {
+            return;
+        }
         if let Some(change) = self.raft.step(message, now) {
             self.mirror(change, entries, answers);
         }
@@ -217,6 +246,9 @@ impl Replica {
 
     /// Time passed the deadline.
     pub fn on_tick(&mut self, now: Tick, answers: &mut Answers) {
+        if self.is_gone() {
+            return;
+        }
         if let Some(change) = self.raft.tick(now) {
             self.mirror(change, std::iter::empty(), answers);
         }
@@ -232,6 +264,9 @@ impl Replica {
 
     /// Everything up to `seq` is durable.
     pub fn on_durable(&mut self, now: Tick, seq: PersistSeq, answers: &mut Answers) {
+        if self.is_gone() {
+            return;
+        }
         if let Some(change) = self.raft.on_durable(seq, now) {
             self.mirror(change, std::iter::empty(), answers);
         }
@@ -291,6 +326,9 @@ impl Replica {
     /// answer), and leaves sending, persisting and fetching to the shard. Returns how many commands
     /// were applied.
     pub fn ready(&mut self, now: Tick, fx: &mut Effects, answers: &mut Answers) -> u64 {
+        if self.life == Life::Buried {
+            return 0;
+        }
         self.raft.ready(now, &self.cache, fx);
         if fx.role.is_some_and(|event| event.role != RoleKind::Leader) {
             let group = self.group;
@@ -310,7 +348,12 @@ impl Replica {
             self.reads.confirm(ready, |origin, reply| answers.push((origin, reply)));
         }
         self.answer_reads(self.raft.status().applied, answers);
-        fx.apply.map_or(0, |(first, last)| self.apply(first, last, answers))
+        let applied = fx.apply.map_or(0, |(first, last)| self.apply(now, first, last, answers));
+        if let Some(end) = fx.transfer {
+            self.on_transfer_end(end, answers);
+        }
+        self.settle_members(fx, answers);
+        applied
     }
 
     /// Answers the reads that may see the state as it is, with `applied` applied.
@@ -320,22 +363,26 @@ impl Replica {
         }
     }
 
-    fn apply(&mut self, first: Index, last: Index, answers: &mut Answers) -> u64 {
+    fn apply(&mut self, now: Tick, first: Index, last: Index, answers: &mut Answers) -> u64 {
         let mut commands = 0;
         for index in first.0..=last.0 {
             let index = Index(index);
             self.reads.before_apply(index, |body| self.machine.read(body));
             let entry = self.cache.get(index).expect("entries stay in memory until applied");
+            if entry.kind == EntryKind::Config {
+                let payload = entry.payload.clone();
+                let waiting = self.take_waiter(index);
+                self.apply_config(index, &payload, waiting, now, answers);
+                self.answer_reads(index, answers);
+                continue;
+            }
             let is_wanted = self.waiters.is_wanted(index);
             let wanted = if is_wanted { Wanted::Yes } else { Wanted::No };
             let Self { machine, sessions, .. } = self;
             if let Some(reply) = apply(&mut **machine, sessions, index, entry, wanted) {
                 commands += 1;
-                if is_wanted {
-                    let term = self.raft.term_at(index).expect("the log holds what is applied");
-                    if let Some(origin) = self.waiters.on_applied(EntryId { term, index }) {
-                        answers.push((origin, reply));
-                    }
+                if is_wanted && let Some(origin) = self.take_waiter(index) {
+                    answers.push((origin, reply));
                 }
             }
             self.answer_reads(index, answers);
@@ -346,15 +393,28 @@ impl Replica {
         commands
     }
 
+    /// Who waits for the entry at `index`, which is being applied.
+    fn take_waiter(&mut self, index: Index) -> Option<Origin> {
+        let term = self.raft.term_at(index).expect("the log holds what is applied");
+        self.waiters.on_applied(EntryId { term, index })
+    }
+
     /// Whether something waits to be written.
     #[must_use]
     pub fn is_unwritten(&self) -> bool {
-        self.unwritten.is_some()
+        match self.life {
+            Life::Member => self.unwritten.is_some(),
+            Life::Removed => true,
+            Life::Buried => false,
+        }
     }
 
     /// The next run to write, of about `bytes_max` at most (one entry may exceed it), and what its
     /// durability completes, if it is the last of it.
     pub fn take_run(&mut self, bytes_max: usize) -> Option<(Run, Option<PersistSeq>)> {
+        if self.is_gone() {
+            return self.take_tombstone().map(|run| (run, None));
+        }
         let mut persist = self.unwritten?;
         let mut run = Run {
             kind: RunKind::Log,
@@ -475,18 +535,18 @@ mod tests {
     /// committed and applied: it must not see it all the same.
     #[test]
     fn a_read_confirmed_late_does_not_see_the_write_sent_after_it() {
-        use crate::group::{PartId, ReplicaRecovery};
+        use crate::group::{GroupState, PartId, ReplicaRecovery};
         use crate::id::Term;
+        use crate::raft::Config;
         use crate::raft::message::MessageKind;
-        use crate::raft::{Config, Membership};
         use crate::store::map::Map;
         use crate::wire::resp::Command;
 
         let (us, peer, term) = (ReplicaId(1), ReplicaId(2), Term(1));
         let config = Config { pre_vote: false, ..Config::new(us, 1) };
-        let members = Membership::of_voters([us, peer, ReplicaId(3)]);
+        let state = GroupState::first(&[1, 2, 3].map(crate::id::NodeId), &[]);
         let recovery = ReplicaRecovery::new(GroupId(0), Box::new(Map::new()), 1 << 20);
-        let mut replica = recovery.finish(config, members, Tick(0));
+        let mut replica = recovery.beginning(state).finish(config, Tick(0));
         let (mut fx, mut answers) = (Effects::default(), Answers::new());
         let hear = |replica: &mut Replica, answers: &mut Answers, message: &Message| {
             replica.on_message(Tick(0), message, std::iter::empty(), answers);
@@ -521,7 +581,7 @@ mod tests {
                 session: None,
                 body,
             };
-            assert!(matches!(replica.on_command(command, origin), Verdict::Taken));
+            assert!(matches!(replica.on_command(Tick(0), command, origin), Verdict::Taken));
         }
         fx.clear();
         turn(&mut replica, &mut fx, &mut answers);

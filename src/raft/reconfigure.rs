@@ -87,6 +87,15 @@ impl Raft {
         Ok(())
     }
 
+    /// This replica joined later and was not told with whom the group began; it hears it now, with the
+    /// first change in its log. Does nothing if it knows members already.
+    pub fn begin_with(&mut self, membership: Membership, now: Tick) {
+        if self.failure.is_none() && self.membership.incoming.is_empty() {
+            self.switch_to(membership.sorted(), now);
+            self.check();
+        }
+    }
+
     /// Counts with `next` from now on.
     pub(super) fn switch_to(&mut self, next: Membership, now: Tick) {
         self.membership = next;

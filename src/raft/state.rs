@@ -244,6 +244,7 @@ impl Raft {
             commit: self.log.commit(),
             applied: self.log.applied(),
             uncommitted_bytes: leading.map_or(0, |leader| leader.uncommitted_bytes),
+            transferee: leading.and_then(|leader| leader.transfer).map(|(to, _)| to),
             ignored: self.ignored,
             failure: self.failure,
             membership: &self.membership,

@@ -35,6 +35,8 @@ pub struct Status<'a> {
     pub applied: Index,
     /// A leader's proposed and uncommitted payload bytes.
     pub uncommitted_bytes: u64,
+    /// Whom a leader is handing over to, if it is.
+    pub transferee: Option<ReplicaId>,
     /// Messages not acted on: wrong address, not a member, malformed, or after a failure
     /// (contract row 12).
     pub ignored: u64,

@@ -45,6 +45,8 @@ pub enum Gate {
     Open,
     /// A core of this node still replays its log.
     Loading,
+    /// The node's directory is new, and its peers have not been asked yet whether it may take part.
+    Probation,
 }
 
 /// One client. One per connection, on the core that accepted it.
@@ -253,9 +255,13 @@ impl ClientConn {
     }
 
     fn run(&mut self, command: Command, gate: Gate, events: &mut Vec<Event>) {
-        if gate == Gate::Loading {
-            let reply = Reply::error("LOADING", "outrigger is replaying its log");
-            self.pipeline.push_done(reply);
+        let waits_for = match gate {
+            Gate::Open => None,
+            Gate::Loading => Some("outrigger is replaying its log"),
+            Gate::Probation => Some("this node is new and asks its peers whether it may take part"),
+        };
+        if let Some(what) = waits_for {
+            self.pipeline.push_done(Reply::error("LOADING", what));
             return;
         }
         let spec = match command::validate(&command) {

@@ -6,22 +6,29 @@
 //! ├── identity.toml   written at the first start; the incarnation counts every start since
 //! └── core-N/         one log per core
 //! ```
+//!
+//! The file also remembers what must survive so that nobody comes back without a memory
+//! ([`crate::wire::hello`]): the directory's birth, whether it is proven, and the births of the
+//! nodes that were greeted. A [`Keeper`] writes those while the node runs, on a thread of its own.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
-use crate::id::{ClusterId, Incarnation, SegmentSeq};
+use crate::id::{ClusterId, Incarnation, NodeId, SegmentSeq};
 
 use super::fatal::Fatal;
 use super::segments::Directory;
 
 /// The layout of the directory, raised when an older program could not read it.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// How often and how long a taken lock is tried again: a killed process's lock can be held a moment
 /// longer by its I/O still in the kernel (TigerBeetle #2578).
@@ -41,6 +48,24 @@ struct Saved {
     /// Every core's log directory has held its first segment. A directory without any segment is a
     /// new log before that, and a lost one after.
     begun: bool,
+    /// The number of this directory.
+    birth: u64,
+    /// Enough peers have written its birth down: it takes part.
+    proven: bool,
+    /// The members the groups began with, and where they listened; none if the node joined later.
+    /// Logs are replayed from there, so it never changes.
+    bootstrap: BTreeMap<String, SocketAddr>,
+    /// The nodes that were greeted.
+    known: BTreeMap<String, Known>,
+}
+
+/// What is known of another node's directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// Its number.
+    pub birth: u64,
+    /// It said that it was proven.
+    pub proven: bool,
 }
 
 /// A directory that is ours for the life of this value.
@@ -50,7 +75,72 @@ pub struct Home {
     pub cluster: ClusterId,
     /// Which start of it this is.
     pub incarnation: Incarnation,
+    /// The number of this directory.
+    pub birth: u64,
+    /// Whether the directory takes part.
+    pub proven: bool,
+    /// The members the groups began with, and where they listened; none if the node joined later.
+    pub bootstrap: Vec<(NodeId, SocketAddr)>,
+    /// The nodes that were greeted.
+    pub known: BTreeMap<NodeId, Known>,
+    /// Writes down what is learned from now on.
+    pub keeper: Keeper,
     _lock: File,
+}
+
+/// Something to be remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fact {
+    /// A node was greeted.
+    Known(NodeId, Known),
+    /// This directory takes part from now on.
+    Proven,
+}
+
+/// Remembers facts: writes them into the identity file.
+#[derive(Debug)]
+pub struct Keeper {
+    dir: PathBuf,
+    saved: Saved,
+}
+
+impl Keeper {
+    /// Make a fact durable.
+    ///
+    /// # Errors
+    /// When the disk refuses; nothing may be built on the fact then.
+    pub fn keep(&mut self, fact: Fact) -> Result<(), Fatal> {
+        match fact {
+            Fact::Known(node, known) => {
+                self.saved.known.insert(node.to_string(), known);
+            }
+            Fact::Proven => self.saved.proven = true,
+        }
+        save(&self.dir, &self.dir.join("identity.toml"), &self.saved)
+    }
+
+    /// Keep facts on a thread of its own. Each is told to `done` once it is durable; an error ends
+    /// the thread. The thread ends when the sender is dropped.
+    ///
+    /// # Errors
+    /// When there is no thread to be had.
+    pub fn start(
+        mut self,
+        done: impl Fn(Result<Fact, Fatal>) + Send + 'static,
+    ) -> io::Result<mpsc::Sender<Fact>> {
+        let (sender, facts) = mpsc::channel();
+        std::thread::Builder::new().name("keeper".into()).spawn(move || {
+            for fact in facts {
+                let kept = self.keep(fact);
+                let failed = kept.is_err();
+                done(kept.map(|()| fact));
+                if failed {
+                    return;
+                }
+            }
+        })?;
+        Ok(sender)
+    }
 }
 
 impl Home {
@@ -82,6 +172,16 @@ impl Home {
                     groups: config.groups,
                     incarnation: 0,
                     begun: false,
+                    // TOML has no larger numbers.
+                    birth: fastrand::u64(1..=i64::MAX as u64),
+                    // Nobody could have counted on an earlier life of a node that is alone.
+                    proven: !config.join && config.peers.len() == 1,
+                    bootstrap: if config.join {
+                        BTreeMap::new()
+                    } else {
+                        config.peers.iter().map(|(id, at)| (id.to_string(), *at)).collect()
+                    },
+                    known: BTreeMap::new(),
                 }
             }
             Err(error) => return Err(failed("read", &path, &error)),
@@ -96,7 +196,38 @@ impl Home {
             saved.begun = true;
             save(dir, &path, &saved)?;
         }
-        Ok(Self { cluster, incarnation: Incarnation(saved.incarnation), _lock: lock })
+        let damaged = |what: &str| Fatal::new(format!("{}: {what}", path.display()));
+        let node = |id: &String| {
+            id.parse().map(NodeId).map_err(|_| damaged(&format!("`{id}` is not a node id")))
+        };
+        let bootstrap = saved.bootstrap.iter().map(|(id, at)| Ok((node(id)?, *at)));
+        let known = saved.known.iter().map(|(id, known)| Ok((node(id)?, *known)));
+        Ok(Self {
+            cluster,
+            incarnation: Incarnation(saved.incarnation),
+            birth: saved.birth,
+            proven: saved.proven,
+            bootstrap: bootstrap.collect::<Result<_, Fatal>>()?,
+            known: known.collect::<Result<_, Fatal>>()?,
+            keeper: Keeper { dir: dir.clone(), saved },
+            _lock: lock,
+        })
+    }
+
+    /// Tells nodes apart that began with other members: a hash of their ids, zero if the node joined
+    /// later.
+    #[must_use]
+    pub fn origin(&self) -> u64 {
+        if self.bootstrap.is_empty() {
+            return 0;
+        }
+        let mut nodes: Vec<u64> = self.bootstrap.iter().map(|(node, _)| node.0).collect();
+        nodes.sort_unstable();
+        // FNV-1a, as for the cluster's id; never zero.
+        let bytes = nodes.iter().flat_map(|node| node.to_le_bytes());
+        bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        }) | 1
     }
 }
 
@@ -244,7 +375,7 @@ fn check(path: &Path, saved: &Saved, config: &Config, cluster: ClusterId) -> Res
             "cluster",
             &saved.cluster,
             &name,
-            "the cluster's name, node ids and groups are fixed at the first start; check --peers and `cluster`",
+            "the cluster's name and groups are fixed at the first start; check --cluster",
         );
     }
     Ok(())
@@ -305,6 +436,37 @@ mod tests {
             assert_eq!(home.incarnation, Incarnation(expected));
             assert_eq!(home.cluster, config.cluster_id());
         }
+    }
+
+    #[test]
+    fn facts_are_kept_and_the_first_members_never_change() {
+        let scratch = Scratch::new("identity-facts");
+        let mut config = config(&scratch.path().join("node"));
+        config.peers.insert(2, "127.0.0.1:3".parse().expect("an address"));
+        let mut home = Home::open(&config).expect("opens");
+        assert!(!home.proven, "there are others to ask");
+        let (birth, origin) = (home.birth, home.origin());
+        let known = Known { birth: 7, proven: true };
+        home.keeper.keep(Fact::Known(NodeId(2), known)).expect("kept");
+        home.keeper.keep(Fact::Proven).expect("kept");
+        drop(home);
+        config.peers.insert(3, "127.0.0.1:4".parse().expect("an address"));
+        let home = Home::open(&config).expect("opens");
+        assert!(home.proven && home.birth == birth && home.origin() == origin);
+        assert_eq!(home.known, BTreeMap::from([(NodeId(2), known)]));
+        assert_eq!(home.bootstrap.len(), 2, "a longer --peers makes no member");
+    }
+
+    #[test]
+    fn who_is_alone_needs_nobodys_word_and_who_joins_began_with_nobody() {
+        let scratch = Scratch::new("identity-alone");
+        let alone = config(&scratch.path().join("alone"));
+        let home = Home::open(&alone).expect("opens");
+        assert!(home.proven && home.origin() != 0);
+        let joins = Config { join: true, ..config(&scratch.path().join("joins")) };
+        let home = Home::open(&joins).expect("opens");
+        assert!(!home.proven && home.bootstrap.is_empty());
+        assert_eq!(home.origin(), 0);
     }
 
     #[test]

@@ -57,6 +57,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "the shell is where time enters the system")]
 
+pub mod book;
 pub mod clock;
 pub mod fatal;
 pub mod identity;

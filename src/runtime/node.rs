@@ -7,6 +7,7 @@
 //!      prep-N: makes log segments      read-N: reads sealed ones
 //! ```
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -23,14 +24,15 @@ use crate::shard;
 
 use super::clock::Clock;
 use super::fatal::Fatal;
+use super::identity::{Keeper, Known};
 use super::inbox::Inbox;
 use super::listener::Clients;
 use super::mailbox::Mailbox;
 use super::peer_link::PeerLinks;
-use super::peer_port::PeerPort;
+use super::peer_port::{Memory, PeerPort};
 use super::poller::Poller;
 use super::recovery::Recovery;
-use super::roster::Roster;
+use super::roster::{Card, Roster};
 use super::segments::{Directory, Preparer};
 use super::shard_loop::{Mail, ShardLoop, Shared};
 use super::sleep::Sleeper;
@@ -56,8 +58,18 @@ pub struct Setup {
     pub client: SocketAddr,
     /// Where peers connect.
     pub peer: SocketAddr,
-    /// All other nodes.
-    pub peers: Vec<(NodeId, SocketAddr)>,
+    /// Where the others reach this node.
+    pub address: SocketAddr,
+    /// Where the operator says that the others are.
+    pub seeds: Vec<(NodeId, SocketAddr)>,
+    /// The members that every group began with; none if this node joined later.
+    pub bootstrap: Vec<(NodeId, SocketAddr)>,
+    /// See [`super::identity::Home::birth`].
+    pub birth: u64,
+    /// See [`super::identity::Home::origin`].
+    pub origin: u64,
+    /// Whether the directory takes part from the start.
+    pub proven: bool,
     /// Cores to use. At least 1.
     pub cores: u16,
     /// Raft groups of the whole cluster. At least 1.
@@ -66,6 +78,8 @@ pub struct Setup {
     pub election_ms: u64,
     /// See [`shard::Config::heartbeat_ms`].
     pub heartbeat_ms: u64,
+    /// See [`shard::Config::priority`].
+    pub priority: u8,
     /// See [`shard::Config::request_ms`].
     pub request_ms: u64,
     /// See [`shard::Config::flushes_in_flight`].
@@ -117,7 +131,11 @@ impl Node {
     ///
     /// # Errors
     /// When a port is taken or a thread cannot be started; names which.
-    pub fn start(setup: Setup) -> Result<Self, Fatal> {
+    pub fn start(
+        setup: Setup,
+        known: BTreeMap<NodeId, Known>,
+        keeper: Keeper,
+    ) -> Result<Self, Fatal> {
         let clients = bind("client", setup.client)?;
         let peers = bind("peer", setup.peer)?;
         let client = clients.local_addr().unwrap_or(setup.client);
@@ -127,21 +145,28 @@ impl Node {
             .map(|_| Mailbox::new(MAILBOX_MAX).map(Arc::new))
             .collect::<Result<Vec<_>, _>>()
             .map_err(failed)?;
-        let shared = Shared {
-            mailboxes: mailboxes.clone(),
-            loading: Arc::new(AtomicUsize::new(cores)),
-            clock: Clock::start(),
-        };
-        let open = Arc::new(AtomicUsize::new(0));
-        let roster = Arc::new(Roster {
+        let card = Card {
             cluster: setup.cluster,
             node: setup.node,
             incarnation: setup.incarnation,
             cores: setup.cores,
             groups: setup.groups,
-            peer_nodes: setup.peers.iter().map(|(node, _)| *node).collect(),
-            peers: setup.peers.clone(),
-        });
+            birth: setup.birth,
+            origin: setup.origin,
+            address: setup.address,
+            proven: setup.proven,
+        };
+        let roster = Arc::new(Roster::new(card, setup.seeds.iter().copied()));
+        let shared = Shared {
+            mailboxes: mailboxes.clone(),
+            loading: Arc::new(AtomicUsize::new(cores)),
+            roster: Arc::clone(&roster),
+            clock: Clock::start(),
+        };
+        let open = Arc::new(AtomicUsize::new(0));
+        let first = Arc::clone(&mailboxes[0]);
+        let keeper = keeper.start(move |kept| first.deliver(Mail::Kept(kept))).map_err(failed)?;
+        let mut memory = Some(Memory { known, keeper });
         let setup = Arc::new(setup);
         let (tell, ends) = mpsc::channel();
         let mut peers = Some(peers);
@@ -150,7 +175,7 @@ impl Node {
                 core,
                 setup: Arc::clone(&setup),
                 shared: shared.clone(),
-                roster: Arc::clone(&roster),
+                memory: memory.take(),
                 open: Arc::clone(&open),
                 clients: clients.try_clone().map_err(failed)?,
                 peers: peers.take(),
@@ -193,7 +218,7 @@ struct Seat {
     core: ShardId,
     setup: Arc<Setup>,
     shared: Shared,
-    roster: Arc<Roster>,
+    memory: Option<Memory>,
     open: Arc<AtomicUsize>,
     clients: TcpListener,
     peers: Option<TcpListener>,
@@ -244,7 +269,8 @@ impl Drop for Farewell {
 impl Seat {
     /// Build everything that lives on this core. Runs on its thread, inside its executor.
     fn build(self) -> Result<(ShardLoop, Recovery), Fatal> {
-        let Self { core, setup, shared, roster, open, clients, peers } = self;
+        let Self { core, setup, shared, memory, open, clients, peers } = self;
+        let roster = Arc::clone(&shared.roster);
         let path = setup.dir.join(format!("core-{core}"));
         let directory = Directory::open(path.clone()).map_err(|error| {
             Fatal::new(format!("cannot use the log directory {}: {error}", path.display()))
@@ -261,7 +287,7 @@ impl Seat {
             sleeper: Sleeper::new(&poller, mailbox, Rc::clone(&inbox)).map_err(failed)?,
             clients: Clients::new(clients, open, setup.connections_max, &poller).map_err(failed)?,
             links: PeerLinks::new(Arc::clone(&roster), core),
-            port: PeerPort::new(roster, core, peers, &poller).map_err(failed)?,
+            port: PeerPort::new(roster, core, peers, memory, &poller).map_err(failed)?,
             writer: WalWriter::new(directory.clone(), Rc::clone(&inbox)),
             preparer: Preparer::start(
                 format!("prep-{core}"),
@@ -283,9 +309,6 @@ impl Seat {
 }
 
 fn shard_config(setup: &Setup, core: ShardId) -> shard::Config {
-    let mut nodes: Vec<NodeId> = setup.peers.iter().map(|(node, _)| *node).collect();
-    nodes.push(setup.node);
-    nodes.sort_unstable();
     shard::Config {
         cluster: setup.cluster,
         node: setup.node,
@@ -293,9 +316,11 @@ fn shard_config(setup: &Setup, core: ShardId) -> shard::Config {
         shard: core,
         cores: setup.cores,
         groups: setup.groups,
-        nodes,
+        nodes: setup.bootstrap.iter().map(|(node, _)| *node).collect(),
+        addresses: setup.bootstrap.clone(),
         election_ms: setup.election_ms,
         heartbeat_ms: setup.heartbeat_ms,
+        priority: setup.priority,
         request_ms: setup.request_ms,
         flushes_in_flight: setup.flushes_in_flight,
         log_cache_bytes: setup.log_cache_bytes,

@@ -9,6 +9,9 @@
 //!          └───── any error, any close: all queued frames are dropped ◄──────────────┘
 //! ```
 //!
+//! Links come and go with the nodes in the roster's book. A node may be named with several addresses:
+//! each failed attempt goes on with the next.
+//!
 //! Each side dials its own connection for what it sends. Neither has to agree who dials, and a link
 //! that works in one direction only is nothing special.
 //!
@@ -17,6 +20,7 @@
 //! `LinkBroken`, and raft, which expects loss, sends what is still needed. What was dropped before any
 //! of it left did certainly not arrive: the shard hears of those commands by `Unsent`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
@@ -30,6 +34,7 @@ use super::clock::HELLO_MS;
 use super::lanes::{Lanes, Sent};
 use super::poller::{Interest, Poller, Ready, Token};
 use super::roster::Roster;
+use super::slots::Slots;
 use super::socket;
 
 /// The first wait after a failed attempt, in ms; each further one doubles it.
@@ -45,7 +50,17 @@ const STEADY_MS: u64 = 1000;
 pub struct PeerLinks {
     this: std::sync::Arc<Roster>,
     shard: ShardId,
-    links: Vec<Link>,
+    links: Slots<Link>,
+    /// The key of every node's link.
+    keys: BTreeMap<NodeId, u64>,
+    /// The version of the book that the links follow.
+    version: u64,
+    /// Links that were taken down because their nodes are in the book no longer.
+    gone: Vec<NodeId>,
+    /// Peers that have answered a hello of this process and so have written our birth down.
+    greeted: BTreeSet<NodeId>,
+    /// A peer that knows this node's id from another directory.
+    stranger_to: Option<NodeId>,
     /// Frames that were dropped since the last look.
     dropped: u64,
     /// Forwarded commands in frames that were dropped before any of them left.
@@ -55,7 +70,9 @@ pub struct PeerLinks {
 #[derive(Debug)]
 struct Link {
     node: NodeId,
-    address: SocketAddr,
+    /// Where it may be, never empty; `addresses[at]` is tried.
+    addresses: Vec<SocketAddr>,
+    at: usize,
     state: State,
     lanes: Lanes,
     /// The present wait between attempts, in ms.
@@ -79,32 +96,69 @@ enum State {
 }
 
 impl PeerLinks {
-    /// Links from core `shard` to all peers; they are dialed by the first [`tick`](Self::tick).
+    /// Links from core `shard` to all peers; they are dialed by [`tick`](Self::tick).
     #[must_use]
     pub fn new(this: std::sync::Arc<Roster>, shard: ShardId) -> Self {
-        let links = this
-            .peers
-            .iter()
-            .map(|&(node, address)| Link {
-                node,
-                address,
-                state: State::Idle { retry_at: Tick(0) },
-                lanes: Lanes::default(),
-                backoff_ms: BACKOFF_MS_MIN,
-                incarnation: Incarnation(0),
-                touched: false,
-                lost: false,
-                broken: false,
-                told: None,
-            })
-            .collect();
-        Self { this, shard, links, dropped: 0, unsent: Vec::new() }
+        Self {
+            this,
+            shard,
+            links: Slots::default(),
+            keys: BTreeMap::new(),
+            version: 0,
+            gone: Vec::new(),
+            greeted: BTreeSet::new(),
+            stranger_to: None,
+            dropped: 0,
+            unsent: Vec::new(),
+        }
+    }
+
+    /// Peers that know of this node's directory, and nothing against it.
+    #[must_use]
+    pub fn greeted(&self) -> &BTreeSet<NodeId> {
+        &self.greeted
+    }
+
+    /// A peer that knows this node's id from another directory, if one was met.
+    #[must_use]
+    pub fn stranger_to(&self) -> Option<NodeId> {
+        self.stranger_to
+    }
+
+    /// Make the links what the book says.
+    fn follow_the_book(&mut self) {
+        let version = self.this.version();
+        if version == self.version {
+            return;
+        }
+        self.version = version;
+        let targets = self.this.targets();
+        let gone: Vec<NodeId> =
+            self.keys.keys().filter(|node| !targets.contains_key(node)).copied().collect();
+        for node in gone {
+            let Some(mut link) = self.keys.remove(&node).and_then(|key| self.links.remove(key))
+            else {
+                continue;
+            };
+            self.dropped += link.lanes.clear(&mut self.unsent);
+            self.gone.push(node);
+            tracing::info!(peer = %node, core = %self.shard, "link closed: no group names this node");
+        }
+        for (node, addresses) in targets {
+            if let Some(link) = self.keys.get(&node).and_then(|key| self.links.get_mut(*key)) {
+                link.readdress(addresses);
+                continue;
+            }
+            let key = self.links.insert(|_| Link::new(node, addresses));
+            self.keys.insert(node, key);
+        }
     }
 
     /// Queue a frame; it leaves with [`flush`](Self::flush). It is dropped, and counted, when the
     /// link is down or its lane is full.
     pub fn push(&mut self, node: NodeId, frame: OutFrame) {
-        let Some(link) = self.links.iter_mut().find(|link| link.node == node) else {
+        let link = self.keys.get(&node).and_then(|key| self.links.get_mut(*key));
+        let Some(link) = link else {
             self.dropped += 1;
             self.unsent.extend(frame.forwards);
             return;
@@ -122,18 +176,19 @@ impl PeerLinks {
 
     /// Send what was queued in this turn, and say which peers lost something.
     pub fn flush(&mut self, now: Tick, poller: &Poller, events: &mut Vec<Event>) {
-        for index in 0..self.links.len() {
-            let link = &mut self.links[index];
+        events.extend(self.gone.drain(..).map(Event::LinkBroken));
+        for key in self.keys() {
+            let Some(link) = self.links.get_mut(key) else { continue };
             if std::mem::take(&mut link.touched)
                 && let State::Up { socket, blocked: false, .. } = &link.state
             {
                 match link.lanes.send(socket) {
                     Ok(Sent::All) => {}
-                    Ok(Sent::Blocked) => self.block(index, poller, now),
-                    Err(error) => self.fail(index, now, &error.to_string()),
+                    Ok(Sent::Blocked) => self.block(key, poller, now),
+                    Err(error) => self.fail(key, now, &error.to_string()),
                 }
             }
-            let link = &mut self.links[index];
+            let Some(link) = self.links.get_mut(key) else { continue };
             // First what is certain: it spares the clients of those commands an "unknown".
             if !self.unsent.is_empty() {
                 events.push(Event::Unsent(std::mem::take(&mut self.unsent)));
@@ -145,22 +200,31 @@ impl PeerLinks {
                 events.push(Event::Unreachable(link.node));
             }
         }
+        if !self.unsent.is_empty() {
+            events.push(Event::Unsent(std::mem::take(&mut self.unsent)));
+        }
     }
 
-    /// Time has passed: dial what is due, give up what takes too long.
+    fn keys(&self) -> Vec<u64> {
+        self.keys.values().copied().collect()
+    }
+
+    /// Time has passed: follow the book, dial what is due, give up what takes too long.
     pub fn tick(&mut self, now: Tick, poller: &Poller) {
-        for index in 0..self.links.len() {
-            match &self.links[index].state {
+        self.follow_the_book();
+        for key in self.keys() {
+            let Some(link) = self.links.get_mut(key) else { continue };
+            match &link.state {
                 State::Idle { retry_at } if *retry_at <= now => {
-                    if let Err(error) = self.dial(index, now, poller) {
-                        self.fail(index, now, &error.to_string());
+                    if let Err(error) = self.dial(key, now, poller) {
+                        self.fail(key, now, &error.to_string());
                     }
                 }
                 State::Connecting { until, .. } if *until <= now => {
-                    self.fail(index, now, "no answer to the connection attempt within 5 s");
+                    self.fail(key, now, "no answer to the connection attempt within 5 s");
                 }
                 State::Greeting { until, .. } if *until <= now => {
-                    self.fail(index, now, "no answer to the hello within 5 s");
+                    self.fail(key, now, "no answer to the hello within 5 s");
                 }
                 _ => {}
             }
@@ -168,13 +232,13 @@ impl PeerLinks {
     }
 
     /// A link's socket has something for us.
-    pub fn on_ready(&mut self, index: usize, ready: Ready, now: Tick, poller: &Poller) {
-        let Some(link) = self.links.get_mut(index) else { return };
+    pub fn on_ready(&mut self, key: u64, ready: Ready, now: Tick, poller: &Poller) {
+        let Some(link) = self.links.get_mut(key) else { return };
         let step = match &mut link.state {
             // A report from a connection that was closed in this very turn.
             State::Idle { .. } => Ok(()),
-            State::Connecting { .. } => self.on_connected(index, now, poller),
-            State::Greeting { .. } => self.on_greeting(index, now),
+            State::Connecting { .. } => self.on_connected(key, now, poller),
+            State::Greeting { .. } => self.on_greeting(key, now),
             State::Up { socket, blocked, .. } => {
                 let sent = if ready.writable && *blocked {
                     link.lanes.send(&*socket).map(|sent| sent == Sent::All)
@@ -186,7 +250,7 @@ impl PeerLinks {
                         let mut step = Ok(());
                         if all {
                             *blocked = false;
-                            let token = Token::Link(index as u64).into();
+                            let token = Token::Link(key).into();
                             step = poller
                                 .change(&*socket, token, Interest::READ)
                                 .map_err(|error| error.to_string());
@@ -201,7 +265,7 @@ impl PeerLinks {
             }
         };
         if let Err(reason) = step {
-            self.fail(index, now, &reason);
+            self.fail(key, now, &reason);
         }
     }
 
@@ -212,22 +276,20 @@ impl PeerLinks {
 
     /// The node stops: close all links.
     pub fn close(&mut self) {
-        for link in &mut self.links {
-            link.state = State::Idle { retry_at: Tick(u64::MAX) };
-            link.lanes.clear(&mut self.unsent);
-        }
+        self.links = Slots::default();
+        self.keys.clear();
     }
 
-    fn dial(&mut self, index: usize, now: Tick, poller: &Poller) -> io::Result<()> {
-        let link = &mut self.links[index];
-        let socket = socket::connect(link.address)?;
-        poller.add(&socket, Token::Link(index as u64).into(), Interest::WRITE)?;
+    fn dial(&mut self, key: u64, now: Tick, poller: &Poller) -> io::Result<()> {
+        let Some(link) = self.links.get_mut(key) else { return Ok(()) };
+        let socket = socket::connect(link.address())?;
+        poller.add(&socket, Token::Link(key).into(), Interest::WRITE)?;
         link.state = State::Connecting { socket, until: now.plus(HELLO_MS) };
         Ok(())
     }
 
-    fn on_connected(&mut self, index: usize, now: Tick, poller: &Poller) -> Result<(), String> {
-        let link = &mut self.links[index];
+    fn on_connected(&mut self, key: u64, now: Tick, poller: &Poller) -> Result<(), String> {
+        let Some(link) = self.links.get_mut(key) else { return Ok(()) };
         let State::Connecting { socket, .. } =
             std::mem::replace(&mut link.state, State::Idle { retry_at: now })
         else {
@@ -238,7 +300,7 @@ impl PeerLinks {
             if let Some(error) = socket.take_error()? {
                 return Err(error);
             }
-            poller.change(&socket, Token::Link(index as u64).into(), Interest::READ)?;
+            poller.change(&socket, Token::Link(key).into(), Interest::READ)?;
             // A new connection has room for a hundred bytes.
             socket::send_all(&socket, &this.hello(node, shard, Lane::Control).encode())
         };
@@ -248,8 +310,8 @@ impl PeerLinks {
         Ok(())
     }
 
-    fn on_greeting(&mut self, index: usize, now: Tick) -> Result<(), String> {
-        let link = &mut self.links[index];
+    fn on_greeting(&mut self, key: u64, now: Tick) -> Result<(), String> {
+        let Some(link) = self.links.get_mut(key) else { return Ok(()) };
         let State::Greeting { socket, reader, .. } = &mut link.state else { return Ok(()) };
         match buffers::receive(&*socket, reader.space()).map_err(|error| error.to_string())? {
             None => return Ok(()),
@@ -264,9 +326,18 @@ impl PeerLinks {
             nodes: &[link.node],
             incarnation: link.incarnation,
             groups: self.this.groups,
+            origin: self.this.origin,
         };
         hello.check(&expected).map_err(|error| error.to_string())?;
         debug_assert_eq!(hello.version, hello::VERSION, "checked above");
+        if hello.is_stranger {
+            self.stranger_to = Some(link.node);
+            return Err(format!(
+                "node {} knows node {} from another directory",
+                link.node, self.this.node
+            ));
+        }
+        self.greeted.insert(link.node);
         link.incarnation = hello.incarnation;
         link.told = None;
         let State::Greeting { socket, .. } =
@@ -275,23 +346,23 @@ impl PeerLinks {
             return Ok(());
         };
         link.state = State::Up { socket, blocked: false, since: now };
-        tracing::info!(peer = %link.node, address = %link.address, core = %self.shard, "link up");
+        tracing::info!(peer = %link.node, address = %link.address(), core = %self.shard, "link up");
         Ok(())
     }
 
-    fn block(&mut self, index: usize, poller: &Poller, now: Tick) {
-        let link = &mut self.links[index];
+    fn block(&mut self, key: u64, poller: &Poller, now: Tick) {
+        let Some(link) = self.links.get_mut(key) else { return };
         let State::Up { socket, blocked, .. } = &mut link.state else { return };
         *blocked = true;
         let both = Interest { read: true, write: true };
-        if let Err(error) = poller.change(&*socket, Token::Link(index as u64).into(), both) {
-            self.fail(index, now, &error.to_string());
+        if let Err(error) = poller.change(&*socket, Token::Link(key).into(), both) {
+            self.fail(key, now, &error.to_string());
         }
     }
 
     /// The connection is of no more use: drop it and all that waits for it.
-    fn fail(&mut self, index: usize, now: Tick, reason: &str) {
-        let link = &mut self.links[index];
+    fn fail(&mut self, key: u64, now: Tick, reason: &str) {
+        let Some(link) = self.links.get_mut(key) else { return };
         let was_up = matches!(link.state, State::Up { .. });
         // A link that comes up and breaks at once is dialed as seldom as one that never does
         // (contract row 51).
@@ -307,8 +378,49 @@ impl PeerLinks {
         if was_up || link.told.as_deref() != Some(reason) {
             link.told = Some(reason.to_owned());
             tracing::warn!(
-                peer = %link.node, address = %link.address, core = %self.shard, reason, "link down",
+                peer = %link.node, address = %link.address(), core = %self.shard, reason, "link down",
             );
+        }
+        if !was_up {
+            link.at = (link.at + 1) % link.addresses.len();
+        }
+    }
+}
+
+impl Link {
+    fn new(node: NodeId, addresses: Vec<SocketAddr>) -> Self {
+        Self {
+            node,
+            addresses,
+            at: 0,
+            state: State::Idle { retry_at: Tick(0) },
+            lanes: Lanes::default(),
+            backoff_ms: BACKOFF_MS_MIN,
+            incarnation: Incarnation(0),
+            touched: false,
+            lost: false,
+            broken: false,
+            told: None,
+        }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.addresses[self.at]
+    }
+
+    /// The node may be found at other addresses than before. One that works goes on being used;
+    /// otherwise the likeliest is tried at once.
+    fn readdress(&mut self, addresses: Vec<SocketAddr>) {
+        if addresses == self.addresses {
+            return;
+        }
+        let used = self.address();
+        self.at = addresses.iter().position(|address| *address == used).unwrap_or(0);
+        self.addresses = addresses;
+        if let State::Idle { retry_at } = &mut self.state {
+            self.at = 0;
+            self.backoff_ms = BACKOFF_MS_MIN;
+            *retry_at = Tick(0);
         }
     }
 }

@@ -1,19 +1,26 @@
 //! Receiving from peers: connections they dialed, used in one direction only.
 //!
 //! ```text
-//!   core 0 accepts ── hello checked, answered ──► the peer's core modulo ours ──► Event::Frame …
-//!      │ 5 s                                        │ anything wrong
-//!      └── close ◄─────────────────────────────────┘ closes that one connection
+//!   core 0 accepts ── hello checked ─┬─ known ──────── answered ──► the peer's core modulo ours
+//!      │ 5 s                         │                    ▲              │ Event::Frame …
+//!      │                             └─ new: written ─────┘              │ anything wrong
+//!      └── close ◄──────────────────────────────────────────────────────┘ closes that connection
 //! ```
+//!
+//! Who is greeted: the nodes that some group names; a node that another directory of the cluster
+//! has proven, because it may have been added while this node was away (contract row 47); anybody of
+//! the cluster while this node belongs to nothing. A node that is seen for the first time is written
+//! down before it is answered ([`crate::wire::hello`]).
 //!
 //! Core 0 reads the hello because only the hello says which core of the peer sends, and so which
 //! core of ours should receive: with equal numbers of cores every frame arrives where its groups
 //! live. It also remembers the latest start of every peer, so that a process which was superseded
 //! cannot come back.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use crate::id::{Incarnation, NodeId, ShardId, Tick};
 use crate::shard::Event;
@@ -21,6 +28,7 @@ use crate::wire::{Content, Expected, FrameReader, Hello, HelloError};
 
 use super::buffers;
 use super::clock::HELLO_MS;
+use super::identity::{Fact, Known};
 use super::poller::{Interest, Poller, Token};
 use super::roster::Roster;
 use super::slots::Slots;
@@ -31,6 +39,8 @@ use super::socket;
 const GREETINGS_MAX: usize = 256;
 /// Receives from one connection in one turn, so that one busy peer does not hold up the rest.
 const RECEIVES_MAX: usize = 4;
+/// How often it is looked at who is connected, in ms.
+const HEARD_MS: u64 = 1000;
 
 /// A connection whose hello has been accepted, on its way to the core that will receive from it.
 #[derive(Debug)]
@@ -56,10 +66,22 @@ pub struct PeerPort {
     listener: Option<TcpListener>,
     greetings: Slots<Greeting>,
     streams: Slots<Greeted>,
-    /// The latest start of every peer that was greeted here, in the order of the roster.
-    seen: Vec<Incarnation>,
+    /// The latest start of every peer that was greeted here.
+    seen: BTreeMap<NodeId, Incarnation>,
+    /// Only core 0 has it.
+    memory: Option<Memory>,
+    heard_at: Tick,
     /// Frames refused since the last look.
     rejected: u64,
+}
+
+/// What is remembered of the nodes that were ever greeted, and who writes it down.
+#[derive(Debug)]
+pub struct Memory {
+    /// What is durable.
+    pub known: BTreeMap<NodeId, Known>,
+    /// Takes what is to become durable.
+    pub keeper: mpsc::Sender<Fact>,
 }
 
 #[derive(Debug)]
@@ -68,13 +90,24 @@ struct Greeting {
     address: SocketAddr,
     reader: FrameReader,
     until: Tick,
+    /// The hello, which is answered once its sender is written down.
+    writing: Option<Hello>,
+}
+
+/// What to do about a hello that is in order.
+enum Judged {
+    Answer,
+    /// Write this down, then answer.
+    Write(Known),
+    /// Its id is known from another directory.
+    Stranger,
 }
 
 /// Keys of greetings and of streams share the token space: the lowest bit tells them apart.
 const GREETING: u64 = 1;
 
 impl PeerPort {
-    /// The receiving side of core `shard`; with a listener for core 0.
+    /// The receiving side of core `shard`; with a listener and a memory for core 0.
     ///
     /// # Errors
     /// When the listener cannot be watched.
@@ -82,19 +115,21 @@ impl PeerPort {
         this: Arc<Roster>,
         shard: ShardId,
         listener: Option<TcpListener>,
+        memory: Option<Memory>,
         poller: &Poller,
     ) -> io::Result<Self> {
         if let Some(listener) = &listener {
             poller.add(listener, Token::PeerPort.into(), Interest::READ)?;
         }
-        let seen = vec![Incarnation(0); this.peers.len()];
         Ok(Self {
             this,
             shard,
             listener,
             greetings: Slots::default(),
             streams: Slots::default(),
-            seen,
+            seen: BTreeMap::new(),
+            memory,
+            heard_at: Tick(0),
             rejected: 0,
         })
     }
@@ -123,6 +158,7 @@ impl PeerPort {
                 address,
                 reader: FrameReader::new(),
                 until,
+                writing: None,
             });
             let greeting = greetings.get_mut(key).expect("inserted above");
             let token = Token::Peer(key << 1 | GREETING).into();
@@ -140,11 +176,12 @@ impl PeerPort {
     pub fn on_ready(
         &mut self,
         key: u64,
+        now: Tick,
         poller: &Poller,
         events: &mut Vec<Event>,
     ) -> Option<(ShardId, Greeted)> {
         if key & 1 == GREETING {
-            self.greet(key >> 1, poller)
+            self.greet(key >> 1, now, poller)
         } else {
             self.receive(key >> 1, events);
             None
@@ -174,8 +211,14 @@ impl PeerPort {
         }
     }
 
-    /// Time has passed: close handshakes that take too long.
+    /// Time has passed: close handshakes that take too long, and say who is still connected.
     pub fn tick(&mut self, now: Tick) {
+        if HEARD_MS <= now.since(self.heard_at) {
+            self.heard_at = now;
+            let mut nodes = Vec::new();
+            self.streams.each(|stream| nodes.push(stream.node));
+            self.this.keep_heard(nodes.into_iter(), now);
+        }
         if self.greetings.count() == 0 {
             return;
         }
@@ -184,6 +227,30 @@ impl PeerPort {
                 tracing::warn!(address = %greeting.address, "no hello within 5 s; closed");
             }
         }
+    }
+
+    /// Have a fact made durable. False if this core has nobody to do so.
+    pub fn keep(&self, fact: Fact) -> bool {
+        self.memory.as_ref().is_some_and(|memory| memory.keeper.send(fact).is_ok())
+    }
+
+    /// A node is written down: whoever waited for that is answered. Returns the connections, each
+    /// with the core that it belongs to.
+    pub fn on_known(
+        &mut self,
+        node: NodeId,
+        known: Known,
+        now: Tick,
+        poller: &Poller,
+    ) -> Vec<(ShardId, Greeted)> {
+        if let Some(memory) = &mut self.memory {
+            memory.known.insert(node, known);
+        }
+        let waits = |greeting: &Greeting| {
+            greeting.writing.is_some_and(|hello| hello.node == node && hello.birth == known.birth)
+        };
+        let keys = self.greetings.keys(waits);
+        keys.into_iter().filter_map(|key| self.answer(key, now, poller, false)).collect()
     }
 
     /// Frames refused since the last call.
@@ -198,51 +265,108 @@ impl PeerPort {
         self.streams = Slots::default();
     }
 
-    fn greet(&mut self, key: u64, poller: &Poller) -> Option<(ShardId, Greeted)> {
+    fn greet(&mut self, key: u64, now: Tick, poller: &Poller) -> Option<(ShardId, Greeted)> {
         let greeting = self.greetings.get_mut(key)?;
+        if greeting.writing.is_some() {
+            // It speaks, or hangs up, before it was answered: either way that is seen later.
+            return None;
+        }
         let hello = match read_hello(greeting) {
             Ok(None) => return None,
-            Ok(Some(hello)) => self.judge(hello),
-            Err(reason) => Err(reason),
+            Ok(Some(hello)) => hello,
+            Err(reason) => return self.refuse(key, &reason),
         };
-        let greeting = self.greetings.remove(key)?;
-        let answered = hello.and_then(|hello| {
-            poller.remove(&greeting.socket).map_err(|error| error.to_string())?;
-            let answer = self.this.hello(hello.node, self.shard, hello.lane).encode();
-            socket::send_all(&greeting.socket, &answer).map_err(|error| error.to_string())?;
-            Ok(hello)
-        });
-        match answered {
-            Ok(hello) => {
-                let Greeting { socket, mut reader, .. } = greeting;
-                reader.expect(hello.expect());
-                let core = ShardId(hello.shard.0 % self.this.cores);
-                let Hello { node, shard, incarnation, .. } = hello;
-                Some((core, Greeted { socket, reader, node, shard, incarnation }))
+        match self.judge(&hello) {
+            Ok(judged) => {
+                self.greetings.get_mut(key)?.writing = Some(hello);
+                match judged {
+                    Judged::Answer => self.answer(key, now, poller, false),
+                    Judged::Stranger => self.answer(key, now, poller, true),
+                    Judged::Write(known) => {
+                        let memory = self.memory.as_ref()?;
+                        // If the keeper is gone, the node is about to say why.
+                        let _ = memory.keeper.send(Fact::Known(hello.node, known));
+                        None
+                    }
+                }
             }
-            Err(reason) => {
-                self.rejected += 1;
-                tracing::warn!(address = %greeting.address, reason, "peer refused");
-                None
-            }
+            Err(reason) => self.refuse(key, &reason),
         }
     }
 
-    fn judge(&mut self, hello: Hello) -> Result<Hello, String> {
-        let place = self.this.peer_nodes.iter().position(|node| *node == hello.node);
-        let incarnation = place.map_or(Incarnation(0), |place| self.seen[place]);
+    fn refuse(&mut self, key: u64, reason: &str) -> Option<(ShardId, Greeted)> {
+        let greeting = self.greetings.remove(key)?;
+        self.rejected += 1;
+        tracing::warn!(address = %greeting.address, reason, "peer refused");
+        None
+    }
+
+    /// Says hello to a peer whose hello is in order; to a stranger, and to nobody else, that it is one.
+    fn answer(
+        &mut self,
+        key: u64,
+        now: Tick,
+        poller: &Poller,
+        is_stranger: bool,
+    ) -> Option<(ShardId, Greeted)> {
+        let greeting = self.greetings.get_mut(key)?;
+        let hello = greeting.writing?;
+        let answer = self.this.hello(hello.node, self.shard, hello.lane);
+        let answer = Hello { is_stranger, ..answer }.encode();
+        let sent = poller
+            .remove(&greeting.socket)
+            .and_then(|()| socket::send_all(&greeting.socket, &answer));
+        if let Err(error) = sent {
+            return self.refuse(key, &error.to_string());
+        }
+        if is_stranger {
+            let node = hello.node;
+            return self.refuse(
+                key,
+                &format!(
+                    "node {node} has been in the cluster with another directory, which it has lost: \
+                     it must come back under a new --id"
+                ),
+            );
+        }
+        let Greeting { socket, mut reader, .. } = self.greetings.remove(key)?;
+        self.seen.insert(hello.node, hello.incarnation);
+        if let Some(address) = hello.address {
+            self.this.heard(hello.node, address, now);
+        }
+        reader.expect(hello.expect());
+        let core = ShardId(hello.shard.0 % self.this.cores);
+        let Hello { node, shard, incarnation, .. } = hello;
+        Some((core, Greeted { socket, reader, node, shard, incarnation }))
+    }
+
+    fn judge(&self, hello: &Hello) -> Result<Judged, String> {
+        let mut nodes = self.this.known();
+        if hello.proven || self.this.is_blank() {
+            nodes.push(hello.node);
+        }
         let expected = Expected {
             cluster: self.this.cluster,
             this: self.this.node,
-            nodes: &self.this.peer_nodes,
-            incarnation,
+            nodes: &nodes,
+            incarnation: self.seen.get(&hello.node).copied().unwrap_or_default(),
             groups: self.this.groups,
+            origin: self.this.origin,
         };
         hello.check(&expected).map_err(|error: HelloError| error.to_string())?;
-        if let Some(place) = place {
-            self.seen[place] = hello.incarnation;
-        }
-        Ok(hello)
+        let told = Known { birth: hello.birth, proven: hello.proven };
+        let memory = self.memory.as_ref().ok_or("this core has no memory of peers")?;
+        Ok(match memory.known.get(&hello.node) {
+            Some(known) if known.birth == told.birth && known.proven >= told.proven => {
+                Judged::Answer
+            }
+            // Whoever is proven was written down by enough others; an entry that is not proven was
+            // made by somebody who then never came to take part.
+            Some(known) if known.birth != told.birth && (known.proven || !told.proven) => {
+                Judged::Stranger
+            }
+            _ => Judged::Write(told),
+        })
     }
 
     fn receive(&mut self, key: u64, events: &mut Vec<Event>) {

@@ -1,12 +1,19 @@
 //! Who this node is and whom it talks to, as every core and every handshake needs it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::id::{ClusterId, Incarnation, NodeId, ShardId};
+use crate::id::{ClusterId, Incarnation, NodeId, ShardId, Tick};
+use crate::shard::event::PeerChange;
 use crate::wire::{Hello, Lane, hello};
 
-/// One per node, shared by its cores; it does not change while the process runs.
-#[derive(Debug, Clone)]
+use super::book::Book;
+
+/// One per node, shared by its cores. What it says of this node does not change while the process
+/// runs, but for one bit; the others come, move and go.
+#[derive(Debug)]
 pub struct Roster {
     /// The cluster.
     pub cluster: ClusterId,
@@ -18,13 +25,60 @@ pub struct Roster {
     pub cores: u16,
     /// Groups of the cluster.
     pub groups: u64,
-    /// All other nodes and where they listen.
-    pub peers: Vec<(NodeId, SocketAddr)>,
-    /// Their ids alone.
-    pub peer_nodes: Vec<NodeId>,
+    /// The number of this node's directory; see [`crate::wire::hello`].
+    pub birth: u64,
+    /// A hash of the members this node began with; zero if it joined later.
+    pub origin: u64,
+    /// Where the others reach this node.
+    pub address: SocketAddr,
+    proven: AtomicBool,
+    book: Mutex<Book>,
+    /// Counts the changes of the book, so that every core notices them cheaply.
+    version: AtomicU64,
+}
+
+/// Who a node is, for its roster.
+#[derive(Debug, Clone, Copy)]
+pub struct Card {
+    /// [`Roster::cluster`].
+    pub cluster: ClusterId,
+    /// [`Roster::node`].
+    pub node: NodeId,
+    /// [`Roster::incarnation`].
+    pub incarnation: Incarnation,
+    /// [`Roster::cores`].
+    pub cores: u16,
+    /// [`Roster::groups`].
+    pub groups: u64,
+    /// [`Roster::birth`].
+    pub birth: u64,
+    /// [`Roster::origin`].
+    pub origin: u64,
+    /// [`Roster::address`].
+    pub address: SocketAddr,
+    /// Whether its directory takes part.
+    pub proven: bool,
 }
 
 impl Roster {
+    /// The roster of the node that `card` names, with the peers that the operator named.
+    #[must_use]
+    pub fn new(card: Card, seeds: impl IntoIterator<Item = (NodeId, SocketAddr)>) -> Self {
+        Self {
+            cluster: card.cluster,
+            node: card.node,
+            incarnation: card.incarnation,
+            cores: card.cores,
+            groups: card.groups,
+            birth: card.birth,
+            origin: card.origin,
+            address: card.address,
+            proven: AtomicBool::new(card.proven),
+            book: Mutex::new(Book::new(card.node, card.cores, card.origin == 0, seeds)),
+            version: AtomicU64::new(1),
+        }
+    }
+
     /// What this node says first to `to`, from core `shard`.
     #[must_use]
     pub fn hello(&self, to: NodeId, shard: ShardId, lane: Lane) -> Hello {
@@ -38,6 +92,107 @@ impl Roster {
             cores: self.cores,
             groups: self.groups,
             version: hello::VERSION,
+            birth: self.birth,
+            origin: self.origin,
+            proven: self.is_proven(),
+            is_stranger: false,
+            address: Some(self.address),
+        }
+    }
+
+    /// Whether this node's directory takes part.
+    #[must_use]
+    pub fn is_proven(&self) -> bool {
+        self.proven.load(Ordering::SeqCst)
+    }
+
+    /// From now on it does; that is durable already.
+    pub fn prove(&self) {
+        self.proven.store(true, Ordering::SeqCst);
+    }
+
+    /// Changes with every change of what is below.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// The groups of a core say something new about a node.
+    pub fn change(&self, core: ShardId, change: PeerChange) {
+        tracing::debug!(%core, ?change, "peers");
+        self.book().change(usize::from(core.0), change);
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// A node that dialed us says where it listens.
+    pub fn heard(&self, node: NodeId, address: SocketAddr, now: Tick) {
+        if self.book().heard(node, address, now) {
+            self.version.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// How many of the known nodes must have greeted a new directory before it takes part: so many
+    /// that any two such sets of them meet, and as few as that and a majority allow.
+    #[must_use]
+    pub fn greetings_needed(&self) -> usize {
+        greetings_needed(self.known().len())
+    }
+
+    /// These nodes are connected to us still; return addresses that are too old are forgotten.
+    pub fn keep_heard(&self, nodes: impl Iterator<Item = NodeId>, now: Tick) {
+        let mut book = self.book();
+        nodes.for_each(|node| book.still_heard(node, now));
+        if book.expire(now) {
+            self.version.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// See [`Book::is_known`].
+    #[must_use]
+    pub fn is_known(&self, node: NodeId) -> bool {
+        self.book().is_known(node)
+    }
+
+    /// See [`Book::is_blank`].
+    #[must_use]
+    pub fn is_blank(&self) -> bool {
+        self.book().is_blank()
+    }
+
+    /// See [`Book::known`].
+    #[must_use]
+    pub fn known(&self) -> Vec<NodeId> {
+        self.book().known().into_iter().collect()
+    }
+
+    /// See [`Book::targets`].
+    #[must_use]
+    pub fn targets(&self) -> BTreeMap<NodeId, Vec<SocketAddr>> {
+        self.book().targets()
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        // Whoever panics with it in hand was changing a map, which stays whole.
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// See [`Roster::greetings_needed`]: all `others` but two less than a majority of the whole.
+const fn greetings_needed(others: usize) -> usize {
+    let majority = others.div_ceil(2) + 1;
+    (others + 2).saturating_sub(majority)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_directories_of_one_id_meet_in_a_peer() {
+        assert_eq!([0, 1, 2, 3, 4, 5, 6].map(greetings_needed), [1, 1, 2, 2, 3, 3, 4]);
+        for others in 1..64 {
+            let needed = greetings_needed(others);
+            assert!(needed <= others && 2 * needed > others, "{others}");
         }
     }
 }

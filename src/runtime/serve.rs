@@ -22,23 +22,27 @@ pub fn serve(config: &Config) -> Result<(), Fatal> {
     let connections_max = preflight::check(config)?;
     let home = Home::open(config)?;
     let this = NodeId(config.id);
-    let node = Node::start(Setup {
+    let origin = home.origin();
+    let Home { bootstrap, known, keeper, .. } = home;
+    let setup = Setup {
         cluster: home.cluster,
         node: this,
         incarnation: home.incarnation,
         dir: config.dir.clone(),
         client: config.client,
         peer: config.peer,
-        peers: config
-            .peers
-            .iter()
-            .map(|(id, address)| (NodeId(*id), *address))
-            .filter(|(id, _)| *id != this)
-            .collect(),
+        // The address to bind may be any of the machine's; the list says which one the others use.
+        address: config.peers.get(&config.id).copied().unwrap_or(config.peer),
+        seeds: config.peers.iter().map(|(id, address)| (NodeId(*id), *address)).collect(),
+        bootstrap,
+        birth: home.birth,
+        origin,
+        proven: home.proven,
         cores: config.cores,
         groups: config.groups,
         election_ms: config.election_ms,
         heartbeat_ms: config.heartbeat_ms,
+        priority: config.priority,
         request_ms: config.request_ms,
         flushes_in_flight: config.flushes_in_flight,
         log_cache_bytes: config.log_cache_bytes,
@@ -49,7 +53,8 @@ pub fn serve(config: &Config) -> Result<(), Fatal> {
         wal_bytes_max: if config.wal_bytes_max == 0 { u64::MAX } else { config.wal_bytes_max },
         connections_max,
         spin: Duration::from_micros(config.spin_us),
-    })?;
+    };
+    let node = Node::start(setup, known, keeper)?;
     tracing::info!(
         node = config.id,
         client = %node.client(),

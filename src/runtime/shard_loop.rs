@@ -22,6 +22,7 @@ use crate::shard::{Effects, Event, Shard};
 use super::client_conn::Gate;
 use super::clock::{Clock, LATE_MS, TICK_MS};
 use super::fatal::Fatal;
+use super::identity::Fact;
 use super::inbox::Inbox;
 use super::listener::Clients;
 use super::mailbox::Mailbox;
@@ -30,6 +31,7 @@ use super::peer_link::PeerLinks;
 use super::peer_port::{Greeted, PeerPort};
 use super::poller::{Poller, Ready, Token};
 use super::recovery::Recovery;
+use super::roster::Roster;
 use super::segments::{Made, Preparer};
 use super::sleep::Sleeper;
 use super::wal_reader::{Answer, WalReader};
@@ -37,6 +39,8 @@ use super::wal_writer::WalWriter;
 
 /// A clean end waits this long for writes in flight, in ms.
 const STOP_MS: u64 = 5000;
+/// A clean end waits this long for others to lead what this node leads, in ms (contract row 61).
+const HAND_OVER_MS: u64 = 1000;
 /// Turns in a row before the core lets its disk writes go out, while turns cause new events.
 const TURNS_MAX: usize = 4;
 
@@ -51,6 +55,8 @@ pub enum Mail {
     Read(Answer),
     /// A peer's connection, greeted by core 0.
     Peer(Greeted),
+    /// A fact is durable, or cannot be made so. For core 0 only.
+    Kept(Result<Fact, Fatal>),
     /// The node stops.
     Stop,
 }
@@ -62,6 +68,8 @@ pub struct Shared {
     pub mailboxes: Vec<Arc<Mailbox<Mail>>>,
     /// Cores that still replay their log. Until it is zero, clients are told so.
     pub loading: Arc<AtomicUsize>,
+    /// Who this node is, and the others.
+    pub roster: Arc<Roster>,
     /// The node's clock.
     pub clock: Clock,
 }
@@ -107,6 +115,8 @@ struct Running {
     late: u64,
     /// Groups whose failure has been told.
     failed: Vec<crate::id::GroupId>,
+    /// That this node's directory is proven is being written down.
+    proving: bool,
     stop_at: Option<Tick>,
 }
 
@@ -164,6 +174,15 @@ impl ShardLoop {
         Ok(())
     }
 
+    /// A greeted peer goes to the core that it belongs to.
+    fn seat(&mut self, core: ShardId, greeted: Greeted, events: &mut Vec<Event>) {
+        if core == self.core {
+            self.port.adopt(greeted, &self.poller, events);
+        } else {
+            self.shared.mailboxes[usize::from(core.0)].deliver(Mail::Peer(greeted));
+        }
+    }
+
     fn broken(&self, what: &str, error: &std::io::Error) -> Fatal {
         Fatal::new(format!("core {} cannot {what}: {error}", self.core))
     }
@@ -189,6 +208,7 @@ impl Running {
             late_told: Tick(0),
             late: 0,
             failed: Vec::new(),
+            proving: false,
             stop_at: None,
         }
     }
@@ -226,6 +246,9 @@ impl Running {
         let started = Instant::now();
         self.note_lateness(now);
         self.gather(now)?;
+        if !self.parts.shared.roster.is_proven() {
+            return self.ask_to_take_part(now);
+        }
         // A lease is judged by a time after the last read came in: had the core been held up before it
         // looked, the time from before would say that the lease holds.
         let now = self.parts.shared.clock.now();
@@ -240,9 +263,40 @@ impl Running {
 
     fn gate(&self) -> Gate {
         match self.parts.shared.loading.load(Ordering::Relaxed) {
-            0 => Gate::Open,
+            0 if self.parts.shared.roster.is_proven() => Gate::Open,
+            0 => Gate::Probation,
             _ => Gate::Loading,
         }
+    }
+
+    /// A turn of a node whose directory is new: it greets and is greeted, and does nothing else. Its
+    /// groups hear nothing, not even the time, until enough peers know it (see `wire::hello`).
+    fn ask_to_take_part(&mut self, now: Tick) -> Result<(), Fatal> {
+        let gate = self.gate();
+        let parts = &mut self.parts;
+        // Raft sends again. Nothing else can have come.
+        self.events.retain(|event| matches!(event, Event::SpareReady(_) | Event::LogFull(_)));
+        for event in self.events.drain(..) {
+            self.shard.on_event(now, event);
+        }
+        let mut none = Vec::new();
+        parts.links.flush(now, &parts.poller, &mut none);
+        parts.clients.flush(gate, &parts.poller, &mut none);
+        if let Some(peer) = parts.links.stranger_to() {
+            let node = parts.shared.roster.node;
+            return Err(Fatal::new(format!(
+                "node {node} has been in this cluster with another directory, which is lost: node \
+                 {peer} knows it. What it voted and acknowledged was in there, so it must not come \
+                 back as it was. Take the old one out (outrigger ctl member remove {node}), and add \
+                 this one under an --id that was never used"
+            )));
+        }
+        let known = parts.shared.roster.known();
+        let greeted = known.iter().filter(|node| parts.links.greeted().contains(node)).count();
+        if !self.proving && parts.shared.roster.greetings_needed() <= greeted {
+            self.proving = parts.port.keep(Fact::Proven);
+        }
+        Ok(())
     }
 
     /// Everything that is ready now becomes an event.
@@ -261,16 +315,12 @@ impl Running {
                     parts.clients.on_ready(key, ready, gate, &mut self.events);
                 }
                 Some(Token::Link(index)) => {
-                    parts.links.on_ready(index as usize, ready, now, &parts.poller);
+                    parts.links.on_ready(index, ready, now, &parts.poller);
                 }
                 Some(Token::Peer(key)) => {
-                    let greeted = parts.port.on_ready(key, &parts.poller, &mut self.events);
+                    let greeted = parts.port.on_ready(key, now, &parts.poller, &mut self.events);
                     if let Some((core, greeted)) = greeted {
-                        if core == parts.core {
-                            parts.port.adopt(greeted, &parts.poller, &mut self.events);
-                        } else {
-                            parts.shared.mailboxes[core.0 as usize].deliver(Mail::Peer(greeted));
-                        }
+                        parts.seat(core, greeted, &mut self.events);
                     }
                 }
                 None => debug_assert!(false, "a token nobody gave out: {}", ready.token),
@@ -302,9 +352,27 @@ impl Running {
                 let parts = &mut self.parts;
                 parts.port.adopt(greeted, &parts.poller, &mut self.events);
             }
+            Mail::Kept(kept) => match kept? {
+                Fact::Known(node, known) => {
+                    let parts = &mut self.parts;
+                    for (core, greeted) in parts.port.on_known(node, known, now, &parts.poller) {
+                        parts.seat(core, greeted, &mut self.events);
+                    }
+                }
+                Fact::Proven => {
+                    tracing::info!("enough peers know this node: it takes part from now on");
+                    self.parts.shared.roster.prove();
+                    for mailbox in &self.parts.shared.mailboxes {
+                        mailbox.nudge();
+                    }
+                }
+            },
             Mail::Stop => {
                 self.parts.clients.stop(&self.parts.poller);
-                self.stop_at.get_or_insert(now.plus(STOP_MS));
+                if self.stop_at.is_none() {
+                    self.stop_at = Some(now.plus(STOP_MS));
+                    self.shard.hand_over(now.plus(HAND_OVER_MS));
+                }
             }
         }
         Ok(())
@@ -320,6 +388,9 @@ impl Running {
         }
         for (node, frame) in fx.frames.drain(..) {
             parts.links.push(node, frame);
+        }
+        for change in fx.peers.drain(..) {
+            parts.shared.roster.change(parts.core, change);
         }
         parts.links.flush(now, &parts.poller, &mut self.events);
         for (core, post) in fx.posts.drain(..) {
@@ -343,6 +414,12 @@ impl Running {
             if !self.failed.contains(&group) {
                 self.failed.push(group);
                 tracing::error!(core = %parts.core, %group, reason, "this replica has stopped");
+            }
+        }
+        if std::mem::take(&mut fx.stop) {
+            tracing::info!("the node is drained and stops");
+            for mailbox in &parts.shared.mailboxes {
+                mailbox.deliver(Mail::Stop);
             }
         }
         let counters = self.shard.counters_mut();
@@ -371,7 +448,8 @@ impl Running {
     }
 
     fn may_stop(&self, deadline: Tick) -> bool {
-        let idle = self.shard.is_idle() && self.parts.writer.in_flight() == 0;
+        let handing_over = self.shard.is_draining() && self.parts.shared.roster.is_proven();
+        let idle = self.shard.is_idle() && self.parts.writer.in_flight() == 0 && !handing_over;
         idle || deadline <= self.parts.shared.clock.now()
     }
 

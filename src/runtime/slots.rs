@@ -62,6 +62,11 @@ impl<T> Slots<T> {
         self.slots.len() - self.free.len()
     }
 
+    /// Look at every value.
+    pub fn each(&self, look: impl FnMut(&T)) {
+        self.slots.iter().filter_map(|entry| entry.value.as_ref()).for_each(look);
+    }
+
     /// The keys of all values for which `wanted` holds.
     pub fn keys(&self, wanted: impl Fn(&T) -> bool) -> Vec<u64> {
         let slots = self.slots.iter().enumerate();

@@ -14,6 +14,12 @@ struct Peer {
     append: FrameBuilder,
 }
 
+impl Peer {
+    fn new(node: NodeId) -> Self {
+        Self { node, control: FrameBuilder::new(), append: FrameBuilder::new() }
+    }
+}
+
 /// One per shard. The builders keep their memory from turn to turn.
 pub(super) struct Outbox {
     route: Route,
@@ -26,14 +32,21 @@ impl Outbox {
     /// An outbox towards every node of `nodes` but the sender itself.
     pub(super) fn new(route: Route, nodes: &[NodeId]) -> Self {
         let peers = nodes.iter().filter(|node| **node != route.from);
-        let peers = peers
-            .map(|&node| Peer { node, control: FrameBuilder::new(), append: FrameBuilder::new() })
-            .collect();
+        let peers = peers.map(|&node| Peer::new(node)).collect();
         Self { route, peers, cut: Vec::new() }
     }
 
+    /// What is said to `node`: members come and go, and one that was removed is told so.
     fn peer(&mut self, node: NodeId) -> Option<&mut Peer> {
-        self.peers.iter_mut().find(|peer| peer.node == node)
+        if node == self.route.from || node == NodeId(0) {
+            return None;
+        }
+        let known = self.peers.iter().position(|peer| peer.node == node);
+        let place = known.unwrap_or_else(|| {
+            self.peers.push(Peer::new(node));
+            self.peers.len() - 1
+        });
+        self.peers.get_mut(place)
     }
 
     /// A raft message with the entries it names. Messages of one group to one peer leave in order

@@ -8,10 +8,14 @@
 //! A driver hands over every event it has, then calls `turn` once; everything the events caused
 //! leaves together: one disk write, one frame per peer and lane, all replies.
 
+use core::net::SocketAddr;
+
 use bytes::Bytes;
 
 use crate::entry::Entry;
-use crate::id::{ConnId, FlushTicket, GroupId, Index, NodeId, ReplicaId, SegmentSeq, ShardId};
+use crate::id::{
+    ConnId, FlushTicket, GroupId, Index, NodeId, ReplicaId, SegmentSeq, ShardId, Tick,
+};
 use crate::raft::effects::RoleEvent;
 use crate::raft::message::Message;
 use crate::wal::{Damage, Location, Write};
@@ -97,6 +101,15 @@ pub enum Post {
         /// Whether the report needs the digest, which reads all data.
         digest: bool,
     },
+    /// Hand over what you lead.
+    Drain {
+        /// The core that waits for the answer.
+        from: ShardId,
+        /// What it waits for.
+        part: PartId,
+        /// When it is over, whatever has moved.
+        until: Tick,
+    },
     /// The answer to `Ask`.
     Report {
         /// What it answers.
@@ -141,6 +154,7 @@ impl Post {
         match self {
             Self::Command { .. }
             | Self::Ask { .. }
+            | Self::Drain { .. }
             | Self::Raft { .. }
             | Self::Forwarded { .. } => true,
             Self::Answer { .. } | Self::Report { .. } | Self::Answered { .. } => false,
@@ -202,6 +216,25 @@ pub struct Effects {
     pub roles: Vec<(GroupId, RoleEvent)>,
     /// Groups that stopped because going on would be unsafe, and why.
     pub failed: Vec<(GroupId, String)>,
+    /// What the groups of this core newly say about where nodes listen.
+    pub peers: Vec<PeerChange>,
+    /// The node was drained and is to end cleanly.
+    pub stop: bool,
+}
+
+/// What the groups of one core say about one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerChange {
+    /// It is a member, and listens at one of these addresses: more than one while a change of
+    /// address is on its way through the groups. None is known of a member without address.
+    Is {
+        /// The node.
+        node: NodeId,
+        /// Its addresses, the one most groups name first.
+        addresses: Vec<SocketAddr>,
+    },
+    /// It is a member of none of them any more.
+    Gone(NodeId),
 }
 
 impl Effects {
@@ -215,5 +248,7 @@ impl Effects {
         self.spare = None;
         self.roles.clear();
         self.failed.clear();
+        self.peers.clear();
+        self.stop = false;
     }
 }

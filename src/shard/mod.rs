@@ -21,9 +21,11 @@
 
 mod batch;
 mod coalesce;
+mod drain;
 pub mod event;
 mod forward;
 mod leases;
+mod peers;
 pub mod pipeline;
 mod recover;
 pub mod report;
@@ -40,6 +42,8 @@ pub use leases::{LeasedGroups, Leases};
 pub use pipeline::Pipeline;
 pub use recover::{RecoverError, Recovering, Recovery};
 pub use shard::Shard;
+
+use core::net::SocketAddr;
 
 use crate::id::{ClusterId, Incarnation, NodeId, ShardId};
 use crate::wire::Route;
@@ -59,14 +63,19 @@ pub struct Config {
     pub cores: u16,
     /// How many groups the cluster has. At least 1.
     pub groups: u64,
-    /// All nodes of the cluster, this one included. Every group has a replica on each, named after
-    /// its node.
+    /// The nodes that every group began with, as voters; the replica on a node is named after it.
+    /// None if this node joined later. The members of today follow from there by the log.
     pub nodes: Vec<NodeId>,
+    /// Where those listened; may name fewer.
+    pub addresses: Vec<(NodeId, SocketAddr)>,
     /// The least time without word from a leader before a replica stands for election, in ms; the
     /// most is twice that.
     pub election_ms: u64,
     /// How often a leader sends word, in ms; well under `election_ms`.
     pub heartbeat_ms: u64,
+    /// How eagerly the replicas of this node stand for election, 0 to 100; see
+    /// [`crate::raft::Config::priority`].
+    pub priority: u8,
     /// How long a client's command may wait for its result, in ms.
     pub request_ms: u64,
     /// Writes that may be on their way to the disk at once: 1 to `limits::FLUSHES_IN_FLIGHT_MAX`.

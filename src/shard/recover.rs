@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use crate::entry::Entry;
-use crate::group::{ReplicaRecovery, RunError};
+use crate::group::{GroupState, ReplicaRecovery, RunError};
 use crate::id::{GroupId, ReplicaId, SegmentSeq, Tick};
 use crate::limits;
 use crate::raft;
@@ -68,7 +68,10 @@ impl Recovering {
         let keep_bytes = config.log_cache_bytes / groups.len().max(1);
         let replicas = groups
             .into_iter()
-            .map(|group| ReplicaRecovery::new(group, Box::new(Map::new()), keep_bytes))
+            .map(|group| {
+                let first = GroupState::first(&config.nodes, &config.addresses);
+                ReplicaRecovery::new(group, Box::new(Map::new()), keep_bytes).beginning(first)
+            })
             .collect();
         Self {
             recovery: wal::Recovery::new(identity),
@@ -123,6 +126,9 @@ impl Recovering {
                 payload: bytes::Bytes::copy_from_slice(entry.payload),
             });
             let replica = &mut replicas[(group.0 / cores) as usize];
+            if run.kind == wal::RunKind::Tombstone {
+                return replica.on_tombstone();
+            }
             match replica.on_run(run.hard_state, run.run_term, run.first, copied) {
                 Ok(()) => {
                     let count = run.count;
@@ -144,13 +150,9 @@ impl Recovering {
     pub fn finish(self, now: Tick) -> Result<(Shard, Recovery), RecoverError> {
         let Self { config, identity, recovery, replicas, index, entries, segment_bytes } = self;
         let log = recovery.finish()?;
-        let voters: Vec<ReplicaId> = config.nodes.iter().map(|node| ReplicaId(node.0)).collect();
         let replicas: Vec<_> = (0..)
             .zip(replicas)
-            .map(|(slot, replica)| {
-                let raft = raft_config(&config, slot);
-                replica.finish(raft, raft::Membership::of_voters(voters.iter().copied()), now)
-            })
+            .map(|(slot, replica)| replica.finish(raft_config(&config, slot), now))
             .collect();
         let appender = Appender::with_segment_bytes(identity, log.position, segment_bytes);
         let slots = replicas.len();
@@ -174,6 +176,7 @@ fn raft_config(config: &Config, slot: u64) -> raft::Config {
         inflight_bytes_max: limits::INFLIGHT_BYTES_MAX,
         uncommitted_bytes_max: limits::UNCOMMITTED_BYTES_MAX,
         lease: config.leases.of(group),
+        priority: config.priority,
         ..raft::Config::new(ReplicaId(config.node.0), seed)
     }
 }
@@ -193,8 +196,10 @@ mod tests {
             cores: 1,
             groups: 3,
             nodes: nodes.iter().map(|&node| NodeId(node)).collect(),
+            addresses: Vec::new(),
             election_ms: 1_000,
             heartbeat_ms: 100,
+            priority: 100,
             request_ms: 1_000,
             flushes_in_flight: 2,
             log_cache_bytes: 1 << 20,

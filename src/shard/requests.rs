@@ -23,6 +23,8 @@ pub(super) enum Whole {
     Info(Option<Vec<u8>>),
     /// All cores, shown as `DEBUG DIGEST`.
     Digest,
+    /// All cores have handed over what they led.
+    Drain,
 }
 
 /// What one part came back with.
@@ -82,6 +84,7 @@ pub(super) struct Opening {
     pub(super) bytes: usize,
     pub(super) whole: Whole,
     pub(super) parts: u32,
+    /// The largest tick: its parts end by themselves.
     pub(super) deadline: Tick,
 }
 
@@ -126,7 +129,10 @@ impl Requests {
         });
         self.bytes += bytes;
         let id = (u64::from(slot.generation) << 32) | u64::from(index);
-        self.deadlines.push_back((deadline, id));
+        // Whoever needs longer than the others ends by itself.
+        if deadline < Tick(u64::MAX) {
+            self.deadlines.push_back((deadline, id));
+        }
         id
     }
 
@@ -217,6 +223,7 @@ fn whole(open: Open) -> Reply {
     }
     match open.whole {
         Whole::Info(section) => Reply::Verbatim(info_text(&reports, section.as_deref())),
+        Whole::Drain => super::drain::merged(replies),
         Whole::Digest => Reply::Bulk(format!("{:016x}", node_digest(&reports)).into()),
         Whole::One => replies.pop().unwrap_or(Reply::Nil),
         Whole::Merged(merge) => {

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::group::SessionRequest;
 use crate::id::{GroupId, SessionId};
 use crate::store::command::{self, Access};
+use crate::store::member::{self, Verb};
 use crate::store::session::{self, Call};
 use crate::store::split::{self, Merge, Split};
 use crate::wire::reply::Reply;
@@ -28,6 +29,8 @@ pub(super) enum Routed {
     Info(Option<Vec<u8>>),
     /// To every core of this node, for `DEBUG DIGEST`.
     Digest,
+    /// To every core of this node: hand over what it leads.
+    Drain(member::Drain),
 }
 
 /// Finds the way for `command`, which has been validated, among `groups` groups. If it opens a
@@ -83,10 +86,38 @@ fn route_in(session: Option<SessionRequest>, command: &Command, groups: u64) -> 
             }
             None => Routed::Reply(Reply::Array(vec![Reply::bulk("0"), Reply::Array(Vec::new())])),
         },
+        Access::Member => member_call(command, groups).unwrap_or_else(Routed::Reply),
+        Access::Node if spec.name == "drain" => {
+            member::drain(command).map_or_else(Routed::Reply, Routed::Drain)
+        }
         Access::Node if spec.name == "debug" => Routed::Digest,
         Access::Node => Routed::Info((command.len() > 1).then(|| command.arg(1).to_vec())),
         Access::Connection | Access::Session => {
             Routed::Reply(Reply::error("ERR", "the connection answers this command itself"))
         }
+    }
+}
+
+/// The way of a `MEMBER` command: to one group, or to all.
+fn member_call(command: &Command, groups: u64) -> Result<Routed, Reply> {
+    let call = member::member(command)?;
+    let (access, body) = (Access::Member, command.raw.clone());
+    if let Some(group) = call.group {
+        if group.0 >= groups {
+            return Err(Reply::error("ERR", format!("there are groups 0 to {}", groups - 1)));
+        }
+        return Ok(Routed::One { group, access, session: None, body });
+    }
+    let merge = if call.verb == Verb::List { Merge::Members } else { Merge::AllOk };
+    let parts = (0..groups).map(|group| (GroupId(group), body.clone())).collect();
+    Ok(Routed::Many { access, session: None, parts, merge })
+}
+
+/// Whether an unknown outcome of this command matters: it may change something.
+pub(super) fn changes(access: Access, command: &Command) -> bool {
+    match access {
+        Access::Write => true,
+        Access::Member => !member::member(command).is_ok_and(|call| call.verb == Verb::List),
+        _ => false,
     }
 }

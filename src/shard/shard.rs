@@ -12,6 +12,7 @@ use crate::limits;
 use crate::raft;
 use crate::raft::effects::{PersistSeq, RoleKind};
 use crate::store::command::Access;
+use crate::store::member;
 use crate::wal::Write;
 use crate::wire::peer::{Answer, Forward, Frame};
 use crate::wire::reply::Reply;
@@ -20,8 +21,10 @@ use crate::wire::resp::Command;
 use super::Config;
 use super::batch::Log;
 use super::coalesce::Outbox;
+use super::drain::{Drain, Drained};
 use super::event::{Effects, Event, LogRead, LogReadDone, Post, ReplyTo, Request};
 use super::forward::{Forwarded, Forwards};
+use super::peers::Peers;
 use super::report::{Counters, GroupReport, ShardReport};
 use super::requests::{Opening, PartAnswer, Requests, Whole};
 use super::route::{self, Routed};
@@ -52,6 +55,12 @@ pub struct Shard {
     /// Scratch memory, empty between events.
     raft_fx: raft::effects::Effects,
     completed: Vec<(u32, PersistSeq)>,
+    peers: Peers,
+    /// What this core leads is being handed over.
+    draining: Option<Drain>,
+    /// A drain of the whole node, and whether the node stops after it.
+    drain_of_node: Option<u64>,
+    stop: bool,
     /// When something last went into the log; idleness closes it with a durable watermark.
     last_write: Tick,
     /// Bytes of entries each replica held when it was last settled, and their sum: only touched
@@ -87,6 +96,10 @@ impl Shard {
             failed: Vec::new(),
             raft_fx: raft::effects::Effects::default(),
             completed: Vec::new(),
+            peers: Peers::new(slots),
+            draining: None,
+            drain_of_node: None,
+            stop: false,
             last_write: now,
             cached: vec![0; slots],
             cached_total: 0,
@@ -95,8 +108,10 @@ impl Shard {
             replicas,
             log,
         };
-        let is_alone = shard.config.nodes.len() == 1;
         for slot in 0..slots as u32 {
+            let replica = &shard.replicas[slot as usize];
+            let this = [ReplicaId(shard.config.node.0)];
+            let is_alone = replica.state().membership.voters().eq(this) && !replica.is_gone();
             if is_alone {
                 shard.replicas[slot as usize].campaign(now, &mut shard.answers);
             }
@@ -215,23 +230,27 @@ impl Shard {
         let open =
             |write, whole, parts| Opening { conn, seq, write, bytes, whole, parts, deadline };
         let cores = u32::from(self.config.cores);
+        let changes = |access| route::changes(access, &command);
         match self.route(&command) {
             Routed::Reply(reply) => self.replies.push(ReplyTo { conn, seq, reply }),
             Routed::One { group, access, session, body } => {
-                let opening = open(access == Access::Write, Whole::One, 1);
+                let opening = open(changes(access), Whole::One, 1);
                 let Some(request) = self.open_request(opening) else { return };
                 let command = GroupCommand { group, access, after_writes, nearby, session, body };
                 self.start(now, PartId { request, part: 0 }, command);
             }
             Routed::Many { access, session, parts, merge } => {
-                let write = access == Access::Write;
-                let opening = open(write, Whole::Merged(merge), parts.len() as u32);
+                let opening = open(changes(access), Whole::Merged(merge), parts.len() as u32);
                 let Some(request) = self.open_request(opening) else { return };
                 for (part, (group, body)) in (0..).zip(parts) {
                     let command =
                         GroupCommand { group, access, after_writes, nearby, session, body };
                     self.start(now, PartId { request, part }, command);
                 }
+            }
+            Routed::Drain(drain) => {
+                let opening = open(false, Whole::Drain, cores);
+                self.drain_node(now, Opening { deadline: Tick(u64::MAX), ..opening }, drain);
             }
             Routed::Info(section) => self.ask_cores(open(false, Whole::Info(section), cores)),
             Routed::Digest => self.ask_cores(open(false, Whole::Digest, cores)),
@@ -296,8 +315,9 @@ impl Shard {
             self.answers.push((origin, refusal));
             return;
         }
-        match self.replicas[slot as usize].on_command(command, origin) {
+        match self.replicas[slot as usize].on_command(now, command, origin) {
             Verdict::Taken => self.touch(slot),
+            Verdict::Answered(reply) => self.answers.push((origin, reply)),
             Verdict::Refused(reply) => {
                 self.counters.commands_refused += 1;
                 self.answers.push((origin, reply));
@@ -340,6 +360,9 @@ impl Shard {
                 let report = Box::new(self.report(digest));
                 self.post(from, Post::Report { part, report });
             }
+            Post::Drain { from, part, until } => {
+                self.begin_drain(Drain::asked((from, part), until))
+            }
             Post::Report { part, report } => self.finish(part, PartAnswer::Report(report)),
             Post::Raft { group, message, entries } => {
                 if let Some(slot) = self.slot_of(group) {
@@ -359,7 +382,7 @@ impl Shard {
     fn on_undelivered(&mut self, post: Post) {
         let busy = || refusal::busy("the mailbox of the core that owns the group is full");
         match post {
-            Post::Command { part, .. } | Post::Ask { part, .. } => {
+            Post::Command { part, .. } | Post::Ask { part, .. } | Post::Drain { part, .. } => {
                 self.counters.commands_refused += 1;
                 self.finish(part, PartAnswer::Reply(busy()));
             }
@@ -390,7 +413,66 @@ impl Shard {
     }
 
     fn finish(&mut self, part: PartId, answer: PartAnswer) {
-        self.replies.extend(self.requests.answer(part, answer));
+        let reply = self.requests.answer(part, answer);
+        if reply.is_some() && self.drain_of_node == Some(part.request) {
+            self.drain_of_node = None;
+            self.stop = true;
+        }
+        self.replies.extend(reply);
+    }
+
+    // --- handing over -------------------------------------------------------------------------
+
+    /// Asks every core of this node to hand over what it leads.
+    fn drain_node(&mut self, now: Tick, opening: Opening, drain: member::Drain) {
+        let until = now.plus(drain.limit_ms);
+        let Some(request) = self.open_request(opening) else { return };
+        if drain.stop {
+            self.drain_of_node = Some(request);
+        }
+        for core in (0..self.config.cores).map(ShardId) {
+            let part = PartId { request, part: u32::from(core.0) };
+            let from = self.config.shard;
+            if core == from {
+                self.begin_drain(Drain::asked((from, part), until));
+            } else {
+                self.post(core, Post::Drain { from, part, until });
+            }
+        }
+    }
+
+    /// Begins to hand over what this core leads; a drain that is under way is over.
+    fn begin_drain(&mut self, drain: Drain) {
+        if let Some(before) = self.draining.replace(drain) {
+            self.end_drain(&before.given_up());
+        }
+    }
+
+    fn end_drain(&mut self, drained: &Drained) {
+        let origin = drained.origin(self.config.shard);
+        self.answers.extend(origin.map(|origin| (origin, drained.reply())));
+    }
+
+    /// The node stops: what this core leads is handed over, as far as that is done by `until`. Go on
+    /// with turns until [`Self::is_draining`] is false.
+    pub fn hand_over(&mut self, until: Tick) {
+        self.begin_drain(Drain::at_the_end(until));
+    }
+
+    /// Whether this core still hands over what it leads.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.is_some()
+    }
+
+    fn go_on_draining(&mut self, now: Tick) {
+        let Some(mut drain) = self.draining.take() else { return };
+        let mut touched = Vec::new();
+        match drain.go_on(now, &mut self.replicas, |slot| touched.push(slot)) {
+            Some(drained) => self.end_drain(&drained),
+            None => self.draining = Some(drain),
+        }
+        touched.into_iter().for_each(|slot| self.touch(slot));
     }
 
     fn on_unreachable(&mut self, node: NodeId) {
@@ -426,6 +508,7 @@ impl Shard {
         }
         self.requests.expire(now, &mut self.replies);
         self.forwards.expire(now);
+        self.go_on_draining(now);
 
         while let Some(slot) = self.touched.pop() {
             self.is_touched[slot as usize] = false;
@@ -450,6 +533,8 @@ impl Shard {
         fx.posts.append(&mut self.posts);
         fx.log_reads.append(&mut self.log_reads);
         fx.failed.append(&mut self.failed);
+        self.peers.take_changes(&mut fx.peers);
+        fx.stop = std::mem::take(&mut self.stop);
         self.evict();
     }
 
@@ -483,6 +568,10 @@ impl Shard {
                     format!("entry {} is neither in memory nor in the log", fetch.first),
                 )),
             }
+        }
+        if replica.take_state_changed() {
+            let state = (!replica.is_gone()).then(|| replica.state());
+            self.peers.update(slot as usize, state);
         }
         if replica.is_unwritten() {
             self.log.stage(slot);
@@ -583,12 +672,17 @@ const FORWARD_WRITE: u8 = 1;
 const FORWARD_AFTER_WRITES: u8 = 2;
 /// A forwarded command belongs to a session: what says so stands in front of it, as in an entry.
 const FORWARD_SESSION: u8 = 4;
+/// A forwarded command is about the group's members.
+const FORWARD_MEMBER: u8 = 8;
 
 /// A command as another node is to understand it.
 fn pack(id: u64, command: GroupCommand) -> Forward {
     let GroupCommand { group, access, after_writes, nearby: _, session, body } = command;
-    let mut flags = 0;
-    flags |= if access == Access::Write { FORWARD_WRITE } else { 0 };
+    let mut flags = match access {
+        Access::Write => FORWARD_WRITE,
+        Access::Member => FORWARD_MEMBER,
+        _ => 0,
+    };
     flags |= if after_writes { FORWARD_AFTER_WRITES } else { 0 };
     flags |= if session.is_some() { FORWARD_SESSION } else { 0 };
     let body = session.map_or_else(|| body.clone(), |session| session.payload(&body));
@@ -598,7 +692,11 @@ fn pack(id: u64, command: GroupCommand) -> Forward {
 /// A command of another node; none if it makes no sense.
 fn unpack(forward: &Forward) -> Option<GroupCommand> {
     let Forward { group, flags, ref body, .. } = *forward;
-    let access = if flags & FORWARD_WRITE != 0 { Access::Write } else { Access::Read };
+    let access = match flags & (FORWARD_WRITE | FORWARD_MEMBER) {
+        0 => Access::Read,
+        FORWARD_MEMBER => Access::Member,
+        _ => Access::Write,
+    };
     let (session, body) = if flags & FORWARD_SESSION == 0 {
         (None, body.clone())
     } else {
@@ -632,7 +730,7 @@ fn group_report(replica: &Replica, digest: bool) -> GroupReport {
 /// A forwarded command whose answer will not come.
 fn give_up(forwarded: &Forwarded, why: &str) -> Reply {
     match forwarded.access {
-        Access::Write => refusal::uncertain(why),
+        Access::Write | Access::Member => refusal::uncertain(why),
         _ => refusal::no_leader(forwarded.group),
     }
 }

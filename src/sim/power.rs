@@ -93,6 +93,8 @@ impl World {
             cores: self.nodes[node].disks.len() as u16,
             groups: self.options.groups,
             nodes: self.nodes.iter().map(|node| node.id).collect(),
+            addresses: Vec::new(),
+            priority: 100,
             election_ms: self.options.election_ms,
             heartbeat_ms: self.options.heartbeat_ms,
             request_ms: self.options.request_ms,

@@ -5,7 +5,7 @@ use crate::limits;
 use crate::wire::reply::Reply;
 use crate::wire::resp::{Command, integer};
 
-use super::session;
+use super::{member, session};
 
 /// Who runs a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub enum Access {
     /// Every group, or those of the keys of the command within, through the log: a client's
     /// exactly-once session.
     Session,
+    /// The leaders of all groups, or of one, about the group's members.
+    Member,
 }
 
 /// One command.
@@ -81,6 +83,7 @@ pub const COMMANDS: &[Spec] = &[
     spec("decr", 2, Access::Write, ONE_KEY, "Subtracts one from a number."),
     spec("decrby", 3, Access::Write, ONE_KEY, "Subtracts from a number."),
     spec("del", -2, Access::Write, ALL_KEYS, "Deletes keys."),
+    spec("drain", -2, Access::Node, NO_KEYS, "Hands over what this node leads; STOP ends it then."),
     spec("echo", 2, Access::Connection, NO_KEYS, "Returns its argument."),
     spec("exists", -2, Access::Read, ALL_KEYS, "Counts the keys that exist."),
     spec("flushall", -1, Access::AllWrite, NO_KEYS, "Deletes all keys of all groups."),
@@ -92,6 +95,7 @@ pub const COMMANDS: &[Spec] = &[
     spec("incr", 2, Access::Write, ONE_KEY, "Adds one to a number."),
     spec("incrby", 3, Access::Write, ONE_KEY, "Adds to a number."),
     spec("info", -1, Access::Node, NO_KEYS, "Tells about this node."),
+    spec("member", -2, Access::Member, NO_KEYS, "Shows and changes who belongs to the groups."),
     spec("mget", -2, Access::Read, ALL_KEYS, "Returns the values of several keys."),
     spec("mset", -3, Access::Write, PAIRS, "Sets several keys; atomic within each group."),
     spec("ping", -1, Access::Connection, NO_KEYS, "Answers PONG, or its argument."),
@@ -264,6 +268,8 @@ pub fn validate(command: &Command) -> Result<&'static Spec, Reply> {
             }
         }
         "scan" => scan_options(command).map(|_| ())?,
+        "member" => member::member(command).map(|_| ())?,
+        "drain" => member::drain(command).map(|_| ())?,
         "flushall" | "flushdb" => {
             let known = |word: &[u8]| {
                 word.eq_ignore_ascii_case(b"ASYNC") || word.eq_ignore_ascii_case(b"SYNC")

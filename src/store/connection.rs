@@ -218,7 +218,7 @@ fn describe(command: &Command) -> Reply {
 fn family(spec: &Spec) -> &'static str {
     match spec.access {
         Access::Connection => "connection",
-        Access::Node => "server",
+        Access::Node | Access::Member => "server",
         Access::Read | Access::Write if spec.first_key > 0 => "string",
         _ => "generic",
     }
@@ -230,7 +230,7 @@ fn details(spec: &Spec) -> Reply {
         Access::Write | Access::AllWrite | Access::Session => "write",
         Access::Read | Access::AllRead | Access::Scan => "readonly",
         Access::Connection => "fast",
-        Access::Node => "admin",
+        Access::Node | Access::Member => "admin",
     };
     Reply::Array(vec![
         Reply::bulk(spec.name),

@@ -21,6 +21,7 @@ pub mod command;
 pub mod connection;
 mod glob;
 pub mod map;
+pub mod member;
 pub mod session;
 pub mod slot;
 pub mod split;

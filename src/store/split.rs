@@ -13,7 +13,7 @@ use crate::wire::reply::Reply;
 use crate::wire::resp::{Command, integer};
 
 use super::command::Spec;
-use super::{map, slot};
+use super::{map, member, slot};
 
 /// How the replies of the parts become one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub enum Merge {
     Any,
     /// All are `OK`: the session is open everywhere.
     Opened(SessionId),
+    /// What each group says of its members, told by node.
+    Members,
     /// Each part's array goes to these places of the whole.
     Scatter(Vec<Vec<u32>>),
     /// One step of a scan in this group: its cursor becomes the client's.
@@ -51,6 +53,7 @@ impl Merge {
                     .map(|reply| if let Reply::Int(count) = reply { *count } else { 0 })
                     .sum(),
             ),
+            Self::Members => member::by_node(&replies),
             Self::Scan { group, groups } => scan_reply(replies, group, groups),
             Self::Scatter(places) => {
                 let total = places.iter().map(Vec::len).sum();

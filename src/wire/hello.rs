@@ -8,14 +8,26 @@
 //! Addresses, lane and core stand in the frame header; the rest is the body, in place of the meta:
 //!
 //! ```text
-//!    0         4       6       8              16
-//!   ┌─────────┬───────┬───────┬───────────────┬ ─ ─ ─
-//!   │ version │ cores │   0   │ groups        │ later versions may add more
-//!   └─────────┴───────┴───────┴───────────────┴ ─ ─ ─
+//!    0         4       6     7     8            16        24         32     34  40        56
+//!   ┌─────────┬───────┬─────┬─────┬────────────┬─────────┬──────────┬──────┬───┬─────────┬ ─ ─
+//!   │ version │ cores │flags│ ip  │ groups     │ birth   │ origin   │ port │ 0 │ address │
+//!   └─────────┴───────┴─────┴─────┴────────────┴─────────┴──────────┴──────┴───┴─────────┴ ─ ─
+//!                             0, 4 or 6                                later versions may add more
 //! ```
 //!
 //! The version comes first and the body may be longer than we know, so a newer node is told apart
 //! from a broken one.
+//!
+//! # Who is who: no amnesia
+//!
+//! A node whose directory was lost must not come back under its old id: what it voted and
+//! acknowledged is gone, and others count on it (safety point 21). So every directory has a number,
+//! its *birth*, drawn when it was made. Whoever is greeted by a node writes its id and birth down,
+//! durably, before it acts on anything from it; a new directory is *proven*, and takes part, only
+//! once enough peers have written it down. Two directories of one id can therefore not both be
+//! proven: some peer would have seen both, and refuses the second as a [`Hello::is_stranger`].
+
+use core::net::{IpAddr, SocketAddr};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use thiserror::Error;
@@ -33,6 +45,13 @@ use super::peer::Frame;
 pub const VERSION: u32 = 2;
 /// Bytes of the body that every version has.
 pub const BODY_BYTES_MIN: usize = 16;
+/// Bytes of the body of this version.
+pub const BODY_BYTES: usize = 56;
+
+/// A flag: the sender's directory is proven.
+const PROVEN: u8 = 1;
+/// A flag: the sender knows the receiver's id from another directory.
+const STRANGER: u8 = 2;
 
 /// Who a node says it is, and which rules it plays by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +74,18 @@ pub struct Hello {
     pub groups: u64,
     /// Its [`VERSION`].
     pub version: u32,
+    /// The number of its directory. Another number under the same id is another directory: the
+    /// first one was lost.
+    pub birth: u64,
+    /// A hash of the members it began with; zero if it joined later. Two nodes that began with
+    /// different members must not talk: they would count different quorums.
+    pub origin: u64,
+    /// Its directory has been written down by enough peers: it takes part.
+    pub proven: bool,
+    /// An answer only: "I know your id from another directory; you must not take part."
+    pub is_stranger: bool,
+    /// Where it listens for peers, if it says so.
+    pub address: Option<SocketAddr>,
 }
 
 /// What a node demands of a hello it receives.
@@ -70,6 +101,8 @@ pub struct Expected<'a> {
     pub incarnation: Incarnation,
     /// Its own number of groups.
     pub groups: u64,
+    /// What it began with itself; zero if it joined later.
+    pub origin: u64,
 }
 
 /// What differs, and what to do about it.
@@ -148,6 +181,14 @@ pub enum HelloError {
         /// Ours.
         ours: u64,
     },
+    /// The peer counts other quorums.
+    #[error(
+        "node {node} was first started with another list of --peers than this node: nothing it or this node was told by the others can be trusted. Wipe the one that is wrong, and add it under a new --id"
+    )]
+    Origin {
+        /// The peer.
+        node: NodeId,
+    },
     /// The peer names an impossible number of cores.
     #[error("node {node} claims {cores} cores, 1 to {CORES_MAX} are possible")]
     Cores {
@@ -162,10 +203,27 @@ impl Hello {
     /// The hello as sent: one whole frame.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let mut body = [0; BODY_BYTES_MIN];
+        let mut body = [0; BODY_BYTES];
         body[0..4].copy_from_slice(&self.version.to_le_bytes());
         body[4..6].copy_from_slice(&self.cores.to_le_bytes());
+        body[6] =
+            if self.proven { PROVEN } else { 0 } | if self.is_stranger { STRANGER } else { 0 };
         body[8..16].copy_from_slice(&self.groups.to_le_bytes());
+        body[16..24].copy_from_slice(&self.birth.to_le_bytes());
+        body[24..32].copy_from_slice(&self.origin.to_le_bytes());
+        if let Some(address) = self.address {
+            body[32..34].copy_from_slice(&address.port().to_le_bytes());
+            match address.ip() {
+                IpAddr::V4(ip) => {
+                    body[7] = 4;
+                    body[40..44].copy_from_slice(&ip.octets());
+                }
+                IpAddr::V6(ip) => {
+                    body[7] = 6;
+                    body[40..56].copy_from_slice(&ip.octets());
+                }
+            }
+        }
         let route = Route {
             cluster: self.cluster,
             from: self.node,
@@ -188,7 +246,12 @@ impl Hello {
         if frame.header.content != Content::Hello {
             return Err(HelloError::Missing);
         }
-        let (route, body) = (&frame.header.route, frame.meta());
+        let (route, meta) = (&frame.header.route, frame.meta());
+        // Another version may have said less; it is refused by its version, not by its length.
+        let mut body = [0; BODY_BYTES];
+        let known = meta.len().min(BODY_BYTES);
+        body[..known].copy_from_slice(&meta[..known]);
+        let body = &body[..];
         Ok(Self {
             cluster: route.cluster,
             node: route.from,
@@ -199,6 +262,11 @@ impl Hello {
             cores: u16_at(body, 4),
             groups: u64_at(body, 8),
             version: u32_at(body, 0),
+            birth: u64_at(body, 16),
+            origin: u64_at(body, 24),
+            proven: body[6] & PROVEN != 0,
+            is_stranger: body[6] & STRANGER != 0,
+            address: address(body),
         })
     }
 
@@ -230,6 +298,9 @@ impl Hello {
         if self.groups != expected.groups {
             return Err(HelloError::Groups { node, theirs: self.groups, ours: expected.groups });
         }
+        if self.origin != 0 && expected.origin != 0 && self.origin != expected.origin {
+            return Err(HelloError::Origin { node });
+        }
         if !(1..=CORES_MAX).contains(&self.cores) {
             return Err(HelloError::Cores { node, cores: self.cores });
         }
@@ -246,6 +317,15 @@ impl Hello {
             incarnation: self.incarnation,
         }
     }
+}
+
+fn address(body: &[u8]) -> Option<SocketAddr> {
+    let ip: IpAddr = match body[7] {
+        4 => <[u8; 4]>::try_from(&body[40..44]).ok()?.into(),
+        6 => <[u8; 16]>::try_from(&body[40..56]).ok()?.into(),
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, u16_at(body, 32)))
 }
 
 /// Whether a hello frame is long enough to be read at all.

@@ -15,6 +15,11 @@ const HELLO: Hello = Hello {
     cores: 4,
     groups: 64,
     version: VERSION,
+    birth: 0xb1,
+    origin: 0x0a,
+    proven: true,
+    is_stranger: false,
+    address: None,
 };
 
 fn expected() -> Expected<'static> {
@@ -24,6 +29,7 @@ fn expected() -> Expected<'static> {
         nodes: &[NodeId(1), NodeId(3)],
         incarnation: Incarnation(7),
         groups: 64,
+        origin: 0x0a,
     }
 }
 
@@ -76,12 +82,20 @@ fn contract_row_49_a_hello_that_differs_is_told_what_differs_and_what_to_do() {
             "node 1 divides the keys into 128 groups, this node into 64: \
              --groups must be the same everywhere and cannot change later",
         ),
+        (
+            Hello { origin: 0x0b, ..HELLO },
+            "node 1 was first started with another list of --peers than this node: nothing it or \
+             this node was told by the others can be trusted. Wipe the one that is wrong, and add \
+             it under a new --id",
+        ),
         (Hello { cores: 0, ..HELLO }, "node 1 claims 0 cores, 1 to 256 are possible"),
         (Hello { cores: 257, ..HELLO }, "node 1 claims 257 cores, 1 to 256 are possible"),
     ];
     for (hello, text) in cases {
         assert_eq!(hello.check(&expected()).expect_err("it differs").to_string(), text);
     }
+    // Who joined later began with nobody.
+    assert_eq!(Hello { origin: 0, ..HELLO }.check(&expected()), Ok(()));
     // A newer start is welcome: the peer came back.
     assert_eq!(Hello { incarnation: Incarnation(8), ..HELLO }.check(&expected()), Ok(()));
 }
@@ -100,11 +114,21 @@ fn a_longer_hello_of_a_later_version_is_read_and_a_shorter_one_refused() {
     let frame = read(&longer).expect("sound").expect("whole");
     assert_eq!(Hello::decode(&frame).map(|hello| hello.groups), Ok(64));
 
-    let shorter = signed(Content::Hello, &body[1..], b"");
+    let shorter = signed(Content::Hello, &body[..BODY_BYTES_MIN - 1], b"");
     let meta_bytes = BODY_BYTES_MIN as u32 - 1;
     let error = read(&shorter).expect_err("too short");
     assert_eq!(error, FrameError::Hello { meta_bytes, payload_bytes: 0 });
     assert!(read(&signed(Content::Hello, body, b"payload")).is_err());
+}
+
+#[test]
+fn a_hello_tells_where_its_node_listens() {
+    for address in ["127.0.0.1:7101", "[2001:db8::7]:65535"] {
+        let address = Some(address.parse().expect("an address"));
+        let hello = Hello { address, proven: false, is_stranger: true, ..HELLO };
+        let frame = read(&hello.encode()).expect("sound").expect("whole");
+        assert_eq!(Hello::decode(&frame), Ok(hello));
+    }
 }
 
 #[test]
