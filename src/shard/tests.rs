@@ -40,7 +40,6 @@ fn shard(nodes: &[u64], cores: u16, groups: u64) -> Shard {
         request_ms: 1_000,
         flushes_in_flight: 2,
         log_cache_bytes: 1 << 20,
-        leases: crate::shard::Leases::default(),
         seed: 1,
     };
     Recovering::new(config).finish(NOW).expect("an empty log").0
