@@ -1,5 +1,6 @@
 //! Tools around the node: look at what it left on disk, run it in the simulator, and kill it.
 
+mod live;
 mod rounds;
 mod sim;
 mod wal;
@@ -25,6 +26,8 @@ enum Subject {
     Wal(wal::Command),
     /// Whole clusters under a seed, with faults.
     Sim(sim::Arguments),
+    /// The life of a cluster under load: members come, lead, are drained, and go.
+    Live(live::Arguments),
     /// Rounds of kill -9 under load against real nodes; then every write is read back.
     Rounds(rounds::Arguments),
 }
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
             Err(stop) => Err(stop.to_string()),
         },
         Subject::Sim(arguments) => sim::run(&arguments).map_err(|failed| failed.to_string()),
+        Subject::Live(arguments) => live::run(&arguments).map_err(|failed| failed.to_string()),
         Subject::Rounds(arguments) => rounds::run(&arguments).map_err(|failed| failed.to_string()),
     };
     match result {

@@ -9,11 +9,11 @@
 //! What is checked is in `subject`: acknowledged writes are there, once and in order; refused ones
 //! are not; those of unknown outcome are there at most once, and settled by the next check.
 
-mod cluster;
-mod ledger;
-mod resp;
-mod subject;
-mod writer;
+pub(crate) mod cluster;
+pub(crate) mod ledger;
+pub(crate) mod resp;
+pub(crate) mod subject;
+pub(crate) mod writer;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -147,7 +147,7 @@ fn replay(arguments: &Arguments, seed: u64) -> String {
 }
 
 /// Empties the directory of an earlier run; refuses to touch anybody else's.
-fn prepare(dir: &Path, replay: &str) -> Result<(), Failed> {
+pub(crate) fn prepare(dir: &Path, replay: &str) -> Result<(), Failed> {
     let failed = |error| Failed::Start(format!("cannot prepare {}: {error}", dir.display()));
     let is_empty = fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none());
     if !is_empty && !dir.join(MARK).is_file() {

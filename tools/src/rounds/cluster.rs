@@ -22,19 +22,19 @@ const SAME: Duration = Duration::from_secs(20);
 
 /// What a cluster is made of.
 #[derive(Debug, Clone)]
-pub(super) struct Plan {
-    pub(super) binary: PathBuf,
-    pub(super) dir: PathBuf,
-    pub(super) nodes: u8,
-    pub(super) cores: u16,
-    pub(super) groups: u64,
-    pub(super) election_ms: u64,
+pub(crate) struct Plan {
+    pub(crate) binary: PathBuf,
+    pub(crate) dir: PathBuf,
+    pub(crate) nodes: u8,
+    pub(crate) cores: u16,
+    pub(crate) groups: u64,
+    pub(crate) election_ms: u64,
     /// Client port of node 1; the others follow, and their peer ports after them.
-    pub(super) port: u16,
+    pub(crate) port: u16,
 }
 
 impl Plan {
-    pub(super) fn client(&self, id: u8) -> SocketAddr {
+    pub(crate) fn client(&self, id: u8) -> SocketAddr {
         self.address(u16::from(id) - 1)
     }
 
@@ -47,7 +47,7 @@ impl Plan {
     }
 
     /// What nodes keep; deleted between clusters.
-    pub(super) fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.dir.join("data")
     }
 
@@ -77,19 +77,19 @@ impl Plan {
 }
 
 /// The nodes of one cluster. Dropping it kills them.
-pub(super) struct Cluster<'p> {
+pub(crate) struct Cluster<'p> {
     plan: &'p Plan,
     children: Vec<Option<Child>>,
 }
 
 impl<'p> Cluster<'p> {
     /// No node runs yet.
-    pub(super) fn new(plan: &'p Plan) -> Self {
+    pub(crate) fn new(plan: &'p Plan) -> Self {
         Self { plan, children: (0..plan.nodes).map(|_| None).collect() }
     }
 
     /// Starts a node that does not run. Its log begins with `why`.
-    pub(super) fn start(&mut self, id: u8, why: &str) -> Result<(), Failed> {
+    pub(crate) fn start(&mut self, id: u8, why: &str) -> Result<(), Failed> {
         let spawn = || -> io::Result<Child> {
             let mut log = File::options().create(true).append(true).open(self.plan.log(id))?;
             writeln!(log, "--- {why}")?;
@@ -103,7 +103,7 @@ impl<'p> Cluster<'p> {
     }
 
     /// Kills running nodes with SIGKILL, all before waiting for the first.
-    pub(super) fn kill(&mut self, ids: impl Iterator<Item = u8>) -> Result<(), Failed> {
+    pub(crate) fn kill(&mut self, ids: impl Iterator<Item = u8>) -> Result<(), Failed> {
         let mut killed = Vec::new();
         for id in ids {
             let mut child = self.children[usize::from(id) - 1].take().expect("it runs");
@@ -130,7 +130,7 @@ impl<'p> Cluster<'p> {
     }
 
     /// An error if a node that was started does not run any more.
-    pub(super) fn all_run(&mut self) -> Result<(), Failed> {
+    pub(crate) fn all_run(&mut self) -> Result<(), Failed> {
         for (id, child) in (1u8..).zip(&mut self.children) {
             if let Some(Ok(Some(status))) = child.as_mut().map(Child::try_wait) {
                 *child = None;
@@ -141,7 +141,7 @@ impl<'p> Cluster<'p> {
     }
 
     /// Waits until every node answers and knows a leader for every group.
-    pub(super) fn wait_ready(&mut self) -> Result<Duration, Failed> {
+    pub(crate) fn wait_ready(&mut self) -> Result<Duration, Failed> {
         let started = now();
         loop {
             self.all_run()?;
@@ -168,7 +168,7 @@ impl<'p> Cluster<'p> {
     }
 
     /// Waits until all nodes have applied the same data; `None` if they stay different.
-    pub(super) fn wait_same(&mut self) -> Result<Option<String>, Failed> {
+    pub(crate) fn wait_same(&mut self) -> Result<Option<String>, Failed> {
         let started = now();
         loop {
             self.all_run()?;
@@ -224,7 +224,7 @@ impl Seen {
 }
 
 /// The `outrigger` beside this program, or what to do to get it.
-pub(super) fn binary_beside(own: &Path) -> Result<PathBuf, Failed> {
+pub(crate) fn binary_beside(own: &Path) -> Result<PathBuf, Failed> {
     let binary = own.with_file_name("outrigger");
     if binary.is_file() {
         return Ok(binary);
@@ -237,12 +237,12 @@ pub(super) fn binary_beside(own: &Path) -> Result<PathBuf, Failed> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "real nodes live in real time")]
-pub(super) fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
 #[expect(clippy::disallowed_methods, reason = "real nodes live in real time; this is no turn")]
-pub(super) fn pause(time: Duration) {
+pub(crate) fn pause(time: Duration) {
     std::thread::sleep(time);
 }
 

@@ -34,7 +34,7 @@ const REFUSALS: [&str; 12] = [
 
 /// One key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Key {
+pub(crate) enum Key {
     Once(usize),
     Register(usize),
     List(usize),
@@ -43,7 +43,7 @@ pub(super) enum Key {
 
 /// One command on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Operation {
+pub(crate) enum Operation {
     Set { once: usize },
     SetTwo { first: usize },
     Overwrite { register: usize, attempt: u32 },
@@ -60,24 +60,24 @@ impl Operation {
 
 /// Counted, never estimated, in keys written.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Counts {
-    pub(super) acknowledged: u64,
-    pub(super) unknown: u64,
+pub(crate) struct Counts {
+    pub(crate) acknowledged: u64,
+    pub(crate) unknown: u64,
     /// Those of them that were answered UNCERTAIN, by the reason given; the others' connection
     /// ended first.
-    pub(super) uncertain: BTreeMap<String, u64>,
+    pub(crate) uncertain: BTreeMap<String, u64>,
     /// Unknown ones that a check found executed.
-    pub(super) unknown_executed: u64,
+    pub(crate) unknown_executed: u64,
     /// By the error's first word.
-    pub(super) refused: BTreeMap<String, u64>,
+    pub(crate) refused: BTreeMap<String, u64>,
     /// Acknowledged writes held against what a node returned, each counted once.
-    pub(super) checked: u64,
+    pub(crate) checked: u64,
     /// Values compared, over all checks.
-    pub(super) values: u64,
+    pub(crate) values: u64,
 }
 
 impl Counts {
-    pub(super) fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.acknowledged += other.acknowledged;
         self.unknown += other.unknown;
         self.unknown_executed += other.unknown_executed;
@@ -94,8 +94,10 @@ impl Counts {
 
 /// One per writer and cluster.
 #[derive(Debug)]
-pub(super) struct Ledger {
+pub(crate) struct Ledger {
     writer: usize,
+    /// Digits of a register's value, with leading zeros: large values make a long log.
+    digits: usize,
     once: Vec<Once>,
     registers: [Register; REPEATED],
     lists: [List; REPEATED],
@@ -104,14 +106,15 @@ pub(super) struct Ledger {
     due: BTreeMap<(u8, usize), u64>,
     /// What the first node asked in this check returned for a repeated key.
     read: BTreeMap<(u8, usize), Option<Vec<u8>>>,
-    pub(super) counts: Counts,
-    pub(super) findings: Vec<Finding>,
+    pub(crate) counts: Counts,
+    pub(crate) findings: Vec<Finding>,
 }
 
 impl Ledger {
-    pub(super) fn new(writer: usize) -> Self {
+    pub(crate) fn new(writer: usize) -> Self {
         Self {
             writer,
+            digits: 0,
             once: Vec::new(),
             registers: Default::default(),
             lists: Default::default(),
@@ -123,9 +126,21 @@ impl Ledger {
         }
     }
 
+    /// A ledger whose registers hold values of so many bytes.
+    pub(crate) fn with_large_registers(writer: usize, bytes: usize) -> Self {
+        Self { digits: bytes, ..Self::new(writer) }
+    }
+
+    /// The next value of a register. It counts as of unknown outcome until answered.
+    pub(crate) fn overwrite(&mut self, random: &mut Rng) -> Operation {
+        let register = random.usize(..REPEATED);
+        self.counts.unknown += 1;
+        Operation::Overwrite { register, attempt: self.registers[register].issue() }
+    }
+
     /// Up to `most` commands for one pipeline to `node`, no two of them on one key. They count as
     /// of unknown outcome until answered.
-    pub(super) fn issue(&mut self, most: usize, node: u8, random: &mut Rng) -> Vec<Operation> {
+    pub(crate) fn issue(&mut self, most: usize, node: u8, random: &mut Rng) -> Vec<Operation> {
         let mut operations = Vec::new();
         let mut taken = [[false; REPEATED]; 3];
         for _ in 0..most {
@@ -161,7 +176,7 @@ impl Ledger {
     }
 
     /// The operation as a command.
-    pub(super) fn command(&self, operation: Operation) -> Vec<String> {
+    pub(crate) fn command(&self, operation: Operation) -> Vec<String> {
         let name = |key| self.name(key);
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
         match operation {
@@ -171,7 +186,9 @@ impl Ledger {
                 words(&["MSET", &one, &self.value(a), &two, &self.value(a + 1)])
             }
             Operation::Overwrite { register, attempt } => {
-                words(&["SET", &name(Key::Register(register)), &attempt.to_string(), "GET"])
+                let digits = self.digits;
+                let value = format!("{attempt:0digits$}");
+                words(&["SET", &name(Key::Register(register)), &value, "GET"])
             }
             Operation::Append { list, attempt } => {
                 words(&["APPEND", &name(Key::List(list)), &format!("{attempt:0ELEMENT_BYTES$}")])
@@ -180,7 +197,7 @@ impl Ledger {
         }
     }
 
-    pub(super) fn name(&self, key: Key) -> String {
+    pub(crate) fn name(&self, key: Key) -> String {
         let writer = self.writer;
         match key {
             Key::Once(n) => format!("w{writer}:s:{n}"),
@@ -196,7 +213,7 @@ impl Ledger {
     }
 
     /// A node answered; an answer says more than its first word, and that is checked too.
-    pub(super) fn on_answer(&mut self, operation: Operation, reply: &Reply) {
+    pub(crate) fn on_answer(&mut self, operation: Operation, reply: &Reply) {
         let fate = match reply {
             Reply::Error(text) => {
                 let word = text.split(' ').next().unwrap_or_default();
@@ -301,9 +318,35 @@ impl Ledger {
         }));
     }
 
+    /// Every key, the repeated ones last.
+    pub(crate) fn keys(&self) -> Vec<Key> {
+        let repeated = |n| [Key::Register(n), Key::List(n), Key::Counter(n)];
+        (0..self.once.len()).map(Key::Once).chain((0..REPEATED).flat_map(repeated)).collect()
+    }
+
+    /// A key to read while its writer waits for nothing; the repeated ones change all the time.
+    pub(crate) fn any_key(&self, random: &mut Rng) -> Key {
+        let n = random.usize(..REPEATED);
+        match random.u8(..4) {
+            0 => Key::Register(n),
+            1 => Key::List(n),
+            2 => Key::Counter(n),
+            _ if self.once.is_empty() => Key::Counter(n),
+            _ => Key::Once(random.usize(..self.once.len())),
+        }
+    }
+
+    /// A node returned this for a key of which no attempt is on its way, while others are written.
+    /// What is unknown stays unknown.
+    pub(crate) fn on_look(&mut self, key: Key, node: u8, value: Option<&[u8]>) {
+        self.counts.values += 1;
+        let found = self.held(key, value);
+        self.report(key, &format!("read through node {node} under load"), found);
+    }
+
     /// What to read in a check: keys set once through a node that was not asked to write them,
     /// all others through every node.
-    pub(super) fn reads(&self, nodes: u8, random: &mut Rng) -> BTreeMap<u8, Vec<Key>> {
+    pub(crate) fn reads(&self, nodes: u8, random: &mut Rng) -> BTreeMap<u8, Vec<Key>> {
         let mut reads: BTreeMap<u8, Vec<Key>> = BTreeMap::new();
         for (n, once) in self.once.iter().enumerate() {
             let others = nodes.max(2) - 1;
@@ -320,7 +363,7 @@ impl Ledger {
     }
 
     /// A node returned this for a key, while nobody writes.
-    pub(super) fn on_read(&mut self, key: Key, node: u8, value: Option<&[u8]>) {
+    pub(crate) fn on_read(&mut self, key: Key, node: u8, value: Option<&[u8]>) {
         self.counts.values += 1;
         self.counts.checked += self.due.remove(&place_of(key)).unwrap_or(0);
         let mut found = Vec::new();
@@ -340,15 +383,20 @@ impl Ledger {
     }
 
     fn judge(&mut self, key: Key, value: Option<&[u8]>) -> Vec<Finding> {
-        match key {
-            Key::Once(n) => {
-                let found = self.once[n].judge(value, self.value(n).as_bytes());
-                if self.once[n].is_news() && value.is_some() {
-                    self.counts.unknown_executed += 1;
-                }
-                self.once[n].settle(value.is_some());
-                found
+        let found = self.held(key, value);
+        if let Key::Once(n) = key {
+            if self.once[n].is_news() && value.is_some() {
+                self.counts.unknown_executed += 1;
             }
+            self.once[n].settle(value.is_some());
+        }
+        found
+    }
+
+    /// The value held against what may be there.
+    fn held(&self, key: Key, value: Option<&[u8]>) -> Vec<Finding> {
+        match key {
+            Key::Once(n) => self.once[n].judge(value, self.value(n).as_bytes()),
             Key::Register(n) => number(value).map_or_else(|f| f, |v| self.registers[n].judge(v)),
             Key::List(n) => elements(value).map_or_else(|f| f, |v| self.lists[n].judge(&v)),
             Key::Counter(n) => {
@@ -360,7 +408,7 @@ impl Ledger {
 
     /// The check is over: what was read is what happened. Returns acknowledged writes that no
     /// read covered; there must be none.
-    pub(super) fn settle(&mut self) -> u64 {
+    pub(crate) fn settle(&mut self) -> u64 {
         for ((kind, n), value) in std::mem::take(&mut self.read) {
             let value = value.as_deref();
             self.counts.unknown_executed += match kind {
@@ -585,6 +633,41 @@ mod tests {
         ledger.on_answer(other, &Reply::Error("OOPS".into()));
         let wrongs: Vec<Wrong> = ledger.findings.iter().map(|finding| finding.wrong).collect();
         assert_eq!(wrongs, [Wrong::Alien, Wrong::Alien]);
+    }
+
+    #[test]
+    fn a_stale_read_under_load_is_found_and_settles_nothing() {
+        let (mut ledger, store, mut random) = world();
+        let look = |ledger: &mut Ledger, key: Key, store: &Store| {
+            let value = store.0.get(&ledger.name(key)).map(String::as_bytes);
+            ledger.on_look(key, 2, value);
+        };
+        for _ in 0..100 {
+            let key = ledger.any_key(&mut random);
+            look(&mut ledger, key, &store);
+        }
+        assert!(ledger.findings.is_empty(), "{:?}", ledger.findings);
+        let unknown = ledger.once.iter().position(Once::is_news).expect("there are many");
+        ledger.on_look(Key::Once(unknown), 2, None);
+        assert!(ledger.once[unknown].is_news(), "it may still be executed");
+        let key = Key::Once(first_once(&ledger, Fate::Acknowledged));
+        look(&mut ledger, key, &Store::default());
+        assert_eq!(ledger.findings[0].wrong, Wrong::Lost);
+    }
+
+    #[test]
+    fn a_large_register_is_a_number_all_the_same() {
+        let mut ledger = Ledger::with_large_registers(0, 1_000);
+        let mut random = Rng::with_seed(4);
+        let mut store = Store::default();
+        for _ in 0..9 {
+            let operation = ledger.overwrite(&mut random);
+            let command = ledger.command(operation);
+            assert_eq!(command[2].len(), 1_000);
+            ledger.on_answer(operation, &store.execute(&command));
+        }
+        assert_eq!(check(&mut ledger, &store), []);
+        assert_eq!(ledger.counts.checked, 9);
     }
 
     #[test]

@@ -13,7 +13,7 @@
 
 /// What the node said about one attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(crate) enum Fate {
     /// Executed.
     Acknowledged,
     /// Not executed, and never will be.
@@ -24,7 +24,7 @@ pub(super) enum Fate {
 
 /// A broken promise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Wrong {
+pub(crate) enum Wrong {
     /// Acknowledged (or read before), and gone.
     Lost,
     /// Refused, and there.
@@ -43,35 +43,35 @@ pub(super) enum Wrong {
 
 /// A broken promise, its weight in writes, and its story.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Finding {
-    pub(super) wrong: Wrong,
-    pub(super) writes: u64,
-    pub(super) what: String,
+pub(crate) struct Finding {
+    pub(crate) wrong: Wrong,
+    pub(crate) writes: u64,
+    pub(crate) what: String,
 }
 
 impl Finding {
-    pub(super) fn new(wrong: Wrong, what: impl Into<String>) -> Self {
+    pub(crate) fn new(wrong: Wrong, what: impl Into<String>) -> Self {
         Self { wrong, writes: 1, what: what.into() }
     }
 }
 
 /// A key that is set once.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Once {
-    pub(super) fate: Fate,
+pub(crate) struct Once {
+    pub(crate) fate: Fate,
     /// The node that was asked.
-    pub(super) node: u8,
+    pub(crate) node: u8,
     /// Whether it was there at the last check.
     settled: Option<bool>,
 }
 
 impl Once {
-    pub(super) fn new(node: u8) -> Self {
+    pub(crate) fn new(node: u8) -> Self {
         Self { fate: Fate::Unknown, node, settled: None }
     }
 
     /// Holds what a node returned against what may be.
-    pub(super) fn judge(&self, value: Option<&[u8]>, written: &[u8]) -> Vec<Finding> {
+    pub(crate) fn judge(&self, value: Option<&[u8]>, written: &[u8]) -> Vec<Finding> {
         if let Some(value) = value.filter(|value| *value != written) {
             let value = String::from_utf8_lossy(value);
             return vec![Finding::new(Wrong::Alien, format!("holds {value:?}, never written"))];
@@ -87,19 +87,19 @@ impl Once {
     }
 
     /// Nobody is writing any more: what was read is what happened.
-    pub(super) fn settle(&mut self, is_there: bool) {
+    pub(crate) fn settle(&mut self, is_there: bool) {
         self.settled = Some(is_there);
     }
 
     /// Whether the last check settled it for the first time, as executed.
-    pub(super) fn is_news(&self) -> bool {
+    pub(crate) fn is_news(&self) -> bool {
         self.fate == Fate::Unknown && self.settled.is_none()
     }
 }
 
 /// A key that is set again and again; its value is the number of the attempt.
 #[derive(Debug, Default)]
-pub(super) struct Register {
+pub(crate) struct Register {
     attempts: Vec<Fate>,
     /// The last acknowledged attempt, or the one read at the last check.
     known: Option<u32>,
@@ -108,14 +108,14 @@ pub(super) struct Register {
 }
 
 impl Register {
-    pub(super) fn issue(&mut self) -> u32 {
+    pub(crate) fn issue(&mut self) -> u32 {
         self.attempts.push(Fate::Unknown);
         let attempt = self.attempts.len() as u32 - 1;
         self.open.push(attempt);
         attempt
     }
 
-    pub(super) fn on_answer(&mut self, attempt: u32, fate: Fate) {
+    pub(crate) fn on_answer(&mut self, attempt: u32, fate: Fate) {
         self.attempts[attempt as usize] = fate;
         if fate != Fate::Unknown {
             self.open.retain(|open| *open != attempt);
@@ -125,7 +125,7 @@ impl Register {
         }
     }
 
-    pub(super) fn judge(&self, value: Option<u32>) -> Vec<Finding> {
+    pub(crate) fn judge(&self, value: Option<u32>) -> Vec<Finding> {
         if value == self.known || value.is_some_and(|value| self.open.contains(&value)) {
             return Vec::new();
         }
@@ -142,7 +142,7 @@ impl Register {
         vec![Finding::new(wrong, format!("holds attempt {value}, {how}, after {known}"))]
     }
 
-    pub(super) fn settle(&mut self, value: Option<u32>) {
+    pub(crate) fn settle(&mut self, value: Option<u32>) {
         self.known = value;
         self.open.clear();
     }
@@ -150,7 +150,7 @@ impl Register {
 
 /// A key that is appended to; its value is the numbers of the attempts, in order.
 #[derive(Debug, Default)]
-pub(super) struct List {
+pub(crate) struct List {
     attempts: Vec<Fate>,
     /// What the last check read.
     settled: Vec<u32>,
@@ -159,24 +159,24 @@ pub(super) struct List {
 }
 
 impl List {
-    pub(super) fn issue(&mut self) -> u32 {
+    pub(crate) fn issue(&mut self) -> u32 {
         self.attempts.push(Fate::Unknown);
         self.attempts.len() as u32 - 1
     }
 
-    pub(super) fn on_answer(&mut self, attempt: u32, fate: Fate) {
+    pub(crate) fn on_answer(&mut self, attempt: u32, fate: Fate) {
         self.attempts[attempt as usize] = fate;
     }
 
     /// How many elements there may be by now.
-    pub(super) fn length(&self) -> std::ops::RangeInclusive<u64> {
+    pub(crate) fn length(&self) -> std::ops::RangeInclusive<u64> {
         let since = &self.attempts[self.settled_attempts..];
         let count = |fate| since.iter().filter(|attempt| **attempt == fate).count();
         let least = self.settled.len() + count(Fate::Acknowledged);
         least as u64..=(least + count(Fate::Unknown)) as u64
     }
 
-    pub(super) fn judge(&self, elements: &[u32]) -> Vec<Finding> {
+    pub(crate) fn judge(&self, elements: &[u32]) -> Vec<Finding> {
         let mut found = Vec::new();
         let mut times = vec![0u32; self.attempts.len()];
         for element in elements {
@@ -223,7 +223,7 @@ impl List {
     }
 
     /// Takes what was read for what happened; how many unknown attempts were executed.
-    pub(super) fn settle(&mut self, elements: Vec<u32>) -> u64 {
+    pub(crate) fn settle(&mut self, elements: Vec<u32>) -> u64 {
         let news = elements.get(self.settled.len()..).unwrap_or(&[]);
         let unknown = news.iter().filter(|element| {
             self.attempts.get(**element as usize).is_some_and(|fate| *fate == Fate::Unknown)
@@ -237,7 +237,7 @@ impl List {
 
 /// A key that is incremented.
 #[derive(Debug, Default)]
-pub(super) struct Counter {
+pub(crate) struct Counter {
     /// What the last check read.
     base: u64,
     acknowledged: u64,
@@ -246,11 +246,11 @@ pub(super) struct Counter {
 }
 
 impl Counter {
-    pub(super) fn issue(&mut self) {
+    pub(crate) fn issue(&mut self) {
         self.unknown += 1;
     }
 
-    pub(super) fn on_answer(&mut self, fate: Fate) {
+    pub(crate) fn on_answer(&mut self, fate: Fate) {
         match fate {
             Fate::Acknowledged => self.acknowledged += 1,
             Fate::Refused => self.refused += 1,
@@ -260,7 +260,7 @@ impl Counter {
     }
 
     /// What it may hold by now.
-    pub(super) fn judge(&self, value: u64) -> Vec<Finding> {
+    pub(crate) fn judge(&self, value: u64) -> Vec<Finding> {
         let least = self.base + self.acknowledged;
         let most = least + self.unknown;
         let (wrong, writes) = if value < least {
@@ -281,7 +281,7 @@ impl Counter {
     }
 
     /// Takes what was read for what happened; how many unknown attempts were executed.
-    pub(super) fn settle(&mut self, value: u64) -> u64 {
+    pub(crate) fn settle(&mut self, value: u64) -> u64 {
         let executed = value.saturating_sub(self.base + self.acknowledged);
         *self = Self { base: value, ..Self::default() };
         executed

@@ -1,6 +1,7 @@
 //! One writer under load, and one reader afterwards: both work on one ledger.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -24,8 +25,11 @@ const CHUNK: usize = 256;
 /// How long a ready cluster may refuse or not answer a read.
 const READ: Duration = Duration::from_secs(60);
 
+/// A node, and where its clients connect.
+pub(crate) type Place = (u8, SocketAddr);
+
 /// Writes to random nodes until told to stop.
-pub(super) fn write(ledger: &mut Ledger, plan: &Plan, random: &mut Rng, stop: &AtomicBool) {
+pub(crate) fn write(ledger: &mut Ledger, plan: &Plan, random: &mut Rng, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         let node = random.u8(1..=plan.nodes);
         match Client::connect(plan.client(node)) {
@@ -70,13 +74,28 @@ fn answers(ledger: &mut Ledger, client: &mut Client, of: &[Operation]) -> io::Re
 }
 
 /// Reads every key the ledger knows and compares. Ends early only if the cluster does not answer.
-pub(super) fn check(ledger: &mut Ledger, plan: &Plan, random: &mut Rng) -> Result<(), Failed> {
+pub(crate) fn check(ledger: &mut Ledger, plan: &Plan, random: &mut Rng) -> Result<(), Failed> {
     for (node, keys) in ledger.reads(plan.nodes, random) {
-        let mut client = None;
-        for chunk in keys.chunks(CHUNK) {
-            read(ledger, plan, node, &mut client, chunk)?;
-        }
+        read_all(ledger, (node, plan.client(node)), &keys)?;
     }
+    settle(ledger)
+}
+
+/// Reads every key the ledger knows through every one of these nodes and compares.
+pub(crate) fn check_through(ledger: &mut Ledger, nodes: &[Place]) -> Result<(), Failed> {
+    let keys = ledger.keys();
+    for place in nodes {
+        read_all(ledger, *place, &keys)?;
+    }
+    settle(ledger)
+}
+
+fn read_all(ledger: &mut Ledger, place: Place, keys: &[Key]) -> Result<(), Failed> {
+    let mut client = None;
+    keys.chunks(CHUNK).try_for_each(|chunk| read(ledger, place, &mut client, chunk))
+}
+
+fn settle(ledger: &mut Ledger) -> Result<(), Failed> {
     match ledger.settle() {
         0 => Ok(()),
         missed => Err(Failed::Start(format!("{missed} writes were not compared: a bug in `tool`"))),
@@ -86,15 +105,14 @@ pub(super) fn check(ledger: &mut Ledger, plan: &Plan, random: &mut Rng) -> Resul
 /// Reads keys through one node, again and again for as long as it refuses: a read may be repeated.
 fn read(
     ledger: &mut Ledger,
-    plan: &Plan,
-    node: u8,
+    place: Place,
     client: &mut Option<Client>,
     keys: &[Key],
 ) -> Result<(), Failed> {
     let started = now();
     let mut left = keys.to_vec();
     loop {
-        let last = match read_once(ledger, plan, node, client, &mut left) {
+        let last = match read_once(ledger, place, client, &mut left) {
             Ok(None) => return Ok(()),
             Ok(Some(refusal)) => refusal,
             Err(error) => {
@@ -105,7 +123,8 @@ fn read(
         if READ < started.elapsed() {
             let seconds = READ.as_secs();
             return Err(Failed::NotReady(format!(
-                "no read through node {node} in {seconds} s: {last}"
+                "no read through node {} in {seconds} s: {last}",
+                place.0
             )));
         }
         pause(Duration::from_millis(BACKOFF_MS.end));
@@ -115,14 +134,13 @@ fn read(
 /// Takes from `left` what was answered; the last refusal, if there was one.
 fn read_once(
     ledger: &mut Ledger,
-    plan: &Plan,
-    node: u8,
+    (node, address): Place,
     client: &mut Option<Client>,
     left: &mut Vec<Key>,
 ) -> io::Result<Option<String>> {
     let client = match client {
         Some(client) => client,
-        None => client.insert(Client::connect(plan.client(node))?),
+        None => client.insert(Client::connect(address)?),
     };
     let mut bytes = Vec::new();
     for key in &*left {
