@@ -255,6 +255,16 @@ fn decode(bytes: &Bytes, at: &mut usize, depth: usize) -> Result<Reply, DecodeEr
             let items: Result<_, _> = (0..count).map(|_| decode(bytes, at, depth + 1)).collect();
             Reply::Array(items?)
         }
+        b'%' => {
+            let count = count()?;
+            // Likewise, six bytes for each pair.
+            if count > (bytes.len() - *at) / 6 {
+                return Err(DecodeError);
+            }
+            let mut item = || decode(bytes, at, depth + 1);
+            let pairs: Result<_, _> = (0..count).map(|_| Ok((item()?, item()?))).collect();
+            Reply::Map(pairs?)
+        }
         _ => return Err(DecodeError),
     })
 }
@@ -310,7 +320,10 @@ mod tests {
             "[a-z ]{0,20}".prop_map(|text| Reply::error("ERR", text)),
         ];
         leaf.prop_recursive(2, 16, 4, |item| {
-            prop::collection::vec(item, 0..4).prop_map(Reply::Array)
+            prop_oneof![
+                prop::collection::vec(item.clone(), 0..4).prop_map(Reply::Array),
+                prop::collection::vec((item.clone(), item), 0..4).prop_map(Reply::Map),
+            ]
         })
     }
 
