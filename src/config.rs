@@ -75,6 +75,11 @@ pub struct Config {
     /// By how much, in percent, the speeds of two machines' clocks may differ: the lease is that much
     /// shorter than the election timeout. Default 10; 1 to 50.
     pub lease_drift_percent: u8,
+    /// How long the log of one core should be, in bytes; past it, groups take snapshots of themselves
+    /// so that its front can go. Default 1 GiB; at least four segments; well below `wal_bytes_max`, or
+    /// writes are refused before snapshots help. Less: a shorter replay and more snapshots; followers
+    /// that were away need one sooner.
+    pub log_bytes: u64,
     /// Log bytes one core may hold on disk; past it writes are refused with `-FULL`. Default 0: as
     /// much as the disk holds. At least four segments otherwise.
     pub wal_bytes_max: u64,
@@ -122,6 +127,8 @@ pub struct Settings {
     pub lease_groups: Option<String>,
     /// [`Config::lease_drift_percent`].
     pub lease_drift_percent: Option<u8>,
+    /// [`Config::log_bytes`].
+    pub log_bytes: Option<u64>,
     /// [`Config::wal_bytes_max`].
     pub wal_bytes_max: Option<u64>,
 }
@@ -217,6 +224,7 @@ impl Settings {
             log_cache_bytes: self.log_cache_bytes.or(under.log_cache_bytes),
             lease_groups: self.lease_groups.or(under.lease_groups),
             lease_drift_percent: self.lease_drift_percent.or(under.lease_drift_percent),
+            log_bytes: self.log_bytes.or(under.log_bytes),
             wal_bytes_max: self.wal_bytes_max.or(under.wal_bytes_max),
         }
     }
@@ -263,6 +271,7 @@ impl Settings {
             log_cache_bytes: self.log_cache_bytes.unwrap_or(limits::LOG_CACHE_BYTES_MAX),
             lease_groups,
             lease_drift_percent: self.lease_drift_percent.unwrap_or(10),
+            log_bytes: self.log_bytes.unwrap_or(limits::LOG_BYTES_DEFAULT),
             wal_bytes_max: self.wal_bytes_max.unwrap_or(0),
         }
         .validated()
@@ -298,6 +307,7 @@ impl Config {
         within("log_cache_bytes", &self.log_cache_bytes, &(8 << 20), &usize::MAX)?;
         within("lease_drift_percent", &self.lease_drift_percent, &1, &50)?;
         let segments_min = 4 * limits::SEGMENT_BYTES as u64;
+        within("log_bytes", &self.log_bytes, &segments_min, &u64::MAX)?;
         if self.wal_bytes_max != 0 {
             within("wal_bytes_max", &self.wal_bytes_max, &segments_min, &u64::MAX)?;
         }
@@ -389,6 +399,8 @@ log_cache_bytes = {log_cache_bytes}
 lease_groups = "{lease_groups}"
 # By how much the speeds of two machines' clocks may differ, in percent (1 to 50).
 lease_drift_percent = {lease_drift_percent}
+# How long the log of one core should be, in bytes (268435456 or more); past it, snapshots replace it.
+log_bytes = {log_bytes}
 # Log bytes one core may hold on disk; 0 is as much as the disk holds.
 wal_bytes_max = {wal_bytes_max}
 
@@ -416,6 +428,7 @@ wal_bytes_max = {wal_bytes_max}
             log_cache_bytes = self.log_cache_bytes,
             lease_groups = self.lease_groups,
             lease_drift_percent = self.lease_drift_percent,
+            log_bytes = self.log_bytes,
             wal_bytes_max = self.wal_bytes_max,
         )
     }

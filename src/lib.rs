@@ -55,6 +55,7 @@
 //!     flushes_in_flight: 2,
 //!     leases: outrigger::shard::Leases::default(),
 //!     log_cache_bytes: 1 << 20,
+//!     log_bytes: 1 << 30,
 //!     seed: 7,
 //! };
 //! // An empty log is a new shard.

@@ -86,6 +86,13 @@ pub const LOG_READ_BYTES_MAX: usize = 1 << 20;
 /// Largest body of one piece of a snapshot, in bytes. A core writes at most about one piece per turn,
 /// so that a snapshot does not hold up the groups beside it.
 pub const SNAPSHOT_PIECE_BYTES: usize = 256 << 10;
+/// Groups of one core whose snapshots are being taken at the same time.
+pub const SNAPSHOTS_TAKEN_AT_ONCE: usize = 8;
+/// How long the log of one core should be unless told otherwise, in bytes.
+pub const LOG_BYTES_DEFAULT: u64 = 1 << 30;
+/// Segments that a core's log keeps, however short it should be: the one being written and those that
+/// were just left.
+pub const LOG_SEGMENTS_MIN: u64 = 3;
 /// Largest meta part of a snapshot, in bytes: everything of a replica but its machine. It is made and
 /// read in one go.
 pub const SNAPSHOT_META_BYTES_MAX: usize = 64 << 20;

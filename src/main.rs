@@ -100,6 +100,10 @@ struct Serve {
     /// How much the speeds of two machines' clocks may differ, in percent [default: 10].
     #[arg(long, value_name = "PERCENT")]
     lease_drift_percent: Option<u8>,
+    /// How long the log of one core should be, in bytes; past it, snapshots replace it
+    /// [default: 1 GiB].
+    #[arg(long, value_name = "BYTES")]
+    log_bytes: Option<u64>,
     /// Log bytes one core may hold on disk; past it writes are refused [default: no limit].
     #[arg(long, value_name = "BYTES")]
     wal_max_bytes: Option<u64>,
@@ -152,6 +156,7 @@ impl Serve {
             log_cache_bytes: self.log_cache_bytes,
             lease_groups: self.lease_groups,
             lease_drift_percent: self.lease_drift_percent,
+            log_bytes: self.log_bytes,
             wal_bytes_max: self.wal_max_bytes,
         })
     }

@@ -33,12 +33,14 @@ mod replica;
 pub mod sessions;
 pub mod snapshot;
 pub mod state;
+mod taking;
 mod waiters;
 
 pub use command::{GroupCommand, Origin, PartId};
 pub use log_cache::LogCache;
-pub use recover::{ReplicaRecovery, RunError};
+pub use recover::{Replayed, ReplicaRecovery, RunError};
 pub use replica::{Answers, Replica, Verdict};
 pub use sessions::{SessionRequest, Sessions};
 pub use snapshot::{Incoming, Outgoing, SnapshotMeta};
 pub use state::{GroupState, MemberChange};
+pub use taking::{Stored, Written};

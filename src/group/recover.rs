@@ -1,12 +1,29 @@
 //! A replica put together again from the runs of its log, in the order they were written.
+//!
+//! ```text
+//!                    the log begins with the group's first run
+//!      ┌───────────────────────────────────────────────────────┐
+//!      │                                                       ▼
+//!   nothing ── entries are missing ──► Adrift ── a whole snapshot ──────────────► Anchored ──┐
+//!                                      ▲         that reaches the entries kept     ▲   │     │ a newer
+//!                                      └─────────── entries are missing ───────────────┘     │ snapshot
+//!                                                                                  └─────────┘
+//! ```
+//!
+//! Reclaiming takes whole segments from the front of a log that many groups share. So what is left of
+//! one group may begin anywhere: with entries that only a snapshot further on explains, with the last
+//! pieces of a snapshot that a newer one has superseded, with such a snapshot whole but without the
+//! entries that were written in front of it and follow it. Entries adrift are kept until the snapshot
+//! that was durable before the segments went; if none comes, the log is damaged.
 
 use thiserror::Error;
 
 use crate::entry::{Entry, EntryKind};
-use crate::id::{EntryId, GroupId, Index, Tick};
+use crate::id::{EntryId, GroupId, Index, SegmentSeq, Tick};
 use crate::raft::effects::HardState;
 use crate::raft::{self, Raft, TermRun};
 use crate::store::{StateMachine, Wanted};
+use crate::wal::RunKind;
 
 use super::GroupState;
 use super::apply::apply;
@@ -14,6 +31,8 @@ use super::log_cache::LogCache;
 use super::members::{Life, Standing};
 use super::replica::Replica;
 use super::sessions::Sessions;
+use super::snapshot::{Incoming, Part, PieceHeader};
+use super::taking::{Beside, Stored};
 
 /// A run that cannot follow the runs before it: the log is not what this node wrote.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -48,22 +67,66 @@ pub enum RunError {
         /// The term of the run.
         found: crate::id::Term,
     },
+    /// The log begins late, and no snapshot stands for what is gone.
+    #[error(
+        "group {group}: the log begins with entry {first}, and no whole snapshot in it reaches \
+         that far; restore the missing segments, or start this node with an empty directory and a \
+         new --id"
+    )]
+    NoSnapshot {
+        /// The group.
+        group: GroupId,
+        /// The first entry there is, or the one that should follow the last snapshot.
+        first: Index,
+    },
+}
+
+/// What one run says beside its entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replayed {
+    /// What it holds.
+    pub kind: RunKind,
+    /// The hard state it was written with.
+    pub hard_state: HardState,
+    /// Of a log run, the first entry; of a snapshot's, the last entry it holds.
+    pub entry: EntryId,
+    /// The segment it lies in.
+    pub segment: SegmentSeq,
 }
 
 /// Replays one group; committed entries go to the state machine as soon as they are known to be.
 pub struct ReplicaRecovery {
     group: GroupId,
     hard_state: HardState,
+    /// The entry in front of the log.
+    before_first: EntryId,
     runs: Vec<TermRun>,
     cache: LogCache,
     machine: Box<dyn StateMachine>,
     sessions: Sessions,
     applied: Index,
     state: GroupState,
+    /// Whether the machine holds what lies in front of the log; see the picture above.
+    is_anchored: bool,
+    /// The first entry that was missing when the log went adrift.
+    missing: Index,
+    /// The snapshot whose pieces are being read.
+    incoming: Option<Coming>,
+    /// The latest whole snapshot.
+    stored: Option<Stored>,
+    /// The segment of the first run.
+    oldest: Option<SegmentSeq>,
     /// The replica was removed.
     is_buried: bool,
     /// Applied entries kept in memory for followers, in bytes.
     keep_bytes: usize,
+}
+
+/// A snapshot whose end has not come yet.
+struct Coming {
+    incoming: Incoming,
+    segment: SegmentSeq,
+    bytes: u64,
 }
 
 impl ReplicaRecovery {
@@ -73,12 +136,18 @@ impl ReplicaRecovery {
         Self {
             group,
             hard_state: HardState::default(),
+            before_first: EntryId::default(),
             runs: Vec::new(),
             cache: LogCache::new(Index(1)),
             machine,
             sessions: Sessions::new(),
             applied: Index(0),
             state: GroupState::default(),
+            is_anchored: true,
+            missing: Index(1),
+            incoming: None,
+            stored: None,
+            oldest: None,
             is_buried: false,
             keep_bytes,
         }
@@ -91,23 +160,18 @@ impl ReplicaRecovery {
         Self { state, ..self }
     }
 
-    /// The replica was removed from its group: nothing of it is left.
-    pub fn on_tombstone(&mut self) {
-        self.is_buried = true;
-    }
-
-    /// The next run of this group in log order.
+    /// The next run of this group in log order. `entries` are those of the run; of a snapshot, its
+    /// piece.
     ///
     /// # Errors
     /// If it cannot follow what came before; then nothing of it was taken.
     pub fn on_run(
         &mut self,
-        hard_state: HardState,
-        run_term: crate::id::Term,
-        first: Index,
-        entries: impl Iterator<Item = Entry>,
+        run: Replayed,
+        mut entries: impl Iterator<Item = Entry>,
     ) -> Result<(), RunError> {
         let group = self.group;
+        let Replayed { kind, hard_state, entry, segment } = run;
         if hard_state.term < self.hard_state.term {
             return Err(RunError::TermBack {
                 group,
@@ -115,30 +179,145 @@ impl ReplicaRecovery {
                 found: hard_state.term,
             });
         }
-        let mut entries = entries.peekable();
-        if entries.peek().is_some() {
-            if first > self.cache.next() {
-                return Err(RunError::Gap { group, expected: self.cache.next(), found: first });
-            }
-            if first <= self.applied {
-                return Err(RunError::BelowCommit { group, commit: self.applied, found: first });
-            }
-            self.cache.truncate(first);
-            self.runs.retain(|run| run.start < first);
-            if self.runs.last().is_none_or(|run| run.term != run_term) {
-                self.runs.push(TermRun { start: first, term: run_term });
-            }
-            entries.for_each(|entry| self.cache.push(entry));
+        self.oldest.get_or_insert(segment);
+        if kind == RunKind::Log {
+            self.on_entries(entry, &mut entries)?;
         }
         // The commit index may be known before the entries are (contract row 20): keep the highest
         // and apply what is here.
         let commit = self.hard_state.commit.max(hard_state.commit);
         self.hard_state = HardState { commit, ..hard_state };
+        if kind != RunKind::SnapshotInstalled {
+            // Its commit index is not about the log in front of it.
+            self.apply();
+        }
+        match kind {
+            RunKind::Log => {}
+            RunKind::SnapshotPiece => {
+                if let Some(piece) = entries.next() {
+                    self.on_piece(entry, segment, &piece);
+                }
+            }
+            RunKind::SnapshotTaken | RunKind::SnapshotInstalled => self.on_snapshot(kind, entry),
+            RunKind::Tombstone => self.is_buried = true,
+        }
         self.apply();
         Ok(())
     }
 
+    fn on_entries(
+        &mut self,
+        EntryId { term, index: first }: EntryId,
+        entries: impl Iterator<Item = Entry>,
+    ) -> Result<(), RunError> {
+        let group = self.group;
+        let mut entries = entries.peekable();
+        if entries.peek().is_none() {
+            return Ok(());
+        }
+        if first > self.cache.next() {
+            // Entries are missing: they were reclaimed with the segments in front, or are lost. What
+            // was here before, perhaps on an old snapshot, leads nowhere; if a newer one reaches this
+            // far, it was the former.
+            self.missing = self.cache.next();
+            self.is_anchored = false;
+            self.cache = LogCache::new(first);
+            self.runs.clear();
+        }
+        if self.is_anchored && first <= self.applied {
+            return Err(RunError::BelowCommit { group, commit: self.applied, found: first });
+        }
+        self.cache.truncate(first);
+        self.runs.retain(|run| run.start < first);
+        if self.runs.last().is_none_or(|run| run.term != term) {
+            self.runs.push(TermRun { start: first, term });
+        }
+        entries.for_each(|entry| self.cache.push(entry));
+        Ok(())
+    }
+
+    /// A piece. One that cannot be taken makes its snapshot void, which then counts for nothing: the
+    /// end was never written, or a later snapshot is whole.
+    fn on_piece(&mut self, entry: EntryId, segment: SegmentSeq, piece: &Entry) {
+        let Ok(header) = PieceHeader::parse(&piece.payload) else {
+            self.incoming = None;
+            return;
+        };
+        if header.number == 0 && header.part == Part::Meta {
+            // What the machine holds already is only checked.
+            let is_old = self.is_anchored && entry.index <= self.applied;
+            let incoming = if is_old {
+                Incoming::checking(self.group, entry)
+            } else {
+                Incoming::new(self.group, entry, self.machine.restoring())
+            };
+            self.incoming = Some(Coming { incoming, segment, bytes: 0 });
+        }
+        let Some(coming) = self.incoming.as_mut().filter(|it| it.incoming.entry() == entry) else {
+            return;
+        };
+        coming.bytes += piece.bytes();
+        if coming.incoming.take(&piece.payload).is_err() {
+            self.incoming = None;
+        }
+    }
+
+    /// The end of a snapshot: from here on it stands for the log up to `entry`, if it is whole.
+    fn on_snapshot(&mut self, kind: RunKind, entry: EntryId) {
+        if self.hard_state.commit < entry.index {
+            // Nobody writes this; what is not committed is no state (contract row 56).
+            return;
+        }
+        let coming = self.incoming.take_if(|it| it.incoming.entry() == entry);
+        let whole = coming.and_then(|Coming { incoming, segment, bytes }| {
+            let (meta, machine) = incoming.finish().ok()?;
+            let (sessions, state) = (meta.sessions().ok()?, meta.state()?);
+            Some((Stored { entry, segment, bytes }, machine, sessions, state))
+        });
+        if self.is_anchored && entry.index <= self.applied {
+            self.stored = whole.map_or(self.stored, |(stored, ..)| Some(stored));
+            return;
+        }
+        let installed = kind == RunKind::SnapshotInstalled;
+        if let Some((stored, Some(machine), sessions, state)) = whole {
+            // Entries that begin too late stay adrift: a later snapshot must reach them.
+            if installed || self.cache.first() <= entry.index.next() {
+                self.machine = machine;
+                self.sessions = sessions;
+                self.state = state;
+                self.stored = Some(stored);
+                self.applied = entry.index;
+                self.is_anchored = true;
+                self.begin_behind(entry, installed);
+            }
+        } else if installed {
+            // Its first pieces are gone, so a newer one exists; but what was here before is void.
+            self.is_anchored = false;
+            self.begin_behind(entry, true);
+        }
+    }
+
+    /// The log begins behind `entry`; whatever lies further on stays, unless it is `void`.
+    fn begin_behind(&mut self, entry: EntryId, void: bool) {
+        let first = entry.index.next();
+        self.before_first = entry;
+        if void || self.cache.next() <= first {
+            self.cache = LogCache::new(first);
+            self.runs.clear();
+            return;
+        }
+        self.cache.evict(entry.index, usize::MAX);
+        let keep = self.runs.partition_point(|run| run.start <= first).saturating_sub(1);
+        self.runs.drain(..keep);
+        if let Some(run) = self.runs.first_mut() {
+            run.start = run.start.max(first);
+        }
+    }
+
     fn apply(&mut self) {
+        if !self.is_anchored {
+            return;
+        }
         let last = self.cache.next().prev();
         while self.applied < self.hard_state.commit.min(last) {
             self.applied = self.applied.next();
@@ -156,15 +335,28 @@ impl ReplicaRecovery {
     }
 
     /// The replica, ready to take part; or not, if it was removed.
-    #[must_use]
-    pub fn finish(mut self, config: raft::Config, now: Tick) -> Replica {
+    ///
+    /// # Errors
+    /// If the log begins late and nothing stands for what is gone.
+    pub fn finish(mut self, config: raft::Config, now: Tick) -> Result<Replica, RunError> {
+        if self.is_buried {
+            // Nothing of it is left but this.
+            self.begin_behind(EntryId::default(), true);
+            self.applied = Index(0);
+        } else if !self.is_anchored {
+            let (group, first) = (self.group, self.cache.first());
+            return Err(match self.missing {
+                Index(1) => RunError::NoSnapshot { group, first },
+                expected => RunError::Gap { group, expected, found: first },
+            });
+        }
         let last = self.cache.next().prev();
         self.hard_state.commit = self.hard_state.commit.min(last);
         let recovered = raft::Recovered {
             hard_state: self.hard_state,
             membership: self.state.membership.clone(),
-            first: Index(1),
-            before_first: EntryId::default(),
+            first: self.before_first.index.next(),
+            before_first: self.before_first,
             runs: self.runs,
             last,
             applied: self.applied,
@@ -178,11 +370,16 @@ impl ReplicaRecovery {
                 raft.note_config(Index(index));
             }
         }
+        let beside = Beside::recovered(self.stored, self.oldest, self.is_buried);
         let Self { group, cache, machine, sessions, state, .. } = self;
         let life = if self.is_buried { Life::Buried } else { Life::Member };
-        Replica::new(group, raft, cache, machine, sessions, Standing { state, life, election_ms })
+        let standing = Standing { state, life, election_ms };
+        Ok(Replica::new(group, raft, cache, machine, sessions, standing, beside))
     }
 }
+
+#[cfg(test)]
+mod truncated;
 
 #[cfg(test)]
 mod tests {
@@ -205,8 +402,11 @@ mod tests {
             .beginning(GroupState::first(&[NodeId(1)], &[]));
         let commit = Index(entries.len() as u64);
         let hard_state = HardState { term: Term(1), commit, ..HardState::default() };
-        recovery.on_run(hard_state, Term(1), Index(1), entries.into_iter()).expect("it follows");
-        recovery.finish(raft::Config::new(ReplicaId(1), 1), Tick(0))
+        let entry = EntryId { term: Term(1), index: Index(1) };
+        let run = Replayed { kind: RunKind::Log, hard_state, entry, segment: SegmentSeq(1) };
+        recovery.on_run(run, entries.into_iter()).expect("it follows");
+        let config = raft::Config::new(ReplicaId(1), 1);
+        recovery.finish(config, Tick(0)).expect("a whole log")
     }
 
     fn count(replica: &Replica) -> Reply {

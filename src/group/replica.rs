@@ -6,7 +6,7 @@ use std::fmt;
 use crate::entry::{Entry, EntryKind, SESSION_HEADER_BYTES};
 use crate::id::{EntryId, GroupId, Index, ReplicaId, SegmentSeq, Tick};
 use crate::limits::COMMAND_BYTES_MAX;
-use crate::raft::effects::{Effects, Persist, PersistSeq, RoleKind};
+use crate::raft::effects::{Effects, HardState, Persist, PersistSeq, RoleKind};
 use crate::raft::message::Message;
 use crate::raft::{self, LogChange, ProposeRefusal, Raft, ReadRefusal, Source};
 use crate::store::StateMachine;
@@ -20,6 +20,7 @@ use super::log_cache::LogCache;
 use super::members::{Asked, Life, Standing};
 use super::reads::{self, Read, Reads};
 use super::sessions::Sessions;
+use super::taking::{Beside, Written};
 use super::waiters::Waiters;
 use super::{GroupCommand, GroupState, Origin, refusal};
 
@@ -44,8 +45,8 @@ pub struct Replica {
     pub(super) group: GroupId,
     pub(super) raft: Raft,
     pub(super) cache: LogCache,
-    machine: Box<dyn StateMachine>,
-    sessions: Sessions,
+    pub(super) machine: Box<dyn StateMachine>,
+    pub(super) sessions: Sessions,
     pub(super) waiters: Waiters,
     pub(super) reads: Reads,
     /// Members, addresses, and who is gone; see `members.rs` for what is done with them.
@@ -57,6 +58,8 @@ pub struct Replica {
     pub(super) election_ms: u64,
     /// What the core wants durable and no batch has taken yet.
     unwritten: Option<Persist>,
+    /// Snapshots, and what else is written beside the log; see `taking.rs`.
+    pub(super) beside: Beside,
     /// Where the log on disk ends: the segment of the last run, its last index, and the last index
     /// that lies in a segment before that one (those can be read back, so they may be evicted).
     segment: SegmentSeq,
@@ -80,6 +83,7 @@ impl Replica {
         machine: Box<dyn StateMachine>,
         sessions: Sessions,
         standing: Standing,
+        beside: Beside,
     ) -> Self {
         let last = cache.next().prev();
         let Standing { state, life, election_ms } = standing;
@@ -97,6 +101,7 @@ impl Replica {
             asked: Asked::default(),
             election_ms,
             unwritten: None,
+            beside,
             segment: SegmentSeq(0),
             written_last: last,
             sealed_last: last,
@@ -402,20 +407,35 @@ impl Replica {
     /// Whether something waits to be written.
     #[must_use]
     pub fn is_unwritten(&self) -> bool {
+        let aside = !self.beside.is_empty();
         match self.life {
-            Life::Member => self.unwritten.is_some(),
+            Life::Member => self.unwritten.is_some() || aside,
             Life::Removed => true,
-            Life::Buried => false,
+            Life::Buried => aside,
         }
+    }
+
+    /// The core takes part in nothing any more.
+    pub(super) fn is_failed(&self) -> bool {
+        self.raft.status().failure.is_some()
+    }
+
+    /// What must be remembered, as new as it is. Only while nothing is unwritten: what is would be
+    /// written later, and older.
+    pub(super) fn hard_state(&self) -> HardState {
+        let status = self.raft.status();
+        HardState { term: status.term, vote: status.vote, commit: status.commit }
     }
 
     /// The next run to write, of about `bytes_max` at most (one entry may exceed it), and what its
     /// durability completes, if it is the last of it.
-    pub fn take_run(&mut self, bytes_max: usize) -> Option<(Run, Option<PersistSeq>)> {
+    pub fn take_run(&mut self, bytes_max: usize) -> Option<(Run, Option<Written>)> {
         if self.is_gone() {
-            return self.take_tombstone().map(|run| (run, None));
+            let Some(tombstone) = self.take_tombstone() else { return self.take_aside() };
+            self.cancel_snapshot();
+            return Some((tombstone, None));
         }
-        let mut persist = self.unwritten?;
+        let Some(mut persist) = self.unwritten else { return self.take_aside() };
         let mut run = Run {
             kind: RunKind::Log,
             group: self.group,
@@ -445,7 +465,7 @@ impl Replica {
             persist.first = persist.first.plus(run.entries.len() as u64);
             persist.count -= run.entries.len() as u64;
         }
-        let done = (persist.count == 0).then_some(persist.seq);
+        let done = (persist.count == 0).then_some(Written::Persist(persist.seq));
         self.unwritten = if done.is_some() { None } else { Some(persist) };
         Some((run, done))
     }
@@ -494,7 +514,6 @@ fn merged(earlier: Persist, later: Persist) -> Persist {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::raft::effects::HardState;
 
     fn persist(seq: u64, first: u64, count: u64) -> Persist {
         let hard_state = HardState { commit: Index(seq), ..HardState::default() };
@@ -524,7 +543,7 @@ mod tests {
             fx.apply = None;
             fx.role = None;
             while let Some((_, done)) = replica.take_run(usize::MAX) {
-                if let Some(seq) = done {
+                if let Some(Written::Persist(seq)) = done {
                     replica.on_durable(now, seq, answers);
                 }
             }
@@ -546,7 +565,8 @@ mod tests {
         let config = Config { pre_vote: false, ..Config::new(us, 1) };
         let state = GroupState::first(&[1, 2, 3].map(crate::id::NodeId), &[]);
         let recovery = ReplicaRecovery::new(GroupId(0), Box::new(Map::new()), 1 << 20);
-        let mut replica = recovery.beginning(state).finish(config, Tick(0));
+        let replica = recovery.beginning(state).finish(config, Tick(0));
+        let mut replica = replica.expect("an empty log");
         let (mut fx, mut answers) = (Effects::default(), Answers::new());
         let hear = |replica: &mut Replica, answers: &mut Answers, message: &Message| {
             replica.on_message(Tick(0), message, std::iter::empty(), answers);

@@ -34,11 +34,12 @@ use std::collections::VecDeque;
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use thiserror::Error;
 
-use crate::id::{EntryId, GroupId, Index, ReplicaId, Term};
+use crate::id::{EntryId, GroupId, Index, Term};
 use crate::limits::{SNAPSHOT_META_BYTES_MAX, SNAPSHOT_PIECE_BYTES};
 use crate::raft::Membership;
 use crate::store::{Frozen, RestoreError, Restoring, StateMachine};
 
+use super::GroupState;
 use super::sessions::{self, Sessions};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"OSNP");
@@ -50,12 +51,10 @@ const END_BODY_BYTES: usize = 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u32)]
 pub enum Section {
-    /// Who belongs to the group; see [`SnapshotMeta::membership`].
-    Membership = 1,
-    /// What else the group replicates about itself.
-    State = 2,
+    /// What the group replicates about its members.
+    State = 1,
     /// The clients' sessions.
-    Sessions = 3,
+    Sessions = 2,
 }
 
 /// What a snapshot says beside the machine.
@@ -92,17 +91,10 @@ impl SnapshotMeta {
         self
     }
 
-    /// With this membership, as of its last entry.
+    /// With this state of the group, as of its last entry.
     #[must_use]
-    pub fn with_membership(self, membership: &Membership) -> Self {
-        let mut bytes = BytesMut::new();
-        let Membership { incoming, outgoing, learners, learners_next, auto_leave } = membership;
-        for set in [incoming, outgoing, learners, learners_next] {
-            bytes.put_u32_le(u32::try_from(set.len()).expect("limits bound the nodes"));
-            set.iter().for_each(|id| bytes.put_u64_le(id.0));
-        }
-        bytes.put_u8(u8::from(*auto_leave));
-        self.with(Section::Membership, bytes.freeze())
+    pub fn with_state(self, state: &GroupState) -> Self {
+        self.with(Section::State, state.encode())
     }
 
     /// With these sessions of clients, as of its last entry.
@@ -119,21 +111,16 @@ impl SnapshotMeta {
         self.sections.get(&(section as u32))
     }
 
-    /// The membership, if it is there and makes sense.
+    /// The state of the group, if it is there and makes sense.
+    #[must_use]
+    pub fn state(&self) -> Option<GroupState> {
+        GroupState::decode(self.section(Section::State)?)
+    }
+
+    /// The membership in it.
     #[must_use]
     pub fn membership(&self) -> Option<Membership> {
-        let mut bytes = self.section(Section::Membership)?.clone();
-        let mut set = || {
-            let count = bytes.try_get_u32_le().ok()?;
-            (0..count)
-                .map(|_| bytes.try_get_u64_le().ok().map(ReplicaId))
-                .collect::<Option<Vec<_>>>()
-        };
-        let (incoming, outgoing) = (set()?, set()?);
-        let (learners, learners_next) = (set()?, set()?);
-        let auto_leave = bytes.try_get_u8().ok()? != 0;
-        let membership = Membership { incoming, outgoing, learners, learners_next, auto_leave };
-        bytes.is_empty().then_some(membership)
+        self.state().map(|state| state.membership)
     }
 
     /// The sessions of clients; none are open if it says nothing of them.
@@ -305,6 +292,12 @@ impl Outgoing {
     #[must_use]
     pub const fn number(&self) -> u32 {
         self.number
+    }
+
+    /// The end was given out: no piece follows.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.stage == Stage::Done
     }
 
     /// The next piece, with a body of at most [`SNAPSHOT_PIECE_BYTES`]; none after the end.
@@ -482,6 +475,7 @@ impl Incoming {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::NodeId;
     use crate::store::Wanted;
     use crate::store::map::Map;
     use crate::wire::resp::Command;
@@ -501,9 +495,8 @@ mod tests {
     }
 
     fn meta() -> SnapshotMeta {
-        let voters = Membership::of_voters([1, 2, 3].map(ReplicaId));
         SnapshotMeta::new(GROUP, ENTRY)
-            .with_membership(&voters.with_learners([ReplicaId(9)]))
+            .with_state(&GroupState::first(&[1, 2, 3].map(NodeId), &[]))
             .with_sessions(&sessions())
     }
 
@@ -547,7 +540,7 @@ mod tests {
             assert!(incoming.is_whole());
             let (meta, back) = incoming.finish().expect("whole");
             assert_eq!(meta, self::meta());
-            assert_eq!(meta.membership().map(|it| it.members().count()), Some(4));
+            assert_eq!(meta.membership().map(|it| it.members().count()), Some(3));
             assert_eq!(meta.sessions(), Ok(sessions()));
             assert_eq!(back.map(|back| back.digest()), Some(machine.digest()));
         }

@@ -88,6 +88,8 @@ pub struct Setup {
     pub log_cache_bytes: usize,
     /// See [`shard::Config::leases`].
     pub leases: shard::Leases,
+    /// See [`shard::Config::log_bytes`].
+    pub log_bytes: u64,
     /// Log segments of one core on disk, in bytes; past it writes are refused.
     pub wal_bytes_max: u64,
     /// Clients that may be connected at once.
@@ -325,6 +327,7 @@ fn shard_config(setup: &Setup, core: ShardId) -> shard::Config {
         flushes_in_flight: setup.flushes_in_flight,
         log_cache_bytes: setup.log_cache_bytes,
         leases: setup.leases.clone(),
+        log_bytes: setup.log_bytes,
         seed: fastrand::u64(..),
     }
 }

@@ -40,12 +40,14 @@ impl Recovery {
         let listed = directory
             .clean()
             .and_then(|()| directory.wait_for_writes())
-            .and_then(|()| directory.segments());
-        let segments = listed.map_err(|error| {
+            .and_then(|()| directory.first())
+            .and_then(|first| directory.reclaim(first).map(|()| first))
+            .and_then(|first| directory.segments().map(|segments| (first, segments)));
+        let (first, segments) = listed.map_err(|error| {
             Fatal::new(format!("cannot read the log in {}: {error}", directory.path().display()))
         })?;
         let now = Instant::now();
-        let recovering = Recovering::new(config);
+        let recovering = Recovering::new(config).reclaimed_to(first);
         Ok(Self {
             directory,
             recovering,

@@ -1,4 +1,4 @@
-//! Makes log segments: files of zeros, durable, under their final name before anyone writes to
+//! Makes log segments and deletes them: files of zeros, durable, under their final name before anyone writes to
 //! them.
 //!
 //! A segment is written with zeros first because overwriting blocks that exist costs one device
@@ -12,6 +12,16 @@
 //!    ▲                                    │ no room: report full, try again every second
 //!    └────── Made::Ready / Made::Full ◄───┘
 //! ```
+//!
+//! Segments that a snapshot has made superfluous go by the same thread, also while it waits for room:
+//!
+//! ```text
+//!   core: Effects.reclaim ──► FIRST.tmp · fsync · rename to FIRST · fsync dir ──► delete · fsync dir
+//! ```
+//!
+//! `FIRST` holds the number of the segment with which the log begins, and a checksum of it. It is
+//! durable before the first file goes: a start that finds segments missing must know that they were
+//! given up. What a crash leaves in front of it, the next start deletes.
 //!
 //! A crash at any point leaves either a `.tmp`, which recovery deletes, or a whole segment of
 //! zeros, which recovery takes for the spare that it is.
@@ -40,6 +50,8 @@ const RELEASE_BYTES_MIN: u64 = 1 << 20;
 const LOCK_TRIES: u32 = 100;
 /// Ends the name of a segment that is not whole yet.
 const TMP_SUFFIX: &str = ".tmp";
+/// The file that says where the log begins.
+const FIRST: &str = "FIRST";
 
 /// What has become of a wanted segment.
 #[derive(Debug)]
@@ -170,6 +182,43 @@ impl Directory {
         }
     }
 
+    /// The segment with which the log begins, as [`Self::reclaim`] noted it; zero if it never did.
+    ///
+    /// # Errors
+    /// When the note cannot be read or is damaged.
+    pub fn first(&self) -> io::Result<SegmentSeq> {
+        let path = self.path.join(FIRST);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(SegmentSeq(0)),
+            Err(error) => return Err(error),
+        };
+        wal::parse_first(&text).ok_or_else(|| {
+            let text = format!("{} is damaged: {text:?}", path.display());
+            io::Error::new(io::ErrorKind::InvalidData, text)
+        })
+    }
+
+    /// Give up the segments in front of `first`: note that it is the first, then delete them.
+    ///
+    /// # Errors
+    /// When that is not durable. What is left in front of the note is deleted by the next start.
+    pub fn reclaim(&self, first: SegmentSeq) -> io::Result<()> {
+        if self.first()? < first {
+            let path = self.path.join(FIRST);
+            let tmp = path.with_extension("tmp");
+            let mut file = File::create(&tmp)?;
+            file.write_all(wal::first_text(first).as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&tmp, &path)?;
+            sync_directory(&self.path)?;
+        }
+        for seq in self.segments()?.into_iter().take_while(|seq| *seq < first) {
+            fs::remove_file(self.segment(seq))?;
+        }
+        sync_directory(&self.path)
+    }
+
     /// Delete a segment that recovery found to be of no use.
     ///
     /// # Errors
@@ -200,7 +249,13 @@ impl Directory {
 /// has finished what it is doing.
 #[derive(Debug)]
 pub struct Preparer {
-    wanted: mpsc::Sender<SegmentSeq>,
+    wanted: mpsc::Sender<Order>,
+}
+
+#[derive(Debug)]
+enum Order {
+    Make(SegmentSeq),
+    Reclaim(SegmentSeq),
 }
 
 impl Preparer {
@@ -225,7 +280,12 @@ impl Preparer {
     /// Make this segment, after those asked for before it.
     pub fn want(&self, seq: SegmentSeq) {
         // The thread ends only after `Made::Failed`, which ends the node.
-        let _ = self.wanted.send(seq);
+        let _ = self.wanted.send(Order::Make(seq));
+    }
+
+    /// Give up the segments in front of this one.
+    pub fn reclaim(&self, first: SegmentSeq) {
+        let _ = self.wanted.send(Order::Reclaim(first));
     }
 }
 
@@ -233,10 +293,24 @@ impl Preparer {
 fn prepare(
     directory: &Directory,
     bytes_max: u64,
-    orders: &mpsc::Receiver<SegmentSeq>,
+    orders: &mpsc::Receiver<Order>,
     report: &impl Fn(Made),
 ) {
-    while let Ok(seq) = orders.recv() {
+    let reclaim = |first| {
+        let done = directory.reclaim(first);
+        done.map_err(|error| {
+            let path = directory.path().display();
+            report(Made::Failed(format!("cannot delete log segments in {path}: {error}")));
+        })
+    };
+    while let Ok(order) = orders.recv() {
+        let seq = match order {
+            Order::Make(seq) => seq,
+            Order::Reclaim(first) => match reclaim(first) {
+                Ok(()) => continue,
+                Err(()) => return,
+            },
+        };
         let mut full = false;
         loop {
             match make_within(directory, seq, bytes_max) {
@@ -261,8 +335,14 @@ fn prepare(
             match orders.recv_timeout(RETRY) {
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
+                // Room, perhaps.
+                Ok(Order::Reclaim(first)) => {
+                    if reclaim(first).is_err() {
+                        return;
+                    }
+                }
                 // The core asks for one segment at a time; a second order would be for the same.
-                Ok(_) => {}
+                Ok(Order::Make(_)) => {}
             }
         }
         if full {
@@ -382,6 +462,27 @@ mod tests {
     }
 
     #[test]
+    fn contract_row_27_what_is_reclaimed_is_noted_before_it_is_gone() {
+        let scratch = Scratch::new("segments-reclaim");
+        let directory = Directory::open(scratch.path().join("core-0")).unwrap();
+        for seq in 1..=4 {
+            // What is in it does not matter here.
+            fs::write(directory.segment(SegmentSeq(seq)), b"").unwrap();
+        }
+        assert_eq!(directory.first().unwrap(), SegmentSeq(0));
+        directory.reclaim(SegmentSeq(3)).unwrap();
+        assert_eq!(directory.first().unwrap(), SegmentSeq(3));
+        assert_eq!(directory.segments().unwrap(), [SegmentSeq(3), SegmentSeq(4)]);
+        // A crash after the note leaves files in front of it.
+        fs::write(directory.segment(SegmentSeq(2)), b"").unwrap();
+        directory.reclaim(SegmentSeq(3)).unwrap();
+        assert_eq!(directory.segments().unwrap(), [SegmentSeq(3), SegmentSeq(4)]);
+        fs::write(directory.path().join(FIRST), b"0000000000000004 00000000").unwrap();
+        let damaged = directory.first().unwrap_err();
+        assert!(damaged.to_string().contains("FIRST is damaged"), "{damaged}");
+    }
+
+    #[test]
     fn past_its_bound_the_log_is_full_and_says_so_once() {
         let scratch = Scratch::new("segments-full");
         let directory = Directory::open(scratch.path().join("core-0")).unwrap();
@@ -395,7 +496,7 @@ mod tests {
         preparer.want(SegmentSeq(2));
         let wait = Duration::from_secs(20);
         assert!(matches!(told.recv_timeout(wait).unwrap(), Made::Full(true)));
-        directory.remove(SegmentSeq(1)).unwrap();
+        preparer.reclaim(SegmentSeq(2));
         assert!(matches!(told.recv_timeout(wait).unwrap(), Made::Full(false)));
         assert!(matches!(told.recv_timeout(wait).unwrap(), Made::Ready(SegmentSeq(2))));
     }

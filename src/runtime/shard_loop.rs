@@ -407,6 +407,10 @@ impl Running {
         if let Some(seq) = fx.spare.take() {
             parts.preparer.want(seq);
         }
+        if let Some(first) = fx.reclaim.take() {
+            parts.reader.forget_before(first);
+            parts.preparer.reclaim(first);
+        }
         for (group, event) in fx.roles.drain(..) {
             tracing::debug!(core = %parts.core, %group, ?event, "role");
         }

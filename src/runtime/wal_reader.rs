@@ -33,7 +33,13 @@ pub enum Answer {
 /// Asks the log-reading thread of one core. Dropping it ends the thread.
 #[derive(Debug)]
 pub struct WalReader {
-    reads: mpsc::Sender<LogRead>,
+    reads: mpsc::Sender<Order>,
+}
+
+#[derive(Debug)]
+enum Order {
+    Read(LogRead),
+    ForgetBefore(SegmentSeq),
 }
 
 impl WalReader {
@@ -46,10 +52,17 @@ impl WalReader {
         directory: Directory,
         answer: impl Fn(Answer) + Send + 'static,
     ) -> io::Result<Self> {
-        let (reads, orders) = mpsc::channel::<LogRead>();
+        let (reads, orders) = mpsc::channel();
         thread::Builder::new().name(name).spawn(move || {
             let mut maps = Maps { directory, recent: VecDeque::new() };
-            while let Ok(read) = orders.recv() {
+            while let Ok(order) = orders.recv() {
+                let read = match order {
+                    Order::Read(read) => read,
+                    Order::ForgetBefore(first) => {
+                        maps.recent.retain(|(mapped, _)| first <= *mapped);
+                        continue;
+                    }
+                };
                 let outcome = catch_unwind(AssertUnwindSafe(|| maps.read(read)));
                 let panicked = || "the log-reading thread panicked; its report is above".into();
                 answer(outcome.unwrap_or_else(|_| Answer::Failed(panicked())));
@@ -62,7 +75,12 @@ impl WalReader {
     /// one per follower.
     pub fn read(&self, read: LogRead) {
         // The thread outlives every sender.
-        let _ = self.reads.send(read);
+        let _ = self.reads.send(Order::Read(read));
+    }
+
+    /// Segments in front of `first` are being deleted: a map would keep their blocks in use.
+    pub fn forget_before(&self, first: SegmentSeq) {
+        let _ = self.reads.send(Order::ForgetBefore(first));
     }
 }
 

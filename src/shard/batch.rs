@@ -11,11 +11,10 @@
 
 use std::collections::VecDeque;
 
-use crate::group::Replica;
+use crate::group::{Replica, Written};
 use crate::id::{FlushTicket, SegmentSeq};
 use crate::limits;
-use crate::raft::effects::PersistSeq;
-use crate::wal::{Appender, Batch, LogIndex, Room, Write};
+use crate::wal::{Appender, Batch, LogIndex, Room, RunKind, Write};
 
 use super::report::Counters;
 
@@ -24,14 +23,14 @@ use super::report::Counters;
 struct InFlight {
     ticket: FlushTicket,
     durable: bool,
-    /// What its durability completes: slots and their sequence numbers.
-    completes: Vec<(u32, PersistSeq)>,
+    /// What its durability completes, by slot.
+    completes: Vec<(u32, Written)>,
 }
 
 /// A batch that waits for its place.
 struct Gathered {
     batch: Batch,
-    completes: Vec<(u32, PersistSeq)>,
+    completes: Vec<(u32, Written)>,
 }
 
 /// The log of one shard, as its pure part sees it.
@@ -51,8 +50,11 @@ pub(super) struct Log {
     /// The spare that was asked for and has not come.
     spare_asked: Option<SegmentSeq>,
     active: SegmentSeq,
+    /// The last write placed, and the last one durable with all before it.
+    placed: FlushTicket,
+    durable: FlushTicket,
     /// Memory of finished `InFlight`s, to be used again.
-    spent: Vec<Vec<(u32, PersistSeq)>>,
+    spent: Vec<Vec<(u32, Written)>>,
 }
 
 impl Log {
@@ -75,6 +77,8 @@ impl Log {
             full: false,
             spare_asked: None,
             active: SegmentSeq(0),
+            placed: FlushTicket(0),
+            durable: FlushTicket(0),
             spent: Vec::new(),
         }
     }
@@ -89,6 +93,24 @@ impl Log {
     /// Where entries lie.
     pub(super) fn index(&self) -> &LogIndex {
         &self.index
+    }
+
+    pub(super) fn index_mut(&mut self) -> &mut LogIndex {
+        &mut self.index
+    }
+
+    pub(super) fn cores(&self) -> u16 {
+        self.cores
+    }
+
+    /// The last write that was placed.
+    pub(super) fn placed(&self) -> FlushTicket {
+        self.placed
+    }
+
+    /// All writes up to this one are durable.
+    pub(super) fn durable(&self) -> FlushTicket {
+        self.durable
     }
 
     /// The segment being written; zero before the first write.
@@ -130,7 +152,7 @@ impl Log {
     pub(super) fn on_flushed(
         &mut self,
         ticket: FlushTicket,
-        mut completed: impl FnMut(u32, PersistSeq),
+        mut completed: impl FnMut(u32, Written),
     ) {
         if let Some(write) = self.in_flight.iter_mut().find(|write| write.ticket == ticket) {
             write.durable = true;
@@ -138,8 +160,9 @@ impl Log {
         while self.in_flight.front().is_some_and(|write| write.durable) {
             let Some(mut write) = self.in_flight.pop_front() else { break };
             self.appender.on_durable(write.ticket);
-            for (slot, seq) in write.completes.drain(..) {
-                completed(slot, seq);
+            self.durable = write.ticket;
+            for (slot, done) in write.completes.drain(..) {
+                completed(slot, done);
             }
             self.spent.push(write.completes);
         }
@@ -175,9 +198,11 @@ impl Log {
             let Some(&slot) = self.staged.front() else { break };
             match replicas[slot as usize].take_run(limits::BATCH_BYTES_SOFT) {
                 Some((run, done)) => {
-                    counters.entries_written += run.entries.len() as u64;
+                    if run.kind == RunKind::Log {
+                        counters.entries_written += run.entries.len() as u64;
+                    }
                     batch.push(run);
-                    completes.extend(done.map(|seq| (slot, seq)));
+                    completes.extend(done.map(|done| (slot, done)));
                 }
                 None => {
                     self.staged.pop_front();
@@ -208,6 +233,11 @@ impl Log {
             let slot = (group.0 / u64::from(self.cores)) as usize;
             replicas[slot].on_placed(write.segment, first, count);
         }
+        for run in write.runs() {
+            let slot = (run.group.0 / u64::from(self.cores)) as usize;
+            replicas[slot].on_run_placed(run, write.segment);
+        }
+        self.placed = write.ticket;
         counters.on_write(write.bytes);
         self.in_flight.push_back(InFlight { ticket: write.ticket, durable: false, completes });
         write
@@ -219,6 +249,7 @@ impl Log {
             return None;
         }
         let write = self.appender.closing_write()?;
+        self.placed = write.ticket;
         self.in_flight.push_back(InFlight {
             ticket: write.ticket,
             durable: false,

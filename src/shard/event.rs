@@ -212,6 +212,9 @@ pub struct Effects {
     pub log_reads: Vec<LogRead>,
     /// The next segment to prepare, if one is wanted and not being prepared.
     pub spare: Option<SegmentSeq>,
+    /// The log begins with this segment now: note that durably, then delete those in front of it. A
+    /// crash in between is for the next recovery to finish. Nothing is reported.
+    pub reclaim: Option<SegmentSeq>,
     /// Changes of role, for logs and metrics.
     pub roles: Vec<(GroupId, RoleEvent)>,
     /// Groups that stopped because going on would be unsafe, and why.
@@ -246,6 +249,7 @@ impl Effects {
         self.posts.clear();
         self.log_reads.clear();
         self.spare = None;
+        self.reclaim = None;
         self.roles.clear();
         self.failed.clear();
         self.peers.clear();

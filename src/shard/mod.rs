@@ -36,6 +36,7 @@ mod shard;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod truncate;
 
 pub use event::{Effects, Event};
 pub use leases::{LeasedGroups, Leases};
@@ -84,6 +85,11 @@ pub struct Config {
     pub log_cache_bytes: usize,
     /// Which groups answer reads by lease; the same on all nodes.
     pub leases: Leases,
+    /// How long the log should be, in bytes; past it, groups take snapshots of themselves so that its
+    /// front can go. At least three segments and twice what the snapshots take are kept whatever it
+    /// says. Shorter means more snapshots and followers that need one sooner, longer means a longer
+    /// replay.
+    pub log_bytes: u64,
     /// Seed of election jitter, and of nothing else.
     pub seed: u64,
 }

@@ -3,16 +3,17 @@
 use thiserror::Error;
 
 use crate::entry::Entry;
-use crate::group::{GroupState, ReplicaRecovery, RunError};
-use crate::id::{GroupId, ReplicaId, SegmentSeq, Tick};
+use crate::group::{GroupState, Replayed, ReplicaRecovery, RunError};
+use crate::id::{EntryId, GroupId, ReplicaId, SegmentSeq, Tick};
 use crate::limits;
 use crate::raft;
 use crate::store::map::Map;
-use crate::wal::{self, Appender, Damage, Identity, Location, LogIndex};
+use crate::wal::{self, Appender, Damage, Identity, Location, LogIndex, RunKind};
 
 use super::Config;
 use super::batch::Log;
 use super::shard::Shard;
+use super::truncate::Truncation;
 
 /// Why a log cannot be used.
 #[derive(Debug, Error)]
@@ -54,6 +55,8 @@ pub struct Recovering {
     index: LogIndex,
     entries: u64,
     segment_bytes: usize,
+    /// The first segment there is.
+    first: Option<SegmentSeq>,
 }
 
 impl Recovering {
@@ -81,6 +84,7 @@ impl Recovering {
             index: LogIndex::new(),
             entries: 0,
             segment_bytes: limits::SEGMENT_BYTES,
+            first: None,
         }
     }
 
@@ -97,6 +101,14 @@ impl Recovering {
         self
     }
 
+    /// For a log whose segments in front of `first` were reclaimed, as [`super::Effects::reclaim`] asked:
+    /// what is left of them is not given. Call it last before the first segment is given.
+    #[must_use]
+    pub fn reclaimed_to(mut self, first: SegmentSeq) -> Self {
+        self.recovery = self.recovery.reclaimed_to(first);
+        self
+    }
+
     /// Look ahead, before [`Self::segment`]: see [`wal::Recovery::look_ahead`].
     pub fn look_ahead(&mut self, segment: SegmentSeq, block: &[u8]) -> Option<Location> {
         self.recovery.look_ahead(segment, block)
@@ -107,6 +119,7 @@ impl Recovering {
     /// # Errors
     /// If it is damaged where it must not be, or contradicts what came before.
     pub fn segment(&mut self, seq: SegmentSeq, bytes: &[u8]) -> Result<(), RecoverError> {
+        self.first.get_or_insert(seq);
         let Self { config, recovery, replicas, index, entries, .. } = self;
         let cores = u64::from(config.cores);
         let mut wrong = None;
@@ -126,17 +139,21 @@ impl Recovering {
                 payload: bytes::Bytes::copy_from_slice(entry.payload),
             });
             let replica = &mut replicas[(group.0 / cores) as usize];
-            if run.kind == wal::RunKind::Tombstone {
-                return replica.on_tombstone();
-            }
-            match replica.on_run(run.hard_state, run.run_term, run.first, copied) {
-                Ok(()) => {
+            let replayed = Replayed {
+                kind: run.kind,
+                hard_state: run.hard_state,
+                entry: EntryId { term: run.run_term, index: run.first },
+                segment: run.location.segment,
+            };
+            match replica.on_run(replayed, copied) {
+                Ok(()) if run.kind == RunKind::Log => {
                     let count = run.count;
                     *entries += count;
                     if count > 0 {
                         index.note(group, run.first, count, run.location);
                     }
                 }
+                Ok(()) => {}
                 Err(error) => wrong = Some(error.into()),
             }
         })?;
@@ -148,16 +165,23 @@ impl Recovering {
     /// # Errors
     /// If the log ends where it must not.
     pub fn finish(self, now: Tick) -> Result<(Shard, Recovery), RecoverError> {
-        let Self { config, identity, recovery, replicas, index, entries, segment_bytes } = self;
+        let Self { config, identity, recovery, replicas, mut index, entries, segment_bytes, first } =
+            self;
         let log = recovery.finish()?;
         let replicas: Vec<_> = (0..)
             .zip(replicas)
             .map(|(slot, replica)| replica.finish(raft_config(&config, slot), now))
-            .collect();
+            .collect::<Result<_, _>>()?;
+        for replica in &replicas {
+            index.forget_before(replica.group(), replica.status().first);
+        }
         let appender = Appender::with_segment_bytes(identity, log.position, segment_bytes);
         let slots = replicas.len();
         let log_of_shard = Log::new(appender, index, slots, config.cores, config.flushes_in_flight);
-        Ok((Shard::new(config, replicas, log_of_shard, now), Recovery { log, entries }))
+        let first = first.unwrap_or(SegmentSeq(1));
+        let truncation = Truncation::new(config.log_bytes, segment_bytes, first, &replicas);
+        let shard = Shard::new(config, replicas, log_of_shard, truncation, now);
+        Ok((shard, Recovery { log, entries }))
     }
 }
 
@@ -204,6 +228,7 @@ mod tests {
             flushes_in_flight: 2,
             log_cache_bytes: 1 << 20,
             leases: crate::shard::Leases::default(),
+            log_bytes: 1 << 30,
             seed: 1,
         }
     }
@@ -268,5 +293,133 @@ mod tests {
         }
         answers.sort_by_key(|(seq, _)| *seq);
         assert_eq!(answers, [(0, Reply::Nil), (1, Reply::Ok), (2, Reply::bulk("v"))]);
+    }
+
+    /// A core with small segments, its disk, and what has become durable. A "disk" is what its
+    /// files hold; writes reach it when they are flushed.
+    struct Small {
+        shard: Shard,
+        fx: Effects,
+        disk: std::collections::BTreeMap<SegmentSeq, Vec<u8>>,
+        first: SegmentSeq,
+        seq: u64,
+        flushed: Vec<wal::Write>,
+    }
+
+    const SMALL: usize = 64 << 10;
+
+    impl Small {
+        fn config() -> Config {
+            Config { groups: 2, log_bytes: 0, ..config(&[1]) }
+        }
+
+        fn new() -> Self {
+            let recovering = Recovering::new(Self::config()).with_segment_bytes(SMALL);
+            let (shard, _) = recovering.finish(Tick(0)).expect("empty");
+            let (disk, first) = (std::collections::BTreeMap::new(), SegmentSeq(0));
+            let (fx, flushed) = (Effects::default(), Vec::new());
+            Self { shard, fx, disk, first, seq: 0, flushed }
+        }
+
+        /// What a start after a crash at this moment comes to.
+        fn recovered(&self) -> Shard {
+            let recovering = Recovering::new(Self::config()).with_segment_bytes(SMALL);
+            let mut recovering = recovering.reclaimed_to(self.first);
+            for (segment, bytes) in &self.disk {
+                let mut later = self.disk.range(segment.next()..);
+                later.find_map(|(later, bytes)| recovering.look_ahead(*later, bytes));
+                recovering.segment(*segment, bytes).expect("whole");
+            }
+            recovering.finish(Tick(0)).expect("whole").0
+        }
+
+        fn set(&mut self, key: &str, bytes: usize) {
+            use crate::shard::event::Request;
+            let value = vec![b'v'; bytes];
+            let command = crate::wire::resp::Command::from_args(&[b"SET", key.as_bytes(), &value]);
+            let conn = crate::id::ConnId(1);
+            let (seq, nearby, after_writes) = (self.seq, false, false);
+            let request = Request { conn, seq, command, after_writes, nearby };
+            self.seq += 1;
+            self.shard.on_event(Tick(0), Event::Request(request));
+        }
+
+        /// A turn whose writes take until [`Self::flush`]. Returns what may be deleted.
+        fn turn(&mut self) -> Option<SegmentSeq> {
+            self.shard.turn(Tick(0), &mut self.fx);
+            if let Some(segment) = self.fx.spare.take() {
+                self.disk.insert(segment, vec![0; SMALL]);
+                self.shard.on_event(Tick(0), Event::SpareReady(segment));
+            }
+            self.flushed.append(&mut self.fx.writes);
+            self.fx.reclaim.take()
+        }
+
+        fn flush(&mut self) {
+            for write in self.flushed.drain(..) {
+                let file = self.disk.get_mut(&write.segment).expect("prepared");
+                let at = write.offset as usize;
+                write.encode_into(&mut file[at..at + write.bytes]);
+                self.shard.on_event(Tick(0), Event::Flushed(write.ticket));
+            }
+        }
+
+        fn digest(shard: &Shard) -> u64 {
+            let digest = |replica: &crate::group::Replica| replica.machine().digest();
+            shard.replicas().iter().map(digest).fold(0, u64::wrapping_add)
+        }
+    }
+
+    #[test]
+    fn contract_row_27_the_log_is_truncated_behind_a_durable_snapshot_and_recovers_at_every_step() {
+        let mut core = Small::new();
+        let mut cuts = 0;
+        for round in 0..400 {
+            core.set(&format!("key{}", round % 7), 2_000);
+            let cut = core.turn();
+            if let Some(first) = cut {
+                // Noted, not yet deleted; then deleted.
+                let digest = Small::digest(&core.recovered());
+                core.first = first;
+                assert_eq!(Small::digest(&core.recovered()), digest);
+                core.disk.retain(|segment, _| first <= *segment);
+                let back = core.recovered();
+                assert_eq!(Small::digest(&back), digest);
+                for replica in back.replicas() {
+                    assert_eq!(replica.status().failure, None);
+                }
+                cuts += 1;
+            }
+            core.flush();
+        }
+        assert!(cuts > 5, "only {cuts} cuts");
+        assert!(core.disk.len() < 12, "{} segments are left", core.disk.len());
+        let back = core.recovered();
+        assert_eq!(Small::digest(&back), Small::digest(&core.shard));
+        let truncated = |replica: &&crate::group::Replica| replica.status().first.0 > 1;
+        assert!(back.replicas().iter().filter(truncated).count() == 2, "the quiet group, too");
+        let report = core.shard.report(false);
+        assert!(report.counters.snapshots_taken > 5 && report.counters.segments_reclaimed > 5);
+        assert!(report.log_bytes < 12 * SMALL as u64, "{}", report.log_bytes);
+    }
+
+    #[test]
+    fn contract_row_31_a_snapshot_is_of_what_is_durable_and_counts_when_it_is_durable() {
+        let mut core = Small::new();
+        for round in 0..200 {
+            core.set(&format!("key{}", round % 7), 2_000);
+            core.turn();
+            for replica in core.shard.replicas() {
+                let Some(stored) = replica.stored() else { continue };
+                let status = replica.status();
+                assert!(stored.entry.index <= status.applied.min(status.durable));
+                let back = core.recovered();
+                let slot = replica.group().0 as usize;
+                let found = back.replicas()[slot].stored().expect("it is on the disk");
+                assert!(stored.entry.index <= found.entry.index);
+            }
+            core.flush();
+        }
+        assert!(core.shard.replicas().iter().all(|replica| replica.stored().is_some()));
     }
 }

@@ -37,6 +37,12 @@ pub struct Counters {
     pub commands_forwarded: u64,
     /// Commands refused by a bound.
     pub commands_refused: u64,
+    /// Snapshots that groups of this core began to take of themselves.
+    pub snapshots_begun: u64,
+    /// Snapshots of themselves that are whole and durable.
+    pub snapshots_taken: u64,
+    /// Segments of the log given up.
+    pub segments_reclaimed: u64,
     /// Times a group got another leader.
     pub leader_changes: u64,
     /// Client connections open now.
@@ -66,6 +72,9 @@ impl Counters {
         self.late_turns += other.late_turns;
         self.commands_forwarded += other.commands_forwarded;
         self.commands_refused += other.commands_refused;
+        self.snapshots_begun += other.snapshots_begun;
+        self.snapshots_taken += other.snapshots_taken;
+        self.segments_reclaimed += other.segments_reclaimed;
         self.leader_changes += other.leader_changes;
         self.connections += other.connections;
         self.commands += other.commands;
@@ -114,6 +123,8 @@ pub struct ShardReport {
     pub groups_total: u64,
     /// Whether the disk refuses more log.
     pub disk_full: bool,
+    /// Bytes of the segments that hold the log, spares not counted.
+    pub log_bytes: u64,
     /// The counters.
     pub counters: Counters,
     /// The groups of this core.
@@ -184,6 +195,9 @@ pub fn info_text(reports: &[ShardReport], section: Option<&[u8]>) -> String {
         line("wal_flushes", &counters.wal_flushes);
         line("wal_writes", &counters.wal_writes);
         line("wal_bytes", &counters.wal_bytes);
+        line("log_bytes", &reports.iter().map(|report| report.log_bytes).sum::<u64>());
+        line("snapshots_taken", &counters.snapshots_taken);
+        line("segments_reclaimed", &counters.segments_reclaimed);
         line("entries_committed", &counters.entries_committed);
         let per_flush = counters.entries_written as f64 / counters.wal_flushes.max(1) as f64;
         line("entries_per_flush", &format_args!("{per_flush:.2}"));
@@ -239,6 +253,7 @@ mod tests {
             cores: 2,
             groups_total: 2,
             disk_full: false,
+            log_bytes: 1 << 20,
             counters: Counters { wal_flushes: 2, entries_written: 3, ..Counters::default() },
             groups: vec![GroupReport {
                 group: GroupId(group),
@@ -267,6 +282,8 @@ mod tests {
             "groups:2",
             "groups_led:1",
             "wal_flushes:4",
+            "log_bytes:2097152",
+            "snapshots_taken:0",
             "entries_per_flush:1.50",
             "disk_full:0",
             "group_0:role=follower,leader=3,term=4,commit=9,applied=8,first=1,last=10,core=0",

@@ -5,12 +5,12 @@ use std::fmt;
 use bytes::Bytes;
 
 use crate::group::{
-    Answers, GroupCommand, Origin, PartId, Replica, SessionRequest, Verdict, refusal,
+    Answers, GroupCommand, Origin, PartId, Replica, SessionRequest, Verdict, Written, refusal,
 };
 use crate::id::{GroupId, NodeId, ReplicaId, SessionId, ShardId, Tick};
 use crate::limits;
 use crate::raft;
-use crate::raft::effects::{PersistSeq, RoleKind};
+use crate::raft::effects::RoleKind;
 use crate::store::command::Access;
 use crate::store::member;
 use crate::wal::Write;
@@ -29,6 +29,7 @@ use super::report::{Counters, GroupReport, ShardReport};
 use super::requests::{Opening, PartAnswer, Requests, Whole};
 use super::route::{self, Routed};
 use super::timers::Timers;
+use super::truncate::Truncation;
 
 /// One core's mind. Pure: the same events in the same order give the same effects.
 pub struct Shard {
@@ -36,6 +37,7 @@ pub struct Shard {
     /// Group `g` is at slot `g / cores`, if `g % cores` is this shard.
     replicas: Vec<Replica>,
     log: Log,
+    truncation: Truncation,
     timers: Timers,
     requests: Requests,
     forwards: Forwards,
@@ -54,7 +56,7 @@ pub struct Shard {
     failed: Vec<(GroupId, String)>,
     /// Scratch memory, empty between events.
     raft_fx: raft::effects::Effects,
-    completed: Vec<(u32, PersistSeq)>,
+    completed: Vec<(u32, Written)>,
     peers: Peers,
     /// What this core leads is being handed over.
     draining: Option<Drain>,
@@ -78,7 +80,13 @@ impl fmt::Debug for Shard {
 }
 
 impl Shard {
-    pub(super) fn new(config: Config, replicas: Vec<Replica>, log: Log, now: Tick) -> Self {
+    pub(super) fn new(
+        config: Config,
+        replicas: Vec<Replica>,
+        log: Log,
+        truncation: Truncation,
+        now: Tick,
+    ) -> Self {
         let slots = replicas.len();
         let mut shard = Self {
             timers: Timers::new(slots),
@@ -107,6 +115,7 @@ impl Shard {
             config,
             replicas,
             log,
+            truncation,
         };
         for slot in 0..slots as u32 {
             let replica = &shard.replicas[slot as usize];
@@ -132,9 +141,9 @@ impl Shard {
             Event::Flushed(ticket) => {
                 self.counters.wal_flushes += 1;
                 let mut completed = std::mem::take(&mut self.completed);
-                self.log.on_flushed(ticket, |slot, seq| completed.push((slot, seq)));
-                for (slot, seq) in completed.drain(..) {
-                    self.replicas[slot as usize].on_durable(now, seq, &mut self.answers);
+                self.log.on_flushed(ticket, |slot, done| completed.push((slot, done)));
+                for (slot, done) in completed.drain(..) {
+                    self.on_written(now, slot, done);
                     self.touch(slot);
                 }
                 self.completed = completed;
@@ -155,6 +164,24 @@ impl Shard {
                     self.answers.push((forwarded.origin, refusal::no_leader(forwarded.group)));
                 }
             }
+        }
+    }
+
+    fn on_written(&mut self, now: Tick, slot: u32, done: Written) {
+        let replica = &mut self.replicas[slot as usize];
+        match done {
+            Written::Persist(seq) => replica.on_durable(now, seq, &mut self.answers),
+            Written::Taken(entry) => {
+                replica.on_taken(entry);
+                self.counters.snapshots_taken += 1;
+                self.truncation.on_done(&self.replicas, slot);
+            }
+            Written::Again => {
+                replica.on_written_again();
+                self.truncation.on_done(&self.replicas, slot);
+            }
+            // Nothing comes from a leader yet.
+            Written::Piece { .. } | Written::Installed(_) => {}
         }
     }
 
@@ -483,6 +510,7 @@ impl Shard {
 
     fn on_log_read(&mut self, done: LogReadDone) {
         let LogReadDone { read, result } = done;
+        self.truncation.on_read_done(read.at.segment);
         let Some(slot) = self.slot_of(read.group) else { return };
         match result {
             Ok(entries) => {
@@ -516,7 +544,10 @@ impl Shard {
         }
         self.deliver_answers();
 
-        let Self { log, replicas, counters, .. } = self;
+        let Self { log, replicas, counters, truncation, .. } = self;
+        if let Some(first) = truncation.turn(log, replicas, counters) {
+            fx.reclaim = Some(first);
+        }
         log.gather(replicas, counters, &mut fx.writes);
         if !fx.writes.is_empty() {
             self.last_write = now;
@@ -524,6 +555,9 @@ impl Shard {
             // Idle: prove the last batch durable, so that damage to it is not taken for a tear.
             self.last_write = now;
             fx.writes.extend(self.log.closing_write());
+        }
+        if fx.reclaim.is_some() {
+            (0..self.replicas.len()).for_each(|slot| self.note_cached(slot));
         }
         self.outbox.flush(&mut fx.frames);
         if let Some(segment) = self.log.ask_spare() {
@@ -556,13 +590,16 @@ impl Shard {
         for fetch in &raft_fx.fetch {
             let last = replica.cache().first().prev();
             match self.log.index().find(group, fetch.first) {
-                Some(span) if fetch.first <= last => self.log_reads.push(LogRead {
-                    group,
-                    replica: fetch.to,
-                    first: fetch.first,
-                    last: span.last.min(last),
-                    at: span.location,
-                }),
+                Some(span) if fetch.first <= last => {
+                    self.truncation.on_read(span.location.segment);
+                    self.log_reads.push(LogRead {
+                        group,
+                        replica: fetch.to,
+                        first: fetch.first,
+                        last: span.last.min(last),
+                        at: span.location,
+                    });
+                }
                 _ => self.failed.push((
                     group,
                     format!("entry {} is neither in memory nor in the log", fetch.first),
@@ -660,6 +697,7 @@ impl Shard {
             cores: self.config.cores,
             groups_total: self.config.groups,
             disk_full: self.log.is_full(),
+            log_bytes: self.truncation.bytes(&self.log),
             counters: self.counters.clone(),
             groups: self.replicas.iter().map(|replica| group_report(replica, digest)).collect(),
         }

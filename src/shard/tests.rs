@@ -40,6 +40,7 @@ fn shard(nodes: &[u64], cores: u16, groups: u64) -> Shard {
         request_ms: 1_000,
         flushes_in_flight: 2,
         log_cache_bytes: 1 << 20,
+        log_bytes: 1 << 30,
         seed: 1,
     };
     Recovering::new(config).finish(NOW).expect("an empty log").0

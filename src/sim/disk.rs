@@ -48,6 +48,8 @@ impl Tear {
 pub struct Disk {
     segments: BTreeMap<SegmentSeq, Segment>,
     in_flight: Vec<InFlight>,
+    /// Where the log begins, as it was noted; durable at once.
+    first: SegmentSeq,
     /// Where the last finished write lies.
     last: Option<(SegmentSeq, u64, usize)>,
 }
@@ -90,6 +92,23 @@ impl Disk {
     /// A segment is deleted.
     pub fn remove(&mut self, segment: SegmentSeq) {
         self.segments.remove(&segment);
+    }
+
+    /// The log is noted to begin with this segment.
+    pub fn note_first(&mut self, first: SegmentSeq) {
+        self.first = self.first.max(first);
+    }
+
+    /// Where the log begins; zero if that was never noted.
+    #[must_use]
+    pub fn first(&self) -> SegmentSeq {
+        self.first
+    }
+
+    /// The oldest segment in front of where the log begins, if one is left.
+    #[must_use]
+    pub fn superfluous(&self) -> Option<SegmentSeq> {
+        self.segments.keys().next().copied().filter(|segment| *segment < self.first)
     }
 
     /// The segments there are, ascending.

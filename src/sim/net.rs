@@ -118,6 +118,9 @@ impl Net {
     pub fn partition(&mut self, nodes: usize, first: usize, rng: &mut Rng) -> Vec<(usize, usize)> {
         let mut order: Vec<usize> = (0..nodes).filter(|&node| node != first).collect();
         rng.shuffle(&mut order);
+        if order.is_empty() {
+            return Vec::new();
+        }
         order.insert(0, first);
         // Mostly one node against the rest, sometimes a single link, sometimes any split.
         let cut: Vec<(usize, usize)> = match rng.u32(..4) {

@@ -46,6 +46,8 @@ pub struct Options {
     pub value_bytes_max: usize,
     /// Entries kept in memory per core, in bytes.
     pub log_cache_bytes: usize,
+    /// How long a core's log should be, in bytes; short ones are truncated often.
+    pub log_bytes: u64,
     /// Bytes of a log segment; small ones are full soon.
     pub segment_bytes: usize,
     /// Which groups answer reads by lease.
@@ -151,6 +153,14 @@ impl Options {
         let cores = pick(rng, &[1, 1, 2]);
         let cores: Vec<u16> =
             (0..nodes).map(|_| if same_cores { cores } else { rng.u16(1..=2) }).collect();
+        // One world in five is a single node, with dice of its own so that the others stay what they
+        // are. Its log is short; with others about, logs stay whole as long as nobody can be sent a
+        // snapshot.
+        let mut alone = Rng::with_seed(seed ^ 0x616c_6f6e_6500_0000);
+        let (cores, log_bytes) = match alone.u32(..5) {
+            0 => (vec![alone.u16(1..=2)], pick(&mut alone, &[0, 1 << 20])),
+            _ => (cores, u64::MAX / 4),
+        };
         let value_bytes_max = pick(rng, &[20, 20, 600, 5_000]);
         let election_ms = pick(rng, &[100, 150, 300]);
         let nodes = NodeOptions::swarm(rng);
@@ -172,6 +182,7 @@ impl Options {
             log_cache_bytes: pick(rng, &[1 << 10, 16 << 10, 1 << 20]),
             // Small, so that logs rotate; but any batch must fit, even one of all there ever was.
             segment_bytes: if value_bytes_max > 1_000 { 2 << 20 } else { 128 << 10 },
+            log_bytes,
             ticker_us: 5_000,
             net: NetOptions::swarm(rng),
             disk: DiskOptions::swarm(rng),

@@ -105,6 +105,8 @@ pub struct Outcome {
     pub writes: u64,
     /// Entries read back from sealed segments: times.
     pub log_reads: u64,
+    /// Log segments deleted because snapshots stood for them.
+    pub reclaimed: u64,
     /// Turns of all cores.
     pub turns: u64,
     /// Virtual milliseconds.

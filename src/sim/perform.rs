@@ -21,6 +21,7 @@ enum Effect {
     Reply(ReplyTo),
     LogRead(LogRead),
     Spare(SegmentSeq),
+    Reclaim(SegmentSeq),
 }
 
 impl World {
@@ -70,6 +71,7 @@ impl World {
         todo.extend(posts.map(|(shard, post)| Effect::Post(usize::from(shard.0), post)));
         todo.extend(effects.log_reads.drain(..).map(Effect::LogRead));
         todo.extend(effects.spare.take().map(Effect::Spare));
+        todo.extend(effects.reclaim.take().map(Effect::Reclaim));
         todo
     }
 
@@ -106,6 +108,10 @@ impl World {
                     format!("node {node} reads its log: {read:?}")
                 });
                 self.after_for(delay, node, ForNode::LogRead { core, read });
+            }
+            Effect::Reclaim(first) => {
+                let delay = self.rng.u64(1..=self.options.disk.spare_us);
+                self.after_for(delay, node, ForNode::Reclaim { core, first });
             }
             Effect::Spare(segment) => {
                 let delay = self.rng.u64(1..=self.options.disk.spare_us);

@@ -35,9 +35,18 @@ impl World {
             let config = self.config(node, core);
             let now = self.nodes[node].clock.read(self.now);
             let failed = |error| format!("node {node} core {core} does not recover: {error}");
-            let mut recovering =
-                Recovering::new(config).with_segment_bytes(self.options.segment_bytes);
-            let segments = self.nodes[node].disks[core].segments();
+            while let Some(segment) = self.nodes[node].disks[core].superfluous() {
+                if crashes && self.rng.bool() {
+                    break;
+                }
+                self.nodes[node].disks[core].remove(segment);
+            }
+            let first = self.nodes[node].disks[core].first();
+            let mut recovering = Recovering::new(config)
+                .with_segment_bytes(self.options.segment_bytes)
+                .reclaimed_to(first);
+            let mut segments = self.nodes[node].disks[core].segments();
+            segments.retain(|segment| first <= *segment);
             for (at, &segment) in segments.iter().enumerate() {
                 let Self { nodes, scratch, .. } = &mut *self;
                 let disk = &nodes[node].disks[core];
@@ -101,6 +110,7 @@ impl World {
             flushes_in_flight: self.rng.usize(1..=limits::FLUSHES_IN_FLIGHT_MAX),
             log_cache_bytes: self.options.log_cache_bytes,
             leases: self.options.leases.clone(),
+            log_bytes: self.options.log_bytes,
             seed: self.rng.u64(..),
         }
     }

@@ -61,3 +61,20 @@ fn a_request_applied_twice_is_caught() {
     let outcome = retried(seed, false).unwrap_or_else(|failure| panic!("{failure}"));
     assert!(outcome.retried > 0, "{outcome:?}");
 }
+
+/// A cluster of one node with a log that is truncated all the time, under all the faults that one node
+/// can suffer.
+#[test]
+fn contract_row_27_a_log_that_is_truncated_survives_every_crash() {
+    let mut reclaimed = 0;
+    for seed in 0..40 {
+        let mut options = Options { cores: vec![1], log_bytes: 0, ..Options::swarm(seed) };
+        options.net = options::NetOptions::calm();
+        options.nodes.crash_every_ms = 200;
+        options.nodes.down_ms = 50;
+        options.think_us = 500;
+        let outcome = run(seed, &options).unwrap_or_else(|failure| panic!("{failure}"));
+        reclaimed += outcome.reclaimed;
+    }
+    assert!(reclaimed > 100, "only {reclaimed} segments were reclaimed");
+}

@@ -58,6 +58,8 @@ pub(super) enum ForNode {
     Flushed { core: usize, ticket: FlushTicket, early: bool },
     WriteFailed,
     Spare { core: usize, segment: SegmentSeq },
+    Reclaim { core: usize, first: SegmentSeq },
+    Delete { core: usize },
     LogRead { core: usize, read: LogRead },
     Unreachable { of: NodeId },
     Request { core: usize, request: Request },
@@ -287,6 +289,22 @@ impl World {
                 } else {
                     self.nodes[node].disks[core].prepare(segment);
                     self.deliver(node, core, Event::SpareReady(segment));
+                }
+            }
+            ForNode::Reclaim { core, first } => {
+                self.nodes[node].disks[core].note_first(first);
+                self.note(&[22, node as u64, core as u64, first.0], || {
+                    format!("node {node} core {core} notes that its log begins with {first}")
+                });
+                self.after_for(0, node, ForNode::Delete { core });
+            }
+            ForNode::Delete { core } => {
+                // One file at a time: a crash may fall between any two.
+                if let Some(segment) = self.nodes[node].disks[core].superfluous() {
+                    self.nodes[node].disks[core].remove(segment);
+                    self.outcome.reclaimed += 1;
+                    let delay = self.rng.u64(..2_000);
+                    self.after_for(delay, node, ForNode::Delete { core });
                 }
             }
             ForNode::LogRead { core, read } => self.log_read(node, core, read),

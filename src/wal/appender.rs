@@ -326,6 +326,12 @@ impl Write {
         bytes
     }
 
+    /// All runs it holds, in the order they take effect.
+    #[must_use]
+    pub fn runs(&self) -> &[Run] {
+        self.batch.runs()
+    }
+
     /// The entries it holds, in the order they take effect, for [`super::LogIndex::note`]: group,
     /// first index, count, place. Other runs are left out.
     pub fn locations(&self) -> impl Iterator<Item = (GroupId, Index, u64, Location)> {

@@ -119,6 +119,25 @@ impl LogIndex {
         }
     }
 
+    /// The segments in front of `segment` are no longer needed: forgets every span that begins there,
+    /// and tells for each group that had any which entry is the first that is left, if one is.
+    pub fn forget_segments_before(
+        &mut self,
+        segment: SegmentSeq,
+        mut told: impl FnMut(GroupId, Option<Index>),
+    ) {
+        for (&group, spans) in &mut self.groups {
+            let before = spans.len();
+            // Entries that follow one another were written in that order.
+            while spans.front().is_some_and(|span| span.segment < segment.0) {
+                spans.pop_front();
+            }
+            if spans.len() < before {
+                told(group, spans.front().map(|span| Index(span.first)));
+            }
+        }
+    }
+
     /// `group` has left this shard.
     pub fn forget(&mut self, group: GroupId) {
         self.groups.remove(&group);

@@ -121,7 +121,8 @@ pub use read::{batch_at, read_span};
 pub use record::{EntryRef, Run, RunKind, RunRef};
 pub use recover::{Recovered, RecoveredRun, Recovery};
 pub use segment::{
-    End, FORMAT_VERSION, Identity, Location, SegmentHeader, file_name, parse_file_name,
+    End, FORMAT_VERSION, Identity, Location, SegmentHeader, file_name, first_text, parse_file_name,
+    parse_first,
 };
 
 #[cfg(test)]

@@ -105,6 +105,20 @@ pub fn parse_file_name(name: &str) -> Option<SegmentSeq> {
     u64::from_str_radix(digits, 16).ok().filter(|seq| *seq != 0).map(SegmentSeq)
 }
 
+/// What the file says that notes where a log begins: the segment's number and its checksum, in
+/// hexadecimal digits.
+#[must_use]
+pub fn first_text(first: SegmentSeq) -> String {
+    format!("{:016x} {:08x}\n", first.0, crc32fast::hash(&first.0.to_le_bytes()))
+}
+
+/// Inverse of [`first_text`]; `None` for anything else.
+#[must_use]
+pub fn parse_first(text: &str) -> Option<SegmentSeq> {
+    let first = SegmentSeq(u64::from_str_radix(text.get(..16)?, 16).ok()?);
+    (first_text(first) == text).then_some(first)
+}
+
 /// `bytes` rounded up to whole blocks.
 pub(super) const fn align(bytes: usize) -> usize {
     bytes.next_multiple_of(BLOCK_BYTES)

@@ -118,6 +118,7 @@ fn defaults_are_those_of_the_help() {
         "flushes_in_flight = 2",
         "spin_us = 0",
         "log_cache_bytes = 134217728",
+        "log_bytes = 1073741824",
         "wal_bytes_max = 0",
         "cluster = \"outrigger\"",
     ] {
@@ -146,6 +147,7 @@ fn a_mistake_in_the_file_names_the_file_and_the_key() {
         ("request_ms = 1", "request_ms"),
         ("flushes_in_flight = 5", "flushes_in_flight"),
         ("log_cache_bytes = 1", "log_cache_bytes"),
+        ("log_bytes = 1", "log_bytes"),
         ("wal_bytes_max = 1", "wal_bytes_max"),
         ("admin = \"nowhere\"", "admin"),
         ("id = 3", "id"),

@@ -135,6 +135,7 @@ struct Totals {
     frames: u64,
     writes: u64,
     log_reads: u64,
+    reclaimed: u64,
     turns: u64,
     virtual_ms: u64,
     healed_after: u64,
@@ -171,6 +172,7 @@ impl Totals {
         self.frames += outcome.frames;
         self.writes += outcome.writes;
         self.log_reads += outcome.log_reads;
+        self.reclaimed += outcome.reclaimed;
         self.turns += outcome.turns;
         self.virtual_ms += outcome.virtual_ms;
         self.healed_after = self.healed_after.max(outcome.healed_after);

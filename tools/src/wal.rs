@@ -15,7 +15,7 @@ use outrigger::id::{GroupId, SegmentSeq};
 use outrigger::limits::BLOCK_BYTES;
 use outrigger::wal::{
     BatchRef, Damage, Location, Recovered, Recovery, RunKind, RunRef, SegmentHeader, batch_at,
-    file_name, parse_file_name,
+    file_name, parse_file_name, parse_first,
 };
 
 /// What to do with a shard's log.
@@ -87,7 +87,8 @@ pub(crate) fn run(command: &Command, out: &mut dyn Write) -> Result<()> {
             (Some(recovery), _) => recovery,
             (none, Ok(header)) => {
                 let bytes = header.segment_bytes as usize;
-                none.insert(Recovery::with_segment_bytes(header.identity, bytes))
+                let recovery = Recovery::with_segment_bytes(header.identity, bytes);
+                none.insert(recovery.reclaimed_to(first(dir)))
             }
             (None, Err(_)) => {
                 waiting.push(at);
@@ -133,6 +134,12 @@ fn feed(
     }
     *damage = recovery.segment(*segment, bytes, &mut |_| {}).err();
     Ok(())
+}
+
+/// Where the log begins, if its front was given up.
+fn first(dir: &Path) -> SegmentSeq {
+    let text = fs::read_to_string(dir.join("FIRST")).ok();
+    text.and_then(|text| parse_first(&text)).unwrap_or(SegmentSeq(0))
 }
 
 fn segments(dir: &Path) -> Result<Vec<(SegmentSeq, PathBuf)>> {

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 
 use super::*;
-use crate::group::{GroupState, PartId, ReplicaRecovery};
-use crate::id::{GroupId, Term};
+use crate::group::{GroupState, PartId, Replayed, ReplicaRecovery, Written};
+use crate::id::{GroupId, SegmentSeq, Term};
 use crate::raft;
 use crate::store::command::Access;
 use crate::store::map::Map;
@@ -48,15 +48,17 @@ impl World {
         let mut recovery = ReplicaRecovery::new(GROUP, Box::new(Map::new()), 1 << 20)
             .beginning(GroupState::first(&ids, &addresses));
         for run in self.disks.get(&node).into_iter().flatten() {
-            if run.kind == RunKind::Tombstone {
-                recovery.on_tombstone();
-                continue;
-            }
-            let entries = run.entries.iter().cloned();
-            recovery.on_run(run.hard_state, run.run_term, run.first, entries).expect("its own log");
+            let replayed = Replayed {
+                kind: run.kind,
+                hard_state: run.hard_state,
+                entry: EntryId { term: run.run_term, index: run.first },
+                segment: SegmentSeq(1),
+            };
+            recovery.on_run(replayed, run.entries.iter().cloned()).expect("its own log");
         }
         let config = raft::Config::new(ReplicaId(node), node * 7);
-        self.replicas.insert(node, recovery.finish(config, self.now));
+        let replica = recovery.finish(config, self.now).expect("its own log");
+        self.replicas.insert(node, replica);
     }
 
     fn leader(&self) -> Option<u64> {
@@ -93,7 +95,7 @@ impl World {
                 fx.clear();
                 while let Some((run, done)) = replica.take_run(usize::MAX) {
                     self.disks.entry(*node).or_default().push(run);
-                    if let Some(seq) = done {
+                    if let Some(Written::Persist(seq)) = done {
                         replica.on_durable(self.now, seq, &mut answers);
                     }
                 }
@@ -329,8 +331,12 @@ fn contract_row_35_no_campaign_over_a_change_of_any_kind_that_is_not_applied() {
             ReplicaRecovery::new(GROUP, Box::new(Map::new()), 1 << 20).beginning(state);
         let hard_state = raft::HardState { term: Term(2), vote: ReplicaId(1), commit: Index(1) };
         let entries = [Entry::empty(), Entry::config(payload)];
-        recovery.on_run(hard_state, Term(2), Index(1), entries.into_iter()).expect("a log");
-        let mut replica = recovery.finish(raft::Config::new(ReplicaId(1), 1), Tick(0));
+        let entry = EntryId { term: Term(2), index: Index(1) };
+        let segment = SegmentSeq(1);
+        let run = Replayed { kind: RunKind::Log, hard_state, entry, segment };
+        recovery.on_run(run, entries.into_iter()).expect("a log");
+        let replica = recovery.finish(raft::Config::new(ReplicaId(1), 1), Tick(0));
+        let mut replica = replica.expect("a log");
         let (mut fx, mut answers) = (Effects::default(), Answers::new());
         // The commit index reaches it before it had the time to apply.
         let mut beat = Message::new(MessageKind::Heartbeat, ReplicaId(2), ReplicaId(1), Term(2));

@@ -10,11 +10,14 @@ use crate::id::{GroupId, Index, ReplicaId, Term};
 
 use super::{Checked, Sight, Stamp};
 
+/// An entry, its predecessor's term if it is known, and who had it first.
+type Seen = (Stamp, Option<Term>, ReplicaId);
+
 /// Every entry ever seen in any log.
 #[derive(Debug, Default)]
 pub struct LogMatching {
-    /// By group, index and term: the entry, its predecessor's term, and who had it first.
-    entries: BTreeMap<(GroupId, Index, Term), (Stamp, Term, ReplicaId)>,
+    /// By group, index and term.
+    entries: BTreeMap<(GroupId, Index, Term), Seen>,
 }
 
 impl LogMatching {
@@ -25,19 +28,24 @@ impl LogMatching {
     pub fn look(&mut self, sight: &Sight<'_>) -> Checked {
         for index in sight.changed.0..=sight.log.len() as u64 {
             let index = Index(index);
-            let Some(stamp) = sight.at(index) else { continue };
-            let before = sight.at(index.prev()).map_or(Term(0), |stamp| stamp.term);
+            let Some(stamp) = sight.at(index).filter(|stamp| !stamp.is_gone()) else { continue };
+            let before = match sight.at(index.prev()) {
+                Some(stamp) => (!stamp.is_gone()).then_some(stamp.term),
+                None => Some(Term(0)),
+            };
             let key = (sight.group, index, stamp.term);
             let (known, known_before, first) =
                 self.entries.entry(key).or_insert((*stamp, before, sight.replica));
-            if !known.agrees(stamp) || *known_before != before {
+            let differs = known_before.zip(before).is_some_and(|(known, before)| known != before);
+            if !known.agrees(stamp) || differs {
                 return Err(format!(
                     "log matching: group {} entry {}/{index}: replica {first} has checksum {:?} \
-                     after term {known_before}, replica {} has {:?} after term {before}",
+                     after term {known_before:?}, replica {} has {:?} after term {before:?}",
                     sight.group, stamp.term, known.crc, sight.replica, stamp.crc,
                 ));
             }
             known.crc = known.crc.or(stamp.crc);
+            *known_before = known_before.or(before);
         }
         Ok(())
     }

@@ -9,6 +9,9 @@
 //! | term, commit and applied never go back; a promise that was heard survives every crash | §5.1, contract row 22 | [`monotonic`] | forgetting the hard state |
 //!
 //! The checks look at every replica after each of its turns, and at every message that arrives.
+//! A log may begin late, because a snapshot stands for what was in front: of those entries the checks
+//! know what they saw before, or nothing ([`Stamp::GONE`]).
+//!
 //! They know nothing of the code under test but what a [`Sight`] shows.
 
 pub mod election_safety;
@@ -43,9 +46,21 @@ pub struct Stamp {
 }
 
 impl Stamp {
+    /// An entry that was in front of the log when it was first looked at.
+    pub const GONE: Self = Self { term: Term(0), crc: None };
+
+    /// Nothing is known of the entry.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.term == Term(0)
+    }
+
     /// Whether the two may be the same entry.
     #[must_use]
     pub fn agrees(&self, other: &Self) -> bool {
+        if self.is_gone() || other.is_gone() {
+            return true;
+        }
         self.term == other.term
             && match (self.crc, other.crc) {
                 (Some(one), Some(other)) => one == other,
@@ -112,12 +127,19 @@ impl Safety {
         let last = status.last.index.0 as usize;
         // From the end backwards until what is there is what was there: by the log matching
         // property, which is checked for what is new, the rest did not change either.
+        // In front of `gone` the log says nothing any more.
+        let gone = status.first.0.saturating_sub(2) as usize;
         let term_at = |place: usize| replica.term_at(Index(place as u64 + 1)).unwrap_or_default();
         let mut changed = last;
-        while changed > 0
+        while changed > gone
             && log.get(changed - 1).is_none_or(|stamp| stamp.term != term_at(changed - 1))
         {
             changed -= 1;
+        }
+        if changed == gone && gone > 0 {
+            // Everything is new: it began with a snapshot, which says nothing of the entries in it.
+            log.clear();
+            log.resize(gone, Stamp::GONE);
         }
         log.truncate(changed);
         for place in changed..last {

@@ -49,6 +49,7 @@ impl StateMachineSafety {
                          {known:?}, {replica} applied {stamp:?}"
                     ));
                 }
+                Some((known, _)) if known.is_gone() => *known = *stamp,
                 Some((known, _)) => known.crc = known.crc.or(stamp.crc),
             }
             *compared += 1;

@@ -1,0 +1,186 @@
+//! Logs whose front is gone, as tables of what lies in them.
+
+use bytes::Bytes;
+
+use super::*;
+use crate::group::{Outgoing, SnapshotMeta};
+use crate::id::{NodeId, ReplicaId, Term};
+use crate::store::map::Map;
+use crate::wire::resp::Command;
+
+const GROUP: GroupId = GroupId(0);
+const TERM: Term = Term(1);
+
+fn at(index: u64) -> EntryId {
+    EntryId { term: TERM, index: Index(index) }
+}
+
+/// The entry at `index` sets `index` and counts it.
+fn entry(index: u64) -> Entry {
+    let key = format!("key{index}");
+    Entry::command(Command::from_args(&[b"SET", key.as_bytes(), b"v"]).raw)
+}
+
+fn machine(last: u64) -> Map {
+    let mut map = Map::new();
+    for index in 1..=last {
+        map.apply(Index(index), &entry(index).payload, Wanted::No);
+    }
+    map
+}
+
+fn pieces(last: u64) -> Vec<Bytes> {
+    let state = GroupState::first(&[NodeId(1), NodeId(2)], &[]);
+    let meta = SnapshotMeta::new(GROUP, at(last)).with_state(&state);
+    let mut outgoing = Outgoing::new(&meta, machine(last).freeze());
+    std::iter::from_fn(|| outgoing.next_piece()).collect()
+}
+
+/// What lies in a log, to be read aloud.
+#[derive(Clone)]
+enum Said {
+    /// Entries `first..=last`, and the commit index.
+    Log(u64, u64, u64),
+    /// Entries of another term, that no snapshot knows.
+    Other(u64, u64),
+    /// Pieces of the snapshot at an index, from this number on.
+    Pieces(u64, usize),
+    Taken(u64),
+    Installed(u64),
+    /// The end of a snapshot whose index is above the commit index in it.
+    Uncommitted(u64),
+    Tombstone,
+}
+use Said::*;
+
+fn replay(said: &[Said]) -> Result<Replica, RunError> {
+    let recovery = ReplicaRecovery::new(GROUP, Box::new(Map::new()), 1 << 20);
+    let mut recovery = recovery.beginning(GroupState::first(&[NodeId(1)], &[]));
+    for (number, said) in (1..).zip(said) {
+        let mut run = |kind, entry, commit, entries: Vec<Entry>| {
+            let hard_state =
+                HardState { term: Term(9), commit: Index(commit), ..HardState::default() };
+            let segment = SegmentSeq(number);
+            let replayed = Replayed { kind, hard_state, entry, segment };
+            recovery.on_run(replayed, entries.into_iter())
+        };
+        match *said {
+            Log(first, last, commit) => {
+                run(RunKind::Log, at(first), commit, (first..=last).map(entry).collect())?;
+            }
+            Other(first, last) => {
+                let entry = EntryId { term: Term(2), ..at(first) };
+                let entries = (first..=last).map(|_| Entry::empty()).collect();
+                run(RunKind::Log, entry, 0, entries)?;
+            }
+            Pieces(last, from) => {
+                for piece in pieces(last).into_iter().skip(from) {
+                    run(RunKind::SnapshotPiece, at(last), 0, vec![Entry::command(piece)])?;
+                }
+            }
+            Taken(last) => run(RunKind::SnapshotTaken, at(last), last, vec![])?,
+            Installed(last) => run(RunKind::SnapshotInstalled, at(last), last, vec![])?,
+            Uncommitted(last) => run(RunKind::SnapshotTaken, at(last), 0, vec![])?,
+            Tombstone => run(RunKind::Tombstone, EntryId::default(), 0, vec![])?,
+        }
+    }
+    recovery.finish(raft::Config::new(ReplicaId(1), 1), Tick(0))
+}
+
+/// The log is usable, and comes to these: first index, last, applied.
+fn check(said: &[Said], expected: (u64, u64, u64)) -> Replica {
+    let replica = replay(said).expect("a log that recovers");
+    let status = replica.status();
+    assert_eq!(status.failure, None);
+    let found = (status.first.0, status.last.index.0, status.applied.0);
+    assert_eq!(found, expected);
+    assert_eq!(replica.machine().digest(), machine(expected.2).digest());
+    replica
+}
+
+fn no_snapshot(first: u64) -> RunError {
+    RunError::NoSnapshot { group: GROUP, first: Index(first) }
+}
+
+#[test]
+fn contract_row_24_a_snapshot_in_front_of_the_entries_behind_it() {
+    // The whole log, with a snapshot in it: nothing to replace, but it is remembered.
+    let replica = check(&[Log(1, 5, 5), Pieces(5, 0), Taken(5), Log(6, 8, 7)], (1, 8, 7));
+    let stored = replica.stored().expect("the snapshot");
+    assert_eq!((stored.entry, stored.segment), (at(5), SegmentSeq(2)));
+    // The front is gone.
+    let replica = check(&[Pieces(5, 0), Taken(5), Log(6, 8, 7)], (6, 8, 7));
+    assert_eq!(replica.stored().map(|stored| stored.entry), Some(at(5)));
+    assert!(replica.status().membership.is_voter(ReplicaId(2)), "the snapshot's own members");
+    // Entries among the pieces, older and newer than the snapshot.
+    check(&[Log(3, 6, 4), Pieces(4, 0), Log(7, 7, 5), Taken(4), Log(8, 9, 8)], (5, 9, 8));
+    // Nothing but the snapshot.
+    check(&[Log(3, 4, 4), Pieces(4, 0), Taken(4)], (5, 4, 4));
+    // A newer one takes the place of an older one.
+    let twice = [Pieces(4, 0), Taken(4), Log(5, 9, 9), Pieces(8, 0), Taken(8)];
+    let replica = check(&twice, (5, 9, 9));
+    assert_eq!(replica.stored().map(|stored| stored.entry), Some(at(8)));
+}
+
+#[test]
+fn contract_row_26_the_commit_index_is_not_below_the_snapshot() {
+    let replica = check(&[Pieces(5, 0), Taken(5), Log(6, 8, 0)], (6, 8, 5));
+    assert_eq!(replica.status().commit, Index(5));
+}
+
+#[test]
+fn contract_row_27_a_log_that_begins_late_without_a_snapshot_is_damage() {
+    for said in [
+        &[Log(4, 8, 8)][..],
+        &[Log(4, 8, 8), Pieces(8, 0)],
+        &[Log(4, 8, 8), Pieces(8, 1), Taken(8)],
+        &[Log(4, 8, 8), Pieces(2, 0), Taken(2)],
+    ] {
+        assert_eq!(replay(said).err(), Some(no_snapshot(4)));
+    }
+    assert_eq!(replay(&[Installed(8)]).err(), Some(no_snapshot(9)));
+    // A hole further on, unless it belongs to the time before a newer snapshot: entry 6 was written in
+    // front of the snapshot at 5, and went with its segment.
+    check(&[Pieces(5, 0), Taken(5), Log(7, 9, 9), Pieces(8, 0), Taken(8)], (9, 9, 9));
+    let gap = RunError::Gap { group: GROUP, expected: Index(7), found: Index(8) };
+    assert_eq!(replay(&[Pieces(5, 0), Taken(5), Log(6, 6, 6), Log(8, 9, 9)]).err(), Some(gap));
+}
+
+#[test]
+fn contract_row_28_pieces_without_an_end_are_passed_over() {
+    check(&[Log(1, 5, 5), Pieces(5, 0), Log(6, 7, 7)], (1, 7, 7));
+    // A crash, the same again from the start, and whole this time.
+    let replica =
+        check(&[Log(3, 5, 5), Pieces(5, 0), Pieces(5, 0), Taken(5), Log(6, 7, 6)], (6, 7, 6));
+    assert_eq!(replica.stored().map(|stored| stored.segment), Some(SegmentSeq(3)));
+    // The last pieces of one that is superseded.
+    check(&[Pieces(4, 1), Taken(4), Log(5, 9, 9), Pieces(8, 0), Taken(8)], (9, 9, 9));
+    check(&[Pieces(4, 1), Installed(4), Log(5, 9, 9), Pieces(8, 0), Taken(8)], (9, 9, 9));
+}
+
+#[test]
+fn contract_row_28_what_comes_from_the_leader_voids_the_log_it_replaces() {
+    check(&[Log(1, 2, 2), Other(3, 9), Pieces(8, 0), Installed(8)], (9, 8, 8));
+    check(&[Log(1, 2, 2), Other(3, 9), Pieces(8, 0), Installed(8), Log(9, 9, 9)], (9, 9, 9));
+    // Also if it is all that is left of the time before.
+    check(&[Other(6, 9), Pieces(8, 0), Installed(8), Log(9, 9, 9)], (9, 9, 9));
+    // One taken here does not: the entries behind it are the log's.
+    check(&[Log(4, 9, 8), Pieces(8, 0), Taken(8)], (9, 9, 8));
+}
+
+#[test]
+fn contract_row_56_a_snapshot_of_what_is_not_committed_is_none() {
+    assert_eq!(replay(&[Log(4, 8, 0), Pieces(8, 0), Uncommitted(8)]).err(), Some(no_snapshot(4)));
+    let replica = check(&[Log(1, 8, 3), Pieces(8, 0), Uncommitted(8)], (1, 8, 3));
+    assert_eq!(replica.stored(), None);
+}
+
+#[test]
+fn a_tombstoned_replica_recovers_as_removed() {
+    for said in [&[Log(1, 5, 5), Tombstone][..], &[Tombstone], &[Log(4, 5, 5), Tombstone]] {
+        let replica = replay(said).expect("nothing of it matters");
+        assert!(replica.is_buried());
+        assert_eq!(replica.status().last, EntryId::default());
+    }
+    assert!(!check(&[Log(1, 5, 5)], (1, 5, 5)).is_buried());
+}
