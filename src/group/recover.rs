@@ -391,22 +391,37 @@ mod tests {
     use crate::wire::reply::Reply;
     use crate::wire::resp::Command;
 
-    /// A log in which one request of a session stands three times, replayed.
-    fn replayed() -> Replica {
-        let id = SessionId(7);
-        let incr = Command::from_args(&[b"INCR", b"k"]).raw;
-        let run = |seq| Entry::session(SessionRequest::Run { id, seq }.payload(&incr));
-        let open = Entry::session(SessionRequest::Open(id).payload(b""));
-        let entries = [Entry::empty(), open, run(1), run(1), Entry::command(incr.clone()), run(1)];
+    const ID: SessionId = SessionId(7);
+
+    fn incr() -> Entry {
+        Entry::command(Command::from_args(&[b"INCR", b"k"]).raw)
+    }
+
+    /// The same, as a request of the session.
+    fn request(seq: u64) -> Entry {
+        Entry::session(SessionRequest::Run { id: ID, seq }.payload(&incr().payload))
+    }
+
+    /// What lies in a log: runs of a kind, each with the entry it begins with, or is about, and the
+    /// commit index it knows.
+    fn replay(runs: Vec<(RunKind, u64, u64, Vec<Entry>)>) -> Replica {
         let mut recovery = ReplicaRecovery::new(GroupId(0), Box::new(Map::new()), 1 << 20)
             .beginning(GroupState::first(&[NodeId(1)], &[]));
-        let commit = Index(entries.len() as u64);
-        let hard_state = HardState { term: Term(1), commit, ..HardState::default() };
-        let entry = EntryId { term: Term(1), index: Index(1) };
-        let run = Replayed { kind: RunKind::Log, hard_state, entry, segment: SegmentSeq(1) };
-        recovery.on_run(run, entries.into_iter()).expect("it follows");
-        let config = raft::Config::new(ReplicaId(1), 1);
-        recovery.finish(config, Tick(0)).expect("a whole log")
+        for (kind, index, commit, entries) in runs {
+            let commit = Index(commit);
+            let hard_state = HardState { term: Term(1), commit, ..HardState::default() };
+            let entry = EntryId { term: Term(1), index: Index(index) };
+            let run = Replayed { kind, hard_state, entry, segment: SegmentSeq(1) };
+            recovery.on_run(run, entries.into_iter()).expect("it follows");
+        }
+        recovery.finish(raft::Config::new(ReplicaId(1), 1), Tick(0)).expect("a whole log")
+    }
+
+    /// A log in which one request of a session stands three times, replayed.
+    fn replayed() -> Replica {
+        let open = Entry::session(SessionRequest::Open(ID).payload(b""));
+        let entries = vec![Entry::empty(), open, request(1), request(1), incr(), request(1)];
+        replay(vec![(RunKind::Log, 1, 6, entries)])
     }
 
     fn count(replica: &Replica) -> Reply {
@@ -418,13 +433,29 @@ mod tests {
         let replica = replayed();
         assert_eq!(count(&replica), Reply::bulk("2"), "one of the session, one of nobody");
         let mut sessions = Sessions::new();
-        assert!(sessions.open(SessionId(7), Index(2)));
-        sessions.run(SessionId(7), 1, Index(3));
-        sessions.ran(SessionId(7), 1, Reply::Int(1));
-        sessions.run(SessionId(7), 1, Index(4));
-        sessions.run(SessionId(7), 1, Index(6));
+        assert!(sessions.open(ID, Index(2)));
+        sessions.run(ID, 1, Index(3));
+        sessions.ran(ID, 1, Reply::Int(1));
+        sessions.run(ID, 1, Index(4));
+        sessions.run(ID, 1, Index(6));
         assert_eq!(replica.sessions(), &sessions, "the table is what the entries make of it");
         assert_eq!(replica.digest(), replica.machine().digest().wrapping_add(sessions.digest()));
+    }
+
+    /// The log is gone up to entry 6 but for a snapshot of it; what follows are retries, and one
+    /// request that is new.
+    #[test]
+    fn a_request_that_a_snapshot_knows_is_not_applied_again() {
+        let mut outgoing = replayed().snapshot();
+        let pieces = std::iter::from_fn(|| outgoing.next_piece()).map(Entry::command);
+        let mut runs: Vec<_> =
+            pieces.map(|piece| (RunKind::SnapshotPiece, 6, 0, vec![piece])).collect();
+        runs.push((RunKind::SnapshotTaken, 6, 6, vec![]));
+        let restored = replay(runs.clone());
+        assert_eq!(restored.sessions(), replayed().sessions());
+        assert_eq!(restored.digest(), replayed().digest());
+        runs.push((RunKind::Log, 7, 9, vec![request(1), request(2), request(1)]));
+        assert_eq!(count(&replay(runs)), Reply::bulk("3"));
     }
 
     #[test]
