@@ -54,9 +54,11 @@ pub struct Config {
     /// Hand out committed entries before they are durable here, as etcd does (contract row 20).
     /// Default false: a crash may then leave the state machine ahead of its log.
     pub apply_before_durable: bool,
-    /// Say everything one by one and as early as etcd-io/raft does: acceptances are not merged, and
-    /// requests for votes do not wait for the disk. For comparison with its transcripts, never for
-    /// data. Default false.
+    /// Leave to the driver what etcd-io/raft leaves to its own: nothing waits for the disk in here,
+    /// nothing is merged, and what this replica promises itself (its own vote, its own entries) is
+    /// a message like any other, to be held back and handed in again. Also, whether a replica is
+    /// alive is a flag that a check of the quorum resets, not a time. For comparison with etcd's
+    /// transcripts, never for data. Default false.
     pub plain: bool,
 }
 
@@ -145,6 +147,12 @@ pub trait Entries {
     /// How many of the entries `first..=last` are in memory from `first` on, without exceeding
     /// `count_max` entries or `bytes_max` bytes, but at least one if `first` is in memory.
     fn fit(&self, first: Index, last: Index, count_max: u32, bytes_max: u64) -> Fit;
+
+    /// The last entry in the snapshot that a follower would be sent now, if the driver knows: the
+    /// leader goes on behind it. By default the last one applied.
+    fn snapshot(&self) -> Option<EntryId> {
+        None
+    }
 }
 
 /// The answer of [`Entries::fit`].

@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 use crate::entry::EntryKind;
 use crate::id::{EntryId, Index, ReplicaId, Term, Tick};
 
-use super::driver::{LogChange, Source};
+use super::driver::{LogChange, OnRemoval, Source};
 use super::effects::TransferEnd;
 use super::message::{Message, MessageKind};
 use super::progress::Progress;
@@ -52,7 +52,8 @@ impl Raft {
         let mut change = None;
         if let Role::Leader(_) = self.role {
             self.lead_on(now);
-        } else if now >= self.election_at {
+        } else if now >= self.election_at && self.is_promotable() {
+            self.restart_election_timer(now);
             let called = self.called == Some(self.term);
             change = self.stand(called, now);
         }
@@ -82,7 +83,9 @@ impl Raft {
     /// The leader asks this replica to take over, without pre-vote (thesis §3.10). If a committed
     /// change of membership is not applied yet, as when the leader leaves by it, that comes first.
     pub(super) fn stand_now(&mut self, now: Tick) -> Option<LogChange> {
-        self.called = Some(self.term);
+        if !self.config.plain {
+            self.called = Some(self.term);
+        }
         self.stand(true, now)
     }
 
@@ -90,9 +93,9 @@ impl Raft {
         if let Role::Leader(_) = self.role {
             return None;
         }
-        self.draw_election_timeout(now);
         let promised = !transfer && self.config.lease.is_some() && self.is_leased(now);
-        if transfer && self.is_promotable() && self.log.has_unapplied_config() {
+        let called = transfer && !self.config.plain;
+        if called && self.is_promotable() && self.log.has_unapplied_config() {
             self.election_at = now;
             return None;
         }
@@ -109,6 +112,9 @@ impl Raft {
     /// Changes neither term nor vote (safety point 8).
     fn become_pre_candidate(&mut self, now: Tick) -> Option<LogChange> {
         self.role = Role::PreCandidate(Votes::default());
+        if !self.config.plain {
+            self.draw_election_timeout(now);
+        }
         for at in 0..self.voters_count() {
             if let Some(request) = self.vote_request(at, MessageKind::PreVote, self.term.next()) {
                 self.send(request);
@@ -125,11 +131,7 @@ impl Raft {
         for at in 0..self.voters_count() {
             if let Some(mut request) = self.vote_request(at, MessageKind::Vote, self.term) {
                 request.context = if transfer { TRANSFER } else { 0 };
-                if self.config.plain {
-                    self.send(request);
-                } else {
-                    self.promise(request);
-                }
+                self.promise(request);
             }
         }
         self.promise_own_vote(false, now)
@@ -168,6 +170,14 @@ impl Raft {
 
     /// The own vote counts like any other: once it is durable (safety point 1).
     fn promise_own_vote(&mut self, pre: bool, now: Tick) -> Option<LogChange> {
+        if self.config.plain {
+            let (kind, term) = match pre {
+                true => (MessageKind::PreVoteResponse, self.term.next()),
+                false => (MessageKind::VoteResponse, self.term),
+            };
+            self.send(Message::new(kind, self.config.id, self.config.id, term));
+            return None;
+        }
         let what = Promised::OwnVote { term: self.term, pre };
         if self.defer(what) { None } else { self.count_vote(self.config.id, true, now) }
     }
@@ -244,7 +254,7 @@ impl Raft {
         if let Some(own) = peers.iter_mut().find(|peer| peer.id == id) {
             own.on_accepted(durable);
             own.become_replicate();
-            own.next = last.next();
+            own.active = true;
         }
         let first = last.next();
         self.log.replace_from(first, 1, self.term);
@@ -265,6 +275,8 @@ impl Raft {
             oldest_write: None,
             heartbeat_due: has_lease,
             dirty: true,
+            broadcast: true,
+            nudge: false,
             reads,
             uncommitted: VecDeque::new(),
             uncommitted_bytes: 0,
@@ -277,6 +289,7 @@ impl Raft {
             yielded: false,
         }));
         self.advance_own_progress();
+        self.promise_own_entries();
         LogChange { first, count: 1, source: Source::Internal(EntryKind::Empty) }
     }
 
@@ -323,7 +336,7 @@ impl Raft {
             _ => return,
         };
         let mut answer = Message::new(kind, self.config.id, message.from, self.term);
-        answer.reject = true;
+        answer.reject = kind == MessageKind::PreVoteResponse;
         self.promise(answer);
     }
 
@@ -356,7 +369,8 @@ impl Raft {
             || self.config.check_quorum
                 && match &self.role {
                     Role::Follower { leader, heard } => {
-                        leader.is_some() && now.since(*heard) < self.config.election_ticks
+                        let since = if self.config.plain { self.waiting_since } else { *heard };
+                        leader.is_some() && now.since(since) < self.config.election_ticks
                     }
                     Role::Leader(leader) => now < leader.quorum_check_at,
                     Role::PreCandidate(_) | Role::Candidate(_) => false,
@@ -376,7 +390,8 @@ impl Raft {
         if let Some((to, _)) = leader.transfer.filter(|&(_, until)| now >= until) {
             leader.transfer = None;
             self.transfer_end = Some(TransferEnd { to, done: false });
-            if !self.membership.is_voter(id) {
+            let keeps = self.config.on_removal == OnRemoval::KeepLeading;
+            if !keeps && !self.membership.is_voter(id) {
                 // It was asked to take over because this replica has left, and did not: another may.
                 self.hand_over(now);
                 return;
@@ -390,14 +405,20 @@ impl Raft {
             let is_stuck = oldest.is_some() && oldest == leader.oldest_write;
             leader.oldest_write = oldest;
             // By time of hearing, so that answers from before a stall do not count after it.
-            let heard = |peer: ReplicaId| {
-                peer == id
-                    || leader
-                        .peer(peer)
-                        .and_then(|peer| peer.heard)
-                        .is_some_and(|heard| now.since(heard) < election_ticks)
+            let is_recent = |heard| now.since(heard) < election_ticks;
+            let plain = self.config.plain;
+            let is_alive = |id| {
+                let alive = |peer: &Progress| {
+                    if plain { peer.active } else { peer.heard.is_some_and(is_recent) }
+                };
+                leader.peer(id).is_some_and(alive)
             };
-            if is_stuck || !quorum::has_quorum(&self.membership, heard) {
+            let has_quorum =
+                quorum::has_quorum(&self.membership, |peer| peer == id || is_alive(peer));
+            for peer in leader.peers.iter_mut().filter(|peer| peer.id != id) {
+                peer.active = false;
+            }
+            if is_stuck || !has_quorum {
                 self.become_follower(self.term, ReplicaId::NONE, now);
             }
         }
@@ -405,20 +426,34 @@ impl Raft {
 
     /// Hands leadership over to `to`: no proposals from now on, `TimeoutNow` once its log is
     /// complete, given up after an election timeout (thesis §3.10, safety point 17). Returns
-    /// whether it began: this replica leads, and `to` is another voter.
+    /// whether it is under way: this replica leads, and `to` is another voter. Asking for the same
+    /// again changes nothing; asking for this replica gives up what is under way.
     pub fn transfer(&mut self, to: ReplicaId, now: Tick) -> bool {
-        let until = now.plus(self.config.election_ticks);
-        let suitable = to != self.config.id && self.membership.is_voter(to);
+        let (id, until) = (self.config.id, now.plus(self.config.election_ticks));
+        let is_voter = self.membership.is_voter(to);
         let Role::Leader(leader) = &mut self.role else { return false };
-        if !suitable {
+        if !is_voter {
             return false;
         }
-        if let Some((other, _)) = leader.transfer.filter(|&(other, _)| other != to) {
+        if let Some((other, _)) = leader.transfer {
+            if other == to {
+                return true;
+            }
+            leader.transfer = None;
             self.transfer_end = Some(TransferEnd { to: other, done: false });
         }
+        if to == id {
+            return false;
+        }
         leader.transfer = Some((to, until));
+        if self.config.plain {
+            leader.quorum_check_at = until;
+        }
+        let last = self.log.last();
+        let Some(peer) = leader.peer_mut(to) else { return false };
+        let matched = peer.matched;
+        peer.due = matched < last;
         leader.dirty = true;
-        let matched = leader.peer(to).map_or(Index(0), |peer| peer.matched);
         self.nudge_transferee(to, matched);
         self.check();
         true
@@ -428,8 +463,8 @@ impl Raft {
     pub(super) fn nudge_transferee(&mut self, peer: ReplicaId, matched: Index) {
         let Role::Leader(leader) = &mut self.role else { return };
         if leader.transfer.is_some_and(|(to, _)| to == peer) && matched == self.log.last() {
-            leader.yielded = true;
-            self.send(Message::new(MessageKind::TimeoutNow, self.config.id, peer, self.term));
+            // After whatever it is still to be sent, so that it knows what is committed.
+            (leader.yielded, leader.nudge, leader.dirty) = (true, true, true);
         }
     }
 }

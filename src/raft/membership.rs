@@ -12,6 +12,8 @@
 //! A change is a list of [`Change`]s, applied in order to a copy; [`confchange`](super::confchange)
 //! says which lists are allowed when.
 
+use smallvec::{IntoIter, SmallVec};
+
 use crate::id::ReplicaId;
 
 /// The members of one group. The sets are sorted and hold each id once; learners vote in neither.
@@ -61,16 +63,14 @@ impl Membership {
         self.is_voter(id) || self.learners.contains(&id)
     }
 
-    /// The voters of both halves, each once.
+    /// The voters of both halves, each once, ascending.
     pub fn voters(&self) -> impl Iterator<Item = ReplicaId> {
-        let more = self.outgoing.iter().filter(|id| !self.incoming.contains(id));
-        self.incoming.iter().chain(more).copied()
+        ascending(self.incoming.iter().chain(&self.outgoing))
     }
 
-    /// Everybody, each once.
+    /// Everybody, each once, ascending.
     pub fn members(&self) -> impl Iterator<Item = ReplicaId> {
-        let more = self.learners.iter().copied().filter(|&id| !self.is_voter(id));
-        self.voters().chain(more)
+        ascending(self.incoming.iter().chain(&self.outgoing).chain(&self.learners))
     }
 
     /// The same members with each set in ascending order and without repetitions, as every other
@@ -90,6 +90,13 @@ impl Membership {
     }
 }
 
+fn ascending<'a>(ids: impl Iterator<Item = &'a ReplicaId>) -> IntoIter<[ReplicaId; 8]> {
+    let mut ids: SmallVec<[ReplicaId; 8]> = ids.copied().collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids.into_iter()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,8 +111,8 @@ mod tests {
         }
         .sorted();
         let names = |ids: Vec<ReplicaId>| ids.into_iter().map(|id| id.0).collect::<Vec<_>>();
-        assert_eq!(names(members.voters().collect()), [1, 3, 2]);
-        assert_eq!(names(members.members().collect()), [1, 3, 2, 4]);
+        assert_eq!(names(members.voters().collect()), [1, 2, 3]);
+        assert_eq!(names(members.members().collect()), [1, 2, 3, 4]);
         assert!(members.is_member(ReplicaId(4)) && !members.is_voter(ReplicaId(4)));
         assert!(!members.is_member(ReplicaId(5)));
     }

@@ -1,8 +1,8 @@
 //! What replicas of one group say to each other, as plain data.
 //!
 //! A message names entries, it does not hold them: the payload stays in the shard's log cache, and
-//! the frame carries it beside the message. An append never spans a term border, so one `run_term`
-//! describes all its entries.
+//! the frame carries it beside the message. An append message never spans a term border, so one
+//! `run_term` describes all its entries; entries of several terms leave as a train of messages.
 
 use crate::id::{EntryId, Index, ReplicaId, Term};
 

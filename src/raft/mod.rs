@@ -70,6 +70,7 @@
 
 pub mod effects;
 pub mod message;
+pub mod quorum;
 
 mod confchange;
 mod driver;
@@ -86,7 +87,6 @@ mod ready;
 
 mod log;
 mod progress;
-mod quorum;
 mod read;
 mod reconfigure;
 mod restore;

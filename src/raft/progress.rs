@@ -48,6 +48,10 @@ pub(super) struct Progress {
     pub(super) read_ack: u64,
     /// Nothing is sent until it answers, or a heartbeat response shows that it is alive.
     pub(super) paused: bool,
+    /// It has answered since the last check of the quorum, or has just joined.
+    pub(super) active: bool,
+    /// An append is due if there are entries to carry.
+    pub(super) wanted: bool,
     /// An append is due even if it carries nothing.
     pub(super) due: bool,
     /// The driver is reading back what it needs.
@@ -67,6 +71,8 @@ impl Progress {
             heard: None,
             read_ack: 0,
             paused: false,
+            active: false,
+            wanted: false,
             due: false,
             fetching: false,
             inflights: Inflights::default(),
@@ -77,7 +83,13 @@ impl Progress {
     /// first: that says at once what it lacks. Its silence counts from now.
     pub(super) fn joining(id: ReplicaId, last: Index, now: Tick) -> Self {
         let next = last.max(Index(1));
-        Self { next, heard: Some(now), ..Self::new(id, last) }
+        Self { next, heard: Some(now), active: true, ..Self::new(id, last) }
+    }
+
+    /// It has answered something.
+    pub(super) fn on_heard(&mut self, now: Tick) {
+        self.heard = Some(now);
+        self.active = true;
     }
 
     fn reset(&mut self, state: ProgressState) {

@@ -13,7 +13,7 @@ use super::membership::Membership;
 
 /// How a ballot stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum VoteResult {
+pub enum VoteResult {
     /// Neither side has a majority yet.
     Pending,
     /// A majority said no, so yes can no longer win.
@@ -23,7 +23,8 @@ pub(super) enum VoteResult {
 }
 
 /// How the ballot stands if voter `id` answered `answer(id)` (`None`: not yet).
-pub(super) fn vote_result(
+#[must_use]
+pub fn vote_result(
     membership: &Membership,
     answer: impl Fn(ReplicaId) -> Option<bool>,
 ) -> VoteResult {
@@ -43,7 +44,8 @@ pub(super) fn has_quorum(membership: &Membership, yes: impl Fn(ReplicaId) -> boo
 
 /// The greatest number that a quorum has reached, where voter `id` has reached `reached(id)`.
 /// `u64::MAX` if there are no voters.
-pub(super) fn agreed(membership: &Membership, reached: impl Fn(ReplicaId) -> u64) -> u64 {
+#[must_use]
+pub fn agreed(membership: &Membership, reached: impl Fn(ReplicaId) -> u64) -> u64 {
     let incoming = majority_agreed(&membership.incoming, &reached);
     if membership.outgoing.is_empty() {
         return incoming;

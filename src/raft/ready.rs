@@ -101,7 +101,9 @@ impl Raft {
 
     /// Sends a message once everything unstable now is durable: at once if nothing is.
     pub(super) fn promise(&mut self, message: Message) {
-        if !self.defer(Promised::Send(message)) {
+        if self.config.plain {
+            self.send(message);
+        } else if !self.defer(Promised::Send(message)) {
             self.release(message);
         }
     }
@@ -117,8 +119,7 @@ impl Raft {
         } else {
             return false;
         };
-        if !self.config.plain
-            && let (Some(last), Promised::Send(new)) = (self.promises.last_mut(), &what)
+        if let (Some(last), Promised::Send(new)) = (self.promises.last_mut(), &what)
             && last.seq == seq
             && let Promised::Send(old) = &mut last.what
             && merge(old, new)
@@ -138,8 +139,7 @@ impl Raft {
         if stale {
             return;
         }
-        let merges = !self.config.plain;
-        if !(merges && self.outbox.last_mut().is_some_and(|last| merge(last, &message))) {
+        if !self.outbox.last_mut().is_some_and(|last| merge(last, &message)) {
             self.send(message);
         }
     }

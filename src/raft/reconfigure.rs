@@ -117,7 +117,6 @@ impl Raft {
         // Whoever promised not to elect another leader may have no say any more.
         leader.lease_from = None;
         leader.rounds.clear();
-        leader.dirty = true;
         if let Some((to, _)) = leader.transfer.filter(|&(to, _)| !self.membership.is_voter(to)) {
             leader.transfer = None;
             self.transfer_end = Some(TransferEnd { to, done: false });
@@ -130,6 +129,9 @@ impl Raft {
             }
             return;
         }
+        // Whoever has just come is sent something at once, also if nothing is committed by this.
+        leader.peers.iter_mut().for_each(|peer| peer.wanted = true);
+        leader.dirty = true;
         self.advance_own_progress();
         self.advance_commit();
     }
@@ -166,8 +168,9 @@ impl Raft {
             return None;
         }
         leader.pending_config = first;
-        leader.dirty = true;
+        (leader.dirty, leader.broadcast) = (true, true);
         self.log.replace_from(first, 1, self.term);
+        self.promise_own_entries();
         Some(LogChange { first, count: 1, source: Source::Internal(EntryKind::Config) })
     }
 }

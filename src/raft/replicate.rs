@@ -2,15 +2,17 @@
 //!
 //! Nothing is sent when it is proposed or when an answer arrives; these only mark what is due.
 //! [`Raft::ready`] then sends each follower what it lacks: one append for all proposals of a turn,
-//! or several where a term border, the size of one append, or a follower far behind demands it.
+//! or several where the size of one append or a follower far behind demands it. An append is one
+//! message per term (see `send_train`); on the way to a follower it counts as one.
 
-use crate::id::{Index, ReplicaId, Tick};
+use crate::id::{EntryId, Index, ReplicaId, Term, Tick};
 use crate::limits;
 
-use super::driver::{Entries, Fit, ProposeRefusal, ReadRefusal};
+use super::driver::{Config, Entries, Fit, ProposeRefusal, ReadRefusal};
 use super::effects::{Effects, Fetch};
+use super::log::Log;
 use super::message::{Message, MessageKind};
-use super::progress::ProgressState;
+use super::progress::{Progress, ProgressState, Window};
 use super::quorum;
 use super::state::{Raft, Role};
 
@@ -52,7 +54,8 @@ impl Raft {
             _ => lead.uncommitted.push_back((last, bytes)),
         }
         lead.uncommitted_open = true;
-        lead.dirty = true;
+        (lead.dirty, lead.broadcast) = (true, true);
+        self.promise_own_entries();
         self.check();
         Ok(first)
     }
@@ -180,7 +183,7 @@ impl Raft {
         if let Role::Leader(leader) = &mut self.role
             && let Some(peer) = leader.peer_mut(replica)
         {
-            peer.fetching = false;
+            (peer.fetching, peer.wanted) = (false, true);
             leader.dirty = true;
         }
     }
@@ -194,7 +197,7 @@ impl Raft {
             self.ignored += 1;
             return;
         }
-        peer.heard = Some(now);
+        peer.on_heard(now);
         if response.reject {
             // Its hint names a term; the same rule applied to our log skips what cannot match.
             let hint = match response.entry.term.0 {
@@ -222,6 +225,9 @@ impl Raft {
             }
             ProgressState::Snapshot { .. } => {}
         }
+        peer.wanted = true;
+        // It may lack the commit index alone.
+        peer.due |= peer.can_bump_commit(self.log.commit());
         let matched = peer.matched;
         leader.dirty = true;
         if matched > self.log.commit() {
@@ -234,7 +240,7 @@ impl Raft {
         let (id, last) = (self.config.id, self.log.last());
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(peer) = leader.peer_mut(response.from) else { return };
-        peer.heard = Some(now);
+        peer.on_heard(now);
         peer.paused = false;
         if peer.matched < last || peer.state == ProgressState::Probe {
             // It lives: what it has not acknowledged may be lost.
@@ -251,13 +257,19 @@ impl Raft {
     /// The own disk has caught up to `durable`: the leader counts itself (safety point 1).
     pub(super) fn advance_own_progress(&mut self) {
         let (id, durable) = (self.config.id, self.log.durable());
-        let last = self.log.last();
         let Role::Leader(leader) = &mut self.role else { return };
-        if let Some(own) = leader.peer_mut(id) {
-            own.next = last.next();
-            if own.on_accepted(durable) {
-                self.advance_commit();
-            }
+        if !self.config.plain
+            && let Some(own) = leader.peer_mut(id)
+            && own.on_accepted(durable)
+        {
+            self.advance_commit();
+        }
+    }
+
+    /// In plain mode, what [`Raft::advance_own_progress`] does otherwise is left to the driver.
+    pub(super) fn promise_own_entries(&mut self) {
+        if self.config.plain {
+            self.accept(self.config.id, self.log.last());
         }
     }
 
@@ -271,7 +283,7 @@ impl Raft {
             return;
         }
         self.log.commit_to(agreed);
-        leader.dirty = true;
+        (leader.dirty, leader.broadcast) = (true, true);
         while let Some(&(last, bytes)) = leader.uncommitted.front() {
             if last > agreed {
                 break;
@@ -332,65 +344,117 @@ impl Raft {
                 let mut heartbeat = Message::new(MessageKind::Heartbeat, id, peer.id, self.term);
                 heartbeat.commit = peer.matched.min(commit);
                 heartbeat.context = context;
-                peer.sent_commit = peer.sent_commit.max(heartbeat.commit);
+                peer.sent_commit = heartbeat.commit;
                 fx.send.push(heartbeat);
             }
         }
         if !std::mem::take(&mut leader.dirty) {
             return;
         }
+        let broadcast = std::mem::take(&mut leader.broadcast);
+        let feed = Feed { log: &self.log, config: &self.config, term: self.term, window, now };
         for peer in leader.peers.iter_mut().filter(|peer| peer.id != id) {
-            while !peer.is_paused() {
-                let previous = peer.next.prev();
-                let Some(previous_term) = self.log.term_at(previous) else {
-                    // A snapshot is not begun for somebody who does not answer.
-                    let alive = |heard| now.since(heard) < self.config.election_ticks;
-                    if !peer.heard.is_some_and(alive) {
-                        break;
-                    }
-                    let end = self.log.applied().max(self.log.before_first().index);
-                    let mut message = Message::new(MessageKind::Snapshot, id, peer.id, self.term);
-                    message.entry.index = end;
-                    message.entry.term = self.log.term_at(end).unwrap_or_default();
-                    fx.send.push(message);
-                    peer.become_snapshot(end);
-                    break;
-                };
-                let full = peer.state == ProgressState::Replicate && peer.inflights.is_full(window);
-                let (mut count, mut bytes) = (0, 0);
-                if !full && !peer.fetching && peer.next <= self.log.last() {
-                    let run_last = self.log.run_end(peer.next);
-                    let (count_max, bytes_max) =
-                        (self.config.append_entries_max.max(1), self.config.append_bytes_max);
-                    match entries.fit(peer.next, run_last, count_max, bytes_max) {
-                        Fit::Entries { count: c, bytes: b } => (count, bytes) = (c, b),
-                        Fit::Missing => {
-                            peer.fetching = true;
-                            fx.fetch.push(Fetch { to: peer.id, first: peer.next });
-                        }
-                    }
-                }
-                let due = std::mem::take(&mut peer.due);
-                if count == 0 && !due && !peer.can_bump_commit(commit) {
-                    break;
-                }
-                let mut append = Message::new(MessageKind::Append, id, peer.id, self.term);
-                append.entry.index = previous;
-                append.entry.term = previous_term;
-                append.commit = commit;
-                append.count = count;
-                if count > 0 {
-                    append.run_term = self.log.term_at(peer.next).unwrap_or_default();
-                }
-                fx.send.push(append);
-                peer.on_sent(count, bytes, window);
-                // What the follower can use of it: it commits no further than the message vouches.
-                peer.sent_commit = peer.sent_commit.max(commit);
-                if count == 0 {
-                    break;
-                }
+            // Whoever waits for entries to be read back has no use for an empty append meanwhile,
+            // unless it learns of a commit by it.
+            let is_idle = peer.fetching && !peer.can_bump_commit(commit);
+            let due = std::mem::take(&mut peer.due) || (broadcast && !is_idle);
+            if std::mem::take(&mut peer.wanted) || due {
+                feed.feed(peer, due, entries, fx);
             }
         }
+        if std::mem::take(&mut leader.nudge)
+            && let Some((to, _)) = leader.transfer
+        {
+            fx.send.push(Message::new(MessageKind::TimeoutNow, id, to, self.term));
+        }
+    }
+}
+
+/// What feeding one follower takes.
+struct Feed<'a> {
+    log: &'a Log,
+    config: &'a Config,
+    term: Term,
+    window: Window,
+    now: Tick,
+}
+
+impl Feed<'_> {
+    /// Sends `peer` what it lacks, as far as it may have it. If `due`, the first append goes out even
+    /// if it is empty.
+    fn feed(&self, peer: &mut Progress, mut due: bool, entries: &impl Entries, fx: &mut Effects) {
+        let (log, config) = (self.log, self.config);
+        while !peer.is_paused() {
+            let Some(previous_term) = log.term_at(peer.next.prev()) else {
+                self.send_snapshot(peer, entries, fx);
+                return;
+            };
+            let full =
+                peer.state == ProgressState::Replicate && peer.inflights.is_full(self.window);
+            let (mut count, mut bytes) = (0, 0);
+            if !full && !peer.fetching && peer.next <= log.last() {
+                let (count_max, bytes_max) =
+                    (config.append_entries_max.max(1), config.append_bytes_max);
+                match entries.fit(peer.next, log.last(), count_max, bytes_max) {
+                    Fit::Entries { count: c, bytes: b } => (count, bytes) = (c, b),
+                    Fit::Missing => {
+                        peer.fetching = true;
+                        fx.fetch.push(Fetch { to: peer.id, first: peer.next });
+                    }
+                }
+            }
+            if count == 0 && !due {
+                return;
+            }
+            due = false;
+            self.send_train(peer, previous_term, count, fx);
+            peer.on_sent(count, bytes, self.window);
+            peer.sent_commit = log.commit();
+            if count == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Sends `count` entries from `peer.next` on, as one append that may take several messages: one
+    /// per term. They leave together and are refused together, so for probing and for the window they
+    /// are one; a log of many terms costs a follower no more round trips than one of a single term.
+    fn send_train(&self, peer: &Progress, mut term: Term, mut count: u32, fx: &mut Effects) {
+        let mut previous = peer.next.prev();
+        loop {
+            let mut car = Message::new(MessageKind::Append, self.config.id, peer.id, self.term);
+            car.entry = EntryId { term, index: previous };
+            car.commit = self.log.commit();
+            if count > 0 {
+                let run = self.log.run_end(previous.next()).0 - previous.0;
+                car.run_term = self.log.term_at(previous.next()).unwrap_or_default();
+                car.count = count.min(u32::try_from(run).unwrap_or(count));
+            }
+            fx.send.push(car);
+            count -= car.count;
+            if count == 0 {
+                return;
+            }
+            (previous, term) = (previous.plus(u64::from(car.count)), car.run_term);
+        }
+    }
+
+    /// The log that `peer` needs is gone.
+    fn send_snapshot(&self, peer: &mut Progress, entries: &impl Entries, fx: &mut Effects) {
+        // None is begun for somebody who does not answer.
+        let alive = |heard| self.now.since(heard) < self.config.election_ticks;
+        let is_active = if self.config.plain { peer.active } else { peer.heard.is_some_and(alive) };
+        if !is_active {
+            return;
+        }
+        let last = entries.snapshot().unwrap_or_else(|| {
+            let index = self.log.applied().max(self.log.before_first().index);
+            EntryId { term: self.log.term_at(index).unwrap_or_default(), index }
+        });
+        let mut message = Message::new(MessageKind::Snapshot, self.config.id, peer.id, self.term);
+        message.entry = last;
+        fx.send.push(message);
+        peer.become_snapshot(last.index);
     }
 }
 

@@ -35,6 +35,8 @@ pub struct Raft {
     pub(super) promises: Vec<Promise>,
     /// The current wait, drawn from `[T, 2T)` at every change of role.
     pub(super) election_timeout: u64,
+    /// When it began.
+    pub(super) waiting_since: Tick,
     /// When a replica that is not leader stands for election.
     pub(super) election_at: Tick,
     pub(super) jitter: u64,
@@ -108,8 +110,12 @@ pub(super) struct Leader {
     /// The oldest write in flight at the last quorum check.
     pub(super) oldest_write: Option<PersistSeq>,
     pub(super) heartbeat_due: bool,
-    /// Something changed that may let an append leave.
+    /// An append is due or wanted for somebody, or `nudge` is set.
     pub(super) dirty: bool,
+    /// An append is due for everybody.
+    pub(super) broadcast: bool,
+    /// The transferee has everything and is to be told to stand.
+    pub(super) nudge: bool,
     pub(super) reads: Reads,
     /// Proposed and not committed: last index and payload bytes, one element per turn.
     pub(super) uncommitted: VecDeque<(Index, u64)>,
@@ -162,7 +168,7 @@ impl Raft {
     /// another it has [failed](Failure) from the start.
     #[must_use]
     pub fn new(config: Config, recovered: Recovered, now: Tick) -> Self {
-        let failure = recovered.find_damage();
+        let failure = recovered.find_damage(config.plain);
         let Recovered { hard_state, membership, before_first, runs, last, applied, .. } = recovered;
         // The commit index is written lazily, so it may lag what was applied (safety point 15).
         let commit = hard_state.commit.max(applied).max(before_first.index).min(last);
@@ -186,6 +192,7 @@ impl Raft {
             outbox: Vec::new(),
             promises: Vec::new(),
             election_timeout: 0,
+            waiting_since: now,
             election_at: now,
             read_seq: 0,
             asked: Asked::default(),
@@ -249,6 +256,7 @@ impl Raft {
             failure: self.failure,
             membership: &self.membership,
             peers: leading.map_or(&[], |leader| &leader.peers),
+            window: self.window(),
         }
     }
 
@@ -332,9 +340,20 @@ impl Raft {
     }
 
     pub(super) fn restart_election_timer(&mut self, now: Tick) {
+        self.waiting_since = now;
+        self.set_election_at();
+    }
+
+    /// Replaces the wait that was drawn, until the next is: for tests that need to know it.
+    pub fn set_election_timeout(&mut self, ticks: u64) {
+        self.election_timeout = ticks;
+        self.set_election_at();
+    }
+
+    fn set_election_at(&mut self) {
         self.election_at = match self.config.priority {
             0 => Tick(u64::MAX),
-            _ => now.plus(self.election_timeout),
+            _ => self.waiting_since.plus(self.election_timeout),
         };
     }
 
@@ -350,7 +369,7 @@ impl Raft {
 
 impl Recovered {
     /// The first contradiction among the parts, if any.
-    fn find_damage(&self) -> Option<Failure> {
+    fn find_damage(&self, plain: bool) -> Option<Failure> {
         let EntryId { term: term_before, index: before } = self.before_first;
         let mut term = term_before;
         let mut start = before;
@@ -369,7 +388,8 @@ impl Recovered {
         if self.first != before.next() || self.last < before || empty != self.runs.is_empty() {
             return Some(Failure::RecoveredNonsense);
         }
-        if self.hard_state.term < term {
+        // A group of etcd's transcripts begins in term 0 with a snapshot of term 1.
+        if self.hard_state.term < term && !(plain && self.runs.is_empty()) {
             return Some(Failure::RecoveredNonsense);
         }
         if self.applied < before {

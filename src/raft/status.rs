@@ -6,7 +6,7 @@ use crate::id::{EntryId, Index, ReplicaId, Term, Tick};
 
 use super::effects::RoleKind;
 use super::membership::Membership;
-use super::progress::{Progress, ProgressState};
+use super::progress::{Progress, ProgressState, Window};
 
 /// A replica at one moment. Cheap: it borrows.
 #[derive(Debug, Clone)]
@@ -45,12 +45,15 @@ pub struct Status<'a> {
     /// Who belongs to the group.
     pub membership: &'a Membership,
     pub(super) peers: &'a [Progress],
+    pub(super) window: Window,
 }
 
 impl Status<'_> {
     /// On a leader every member, itself included; otherwise nobody.
     pub fn progress(&self) -> impl Iterator<Item = ReplicaProgress> {
         self.peers.iter().map(|peer| ReplicaProgress {
+            is_active: peer.active,
+            is_full: peer.inflights.is_full(self.window),
             id: peer.id,
             state: peer.state,
             matched: peer.matched,
@@ -81,8 +84,12 @@ pub struct ReplicaProgress {
     pub inflight_messages: usize,
     /// Their payload bytes.
     pub inflight_bytes: u64,
+    /// As many appends are on the way, or as many bytes, as may be.
+    pub is_full: bool,
     /// Nothing is sent until it answers.
     pub is_paused: bool,
+    /// It has answered since the last check of the quorum, or has just joined.
+    pub is_active: bool,
     /// The driver is reading entries back for it.
     pub is_fetching: bool,
 }

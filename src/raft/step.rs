@@ -88,7 +88,7 @@ impl Raft {
             | message.run_term.0
             | message.hint.0;
         message.to == self.config.id
-            && message.from != self.config.id
+            && (message.from != self.config.id || (self.config.plain && message.is_response()))
             && message.from != ReplicaId::NONE
             && message.term.0 != 0
             && numbers >> 62 == 0
