@@ -1,8 +1,10 @@
-//! Tools around the node: look at what it left on disk, run it in the simulator, and kill it.
+//! Tools around the node: look at what it left on disk, run it in the simulator, kill it, and
+//! compare its core with a peer's transcripts.
 
 mod live;
 mod rounds;
 mod sim;
+mod transcripts;
 mod wal;
 
 use std::process::ExitCode;
@@ -12,7 +14,8 @@ use clap::{Parser, Subcommand};
 #[derive(Parser)]
 #[command(
     name = "tool",
-    about = "Looks at a node's log, runs nodes in the simulator, and kills real ones"
+    about = "Looks at a node's log, runs nodes in the simulator, kills real ones, and compares the \
+             core with a peer's transcripts"
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -30,6 +33,8 @@ enum Subject {
     Live(live::Arguments),
     /// Rounds of kill -9 under load against real nodes; then every write is read back.
     Rounds(rounds::Arguments),
+    /// The transcripts of etcd-io/raft, played with our core.
+    Transcripts(transcripts::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +46,10 @@ fn main() -> ExitCode {
         Subject::Sim(arguments) => sim::run(&arguments).map_err(|failed| failed.to_string()),
         Subject::Live(arguments) => live::run(&arguments).map_err(|failed| failed.to_string()),
         Subject::Rounds(arguments) => rounds::run(&arguments).map_err(|failed| failed.to_string()),
+        Subject::Transcripts(arguments) => {
+            transcripts::run(&arguments, &mut std::io::stdout().lock())
+                .map_err(|failed| failed.to_string())
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
