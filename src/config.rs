@@ -80,6 +80,10 @@ pub struct Config {
     /// writes are refused before snapshots help. Less: a shorter replay and more snapshots; followers
     /// that were away need one sooner.
     pub log_bytes: u64,
+    /// Bytes of snapshots one core sends to followers per second. Default 64 MiB; 64 KiB to 1 TiB.
+    /// More: a follower that was away is back sooner, and everything else waits longer for the
+    /// network and for the follower's disk.
+    pub snapshot_bytes_per_s: u64,
     /// Log bytes one core may hold on disk; past it writes are refused with `-FULL`. Default 0: as
     /// much as the disk holds. At least four segments otherwise.
     pub wal_bytes_max: u64,
@@ -129,6 +133,8 @@ pub struct Settings {
     pub lease_drift_percent: Option<u8>,
     /// [`Config::log_bytes`].
     pub log_bytes: Option<u64>,
+    /// [`Config::snapshot_bytes_per_s`].
+    pub snapshot_bytes_per_s: Option<u64>,
     /// [`Config::wal_bytes_max`].
     pub wal_bytes_max: Option<u64>,
 }
@@ -225,6 +231,7 @@ impl Settings {
             lease_groups: self.lease_groups.or(under.lease_groups),
             lease_drift_percent: self.lease_drift_percent.or(under.lease_drift_percent),
             log_bytes: self.log_bytes.or(under.log_bytes),
+            snapshot_bytes_per_s: self.snapshot_bytes_per_s.or(under.snapshot_bytes_per_s),
             wal_bytes_max: self.wal_bytes_max.or(under.wal_bytes_max),
         }
     }
@@ -272,6 +279,7 @@ impl Settings {
             lease_groups,
             lease_drift_percent: self.lease_drift_percent.unwrap_or(10),
             log_bytes: self.log_bytes.unwrap_or(limits::LOG_BYTES_DEFAULT),
+            snapshot_bytes_per_s: self.snapshot_bytes_per_s.unwrap_or(limits::SNAPSHOT_BYTES_PER_S),
             wal_bytes_max: self.wal_bytes_max.unwrap_or(0),
         }
         .validated()
@@ -306,6 +314,8 @@ impl Config {
         within("spin_us", &self.spin_us, &0, &1_000_000)?;
         within("log_cache_bytes", &self.log_cache_bytes, &(8 << 20), &usize::MAX)?;
         within("lease_drift_percent", &self.lease_drift_percent, &1, &50)?;
+        let rate = &self.snapshot_bytes_per_s;
+        within("snapshot_bytes_per_s", rate, &(64 << 10), &(1 << 40))?;
         let segments_min = 4 * limits::SEGMENT_BYTES as u64;
         within("log_bytes", &self.log_bytes, &segments_min, &u64::MAX)?;
         if self.wal_bytes_max != 0 {
@@ -401,6 +411,8 @@ lease_groups = "{lease_groups}"
 lease_drift_percent = {lease_drift_percent}
 # How long the log of one core should be, in bytes (268435456 or more); past it, snapshots replace it.
 log_bytes = {log_bytes}
+# Bytes of snapshots sent to followers per second, per core (65536 or more).
+snapshot_bytes_per_s = {snapshot_bytes_per_s}
 # Log bytes one core may hold on disk; 0 is as much as the disk holds.
 wal_bytes_max = {wal_bytes_max}
 
@@ -429,6 +441,7 @@ wal_bytes_max = {wal_bytes_max}
             lease_groups = self.lease_groups,
             lease_drift_percent = self.lease_drift_percent,
             log_bytes = self.log_bytes,
+            snapshot_bytes_per_s = self.snapshot_bytes_per_s,
             wal_bytes_max = self.wal_bytes_max,
         )
     }

@@ -56,6 +56,7 @@
 //!     leases: outrigger::shard::Leases::default(),
 //!     log_cache_bytes: 1 << 20,
 //!     log_bytes: 1 << 30,
+//!     snapshot_bytes_per_s: 64 << 20,
 //!     seed: 7,
 //! };
 //! // An empty log is a new shard.

@@ -47,9 +47,9 @@ pub const LANE_BYTES_MAX: usize = 32 << 20;
 /// Frames queued towards one peer in one lane before the lane reports `unreachable` and drops.
 pub const LANE_FRAMES_MAX: usize = 4096;
 
-/// Largest piece of a snapshot, in bytes: what one frame of the bulk lane carries, so that a vote
-/// never waits for more than one.
-pub const SNAPSHOT_PIECE_BYTES_MAX: usize = 256 << 10;
+/// Largest piece of a snapshot, its header included, in bytes. One frame of the bulk lane carries one
+/// piece, so a vote never waits for more than one.
+pub const SNAPSHOT_PIECE_BYTES_MAX: usize = SNAPSHOT_PIECE_BYTES + 64;
 /// Most pieces of one snapshot: 256 GiB in pieces of the largest size.
 pub const SNAPSHOT_PIECES_MAX: u32 = 1 << 20;
 /// Pieces one follower may have unacknowledged; the sender keeps them in memory.

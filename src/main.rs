@@ -104,6 +104,9 @@ struct Serve {
     /// [default: 1 GiB].
     #[arg(long, value_name = "BYTES")]
     log_bytes: Option<u64>,
+    /// Bytes of snapshots sent to followers per second, per core [default: 64 MiB].
+    #[arg(long, value_name = "BYTES")]
+    snapshot_bytes_per_s: Option<u64>,
     /// Log bytes one core may hold on disk; past it writes are refused [default: no limit].
     #[arg(long, value_name = "BYTES")]
     wal_max_bytes: Option<u64>,
@@ -157,6 +160,7 @@ impl Serve {
             lease_groups: self.lease_groups,
             lease_drift_percent: self.lease_drift_percent,
             log_bytes: self.log_bytes,
+            snapshot_bytes_per_s: self.snapshot_bytes_per_s,
             wal_bytes_max: self.wal_max_bytes,
         })
     }

@@ -24,6 +24,7 @@
 
 mod apply;
 mod command;
+mod install;
 mod log_cache;
 mod members;
 mod reads;
@@ -37,6 +38,7 @@ mod taking;
 mod waiters;
 
 pub use command::{GroupCommand, Origin, PartId};
+pub use install::Use;
 pub use log_cache::LogCache;
 pub use recover::{Replayed, ReplicaRecovery, RunError};
 pub use replica::{Answers, Replica, Verdict};

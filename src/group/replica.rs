@@ -16,6 +16,7 @@ use crate::wal::{Run, RunKind};
 use crate::wire::reply::Reply;
 
 use super::apply::apply;
+use super::install::Installing;
 use super::log_cache::LogCache;
 use super::members::{Asked, Life, Standing};
 use super::reads::{self, Read, Reads};
@@ -57,14 +58,16 @@ pub struct Replica {
     /// Silence of this length, in ms, makes a member doubtful.
     pub(super) election_ms: u64,
     /// What the core wants durable and no batch has taken yet.
-    unwritten: Option<Persist>,
+    pub(super) unwritten: Option<Persist>,
     /// Snapshots, and what else is written beside the log; see `taking.rs`.
     pub(super) beside: Beside,
+    /// A snapshot from the leader that is about to take effect; see `install.rs`.
+    pub(super) installing: Option<Box<Installing>>,
     /// Where the log on disk ends: the segment of the last run, its last index, and the last index
     /// that lies in a segment before that one (those can be read back, so they may be evicted).
     segment: SegmentSeq,
-    written_last: Index,
-    sealed_last: Index,
+    pub(super) written_last: Index,
+    pub(super) sealed_last: Index,
     /// The driver was told that the core failed.
     failure_told: bool,
 }
@@ -102,6 +105,7 @@ impl Replica {
             election_ms,
             unwritten: None,
             beside,
+            installing: None,
             segment: SegmentSeq(0),
             written_last: last,
             sealed_last: last,
@@ -154,7 +158,10 @@ impl Replica {
     /// When [`Self::on_tick`] next has work.
     #[must_use]
     pub fn deadline(&self) -> Tick {
-        if self.is_gone() { Tick(u64::MAX) } else { self.raft.deadline() }
+        if self.is_gone() || self.is_installing() {
+            return Tick(u64::MAX);
+        }
+        self.raft.deadline()
     }
 
     // --- events -------------------------------------------------------------------------------
@@ -241,7 +248,7 @@ impl Replica {
         entries: impl Iterator<Item = Entry>,
         answers: &mut Answers,
     ) {
-        if self.is_of_the_removed(message) {
+        if self.is_installing() || self.is_of_the_removed(message) {
             return;
         }
         if let Some(change) = self.raft.step(message, now) {
@@ -251,7 +258,7 @@ impl Replica {
 
     /// Time passed the deadline.
     pub fn on_tick(&mut self, now: Tick, answers: &mut Answers) {
-        if self.is_gone() {
+        if self.is_gone() || self.is_installing() {
             return;
         }
         if let Some(change) = self.raft.tick(now) {
@@ -280,6 +287,11 @@ impl Replica {
     /// What was sent to this replica may be lost.
     pub fn on_unreachable(&mut self, replica: ReplicaId) {
         self.raft.on_unreachable(replica);
+    }
+
+    /// A snapshot for this replica did not arrive, or could not be begun.
+    pub fn on_snapshot_failed(&mut self, replica: ReplicaId) {
+        self.raft.on_snapshot_failed(replica);
     }
 
     /// Entries read back for a follower that is behind.

@@ -32,8 +32,8 @@ pub enum Written {
     Persist(PersistSeq),
     /// One piece of a snapshot that comes from the leader.
     Piece {
-        /// The snapshot.
-        entry: EntryId,
+        /// The leader's name for the transfer.
+        transfer: u64,
         /// The number of the piece.
         number: u32,
     },
@@ -105,6 +105,8 @@ pub(super) struct Beside {
     is_buried: bool,
     aside: VecDeque<Aside>,
     taking: Option<Taking>,
+    /// Pieces come from the leader: this replica takes no snapshot of itself.
+    is_receiving: bool,
 }
 
 impl Beside {
@@ -167,7 +169,8 @@ impl Replica {
         let nothing = applied == Index(0) || applied < known || self.is_gone();
         let after = index.find(self.group, applied.next());
         let helps = after.is_none_or(|after| cutoff <= after.location.segment);
-        if nothing || !helps || self.is_taking() || self.is_failed() {
+        let busy = self.beside.is_receiving || self.is_taking();
+        if nothing || !helps || busy || self.is_failed() {
             return false;
         }
         debug_assert!(applied <= self.raft.status().durable, "applied before it was durable");
@@ -204,6 +207,20 @@ impl Replica {
             RunKind::Log | RunKind::Tombstone => true,
         });
         self.beside.extent.coming = None;
+    }
+
+    /// Pieces of a snapshot from the leader are going to be written: in place of its own, and of those
+    /// of an earlier transfer.
+    pub fn begin_receiving(&mut self) {
+        self.cancel_snapshot();
+        self.beside.is_receiving = true;
+    }
+
+    /// They came to an end, one way or the other; those that are not written are not needed.
+    pub fn end_receiving(&mut self) {
+        if std::mem::take(&mut self.beside.is_receiving) {
+            self.cancel_snapshot();
+        }
     }
 
     /// Writes a piece of a snapshot beside the log, after what was asked for before. The shard stages

@@ -90,6 +90,8 @@ pub struct Setup {
     pub leases: shard::Leases,
     /// See [`shard::Config::log_bytes`].
     pub log_bytes: u64,
+    /// See [`shard::Config::snapshot_bytes_per_s`].
+    pub snapshot_bytes_per_s: u64,
     /// Log segments of one core on disk, in bytes; past it writes are refused.
     pub wal_bytes_max: u64,
     /// Clients that may be connected at once.
@@ -328,6 +330,7 @@ fn shard_config(setup: &Setup, core: ShardId) -> shard::Config {
         log_cache_bytes: setup.log_cache_bytes,
         leases: setup.leases.clone(),
         log_bytes: setup.log_bytes,
+        snapshot_bytes_per_s: setup.snapshot_bytes_per_s,
         seed: fastrand::u64(..),
     }
 }

@@ -51,6 +51,7 @@ pub fn serve(config: &Config) -> Result<(), Fatal> {
             drift_percent: config.lease_drift_percent,
         },
         log_bytes: config.log_bytes,
+        snapshot_bytes_per_s: config.snapshot_bytes_per_s,
         wal_bytes_max: if config.wal_bytes_max == 0 { u64::MAX } else { config.wal_bytes_max },
         connections_max,
         spin: Duration::from_micros(config.spin_us),

@@ -3,20 +3,22 @@
 use crate::entry::Entry;
 use crate::id::{GroupId, NodeId};
 use crate::raft::message::{Message, MessageKind};
-use crate::wire::Route;
 use crate::wire::frame::Lane;
 use crate::wire::peer::{Answer, Forward, FrameBuilder, OutFrame};
+use crate::wire::{Route, SnapshotAck, SnapshotPiece};
 
-/// What this turn says to one peer. Bulk joins when snapshots do.
+/// What this turn says to one peer.
 struct Peer {
     node: NodeId,
     control: FrameBuilder,
     append: FrameBuilder,
+    bulk: FrameBuilder,
 }
 
 impl Peer {
     fn new(node: NodeId) -> Self {
-        Self { node, control: FrameBuilder::new(), append: FrameBuilder::new() }
+        let builder = FrameBuilder::new;
+        Self { node, control: builder(), append: builder(), bulk: builder() }
     }
 }
 
@@ -79,6 +81,22 @@ impl Outbox {
     pub(super) fn answer(&mut self, node: NodeId, answer: Answer) {
         let Some(peer) = self.peer(node) else { return };
         peer.append.answer(answer);
+        self.cut_if_full(node);
+    }
+
+    /// A piece of a snapshot. Each has a frame of its own: what is urgent waits for one frame at most.
+    pub(super) fn snapshot_piece(&mut self, node: NodeId, piece: &SnapshotPiece) {
+        let route = Route { to: node, ..self.route };
+        let Some(peer) = self.peer(node) else { return };
+        peer.bulk.piece(piece);
+        let frame = peer.bulk.finish(&route, Lane::Bulk);
+        self.cut.push((node, frame));
+    }
+
+    /// How far a snapshot from `node` has come.
+    pub(super) fn snapshot_ack(&mut self, node: NodeId, ack: &SnapshotAck) {
+        let Some(peer) = self.peer(node) else { return };
+        peer.control.ack(ack);
         self.cut_if_full(node);
     }
 

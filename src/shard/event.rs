@@ -22,6 +22,7 @@ use crate::wal::{Damage, Location, Write};
 use crate::wire::peer::{Frame, OutFrame};
 use crate::wire::reply::Reply;
 use crate::wire::resp::Command;
+use crate::wire::{SnapshotAck, SnapshotPiece};
 
 use super::report::ShardReport;
 
@@ -127,6 +128,10 @@ pub enum Post {
         /// The entries it names.
         entries: Vec<Entry>,
     },
+    /// A piece of a snapshot that arrived on a core that does not own its group.
+    SnapshotPiece(SnapshotPiece),
+    /// An acknowledgement of one, likewise.
+    SnapshotAck(SnapshotAck),
     /// A forwarded command that arrived on a core that does not own its group.
     Forwarded {
         /// The node that waits for the answer.
@@ -156,6 +161,8 @@ impl Post {
             | Self::Ask { .. }
             | Self::Drain { .. }
             | Self::Raft { .. }
+            | Self::SnapshotPiece(_)
+            | Self::SnapshotAck(_)
             | Self::Forwarded { .. } => true,
             Self::Answer { .. } | Self::Report { .. } | Self::Answered { .. } => false,
         }

@@ -33,6 +33,8 @@ mod requests;
 mod route;
 #[expect(clippy::module_inception, reason = "the shard is the one thing this room is about")]
 mod shard;
+mod snapshots;
+mod streaming;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -90,6 +92,8 @@ pub struct Config {
     /// says. Shorter means more snapshots and followers that need one sooner, longer means a longer
     /// replay.
     pub log_bytes: u64,
+    /// Bytes of snapshots sent to followers per second. At least 1.
+    pub snapshot_bytes_per_s: u64,
     /// Seed of election jitter, and of nothing else.
     pub seed: u64,
 }

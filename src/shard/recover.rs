@@ -229,6 +229,7 @@ mod tests {
             log_cache_bytes: 1 << 20,
             leases: crate::shard::Leases::default(),
             log_bytes: 1 << 30,
+            snapshot_bytes_per_s: 1 << 20,
             seed: 1,
         }
     }

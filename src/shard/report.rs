@@ -45,6 +45,14 @@ pub struct Counters {
     pub segments_reclaimed: u64,
     /// Times a group got another leader.
     pub leader_changes: u64,
+    /// Snapshots that a follower has taken from here.
+    pub snapshots_sent: u64,
+    /// Snapshots taken from a leader, in place of log and state.
+    pub snapshots_received: u64,
+    /// Bytes of snapshots sent, repetitions included.
+    pub snapshot_bytes_sent: u64,
+    /// Snapshots that were begun and did not arrive.
+    pub snapshots_failed: u64,
     /// Client connections open now.
     pub connections: u64,
     /// Commands received from clients.
@@ -76,6 +84,10 @@ impl Counters {
         self.snapshots_taken += other.snapshots_taken;
         self.segments_reclaimed += other.segments_reclaimed;
         self.leader_changes += other.leader_changes;
+        self.snapshots_sent += other.snapshots_sent;
+        self.snapshots_received += other.snapshots_received;
+        self.snapshot_bytes_sent += other.snapshot_bytes_sent;
+        self.snapshots_failed += other.snapshots_failed;
         self.connections += other.connections;
         self.commands += other.commands;
     }
@@ -212,6 +224,10 @@ pub fn info_text(reports: &[ShardReport], section: Option<&[u8]>) -> String {
         line("commands_forwarded", &counters.commands_forwarded);
         line("commands_refused", &counters.commands_refused);
         line("leader_changes", &counters.leader_changes);
+        line("snapshots_sent", &counters.snapshots_sent);
+        line("snapshots_received", &counters.snapshots_received);
+        line("snapshot_bytes_sent", &counters.snapshot_bytes_sent);
+        line("snapshots_failed", &counters.snapshots_failed);
         for (group, shard) in groups {
             let role = if group.failed.is_some() { "failed" } else { role_name(group.role) };
             line(

@@ -10,6 +10,7 @@ use crate::group::{
 use crate::id::{GroupId, NodeId, ReplicaId, SessionId, ShardId, Tick};
 use crate::limits;
 use crate::raft;
+use crate::raft::MessageKind;
 use crate::raft::effects::RoleKind;
 use crate::store::command::Access;
 use crate::store::member;
@@ -28,28 +29,32 @@ use super::peers::Peers;
 use super::report::{Counters, GroupReport, ShardReport};
 use super::requests::{Opening, PartAnswer, Requests, Whole};
 use super::route::{self, Routed};
+use super::snapshots::{Receives, Sends};
 use super::timers::Timers;
 use super::truncate::Truncation;
 
 /// One core's mind. Pure: the same events in the same order give the same effects.
 pub struct Shard {
-    config: Config,
+    pub(super) config: Config,
     /// Group `g` is at slot `g / cores`, if `g % cores` is this shard.
-    replicas: Vec<Replica>,
+    pub(super) replicas: Vec<Replica>,
     log: Log,
-    truncation: Truncation,
+    pub(super) truncation: Truncation,
     timers: Timers,
     requests: Requests,
     forwards: Forwards,
     /// Sessions opened here since the node started: the next one's name follows from it.
     sessions_opened: u64,
-    outbox: Outbox,
-    counters: Counters,
+    /// Snapshots on their way to followers, and from leaders; see `streaming.rs`.
+    pub(super) sends: Sends,
+    pub(super) receives: Receives,
+    pub(super) outbox: Outbox,
+    pub(super) counters: Counters,
     /// Slots stepped in this turn.
     touched: Vec<u32>,
     is_touched: Vec<bool>,
     /// Results of this turn, not yet on their way.
-    answers: Answers,
+    pub(super) answers: Answers,
     posts: Vec<(ShardId, Post)>,
     replies: Vec<ReplyTo>,
     log_reads: Vec<LogRead>,
@@ -93,6 +98,8 @@ impl Shard {
             requests: Requests::default(),
             forwards: Forwards::new(config.incarnation, config.shard),
             sessions_opened: 0,
+            sends: Sends::new(config.incarnation, config.shard, config.snapshot_bytes_per_s, now),
+            receives: Receives::default(),
             outbox: Outbox::new(config.route(), &config.nodes),
             counters: Counters::default(),
             touched: Vec::with_capacity(slots),
@@ -151,9 +158,9 @@ impl Shard {
             Event::SpareReady(segment) => self.log.on_spare(segment),
             Event::LogFull(full) => self.log.set_full(full),
             Event::LogRead(done) => self.on_log_read(done),
-            Event::Unreachable(node) => self.on_unreachable(node),
+            Event::Unreachable(node) => self.on_unreachable(now, node),
             Event::LinkBroken(node) => {
-                self.on_unreachable(node);
+                self.on_unreachable(now, node);
                 for forwarded in self.forwards.lost(node) {
                     let reply = give_up(&forwarded, "the connection to the leader broke");
                     self.answers.push((forwarded.origin, reply));
@@ -180,23 +187,23 @@ impl Shard {
                 replica.on_written_again();
                 self.truncation.on_done(&self.replicas, slot);
             }
-            // Nothing comes from a leader yet.
-            Written::Piece { .. } | Written::Installed(_) => {}
+            Written::Piece { transfer, number } => self.on_piece_durable(slot, transfer, number),
+            Written::Installed(_) => self.on_install_durable(now, slot),
         }
     }
 
-    fn slot_of(&self, group: GroupId) -> Option<u32> {
+    pub(super) fn slot_of(&self, group: GroupId) -> Option<u32> {
         let cores = u64::from(self.config.cores);
         let here =
             group.0 < self.config.groups && group.0 % cores == u64::from(self.config.shard.0);
         here.then_some((group.0 / cores) as u32)
     }
 
-    fn core_of(&self, group: GroupId) -> ShardId {
+    pub(super) fn core_of(&self, group: GroupId) -> ShardId {
         ShardId((group.0 % u64::from(self.config.cores)) as u16)
     }
 
-    fn touch(&mut self, slot: u32) {
+    pub(super) fn touch(&mut self, slot: u32) {
         if !std::mem::replace(&mut self.is_touched[slot as usize], true) {
             self.touched.push(slot);
         }
@@ -226,6 +233,20 @@ impl Shard {
                 }
             }
         }
+        for piece in frame.pieces() {
+            if self.is_between(from, piece.group, piece.from, piece.to) {
+                self.on_snapshot_piece(now, piece);
+            } else {
+                self.counters.messages_rejected += 1;
+            }
+        }
+        for ack in frame.acks() {
+            if self.is_between(from, ack.group, ack.from, ack.to) {
+                self.on_snapshot_ack(now, &ack);
+            } else {
+                self.counters.messages_rejected += 1;
+            }
+        }
         for forward in frame.forwards() {
             let Some(command) = unpack(&forward) else {
                 self.counters.messages_rejected += 1;
@@ -245,7 +266,7 @@ impl Shard {
         }
     }
 
-    fn post(&mut self, core: ShardId, post: Post) {
+    pub(super) fn post(&mut self, core: ShardId, post: Post) {
         self.posts.push((core, post));
     }
 
@@ -398,6 +419,8 @@ impl Shard {
                     self.touch(slot);
                 }
             }
+            Post::SnapshotPiece(piece) => self.on_snapshot_piece(now, piece),
+            Post::SnapshotAck(ack) => self.on_snapshot_ack(now, &ack),
             Post::Forwarded { from, id, command } => {
                 self.run(now, command, Origin::Node(from, id));
             }
@@ -417,8 +440,8 @@ impl Shard {
                 self.counters.commands_refused += 1;
                 self.answers.push((Origin::Node(from, id), busy()));
             }
-            // Raft sends again what matters.
-            Post::Raft { .. } => {}
+            // Raft, and whoever sends a snapshot, sends again what matters.
+            Post::Raft { .. } | Post::SnapshotPiece(_) | Post::SnapshotAck(_) => {}
             Post::Answer { .. } | Post::Report { .. } | Post::Answered { .. } => {
                 debug_assert!(false, "whoever asked has reserved room for the answer");
             }
@@ -502,7 +525,8 @@ impl Shard {
         touched.into_iter().for_each(|slot| self.touch(slot));
     }
 
-    fn on_unreachable(&mut self, node: NodeId) {
+    fn on_unreachable(&mut self, now: Tick, node: NodeId) {
+        self.sends.on_unreachable(node, now);
         for slot in 0..self.replicas.len() {
             self.replicas[slot].on_unreachable(ReplicaId(node.0));
         }
@@ -543,6 +567,7 @@ impl Shard {
             self.settle(now, slot, fx);
         }
         self.deliver_answers();
+        self.poll_transfers(now);
 
         let Self { log, replicas, counters, truncation, .. } = self;
         if let Some(first) = truncation.turn(log, replicas, counters) {
@@ -583,7 +608,13 @@ impl Shard {
             self.counters.leader_changes += u64::from(event.new_leader);
             fx.roles.push((group, event));
         }
+        let role_changed = raft_fx.role.is_some();
+        let mut snapshots = Vec::new();
         for message in &raft_fx.send {
+            if message.kind == MessageKind::Snapshot {
+                snapshots.push(message.to);
+                continue;
+            }
             let entries = replica.cache().range(message.entry.index.next(), message.count);
             self.outbox.message(NodeId(message.to.0), group, message, entries);
         }
@@ -618,6 +649,10 @@ impl Shard {
         }
         self.timers.arm(slot, replica.deadline());
         raft_fx.clear();
+        self.review_transfers(slot, role_changed);
+        for to in snapshots {
+            self.send_snapshot(now, slot, to, 0);
+        }
         self.note_cached(slot as usize);
     }
 
@@ -661,6 +696,8 @@ impl Shard {
     #[must_use]
     pub fn deadline(&self) -> Tick {
         let timers = self.timers.next().unwrap_or(Tick(u64::MAX));
+        let transfers = self.sends.deadline().min(self.receives.deadline());
+        let timers = timers.min(transfers);
         self.requests.next_deadline().map_or(timers, |request| request.min(timers))
     }
 

@@ -41,6 +41,7 @@ fn shard(nodes: &[u64], cores: u16, groups: u64) -> Shard {
         flushes_in_flight: 2,
         log_cache_bytes: 1 << 20,
         log_bytes: 1 << 30,
+        snapshot_bytes_per_s: 1 << 20,
         seed: 1,
     };
     Recovering::new(config).finish(NOW).expect("an empty log").0

@@ -111,6 +111,7 @@ impl World {
             log_cache_bytes: self.options.log_cache_bytes,
             leases: self.options.leases.clone(),
             log_bytes: self.options.log_bytes,
+            snapshot_bytes_per_s: limits::SNAPSHOT_BYTES_PER_S,
             seed: self.rng.u64(..),
         }
     }

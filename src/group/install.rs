@@ -1,0 +1,158 @@
+//! Taking the leader's snapshot in place of log and state.
+//!
+//! ```text
+//!   pieces ─► log, and a new machine beside the old one        the replica goes on as it is
+//!     │ all durable
+//!     ▼
+//!   may_install: a follower of the sender, behind the snapshot, and a member in it
+//!     │ yes: the pointer is written                            the replica is deaf
+//!     ▼ the pointer is durable
+//!   install: Raft::restore, machine, cache, waiters and reads are swapped in one step
+//! ```
+//!
+//! *Why deaf?* When the pointer is durable, a restart begins with the snapshot and an empty log behind
+//! it. What was decided when it was written must therefore still stand when it is durable: no message
+//! may lengthen the log, no election may make this replica a leader, no new leader may change the term.
+//! It lasts for one write to the disk, once per snapshot, on a replica that is of no use to its group
+//! meanwhile (contract rows 24, 28, 50).
+
+use crate::id::{EntryId, ReplicaId, Term, Tick};
+use crate::raft::message::{Message, MessageKind};
+use crate::raft::{Persist, Restored, RoleKind};
+use crate::store::StateMachine;
+use crate::wal::RunKind;
+
+use super::log_cache::LogCache;
+use super::refusal;
+use super::replica::{Answers, Replica};
+use super::sessions::Sessions;
+use super::snapshot::SnapshotMeta;
+use super::state::GroupState;
+use super::taking::Written;
+
+/// A snapshot that is durable and whole, and whose pointer is being written.
+pub(super) struct Installing {
+    announced: Message,
+    entry: EntryId,
+    state: GroupState,
+    sessions: Sessions,
+    machine: Box<dyn StateMachine>,
+    /// Bytes of its pieces.
+    bytes: u64,
+}
+
+/// Whether a replica has a use for a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// It lacks what the snapshot covers.
+    Wanted,
+    /// It will have it in a moment, from its log.
+    Coming,
+    /// It holds all of it, applied and so durable.
+    Held,
+    /// The sender does not lead, or this replica takes part in nothing.
+    None,
+}
+
+impl Replica {
+    /// The leader of `term` says that it sends the snapshot that ends at `entry`: heeds it as the
+    /// leader, and takes from the announcement what needs no data (safety point 14).
+    pub fn on_announced(&mut self, now: Tick, from: ReplicaId, term: Term, entry: EntryId) -> Use {
+        let announcement = self.announcement(from, term, entry);
+        if self.is_of_the_removed(&announcement) {
+            return Use::None;
+        }
+        let status = self.raft.status();
+        let follows = status.term == term && status.leader == from;
+        if self.installing.is_none() && (!follows || self.holds(entry)) {
+            let change = self.raft.step(&announcement, now);
+            debug_assert!(change.is_none(), "an announcement carries no entries");
+        }
+        let status = self.raft.status();
+        if status.failure.is_some() || status.role != RoleKind::Follower || status.leader != from {
+            Use::None
+        } else if entry.index <= status.applied {
+            Use::Held
+        } else if entry.index <= status.commit {
+            Use::Coming
+        } else {
+            Use::Wanted
+        }
+    }
+
+    /// The log has this very entry.
+    fn holds(&self, entry: EntryId) -> bool {
+        self.raft.term_at(entry.index) == Some(entry.term)
+    }
+
+    fn announcement(&self, from: ReplicaId, term: Term, entry: EntryId) -> Message {
+        let own = self.raft.status().id;
+        Message { entry, ..Message::new(MessageKind::Snapshot, from, own, term) }
+    }
+
+    /// All of the leader's snapshot is durable: writes the record that makes it this replica's state,
+    /// if it may become that, and says whether. From then until [`Self::install`] nothing is heard.
+    /// The shard stages the replica.
+    pub fn begin_install(
+        &mut self,
+        from: ReplicaId,
+        term: Term,
+        (meta, machine): (SnapshotMeta, Box<dyn StateMachine>),
+        bytes: u64,
+    ) -> bool {
+        let (status, entry) = (self.raft.status(), meta.entry);
+        let (Some(state), Ok(sessions)) = (meta.state(), meta.sessions()) else {
+            return false;
+        };
+        let may = status.failure.is_none()
+            && status.role == RoleKind::Follower
+            && status.leader == from
+            && status.term == term
+            && status.commit < entry.index
+            && !self.holds(entry)
+            && state.membership.is_member(status.id);
+        if may {
+            let announced = self.announcement(from, term, entry);
+            self.installing =
+                Some(Box::new(Installing { announced, entry, state, sessions, machine, bytes }));
+            self.write_mark(RunKind::SnapshotInstalled, entry, Some(Written::Installed(entry)));
+        }
+        may
+    }
+
+    /// The record that a snapshot is this replica's state is on its way to the disk.
+    #[must_use]
+    pub fn is_installing(&self) -> bool {
+        self.installing.is_some()
+    }
+
+    /// The record is durable: log, state and everything that hangs on them are replaced in one step.
+    /// Returns the last entry of the snapshot.
+    pub fn install(&mut self, now: Tick, answers: &mut Answers) -> Option<EntryId> {
+        let installing = *self.installing.take()?;
+        let Installing { announced, entry, state, sessions, machine, bytes } = installing;
+        let restored = self.raft.restore(&announced, state.membership.clone(), now);
+        // The disk says so already; a replica that thinks otherwise would write what its own log
+        // contradicts.
+        assert_eq!(
+            restored,
+            Restored::Yes,
+            "what was decided before the record was written stands"
+        );
+        // Entries that were not written are void; what was to be remembered with them is not.
+        self.unwritten = self.unwritten.map(|it| Persist { count: 0, ..it });
+        self.machine = machine;
+        self.sessions = sessions;
+        self.state = state;
+        self.state_changed = true;
+        self.cache = LogCache::new(entry.index.next());
+        self.waiters.truncate(crate::id::Index(0), |origin| {
+            answers.push((origin, refusal::uncertain("its log was replaced by a snapshot")));
+        });
+        let group = self.group;
+        answers.extend(self.reads.drain().map(|origin| (origin, refusal::no_leader(group))));
+        (self.written_last, self.sealed_last) = (entry.index, entry.index);
+        self.on_stored(entry, bytes);
+        Some(entry)
+    }
+}

@@ -1,0 +1,231 @@
+//! The shard between raft, the log and the transfers of [`snapshots`](super::snapshots).
+//!
+//! ```text
+//!  Effects.send: Snapshot ─► begin ─► Sends ─ poll ─► pieces ─► outbox (Bulk)
+//!                                      ▲ ack                       │
+//!  outbox (Control) ◄── ack ── Receives ◄────────── piece ◄────────┘ Event::Frame
+//!                                 │ Write
+//!                                 ▼
+//!            Replica::write_piece ─► log ─► durable: Piece ─► all: begin_install ─► durable: install
+//! ```
+
+use crate::group::{Use, Written};
+use crate::id::{GroupId, NodeId, ReplicaId, Tick};
+use crate::raft::ProgressState;
+use crate::raft::effects::RoleKind;
+use crate::raft::message::{Message, MessageKind};
+use crate::wire::{PieceStatus, SnapshotAck, SnapshotPiece};
+
+use super::event::Post;
+use super::shard::Shard;
+use super::snapshots::{Ended, Name, Need, Opening, Taken};
+
+impl Shard {
+    // --- the leader's side ----------------------------------------------------------------------
+
+    /// Raft wants this follower to get a snapshot, or the follower lost the one it was sent. Whatever
+    /// cannot be begun is reported (contract row 40). The snapshot is of what is applied *now*, not of
+    /// what raft named: any that reaches into the log will do (row 41).
+    pub(super) fn send_snapshot(&mut self, now: Tick, slot: u32, to: ReplicaId, starts: u32) {
+        let replica = &mut self.replicas[slot as usize];
+        let status = replica.status();
+        let (from, term) = (status.id, status.term);
+        let leads = status.role == RoleKind::Leader;
+        if !leads || !self.sends.has_room(slot, to) {
+            replica.on_snapshot_failed(to);
+            return;
+        }
+        let (group, outgoing) = (replica.group(), replica.snapshot());
+        let opening = Opening { slot, group, from, to, term, outgoing };
+        self.sends.begin(opening, starts, now);
+        self.review_hold(slot);
+    }
+
+    /// How far a follower has a snapshot.
+    pub(super) fn on_snapshot_ack(&mut self, now: Tick, ack: &SnapshotAck) {
+        let Some(slot) = self.slot_of(ack.group) else {
+            self.post(self.core_of(ack.group), Post::SnapshotAck(*ack));
+            return;
+        };
+        let Some((ended, starts)) = self.sends.on_ack(slot, ack, now) else { return };
+        let replica = &mut self.replicas[slot as usize];
+        match ended {
+            Ended::Installed(entry) => {
+                self.counters.snapshots_sent += 1;
+                // What the follower holds, it has accepted. It says so itself, too, but that may be
+                // lost, and nothing else would ever make raft send to it again.
+                let kind = MessageKind::AppendResponse;
+                let mut accepted = Message::new(kind, ack.from, ack.to, ack.term);
+                accepted.entry.index = entry.index;
+                replica.on_message(now, &accepted, std::iter::empty(), &mut self.answers);
+                self.touch(slot);
+            }
+            Ended::Failed => {
+                self.counters.snapshots_failed += 1;
+                replica.on_snapshot_failed(ack.from);
+            }
+            Ended::StartOver => self.send_snapshot(now, slot, ack.from, starts),
+        }
+        self.review_hold(slot);
+    }
+
+    /// A touched group may lead no more, or its followers may go on from the log.
+    pub(super) fn review_transfers(&mut self, slot: u32, role_changed: bool) {
+        let status = self.replicas[slot as usize].status();
+        if !self.sends.is_empty() {
+            if role_changed || status.role != RoleKind::Leader {
+                self.sends.end_group(slot);
+            } else {
+                let state = |of| status.progress().find(|it| it.id == of).map(|it| it.state);
+                self.sends.review(slot, |to| match state(to) {
+                    Some(ProgressState::Snapshot { .. }) => Need::Snapshot,
+                    Some(ProgressState::Probe) => Need::Hold,
+                    Some(ProgressState::Replicate) | None => Need::Nothing,
+                });
+            }
+            self.review_hold(slot);
+        }
+        // It has caught up in another way, or needs nobody's snapshot any more.
+        if let Some(name) = self.receives.name(slot)
+            && !self.replicas[slot as usize].is_installing()
+        {
+            let replica = &self.replicas[slot as usize];
+            let (status, is_gone) = (replica.status(), replica.is_gone());
+            if is_gone || status.role == RoleKind::Leader || name.snapshot.index <= status.commit {
+                self.end_receiving(slot);
+            }
+        }
+    }
+
+    /// Tells the replica up to where its log may go.
+    fn review_hold(&mut self, slot: u32) {
+        self.replicas[slot as usize].hold_log(self.sends.hold(slot));
+    }
+
+    // --- the follower's side ---------------------------------------------------------------------
+
+    /// A piece of a snapshot.
+    pub(super) fn on_snapshot_piece(&mut self, now: Tick, piece: SnapshotPiece) {
+        let Some(slot) = self.slot_of(piece.group) else {
+            self.post(self.core_of(piece.group), Post::SnapshotPiece(piece));
+            return;
+        };
+        let name = Name::of(&piece);
+        let replica = &mut self.replicas[slot as usize];
+        let answer = match replica.on_announced(now, piece.from, piece.term, piece.snapshot) {
+            Use::None => Some(name.ack(0, PieceStatus::Refused)),
+            Use::Held => Some(name.ack(0, PieceStatus::Installed)),
+            Use::Coming => Some(name.ack(0, PieceStatus::Busy)),
+            Use::Wanted => {
+                let restoring = || replica.machine().restoring();
+                match self.receives.on_piece(slot, &piece, restoring, now) {
+                    Taken::Ignored => None,
+                    Taken::Answer(ack) => Some(ack),
+                    Taken::Write => {
+                        if piece.number == 0 {
+                            // Pieces of two snapshots must not stand among each other.
+                            replica.begin_receiving();
+                        }
+                        let SnapshotPiece { transfer, number, snapshot, bytes, .. } = piece;
+                        let written = Written::Piece { transfer, number };
+                        replica.write_piece(snapshot, bytes, Some(written));
+                        None
+                    }
+                }
+            }
+        };
+        if self.receives.name(slot).is_none() {
+            replica.end_receiving();
+        }
+        self.touch(slot);
+        if let Some(ack) = answer {
+            self.say(slot, ack);
+        }
+    }
+
+    /// A piece is durable. After the last one, the record that makes the snapshot this replica's state
+    /// is written.
+    pub(super) fn on_piece_durable(&mut self, slot: u32, transfer: u64, number: u32) {
+        let Some((ack, is_whole)) = self.receives.on_durable(slot, transfer, number) else {
+            return;
+        };
+        self.say(slot, ack);
+        if !is_whole {
+            return;
+        }
+        let Some((name, content, bytes)) = self.receives.finish(slot) else { return };
+        let replica = &mut self.replicas[slot as usize];
+        let begun = content
+            .is_ok_and(|content| replica.begin_install(name.from, name.term, content, bytes));
+        if !begun {
+            self.end_receiving(slot);
+            self.say(slot, name.ack(0, PieceStatus::Refused));
+        }
+    }
+
+    /// The record is durable: the snapshot takes effect.
+    pub(super) fn on_install_durable(&mut self, now: Tick, slot: u32) {
+        let replica = &mut self.replicas[slot as usize];
+        let Some(entry) = replica.install(now, &mut self.answers) else { return };
+        self.counters.snapshots_received += 1;
+        self.truncation.on_done(&self.replicas, slot);
+        if let Some(name) = self.receives.name(slot) {
+            debug_assert_eq!(name.snapshot, entry);
+            self.say(slot, name.ack(0, PieceStatus::Installed));
+        }
+        self.end_receiving(slot);
+        self.touch(slot);
+    }
+
+    fn end_receiving(&mut self, slot: u32) {
+        self.receives.end(slot);
+        self.replicas[slot as usize].end_receiving();
+    }
+
+    fn say(&mut self, slot: u32, ack: SnapshotAck) {
+        let term = self.replicas[slot as usize].status().term;
+        self.outbox.snapshot_ack(NodeId(ack.to.0), &SnapshotAck { term, ..ack });
+    }
+
+    // --- the turn --------------------------------------------------------------------------------
+
+    /// Pieces leave, as many as may; transfers without progress end.
+    pub(super) fn poll_transfers(&mut self, now: Tick) {
+        if !self.sends.is_empty() {
+            let Self { sends, outbox, counters, replicas, .. } = self;
+            sends.poll(
+                now,
+                |piece| {
+                    counters.snapshot_bytes_sent += piece.bytes.len() as u64;
+                    outbox.snapshot_piece(NodeId(piece.to.0), &piece);
+                },
+                |slot, to| {
+                    counters.snapshots_failed += 1;
+                    replicas[slot as usize].on_snapshot_failed(to);
+                },
+            );
+        }
+        let mut silent = Vec::new();
+        self.receives.poll(now, |slot| silent.push(slot));
+        for slot in silent {
+            self.replicas[slot as usize].end_receiving();
+        }
+    }
+
+    /// A piece or an acknowledgement of a group speaks for the node it came from, and is for this one
+    /// (contract row 12).
+    pub(super) fn is_between(
+        &self,
+        node: NodeId,
+        group: GroupId,
+        from: ReplicaId,
+        to: ReplicaId,
+    ) -> bool {
+        group.0 < self.config.groups
+            && from == ReplicaId(node.0)
+            && to == ReplicaId(self.config.node.0)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,430 @@
+//! Three shards, their disks and the wires between them, without chance: what a follower whose log is
+//! gone goes through, step by step.
+
+use std::collections::BTreeMap;
+
+use crate::group::Replica;
+use crate::id::{
+    ClusterId, ConnId, FlushTicket, Incarnation, Index, NodeId, SegmentSeq, ShardId, Tick,
+};
+use crate::limits;
+use crate::raft::effects::RoleKind;
+use crate::shard::event::{LogReadDone, Request};
+use crate::shard::report::Counters;
+use crate::shard::{Config, Effects, Event, Recovering, Shard};
+use crate::wal;
+use crate::wire::resp::Command;
+use crate::wire::{Frame, FrameReader, Lane, PieceStatus, SnapshotPiece};
+
+const SEGMENT_BYTES: usize = 1 << 20;
+const VALUE_BYTES: usize = 100 << 10;
+
+struct Node {
+    shard: Option<Shard>,
+    life: u64,
+    segments: BTreeMap<SegmentSeq, Vec<u8>>,
+    /// Writes that are not durable.
+    in_flight: Vec<(FlushTicket, SegmentSeq, u64, Vec<u8>)>,
+    /// The disk has stopped answering.
+    holds: bool,
+    events: Vec<Event>,
+}
+
+struct Cluster {
+    now: u64,
+    nodes: Vec<Node>,
+    /// Nobody hears this node, and it hears nobody.
+    cut: Option<usize>,
+    /// Only what travels in these lanes arrives.
+    lanes: Vec<Lane>,
+    /// Every frame that arrived, with sender and receiver.
+    seen: Vec<(usize, usize, Frame)>,
+    written: u64,
+    bytes_per_s: u64,
+}
+
+impl Cluster {
+    fn new() -> Self {
+        let node = |_| Node {
+            shard: None,
+            life: 0,
+            segments: BTreeMap::new(),
+            in_flight: Vec::new(),
+            holds: false,
+            events: Vec::new(),
+        };
+        let mut cluster = Self {
+            now: 0,
+            nodes: (0..3).map(node).collect(),
+            cut: None,
+            lanes: Lane::ALL.to_vec(),
+            seen: Vec::new(),
+            written: 0,
+            bytes_per_s: 1 << 30,
+        };
+        (0..3).for_each(|node| cluster.start(node));
+        cluster.until("a leader", |it| it.leader().is_some());
+        cluster
+    }
+
+    fn start(&mut self, node: usize) {
+        let it = &mut self.nodes[node];
+        it.life += 1;
+        it.holds = false;
+        let config = Config {
+            cluster: ClusterId(1),
+            node: NodeId(node as u64 + 1),
+            incarnation: Incarnation(it.life),
+            shard: ShardId(0),
+            cores: 1,
+            groups: 1,
+            nodes: (1..=3).map(NodeId).collect(),
+            election_ms: 100,
+            heartbeat_ms: 10,
+            request_ms: 1_000,
+            flushes_in_flight: 2,
+            log_cache_bytes: 1 << 20,
+            log_bytes: 4 * SEGMENT_BYTES as u64,
+            snapshot_bytes_per_s: self.bytes_per_s,
+            addresses: Vec::new(),
+            leases: crate::shard::Leases::default(),
+            priority: 100,
+            seed: 7 + node as u64,
+        };
+        let first = it.segments.keys().next().copied().unwrap_or(SegmentSeq(1));
+        let mut recovering =
+            Recovering::new(config).with_segment_bytes(SEGMENT_BYTES).reclaimed_to(first);
+        let numbers: Vec<SegmentSeq> = it.segments.keys().copied().collect();
+        for (at, number) in numbers.iter().enumerate() {
+            let later = numbers[at + 1..].iter();
+            let block = |number| &it.segments[number][..limits::BLOCK_BYTES];
+            let _ = later.clone().find_map(|later| recovering.look_ahead(*later, block(later)));
+            recovering.segment(*number, &it.segments[number]).expect("sound");
+        }
+        let (shard, recovery) = recovering.finish(Tick(self.now)).expect("sound");
+        recovery.log.discard.iter().for_each(|number| drop(it.segments.remove(number)));
+        it.shard = Some(shard);
+    }
+
+    /// The process is gone, and what was not durable with it.
+    fn crash(&mut self, node: usize) {
+        let it = &mut self.nodes[node];
+        it.shard = None;
+        it.in_flight.clear();
+        it.events.clear();
+    }
+
+    /// A millisecond passes.
+    fn step(&mut self) {
+        self.now += 1;
+        let mut frames = Vec::new();
+        for (number, node) in self.nodes.iter_mut().enumerate() {
+            let Some(shard) = &mut node.shard else { continue };
+            let now = Tick(self.now);
+            if !node.holds {
+                for (ticket, segment, offset, bytes) in node.in_flight.drain(..) {
+                    let place = offset as usize..offset as usize + bytes.len();
+                    let segment = node.segments.get_mut(&segment).expect("it is prepared");
+                    segment[place].copy_from_slice(&bytes);
+                    node.events.push(Event::Flushed(ticket));
+                }
+            }
+            node.events.drain(..).for_each(|event| shard.on_event(now, event));
+            let mut fx = Effects::default();
+            shard.turn(now, &mut fx);
+            assert!(fx.failed.is_empty(), "node {number}: {:?}", fx.failed);
+            for write in fx.writes.drain(..) {
+                let mut bytes = vec![0; write.bytes];
+                write.encode_into(&mut bytes);
+                node.in_flight.push((write.ticket, write.segment, write.offset, bytes));
+            }
+            if let Some(segment) = fx.spare {
+                node.segments.insert(segment, vec![0; SEGMENT_BYTES]);
+                node.events.push(Event::SpareReady(segment));
+            }
+            if let Some(first) = fx.reclaim {
+                node.segments.retain(|number, _| first <= *number);
+            }
+            for read in fx.log_reads.drain(..) {
+                let bytes = &node.segments[&read.at.segment];
+                let limit = limits::LOG_READ_BYTES_MAX;
+                let result =
+                    wal::read_span(bytes, read.at, read.group, read.first, read.last, limit);
+                node.events.push(Event::LogRead(LogReadDone { read, result }));
+            }
+            frames
+                .extend(fx.frames.drain(..).map(|(to, frame)| (number, to.0 as usize - 1, frame)));
+        }
+        for (from, to, frame) in frames {
+            let is_cut = self.cut.is_some_and(|cut| cut == from || cut == to);
+            if is_cut || !self.lanes.contains(&frame.lane) || self.nodes[to].shard.is_none() {
+                continue;
+            }
+            let mut reader = FrameReader::new();
+            reader.feed(&frame.to_bytes());
+            let frame = reader.next().expect("sound").expect("whole");
+            self.nodes[to].events.push(Event::Frame(frame.clone()));
+            self.seen.push((from, to, frame));
+        }
+    }
+
+    fn steps(&mut self, count: u64) {
+        (0..count).for_each(|_| self.step());
+    }
+
+    fn until(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        for _ in 0..100_000 {
+            if is_so(self) {
+                return;
+            }
+            self.step();
+        }
+        panic!("never: {what}");
+    }
+
+    fn replica(&self, node: usize) -> &Replica {
+        &self.nodes[node].shard.as_ref().expect("it runs").replicas()[0]
+    }
+
+    fn applied(&self, node: usize) -> Index {
+        self.replica(node).status().applied
+    }
+
+    fn counters(&self, node: usize) -> Counters {
+        self.nodes[node].shard.as_ref().expect("it runs").report(false).counters
+    }
+
+    fn leader(&self) -> Option<usize> {
+        (0..3).find(|&node| {
+            let shard = self.nodes[node].shard.as_ref();
+            shard.is_some_and(|shard| {
+                let status = shard.replicas()[0].status();
+                status.role == RoleKind::Leader && status.leader_ready
+            })
+        })
+    }
+
+    /// So many values, each in place of the one with the same key.
+    fn write(&mut self, count: u64) {
+        let leader = self.leader().expect("somebody leads");
+        for _ in 0..count {
+            self.written += 1;
+            let key = format!("key{}", self.written % 5);
+            let value = vec![b'a' + (self.written % 26) as u8; VALUE_BYTES];
+            let command = Command::from_args(&[b"SET", key.as_bytes(), &value]);
+            let (conn, seq) = (ConnId(1), self.written);
+            let request = Request { conn, seq, command, after_writes: false, nearby: false };
+            self.nodes[leader].events.push(Event::Request(request));
+            self.steps(3);
+        }
+    }
+
+    /// A follower is cut off until its log is gone from the leader's. Returns leader and follower.
+    fn left_behind(&mut self) -> (usize, usize) {
+        self.write(5);
+        self.steps(50);
+        let leader = self.leader().expect("somebody leads");
+        let follower = (leader + 1) % 3;
+        self.cut = Some(follower);
+        self.write(150);
+        let first = self.replica(leader).status().first;
+        assert!(self.applied(follower) < first, "the log still reaches back: {first}");
+        (leader, follower)
+    }
+
+    fn agree(&self, one: usize, other: usize) -> bool {
+        let (one, other) = (self.replica(one), self.replica(other));
+        one.status().applied == other.status().applied && one.digest() == other.digest()
+    }
+
+    /// What was acknowledged with this status, and by whom to whom.
+    fn acks(&self, status: PieceStatus) -> usize {
+        let acks = self.seen.iter().flat_map(|(_, _, frame)| frame.acks());
+        acks.filter(|ack| ack.status == status).count()
+    }
+
+    fn pieces(&self) -> Vec<SnapshotPiece> {
+        self.seen.iter().flat_map(|(_, _, frame)| frame.pieces().collect::<Vec<_>>()).collect()
+    }
+}
+
+/// Data durable, pointer durable, visible: in this order, with a crash between any two.
+#[test]
+fn contract_row_28_a_snapshot_is_visible_only_when_its_pointer_is_durable() {
+    let mut cluster = Cluster::new();
+    let (leader, follower) = cluster.left_behind();
+    let (applied, digest) = (cluster.applied(follower), cluster.replica(follower).digest());
+    cluster.cut = None;
+    cluster.until("its pointer is written", |it| it.replica(follower).is_installing());
+    cluster.nodes[follower].holds = true;
+    cluster.steps(200);
+    assert!(cluster.replica(follower).is_installing());
+    assert_eq!(cluster.applied(follower), applied, "visible before its pointer is durable");
+    assert_eq!(cluster.replica(follower).digest(), digest);
+    assert_eq!(cluster.acks(PieceStatus::Installed), 0);
+
+    // The pointer is lost: as if there had been no snapshot.
+    cluster.crash(follower);
+    cluster.cut = Some(follower);
+    cluster.start(follower);
+    assert_eq!((cluster.applied(follower), cluster.replica(follower).digest()), (applied, digest));
+
+    // The pointer is durable: the state is there, after a crash too, and goes on from the log.
+    cluster.cut = None;
+    cluster.until("it is installed", |it| applied < it.applied(follower));
+    let installed = cluster.applied(follower);
+    cluster.crash(follower);
+    cluster.cut = Some(follower);
+    cluster.start(follower);
+    assert!(installed <= cluster.applied(follower));
+    let pieces = cluster.pieces().len();
+    cluster.cut = None;
+    cluster.until("they agree", |it| it.agree(leader, follower));
+    assert_eq!(cluster.pieces().len(), pieces, "it went on from the log");
+}
+
+/// What is not taken over the network is asked for again by raft: nothing is forgotten.
+#[test]
+fn contract_row_40_a_transfer_that_fails_is_begun_again() {
+    let mut cluster = Cluster::new();
+    let (leader, follower) = cluster.left_behind();
+    cluster.lanes = vec![Lane::Control, Lane::Append];
+    cluster.cut = None;
+    cluster.until("it is given up", |it| it.counters(leader).snapshots_failed == 1);
+    assert_eq!(cluster.counters(leader).snapshots_sent, 0);
+    cluster.lanes = Lane::ALL.to_vec();
+    cluster.until("they agree", |it| it.agree(leader, follower));
+    cluster.steps(20);
+    assert_eq!(cluster.counters(leader).snapshots_sent, 1);
+    assert_eq!(cluster.counters(follower).snapshots_received, 1);
+}
+
+/// The snapshot is of what is applied when it is begun, whatever raft named.
+#[test]
+fn contract_row_41_the_snapshot_is_taken_where_apply_is() {
+    let mut cluster = Cluster::new();
+    let (leader, follower) = cluster.left_behind();
+    cluster.cut = None;
+    cluster.until("it has begun", |it| !it.pieces().is_empty());
+    let snapshot = cluster.pieces()[0].snapshot;
+    assert_eq!(snapshot.index, cluster.applied(leader), "nothing was written since");
+    assert_eq!(Some(snapshot.term), cluster.replica(leader).term_at(snapshot.index));
+    cluster.until("they agree", |it| it.agree(leader, follower));
+    assert!(cluster.pieces().iter().all(|piece| piece.snapshot == snapshot), "one was enough");
+}
+
+/// The log behind a snapshot stays while it travels, however much is written meanwhile.
+#[test]
+fn contract_row_42_the_follower_goes_on_from_the_log_behind_its_snapshot() {
+    let mut cluster = Cluster::new();
+    let (leader, follower) = cluster.left_behind();
+    cluster.lanes = vec![Lane::Control, Lane::Append];
+    cluster.cut = None;
+    cluster.steps(100);
+    let before = cluster.applied(leader);
+    cluster.write(30);
+    let first = cluster.replica(leader).status().first;
+    assert!(first <= before.next(), "entry {} is gone: the log begins at {first}", before.next());
+    cluster.lanes = Lane::ALL.to_vec();
+    cluster.until("they agree", |it| it.agree(leader, follower));
+    cluster.steps(20);
+    let counters = cluster.counters(leader);
+    assert_eq!((counters.snapshots_sent, counters.snapshots_failed), (1, 0));
+
+    // Nothing is held for ever.
+    cluster.write(150);
+    let first = cluster.replica(leader).status().first;
+    assert!(before < first, "the log is held for nobody: it begins at {first}");
+}
+
+/// Without end, a transfer that stands still would hold the log without end.
+#[test]
+fn contract_row_42_what_is_held_is_bounded_by_bytes() {
+    let mut cluster = Cluster::new();
+    let (leader, _) = cluster.left_behind();
+    cluster.lanes = vec![Lane::Control, Lane::Append];
+    cluster.cut = None;
+    cluster.steps(100);
+    let before = cluster.applied(leader);
+    cluster.write(250);
+    let first = cluster.replica(leader).status().first;
+    assert!(before.next() < first, "{before} is kept at any length");
+}
+
+#[test]
+fn contract_row_45_pieces_travel_below_everything_else_and_alone() {
+    let mut cluster = Cluster::new();
+    let (leader, follower) = cluster.left_behind();
+    cluster.seen.clear();
+    cluster.cut = None;
+    cluster.until("they agree", |it| it.agree(leader, follower));
+    for (_, _, frame) in &cluster.seen {
+        let (pieces, acks) = (frame.pieces().count(), frame.acks().count());
+        match frame.header.lane {
+            Lane::Bulk => assert_eq!((pieces, acks, frame.messages().count()), (1, 0, 0)),
+            Lane::Control => assert_eq!(pieces, 0),
+            Lane::Append => assert_eq!((pieces, acks), (0, 0)),
+        }
+    }
+    assert!(2 < cluster.pieces().len());
+}
+
+/// Frames that a lane dropped are reported, and the transfer goes on where the follower is.
+#[test]
+fn contract_row_46_a_dropped_frame_is_reported_and_sent_again() {
+    let mut cluster = Cluster::new();
+    cluster.bytes_per_s = 1 << 20;
+    let leader = cluster.leader().expect("somebody leads");
+    cluster.crash(leader);
+    cluster.start(leader);
+    cluster.until("a leader", |it| it.leader().is_some());
+    let (leader, follower) = cluster.left_behind();
+    cluster.cut = None;
+    cluster.until("some of it has arrived", |it| 1 < it.pieces().len());
+    cluster.cut = Some(follower);
+    cluster.steps(5);
+    let node = NodeId(follower as u64 + 1);
+    cluster.nodes[leader].events.push(Event::Unreachable(node));
+    cluster.steps(5);
+    cluster.cut = None;
+    cluster.until("they agree", |it| it.agree(leader, follower));
+    let pieces = cluster.pieces();
+    assert!(pieces.iter().all(|piece| piece.transfer == pieces[0].transfer), "it began anew");
+}
+
+/// A receiver that restarts knows nothing of a transfer, and says so.
+#[test]
+fn a_transfer_does_not_survive_the_receivers_restart() {
+    let mut cluster = Cluster::new();
+    cluster.bytes_per_s = 300 << 10;
+    let leader = cluster.leader().expect("somebody leads");
+    cluster.crash(leader);
+    cluster.start(leader);
+    cluster.until("a leader", |it| it.leader().is_some());
+    let (leader, follower) = cluster.left_behind();
+    cluster.cut = None;
+    cluster.until("some of it has arrived", |it| 0 < it.acks(PieceStatus::Go));
+    cluster.crash(follower);
+    cluster.start(follower);
+    cluster.until("they agree", |it| it.agree(leader, follower));
+    let pieces = cluster.pieces();
+    let first = pieces[0].transfer;
+    assert!(pieces.iter().any(|piece| first < piece.transfer), "it went on as if nothing was lost");
+    assert_eq!(cluster.counters(leader).snapshots_failed, 0);
+}
+
+/// The store of a receiver is two-phase: "installed" is said when raft has taken it, not before.
+#[test]
+fn contract_row_50_installed_is_said_when_raft_has_taken_it() {
+    let mut cluster = Cluster::new();
+    let (leader, follower) = cluster.left_behind();
+    cluster.cut = None;
+    cluster.until("somebody says so", |it| 0 < it.acks(PieceStatus::Installed));
+    let ack = cluster.seen.iter().flat_map(|(_, _, frame)| frame.acks().collect::<Vec<_>>());
+    let ack = ack.last().expect("said above");
+    assert_eq!(ack.status, PieceStatus::Installed);
+    let status = cluster.replica(follower).status();
+    assert!(ack.snapshot.index <= status.applied && ack.snapshot.index < status.first);
+    cluster.write(1);
+    cluster.until("they agree", |it| it.agree(leader, follower));
+}
