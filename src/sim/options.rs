@@ -154,12 +154,11 @@ impl Options {
         let cores: Vec<u16> =
             (0..nodes).map(|_| if same_cores { cores } else { rng.u16(1..=2) }).collect();
         // One world in five is a single node, with dice of its own so that the others stay what they
-        // are. Its log is short; with others about, logs stay whole as long as nobody can be sent a
-        // snapshot.
+        // are. A short log makes whoever was away need a snapshot.
         let mut alone = Rng::with_seed(seed ^ 0x616c_6f6e_6500_0000);
         let (cores, log_bytes) = match alone.u32(..5) {
             0 => (vec![alone.u16(1..=2)], pick(&mut alone, &[0, 1 << 20])),
-            _ => (cores, u64::MAX / 4),
+            _ => (cores, pick(&mut alone, &[0, 0, 1 << 20, u64::MAX / 4])),
         };
         let value_bytes_max = pick(rng, &[20, 20, 600, 5_000]);
         let election_ms = pick(rng, &[100, 150, 300]);
@@ -279,7 +278,7 @@ impl NodeOptions {
     fn swarm(rng: &mut Rng) -> Self {
         Self {
             crash_every_ms: often(rng, &[300, 800, 2_000]).into(),
-            down_ms: pick(rng, &[50, 300, 1_000]),
+            down_ms: pick(rng, &[50, 300, 1_000, 3_000]),
             crash_all: pick(rng, &[0, 1_000, 3_000]),
             crash_in_turn: often(rng, &[3, 10]),
             crash_in_recovery: pick(rng, &[0, 2_000]),

@@ -105,6 +105,8 @@ pub struct Outcome {
     pub writes: u64,
     /// Entries read back from sealed segments: times.
     pub log_reads: u64,
+    /// Snapshots from a leader that took the place of log and state.
+    pub installed: u64,
     /// Log segments deleted because snapshots stood for them.
     pub reclaimed: u64,
     /// Turns of all cores.

@@ -323,6 +323,23 @@ fn told(bytes: &Bytes) -> String {
     for forward in frame.forwards() {
         let _ = write!(text, "[forward {:x} group {}] ", forward.id, forward.group);
     }
+    for it in frame.pieces() {
+        let last = if it.last { ", the last" } else { "" };
+        let (group, snapshot, number) = (it.group, it.snapshot, it.number);
+        let _ = write!(
+            text,
+            "[group {group} piece {number}{last} of {snapshot} in transfer {:x} term {}] ",
+            it.transfer, it.term
+        );
+    }
+    for it in frame.acks() {
+        let (group, snapshot, next) = (it.group, it.snapshot, it.next);
+        let _ = write!(
+            text,
+            "[group {group} {:?} next {next} of {snapshot} in transfer {:x}] ",
+            it.status, it.transfer
+        );
+    }
     for answer in frame.answers() {
         let _ = write!(text, "[answer {:x}] ", answer.id);
     }

@@ -366,10 +366,13 @@ impl World {
         let it = &mut self.nodes[node].cores[core];
         it.is_due = false;
         let events = it.inbox.len() as u64;
+        let installed = it.shard.counters_mut().snapshots_received;
         for event in it.inbox.drain(..) {
             it.shard.on_event(now, event);
         }
         it.shard.turn(now, &mut it.effects);
+        let installed = it.shard.counters_mut().snapshots_received - installed;
+        self.outcome.installed += installed;
         self.note(&[4, node as u64, core as u64, events], || {
             format!("node {node} core {core} turn at {now} with {events} events")
         });

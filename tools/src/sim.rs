@@ -136,6 +136,7 @@ struct Totals {
     writes: u64,
     log_reads: u64,
     reclaimed: u64,
+    installed: u64,
     turns: u64,
     virtual_ms: u64,
     healed_after: u64,
@@ -173,6 +174,7 @@ impl Totals {
         self.writes += outcome.writes;
         self.log_reads += outcome.log_reads;
         self.reclaimed += outcome.reclaimed;
+        self.installed += outcome.installed;
         self.turns += outcome.turns;
         self.virtual_ms += outcome.virtual_ms;
         self.healed_after = self.healed_after.max(outcome.healed_after);
@@ -189,6 +191,10 @@ impl Totals {
         println!(
             "  commands  {} acknowledged, {} refused, {} of unknown outcome; {} entries committed, {} elections",
             self.acked, self.refused, self.unknown, self.committed, self.elections
+        );
+        println!(
+            "  logs      {} segments reclaimed, {} snapshots installed",
+            self.reclaimed, self.installed
         );
         println!("  sessions  {} requests answered after more than one attempt", self.retried);
         println!(
