@@ -39,5 +39,6 @@ mod refusal;
 mod report;
 mod scan;
 mod sessions;
+mod snapshots;
 mod stop;
 mod up;
