@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use outrigger::config::Settings;
 use outrigger::runtime::fatal::Fatal;
-use outrigger::runtime::{serve, up};
+use outrigger::runtime::{ctl, serve, up};
 
 /// A multi-raft storage node that speaks the Redis protocol.
 #[derive(Debug, Parser)]
@@ -27,6 +27,11 @@ enum Command {
     /// Start a whole cluster on this machine, as child processes, until Ctrl-C.
     #[command(after_help = UP_EXAMPLES)]
     Up(up::Options),
+    /// Ask a running cluster something, or change it.
+    #[command(after_help = CTL_EXAMPLES)]
+    Ctl(ctl::Options),
+    /// Have a node hand over what it leads, and stop.
+    Drain(ctl::DrainOptions),
 }
 
 const SERVE_EXAMPLES: &str = "Example, the first of three nodes:
@@ -40,6 +45,12 @@ const UP_EXAMPLES: &str = "Examples:
   outrigger up                                three nodes on ports 7001 to 7003
   outrigger up --nodes 5 --dir /data/cluster  five nodes, kept in /data/cluster
 Then: redis-cli -p 7001 set greeting hello";
+
+const CTL_EXAMPLES: &str = "Examples:
+  outrigger ctl --node 10.0.0.1:6379 member list
+  outrigger ctl --node 10.0.0.1:6379 member add 4 10.0.0.4:7379   after: outrigger serve --id 4 --join …
+  outrigger ctl --node 10.0.0.1:6379 member promote 4             waits until node 4 has caught up
+More in docs/operations.md.";
 
 #[derive(Debug, Args)]
 struct Serve {
@@ -201,6 +212,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(serve) => serve.run(),
         Command::Up(options) => up::up(&options),
+        Command::Ctl(options) => ctl::ctl(&options),
+        Command::Drain(options) => ctl::drain(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

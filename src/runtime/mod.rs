@@ -57,8 +57,10 @@
 
 #![allow(clippy::disallowed_methods, reason = "the shell is where time enters the system")]
 
+pub mod asker;
 pub mod book;
 pub mod clock;
+pub mod ctl;
 pub mod fatal;
 pub mod identity;
 pub mod node;

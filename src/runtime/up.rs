@@ -7,8 +7,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead as _, BufReader, IsTerminal as _, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead as _, BufReader, IsTerminal as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -21,6 +21,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::limits;
 
+use super::asker::{Asker, Said};
 use super::fatal::Fatal;
 
 /// What `up` can be told.
@@ -373,22 +374,19 @@ struct Info {
 }
 
 fn ask(address: SocketAddr) -> Info {
-    let question = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(b"INFO outrigger\r\nQUIT\r\n")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        Ok(text)
-    };
-    question().map_or_else(|_| Info::default(), |text| parse_info(&text))
+    let said = Asker::connect(address, PATIENCE).and_then(|mut it| it.ask(&["INFO", "outrigger"]));
+    said.map_or_else(|_| Info::default(), |said| read_info(&said))
 }
 
-fn parse_info(text: &str) -> Info {
-    if text.starts_with("-LOADING") {
-        return Info { loading: true, ..Info::default() };
-    }
-    let mut info = Info { answers: text.starts_with('$'), ..Info::default() };
+fn read_info(said: &Said) -> Info {
+    let text = match said {
+        Said::Text(text) => text,
+        Said::Error(error) => {
+            return Info { loading: error.starts_with("LOADING"), ..Info::default() };
+        }
+        _ => return Info::default(),
+    };
+    let mut info = Info { answers: true, ..Info::default() };
     for line in text.lines() {
         if let Some(count) = line.strip_prefix("groups_led:") {
             info.groups_led = count.trim().parse().unwrap_or(0);
@@ -493,12 +491,12 @@ mod tests {
 
     #[test]
     fn info_is_read() {
-        let text = "$99\r\n# Outrigger\r\nnode_id:1\r\ngroups_led:2\r\ngroup_0:role=leader,leader=1,term=2\r\ngroup_1:role=follower,leader=0,term=2\r\n";
+        let text = "# Outrigger\r\nnode_id:1\r\ngroups_led:2\r\ngroup_0:role=leader,leader=1,term=2\r\ngroup_1:role=follower,leader=0,term=2\r\n";
         assert_eq!(
-            parse_info(text),
+            read_info(&Said::Text(text.into())),
             Info { answers: true, loading: false, groups_led: 2, leaderless: 1 }
         );
-        assert!(parse_info("-LOADING outrigger is replaying its log\r\n").loading);
-        assert_eq!(parse_info(""), Info::default());
+        assert!(read_info(&Said::Error("LOADING outrigger is replaying its log".into())).loading);
+        assert_eq!(read_info(&Said::Nothing), Info::default());
     }
 }

@@ -222,6 +222,31 @@ impl Cluster {
         Cluster { nodes, dir }
     }
 
+    /// Starts one more node, which is to join; its place among the nodes.
+    pub(crate) fn join(&mut self, id: u64, extra: &[&str]) -> usize {
+        let (client, peer) = (free_address(), free_address());
+        let dir = self.dir.path().join(format!("node-{id}"));
+        let mut peers: Vec<String> =
+            self.nodes.iter().map(|node| format!("{}={}", node.id, node.peer)).collect();
+        peers.push(format!("{id}={peer}"));
+        let mut arguments: Vec<String> = [
+            ("--id", id.to_string()),
+            ("--dir", dir.display().to_string()),
+            ("--client", client.to_string()),
+            ("--peer", peer.to_string()),
+            ("--peers", peers.join(",")),
+        ]
+        .into_iter()
+        .flat_map(|(flag, value)| [flag.to_owned(), value])
+        .collect();
+        arguments.push("--join".to_owned());
+        arguments.extend(extra.iter().map(|&flag| flag.to_owned()));
+        let mut node = Node { id, client, peer, dir, arguments, child: None };
+        node.start();
+        self.nodes.push(node);
+        self.nodes.len() - 1
+    }
+
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
     }

@@ -11,13 +11,13 @@ use crate::wait::{PATIENCE, wait_until};
 
 /// What one writer knows of its keys `w<writer>:<number>`, in order of writing.
 #[derive(Default)]
-struct Diary {
+pub(crate) struct Diary {
     acknowledged: Vec<String>,
     refused: Vec<String>,
 }
 
 /// Sets one new key after the other until the node is gone or `is_over`.
-fn write_to(
+pub(crate) fn write_to(
     address: SocketAddr,
     name: &str,
     acknowledged: &AtomicU64,
@@ -52,7 +52,7 @@ fn value_of(key: &str) -> String {
     format!("value of {key} ").repeat(1 + key.len() % 7)
 }
 
-fn check(client: &mut Client, diaries: &[Diary]) {
+pub(crate) fn check(client: &mut Client, diaries: &[Diary]) {
     for diary in diaries {
         for keys in diary.acknowledged.chunks(100) {
             let mut words = vec!["MGET"];

@@ -32,6 +32,7 @@ mod hello;
 mod limits;
 mod linearizable;
 mod lookup;
+mod members;
 mod peers;
 mod pipeline;
 mod protocol;

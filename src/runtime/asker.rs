@@ -1,0 +1,167 @@
+//! A blocking RESP client for the commands that ask a node something: `up`, `ctl`, `drain`.
+
+use std::fmt;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// One connection to a node.
+#[derive(Debug)]
+pub struct Asker {
+    stream: BufReader<TcpStream>,
+}
+
+/// What a node says, in RESP2. Strings need not be told apart by how they were sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// Text of any kind.
+    Text(String),
+    /// An error: its first word is its kind.
+    Error(String),
+    /// A number.
+    Number(i64),
+    /// Nothing.
+    Nothing,
+    /// A list; a map is a list of names and values in turn.
+    List(Vec<Said>),
+}
+
+/// The largest text taken, in bytes.
+const TEXT_BYTES_MAX: usize = 64 << 20;
+/// Deepest nesting of lists taken.
+const DEPTH_MAX: u32 = 8;
+
+impl Asker {
+    /// Connects; each step may take `patience`.
+    ///
+    /// # Errors
+    /// When nobody answers there.
+    pub fn connect(address: SocketAddr, patience: Duration) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, patience)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
+        Ok(Self { stream: BufReader::new(stream) })
+    }
+
+    /// Says one command and returns the reply.
+    ///
+    /// # Errors
+    /// When the connection breaks, the answer takes too long, or makes no sense.
+    pub fn ask(&mut self, words: &[&str]) -> io::Result<Said> {
+        let mut bytes = format!("*{}\r\n", words.len());
+        for word in words {
+            bytes.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+        }
+        self.stream.get_mut().write_all(bytes.as_bytes())?;
+        self.read(0)
+    }
+
+    fn read(&mut self, depth: u32) -> io::Result<Said> {
+        let mut line = String::new();
+        self.stream.read_line(&mut line)?;
+        let bad = || io::Error::new(io::ErrorKind::InvalidData, "the answer is not RESP2");
+        let Some(text) = line.strip_suffix("\r\n") else {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        };
+        let (kind, rest) = text.split_at_checked(1).ok_or_else(bad)?;
+        let number = || rest.parse::<i64>().map_err(|_| bad());
+        Ok(match kind {
+            "+" => Said::Text(rest.to_owned()),
+            "-" => Said::Error(rest.to_owned()),
+            ":" => Said::Number(number()?),
+            "$" | "*" if number()? < 0 => Said::Nothing,
+            "$" => {
+                let length = usize::try_from(number()?).map_err(|_| bad())?;
+                if TEXT_BYTES_MAX < length {
+                    return Err(bad());
+                }
+                let mut bytes = vec![0; length + 2];
+                self.stream.read_exact(&mut bytes)?;
+                bytes.truncate(length);
+                Said::Text(String::from_utf8_lossy(&bytes).into_owned())
+            }
+            "*" if depth < DEPTH_MAX => {
+                let items = (0..number()?).map(|_| self.read(depth + 1));
+                Said::List(items.collect::<io::Result<_>>()?)
+            }
+            _ => return Err(bad()),
+        })
+    }
+}
+
+impl Said {
+    /// The value of this name in a map.
+    #[must_use]
+    pub fn field(&self, name: &str) -> &Said {
+        let Said::List(items) = self else { return &Said::Nothing };
+        let named = |pair: &&[Said]| matches!(&pair[0], Said::Text(text) if text == name);
+        items.chunks_exact(2).find(named).map_or(&Said::Nothing, |pair| &pair[1])
+    }
+
+    /// It as a number; zero if it is none.
+    #[must_use]
+    pub fn number(&self) -> i64 {
+        if let Said::Number(number) = self { *number } else { 0 }
+    }
+
+    /// The items of a list; none of anything else.
+    #[must_use]
+    pub fn items(&self) -> &[Said] {
+        if let Said::List(items) = self { items } else { &[] }
+    }
+}
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Said::Text(text) | Said::Error(text) => f.write_str(text),
+            Said::Number(number) => write!(f, "{number}"),
+            Said::Nothing => f.write_str("nothing"),
+            Said::List(items) => {
+                let items: Vec<String> = items.iter().map(Said::to_string).collect();
+                write!(f, "[{}]", items.join(" "))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn answered(bytes: &'static [u8]) -> io::Result<Said> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            let mut heard = [0; 14];
+            socket.read_exact(&mut heard).unwrap();
+            socket.write_all(bytes).unwrap();
+            heard
+        });
+        let mut asker = Asker::connect(address, Duration::from_secs(10)).unwrap();
+        let said = asker.ask(&["PING"]);
+        assert_eq!(&server.join().unwrap(), b"*1\r\n$4\r\nPING\r\n");
+        said
+    }
+
+    #[test]
+    fn what_a_node_says_is_understood() {
+        let said =
+            answered(b"*4\r\n$2\r\nid\r\n:4\r\n$7\r\naddress\r\n*2\r\n+a\r\n$-1\r\n").unwrap();
+        assert_eq!(said.field("id").number(), 4);
+        assert_eq!(said.field("address").items().len(), 2);
+        assert_eq!(said.field("lag"), &Said::Nothing);
+        assert_eq!(answered(b"-BUSY not yet\r\n").unwrap(), Said::Error("BUSY not yet".into()));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_an_error() {
+        for bytes in [&b""[..], b"+OK", b"%1\r\n", b"$5\r\nab\r\n", b":x\r\n", b"*2\r\n:1\r\n"] {
+            assert!(answered(bytes).is_err(), "{bytes:?}");
+        }
+    }
+}
