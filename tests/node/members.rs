@@ -29,8 +29,10 @@ fn done(cluster: &Cluster, place: usize, words: &str) -> String {
 /// The columns of one node in `member list`, if it is there.
 fn listed(cluster: &Cluster, place: usize, id: u64) -> Option<Vec<String>> {
     let table = done(cluster, place, "list");
-    let rows = table.lines().map(|line| line.split_whitespace().map(str::to_owned).collect());
-    rows.into_iter().find(|row: &Vec<String>| row.first() == Some(&id.to_string()))
+    let mut rows = table
+        .lines()
+        .map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<String>>());
+    rows.find(|row| row.first() == Some(&id.to_string()))
 }
 
 /// Writers on the nodes at these places while `story` goes on; what they know afterwards.
