@@ -61,6 +61,8 @@ pub(super) enum What {
     Once(Effects),
     /// Something about a session.
     Session(Asked),
+    /// Something about members.
+    Operator,
 }
 
 impl World {
@@ -145,6 +147,10 @@ impl World {
         };
         let Waiting { client, what, .. } = waiting;
         match what {
+            What::Operator => {
+                self.on_operated(Some(reply));
+                return Ok(());
+            }
             What::Session(asked) => self.on_session_reply(client, asked, Some(reply))?,
             What::Once(effects) => match workload::hear(&effects.acts, reply)? {
                 Heard::Done(answers) => {
@@ -179,6 +185,10 @@ impl World {
         if let Some(Waiting { client, what, .. }) = self.waiting.remove(&call) {
             self.note(&[19, call], || format!("call {call} is closed without an answer"));
             match what {
+                What::Operator => {
+                    self.on_operated(None);
+                    return Ok(());
+                }
                 What::Once(effects) => self.on_unknown(&effects),
                 What::Session(asked) => self.on_session_reply(client, asked, None)?,
             }

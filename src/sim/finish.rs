@@ -95,7 +95,10 @@ impl World {
         let step = self.options.election_ms * 1_000 / 4;
         let pairs = (0..self.workload.keys())
             .flat_map(|key| (0..self.nodes.len()).map(move |node| (key, node)));
-        let mut open: Vec<(usize, usize)> = pairs.collect();
+        // A node that has left a group knows nobody to ask.
+        let belongs =
+            |&(key, node): &(usize, usize)| self.is_member(self.workload.group(key), node);
+        let mut open: Vec<(usize, usize)> = pairs.filter(belongs).collect();
         while !open.is_empty() {
             if self.now - began > HEAL_ELECTIONS * self.options.election_ms * 1_000 {
                 return Err(format!("liveness: (key, node) {open:?} cannot be read"));
@@ -132,9 +135,12 @@ impl World {
     fn compare_replicas(&self) -> Checked {
         let mut known: Vec<Option<(crate::id::Index, u64)>> =
             vec![None; self.options.groups as usize];
-        for node in &self.nodes {
+        for (number, node) in self.nodes.iter().enumerate() {
             for replica in node.cores.iter().flat_map(|core| core.shard.replicas()) {
                 let group = replica.group();
+                if !self.is_member(group, number) {
+                    continue;
+                }
                 let here = (replica.status().applied, replica.digest());
                 let known = known[group.0 as usize].get_or_insert(here);
                 if *known != here {

@@ -10,19 +10,25 @@ use super::world::{ForNode, Happening, World};
 impl World {
     /// Schedules the first fault of each kind that this world has.
     pub(super) fn unleash(&mut self) {
-        for what in [Happening::Crash, Happening::Pause, Happening::Partition, Happening::FullDisk]
-        {
+        for what in [
+            Happening::Crash,
+            Happening::Pause,
+            Happening::Partition,
+            Happening::FullDisk,
+            Happening::Operate,
+        ] {
             self.strike_later(what);
         }
     }
 
     /// The next fault of a kind, about as often as the options say.
-    fn strike_later(&mut self, what: Happening) {
+    pub(super) fn strike_later(&mut self, what: Happening) {
         let every_ms = match what {
             Happening::Crash => self.options.nodes.crash_every_ms,
             Happening::Pause => self.options.nodes.pause_every_ms,
             Happening::Partition => self.options.net.partition_every_ms,
             Happening::FullDisk => self.options.disk.full_every_ms,
+            Happening::Operate => self.options.operate_every_ms,
             _ => 0,
         };
         if every_ms > 0 && self.is_chaos {

@@ -26,6 +26,10 @@ pub enum Lie {
 pub struct Options {
     /// Cores of each node; its length is the number of nodes.
     pub cores: Vec<u16>,
+    /// So many of them, the last, belong to no group at first.
+    pub spares: usize,
+    /// Time between two acts of an operator, on average; zero for none.
+    pub operate_every_ms: u64,
     /// Raft groups.
     pub groups: u64,
     /// The election timeout.
@@ -148,7 +152,10 @@ impl Options {
         // A stream of its own, so that a change of the draw does not move the world's dice.
         let mut rng = Rng::with_seed(seed ^ 0x7377_6172_6d00_0000);
         let rng = &mut rng;
-        let nodes = pick(rng, &[3, 3, 3, 5]);
+        let founders = pick(rng, &[3, 3, 3, 5]);
+        let is_operated = rng.bool();
+        let spares = if is_operated { rng.usize(0..=2) } else { 0 };
+        let nodes = founders + spares;
         let same_cores = rng.u32(..4) != 0;
         let cores = pick(rng, &[1, 1, 2]);
         let cores: Vec<u16> =
@@ -169,6 +176,8 @@ impl Options {
         let leases = Leases { groups, drift_percent: 25 };
         Self {
             cores,
+            spares,
+            operate_every_ms: if is_operated { pick(rng, &[100, 400]) } else { 0 },
             groups: pick(rng, &[1, 2, 3, 4]),
             election_ms,
             heartbeat_ms: election_ms / pick(rng, &[3, 5, 10]),

@@ -91,6 +91,10 @@ pub struct Outcome {
     pub unknown: u64,
     /// Requests of sessions that were answered after more than one attempt.
     pub retried: u64,
+    /// Changes of members and moves of leaders that were made.
+    pub operations: u64,
+    /// Those that were refused, or of which nothing was heard.
+    pub operations_refused: u64,
     /// Operations (one per key of a command) that the checker ordered.
     pub checked: u64,
     /// Keys whose histories were too tangled for the checker.

@@ -94,6 +94,7 @@ impl World {
     }
 
     fn config(&mut self, node: usize, core: usize) -> Config {
+        let founders = self.nodes.len() - self.options.spares;
         Config {
             cluster: CLUSTER,
             node: self.nodes[node].id,
@@ -101,7 +102,10 @@ impl World {
             shard: Self::shard_id(core),
             cores: self.nodes[node].disks.len() as u16,
             groups: self.options.groups,
-            nodes: self.nodes.iter().map(|node| node.id).collect(),
+            nodes: match node < founders {
+                true => self.nodes[..founders].iter().map(|node| node.id).collect(),
+                false => Vec::new(),
+            },
             addresses: Vec::new(),
             priority: 100,
             election_ms: self.options.election_ms,

@@ -105,6 +105,10 @@ impl Workload {
         format!("{} of group {group}", String::from_utf8_lossy(name))
     }
 
+    pub(super) fn group(&self, key: usize) -> GroupId {
+        self.keys[key].group
+    }
+
     /// A key of `group` in use.
     pub(super) fn key_of(&self, group: u64) -> usize {
         let mut used = self.used.iter().copied();

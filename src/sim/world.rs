@@ -98,6 +98,8 @@ pub(super) enum Happening {
     Partition,
     Mend(Vec<(usize, usize)>),
     FullDisk,
+    /// An operator does something.
+    Operate,
 }
 
 /// One run of one seed.
@@ -259,6 +261,10 @@ impl World {
                 Ok(())
             }
             Happening::FullDisk => self.strike_full_disk(),
+            Happening::Operate => {
+                self.operate();
+                Ok(())
+            }
         }
     }
 

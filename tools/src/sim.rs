@@ -128,6 +128,8 @@ struct Totals {
     refused: u64,
     unknown: u64,
     retried: u64,
+    operations: u64,
+    operations_refused: u64,
     checked: u64,
     unchecked_keys: u64,
     committed: u64,
@@ -166,6 +168,8 @@ impl Totals {
         self.refused += outcome.refused;
         self.unknown += outcome.unknown;
         self.retried += outcome.retried;
+        self.operations += outcome.operations;
+        self.operations_refused += outcome.operations_refused;
         self.checked += outcome.checked;
         self.unchecked_keys += outcome.unchecked_keys;
         self.committed += outcome.committed;
@@ -195,6 +199,10 @@ impl Totals {
         println!(
             "  logs      {} segments reclaimed, {} snapshots installed",
             self.reclaimed, self.installed
+        );
+        println!(
+            "  members   {} changes and handovers made, {} refused or unheard of",
+            self.operations, self.operations_refused
         );
         println!("  sessions  {} requests answered after more than one attempt", self.retried);
         println!(
