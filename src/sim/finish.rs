@@ -83,7 +83,9 @@ impl World {
                 return Err(format!("liveness: requests of clients {open:?} get no answer"));
             }
             for client in open {
-                let node = self.rng.usize(..self.nodes.len());
+                // The first node belongs to every group.
+                let any = self.rng.usize(..self.nodes.len());
+                let node = if self.rng.bool() { 0 } else { any };
                 self.attempt(client, node);
             }
             self.run_until(self.now + step)?;

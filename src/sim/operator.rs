@@ -62,10 +62,12 @@ impl World {
         let state = self.members(group)?.clone();
         let membership = &state.membership;
         let voters: Vec<ReplicaId> = membership.incoming.clone();
+        // A command over several groups needs a node that belongs to all of them.
+        let home = self.nodes[0].replica();
         let mut wishes = Vec::new();
         for voter in &voters {
             wishes.push(format!("TRANSFER {voter}"));
-            if voters.len() > VOTERS_MIN {
+            if voters.len() > VOTERS_MIN && *voter != home {
                 wishes.push(format!("REMOVE {voter}"));
             }
         }
@@ -81,7 +83,9 @@ impl World {
             wishes.extend([promote.clone(), promote.clone(), promote]);
             wishes.push(format!("REMOVE {learner}"));
             let old = voters[self.rng.usize(..voters.len())];
-            wishes.push(format!("REPLACE {old} {learner}"));
+            if old != home {
+                wishes.push(format!("REPLACE {old} {learner}"));
+            }
         }
         wishes.push("CANCEL".to_owned());
         wishes.push(format!("UPDATE {} 127.0.0.1:{}", voters[0], self.rng.u16(7000..8000)));
