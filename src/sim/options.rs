@@ -167,6 +167,7 @@ impl Options {
             0 => (vec![alone.u16(1..=2)], pick(&mut alone, &[0, 1 << 20])),
             _ => (cores, pick(&mut alone, &[0, 0, 1 << 20, u64::MAX / 4])),
         };
+        let spares = if cores.len() == 1 { 0 } else { spares };
         let value_bytes_max = pick(rng, &[20, 20, 600, 5_000]);
         let election_ms = pick(rng, &[100, 150, 300]);
         let nodes = NodeOptions::swarm(rng);

@@ -120,6 +120,10 @@ impl Safety {
     /// # Errors
     /// The property that broke, and how.
     pub fn look(&mut self, id: ReplicaId, replica: &Replica) -> Checked {
+        if replica.is_gone() {
+            // It has left the group, promises nothing any more, and may forget everything.
+            return Ok(());
+        }
         let (group, status) = (replica.group(), replica.status());
         let known = self.logs.get(&(id, group));
         let is_new = known.is_none();
