@@ -69,6 +69,9 @@ pub struct Config {
     /// Recent entries kept in memory to feed followers, per core, in bytes. Default 128 MiB; at
     /// least 8 MiB. Less: followers that lag are fed from disk sooner.
     pub log_cache_bytes: usize,
+    /// Whether clients may switch faults on (`DEBUG STALL-DISK`, `DEBUG PAUSE-PEERS`). Default: no. For
+    /// tests of whole clusters only: anybody who can connect can then stop the node from working.
+    pub fault_commands: bool,
     /// Groups whose leaders answer reads by lease, without asking a quorum: `none` (the default), `all`,
     /// or groups such as `0-3,7`. Faster reads that rely on clocks; the same on all nodes.
     pub lease_groups: LeasedGroups,
@@ -127,6 +130,8 @@ pub struct Settings {
     pub spin_us: Option<u64>,
     /// [`Config::log_cache_bytes`].
     pub log_cache_bytes: Option<usize>,
+    /// [`Config::fault_commands`].
+    pub fault_commands: Option<bool>,
     /// [`Config::lease_groups`].
     pub lease_groups: Option<String>,
     /// [`Config::lease_drift_percent`].
@@ -228,6 +233,7 @@ impl Settings {
             flushes_in_flight: self.flushes_in_flight.or(under.flushes_in_flight),
             spin_us: self.spin_us.or(under.spin_us),
             log_cache_bytes: self.log_cache_bytes.or(under.log_cache_bytes),
+            fault_commands: self.fault_commands.or(under.fault_commands),
             lease_groups: self.lease_groups.or(under.lease_groups),
             lease_drift_percent: self.lease_drift_percent.or(under.lease_drift_percent),
             log_bytes: self.log_bytes.or(under.log_bytes),
@@ -277,6 +283,7 @@ impl Settings {
             spin_us: self.spin_us.unwrap_or(0),
             log_cache_bytes: self.log_cache_bytes.unwrap_or(limits::LOG_CACHE_BYTES_MAX),
             lease_groups,
+            fault_commands: self.fault_commands.unwrap_or(false),
             lease_drift_percent: self.lease_drift_percent.unwrap_or(10),
             log_bytes: self.log_bytes.unwrap_or(limits::LOG_BYTES_DEFAULT),
             snapshot_bytes_per_s: self.snapshot_bytes_per_s.unwrap_or(limits::SNAPSHOT_BYTES_PER_S),
@@ -413,6 +420,8 @@ lease_drift_percent = {lease_drift_percent}
 log_bytes = {log_bytes}
 # Bytes of snapshots sent to followers per second, per core (65536 or more).
 snapshot_bytes_per_s = {snapshot_bytes_per_s}
+# Whether clients may switch faults on, for tests (DEBUG STALL-DISK, DEBUG PAUSE-PEERS).
+fault_commands = {fault_commands}
 # Log bytes one core may hold on disk; 0 is as much as the disk holds.
 wal_bytes_max = {wal_bytes_max}
 
@@ -442,6 +451,7 @@ wal_bytes_max = {wal_bytes_max}
             lease_drift_percent = self.lease_drift_percent,
             log_bytes = self.log_bytes,
             snapshot_bytes_per_s = self.snapshot_bytes_per_s,
+            fault_commands = self.fault_commands,
             wal_bytes_max = self.wal_bytes_max,
         )
     }

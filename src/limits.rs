@@ -74,6 +74,14 @@ pub const SNAPSHOT_STARTS_MAX: u32 = 4;
 /// follower that has not yet shown that it goes on from there (contract row 42).
 pub const SNAPSHOT_HOLD_MS_MAX: u64 = 30_000;
 
+/// The longest a fault switch may stay on, in ms.
+pub const FAULT_MS_MAX: u64 = 600_000;
+/// A connection from a peer over which nothing comes for this long, in ms, is closed.
+pub const PEER_SILENCE_MS_MAX: u64 = 5_000;
+/// A link over which nothing was sent for this long, in ms, sends an empty frame, so that silence means
+/// that something is wrong.
+pub const LINK_BEAT_MS: u64 = 1_000;
+
 /// Recent entries one core keeps in memory to feed its followers, in bytes.
 pub const LOG_CACHE_BYTES_MAX: usize = 128 << 20;
 /// How far the recent entries of one core may exceed their budget, in bytes, before it refuses
@@ -168,6 +176,8 @@ const _: () = {
     assert!(SESSION_REPLY_BYTES_MAX + 64 * SESSIONS_MAX < SNAPSHOT_META_BYTES_MAX / 2);
     // The answer with the largest value can be remembered, beside a full table of small ones.
     assert!(VALUE_BYTES_MAX + 64 * SESSIONS_MAX < SESSION_REPLY_BYTES_MAX);
+    // A link that is well is never taken for a silent one, even if a few turns start late.
+    assert!(4 * LINK_BEAT_MS < PEER_SILENCE_MS_MAX);
     // A value of the largest size fits a command.
     assert!(VALUE_BYTES_MAX + KEY_BYTES_MAX < COMMAND_BYTES_MAX);
 };

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use outrigger::config::Settings;
+use outrigger::config::{Config, Settings};
 use outrigger::runtime::fatal::Fatal;
-use outrigger::runtime::{ctl, serve, up};
+use outrigger::runtime::{ctl, quorum_loss, serve, up};
 
 /// A multi-raft storage node that speaks the Redis protocol.
 #[derive(Debug, Parser)]
@@ -24,6 +24,9 @@ enum Command {
     /// Run one node of a cluster.
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(Box<Serve>),
+    /// Let a stopped node go on without the other members of its groups, whose majority is lost for good:
+    /// prints a plan; the same flags as for `serve`.
+    QuorumLoss(Box<QuorumLoss>),
     /// Start a whole cluster on this machine, as child processes, until Ctrl-C.
     #[command(after_help = UP_EXAMPLES)]
     Up(up::Options),
@@ -105,6 +108,9 @@ struct Serve {
     /// Recent entries kept in memory, per core, in bytes [default: 128 MiB].
     #[arg(long, value_name = "BYTES")]
     log_cache_bytes: Option<usize>,
+    /// Let clients switch faults on (DEBUG STALL-DISK, DEBUG PAUSE-PEERS); for tests only.
+    #[arg(long)]
+    fault_commands: bool,
     /// Groups that answer reads by lease: none, all, or 0-3,7; the same on all nodes [default: none].
     #[arg(long, value_name = "GROUPS")]
     lease_groups: Option<String>,
@@ -168,6 +174,7 @@ impl Serve {
             flushes_in_flight: self.flushes_in_flight,
             spin_us: self.spin_us,
             log_cache_bytes: self.log_cache_bytes,
+            fault_commands: self.fault_commands.then_some(true),
             lease_groups: self.lease_groups,
             lease_drift_percent: self.lease_drift_percent,
             log_bytes: self.log_bytes,
@@ -177,26 +184,49 @@ impl Serve {
     }
 
     fn run(self) -> Result<(), Fatal> {
-        let refused = |error: outrigger::config::ConfigError| Fatal::new(error.to_string());
         if let Some(parent) = self.parent_pid {
             up::end_with(parent)?;
         }
-        let file = match &self.config {
-            Some(path) => Settings::from_file(path).map_err(refused)?,
-            None => Settings::default(),
-        };
         let print = self.print_config;
-        let origin = self.config.as_ref().map(|path| format!("{}: ", path.display()));
-        let config = self.settings()?.over(file).resolve().map_err(|error| {
-            // The value may come from a flag as well; the file is where to look first.
-            Fatal::new(format!("{}{error}", origin.unwrap_or_default()))
-        })?;
+        let config = self.resolve()?;
         if print {
             print!("{}", config.to_toml());
             return Ok(());
         }
         let id = config.id;
         serve::serve(&config).map_err(|fatal| Fatal::new(format!("node {id} stopped: {fatal}")))
+    }
+
+    /// The configuration that flags and file make together.
+    fn resolve(self) -> Result<Config, Fatal> {
+        let refused = |error: outrigger::config::ConfigError| Fatal::new(error.to_string());
+        let file = match &self.config {
+            Some(path) => Settings::from_file(path).map_err(refused)?,
+            None => Settings::default(),
+        };
+        let origin = self.config.as_ref().map(|path| format!("{}: ", path.display()));
+        self.settings()?.over(file).resolve().map_err(|error| {
+            // The value may come from a flag as well; the file is where to look first.
+            Fatal::new(format!("{}{error}", origin.unwrap_or_default()))
+        })
+    }
+}
+
+/// Like `serve`, for what it says of the node and its directory.
+#[derive(Debug, Args)]
+struct QuorumLoss {
+    #[command(flatten)]
+    serve: Serve,
+    /// Do what the plan of this name says; without it, print the plan and change nothing.
+    #[arg(long, value_name = "NAME")]
+    apply: Option<String>,
+}
+
+impl QuorumLoss {
+    fn run(self) -> Result<(), Fatal> {
+        let config = self.serve.resolve()?;
+        print!("{}", quorum_loss::quorum_loss(&config, self.apply.as_deref())?);
+        Ok(())
     }
 }
 
@@ -211,6 +241,7 @@ fn main() -> ExitCode {
         .init();
     let result = match Cli::parse().command {
         Command::Serve(serve) => serve.run(),
+        Command::QuorumLoss(options) => options.run(),
         Command::Up(options) => up::up(&options),
         Command::Ctl(options) => ctl::ctl(&options),
         Command::Drain(options) => ctl::drain(&options),

@@ -260,3 +260,77 @@ fn every_error_word_is_in_the_contract() {
     }
     assert!(found > 20, "only {found} errors found: how are they made now?");
 }
+
+/// The rows of the contract, as `docs/raft.md` has them: which rows, and the cell with the tests.
+fn contract_rows(page: &str) -> Vec<(Vec<u32>, String)> {
+    let table = page.split("\n## The contract").nth(1).expect("the page has the contract");
+    let table = table.split("\n## ").next().unwrap_or(table);
+    let mut rows = Vec::new();
+    for line in table.lines().filter(|line| line.starts_with('|')) {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let numbers = cells[0].split(|c: char| !c.is_ascii_digit());
+        let numbers: Vec<u32> = numbers.filter_map(|number| number.parse().ok()).collect();
+        if !numbers.is_empty() {
+            rows.push((numbers, cells.get(3).copied().unwrap_or("").to_owned()));
+        }
+    }
+    rows
+}
+
+/// The names of tests in a cell: everything in backticks.
+fn named_tests(cell: &str) -> Vec<&str> {
+    cell.split('`').skip(1).step_by(2).collect()
+}
+
+#[test]
+fn the_reader_of_the_contract_sees_rows_and_tests() {
+    let page = "x\n## The contract: y\n\n| row | rule | where | test | deviation |\n|--:|---|---|---|---|\n\
+                | 5, 6 | r | `src/a.rs` | `one`, `two` | |\n| 7 | r | w | | why |\n\n## Next\n| 8 | a | b | `c` | |\n";
+    let rows = contract_rows(page);
+    assert_eq!(rows, [(vec![5, 6], "`one`, `two`".to_owned()), (vec![7], String::new())]);
+    assert_eq!(named_tests(&rows[0].1), ["one", "two"]);
+}
+
+/// Every row of the contract has a test that is named for it or that the table names, and whatever
+/// test the table names exists.
+#[test]
+fn every_row_of_the_contract_has_a_test_that_exists() {
+    const ROWS: u32 = 64;
+    let page = fs::read_to_string(root().join("docs/raft.md")).expect("it exists");
+    let mut paths = Vec::new();
+    for folder in ["src", "tests", "tools/src"] {
+        rust_files(&root().join(folder), &mut paths);
+    }
+    let sources: Vec<String> =
+        paths.iter().map(|path| fs::read_to_string(path).expect("source is readable")).collect();
+    let exists = |name: &str| {
+        let function = format!("fn {name}(");
+        sources.iter().any(|text| text.contains(&function))
+    };
+    let mut wrong = Vec::new();
+    let mut seen = Vec::new();
+    for (rows, cell) in contract_rows(&page) {
+        let tests = named_tests(&cell);
+        if tests.is_empty() {
+            wrong.push(format!("row {rows:?} names no test"));
+        }
+        for name in tests.iter().filter(|name| !exists(name)) {
+            wrong.push(format!("row {rows:?}: there is no test {name}"));
+        }
+        for row in &rows {
+            let own = tests.iter().any(|name| {
+                let rest = name.strip_prefix("contract_row_").unwrap_or("");
+                rest.split('_')
+                    .take_while(|word| *word == "and" || word.parse::<u32>().is_ok())
+                    .any(|word| word.parse() == Ok(*row))
+            });
+            if !own {
+                wrong.push(format!("row {row} has no test that is named for it"));
+            }
+        }
+        seen.extend(rows);
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, (1..=ROWS).collect::<Vec<_>>(), "every row once");
+    assert!(wrong.is_empty(), "the contract's table:\n{}", wrong.join("\n"));
+}

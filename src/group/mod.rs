@@ -40,7 +40,7 @@ mod waiters;
 pub use command::{GroupCommand, Origin, PartId};
 pub use install::Use;
 pub use log_cache::LogCache;
-pub use recover::{Replayed, ReplicaRecovery, RunError};
+pub use recover::{AloneRefusal, Replayed, ReplicaRecovery, RunError, Survivor};
 pub use replica::{Answers, Replica, Verdict};
 pub use sessions::{SessionRequest, Sessions};
 pub use snapshot::{Incoming, Outgoing, SnapshotMeta};

@@ -16,6 +16,10 @@
 //! entries that were written in front of it and follow it. Entries adrift are kept until the snapshot
 //! that was durable before the segments went; if none comes, the log is damaged.
 
+mod alone;
+
+pub use alone::{AloneRefusal, Survivor};
+
 use thiserror::Error;
 
 use crate::entry::{Entry, EntryKind};

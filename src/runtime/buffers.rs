@@ -105,6 +105,26 @@ pub fn receive(socket: impl AsFd, space: &mut [u8]) -> io::Result<Option<usize>>
     }
 }
 
+/// The kernel's smoothed round trip on a TCP connection, in µs, if it has measured one.
+#[must_use]
+pub fn round_trip_us(socket: &std::net::TcpStream) -> Option<u32> {
+    // SAFETY: all of `tcp_info` is integers, for which zero is a value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut bytes = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: the descriptor is open while `socket` is borrowed, and the kernel writes at most `bytes`
+    // bytes to `info`, which are there.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut bytes,
+        )
+    };
+    (result == 0 && 0 < info.tcpi_rtt).then_some(info.tcpi_rtt)
+}
+
 /// Lock an open file against other processes, if it is free. The lock belongs to this very opening of
 /// the file, which the kernel keeps until the last write in flight on it has ended, even when the
 /// process was killed: whoever gets the lock knows that nothing is on its way any more.

@@ -17,6 +17,7 @@
 
 use std::io;
 use std::net::TcpStream;
+use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
 
@@ -30,6 +31,7 @@ use crate::wire::reply::Reply;
 use crate::wire::resp::{Command, RequestReader};
 
 use super::buffers::{Chunk, Received};
+use super::faults::Faults;
 use super::poller::Interest;
 use super::socket;
 
@@ -55,6 +57,8 @@ pub struct ClientConn {
     id: ConnId,
     socket: TcpStream,
     own: Connection,
+    /// The node's fault switches, if clients may use them.
+    faults: Option<Arc<Faults>>,
     reader: RequestReader,
     pipeline: Pipeline,
     /// The beginning of a command; empty between commands.
@@ -79,6 +83,7 @@ impl ClientConn {
             id,
             socket,
             own: Connection::new(id.0),
+            faults: None,
             reader: RequestReader::new(),
             pipeline: Pipeline::new(),
             input: BytesMut::new(),
@@ -88,6 +93,12 @@ impl ClientConn {
             watched: Interest::READ,
             queued: false,
         }
+    }
+
+    /// Let it switch faults on, if there are switches.
+    #[must_use]
+    pub fn with_faults(self, faults: Option<Arc<Faults>>) -> Self {
+        Self { faults, ..self }
     }
 
     /// Its socket.
@@ -262,6 +273,10 @@ impl ClientConn {
         };
         if let Some(what) = waits_for {
             self.pipeline.push_done(Reply::error("LOADING", what));
+            return;
+        }
+        if let Some(reply) = self.faults.as_ref().and_then(|faults| faults.answer(&command)) {
+            self.pipeline.push_done(reply);
             return;
         }
         let spec = match command::validate(&command) {

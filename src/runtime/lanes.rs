@@ -223,6 +223,25 @@ mod tests {
         assert_eq!(reading.join().unwrap(), (0..100).collect::<Vec<_>>());
     }
 
+    /// Nobody reads: a send that waited would wait for ever.
+    #[test]
+    fn contract_row_44_sending_to_a_peer_that_never_reads_does_not_wait() {
+        static PAYLOAD: [u8; 1 << 20] = [7; 1 << 20];
+        let mut lanes = Lanes::default();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut taken = 0;
+        while lanes.push(frame(Lane::Append, taken, &PAYLOAD)).is_ok() {
+            taken += 1;
+            if lanes.send(&ours).unwrap() == Sent::All {
+                assert!(taken < 8, "8 MB should not fit a socket's buffer");
+            }
+        }
+        // What the socket took, what is being sent, and the lane: bounded.
+        assert!((LANE_BYTES_MAX as u64 >> 20) - 1 <= taken && taken < 48, "{taken}");
+        assert_eq!(lanes.send(&ours).unwrap(), Sent::Blocked);
+        drop(theirs);
+    }
+
     #[test]
     fn contract_row_46_a_full_lane_gives_the_frame_back_and_leaves_the_others_open() {
         let mut lanes = Lanes::default();

@@ -17,6 +17,7 @@ use crate::shard::event::ReplyTo;
 
 use super::buffers::Chunk;
 use super::client_conn::{ClientConn, Gate};
+use super::faults::Faults;
 use super::poller::{Interest, Poller, Ready, Token};
 use super::slots::Slots;
 use super::socket;
@@ -35,6 +36,7 @@ pub struct Clients {
     open: Arc<AtomicUsize>,
     /// As many as the whole node accepts.
     open_max: usize,
+    faults: Option<Arc<Faults>>,
     chunk: Chunk,
     scratch: BytesMut,
     /// Connections with something to send or to read on, each once.
@@ -59,10 +61,17 @@ impl Clients {
             conns: Slots::default(),
             open,
             open_max: open_max.min(CONNECTIONS_MAX),
+            faults: None,
             chunk: Chunk::default(),
             scratch: BytesMut::new(),
             queue: Vec::new(),
         })
+    }
+
+    /// Let its clients switch faults on, if there are switches.
+    #[must_use]
+    pub fn with_faults(self, faults: Option<Arc<Faults>>) -> Self {
+        Self { faults, ..self }
     }
 
     /// How many clients are connected to this core.
@@ -98,7 +107,9 @@ impl Clients {
                 continue;
             }
             let prepared = socket::prepare_client(&socket);
-            let key = self.conns.insert(|key| ClientConn::new(ConnId(key), socket));
+            let faults = self.faults.clone();
+            let key =
+                self.conns.insert(|key| ClientConn::new(ConnId(key), socket).with_faults(faults));
             let conn = self.conns.get_mut(key).expect("inserted above");
             let token = Token::Client(key).into();
             let watched = prepared.and_then(|()| poller.add(conn.socket(), token, Interest::READ));

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use crate::shard::report::Spread;
+
 const MICROS_MAX: u64 = 60_000_000;
 
 /// Durations, from 1 µs to 60 s; what is longer counts as 60 s.
@@ -29,6 +31,19 @@ impl Durations {
     pub fn record(&mut self, duration: Duration) {
         let micros = u64::try_from(duration.as_micros()).unwrap_or(MICROS_MAX);
         self.histogram.saturating_record(micros);
+    }
+
+    /// Its percentiles, for `INFO`.
+    #[must_use]
+    pub fn spread(&self) -> Spread {
+        let at = |quantile| self.histogram.value_at_quantile(quantile);
+        Spread {
+            count: self.histogram.len(),
+            p50: at(0.5),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: self.histogram.max(),
+        }
     }
 
     /// A line for a log: how many, and the usual percentiles in µs.

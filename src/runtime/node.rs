@@ -24,6 +24,7 @@ use crate::shard;
 
 use super::clock::Clock;
 use super::fatal::Fatal;
+use super::faults::Faults;
 use super::identity::{Keeper, Known};
 use super::inbox::Inbox;
 use super::listener::Clients;
@@ -78,6 +79,8 @@ pub struct Setup {
     pub election_ms: u64,
     /// See [`shard::Config::heartbeat_ms`].
     pub heartbeat_ms: u64,
+    /// Whether clients may switch faults on (see [`super::faults`]).
+    pub fault_commands: bool,
     /// See [`shard::Config::priority`].
     pub priority: u8,
     /// See [`shard::Config::request_ms`].
@@ -161,11 +164,17 @@ impl Node {
             proven: setup.proven,
         };
         let roster = Arc::new(Roster::new(card, setup.seeds.iter().copied()));
+        let clock = Clock::start();
+        let faults = setup.fault_commands.then(|| Arc::new(Faults::new(clock)));
+        if faults.is_some() {
+            tracing::warn!("--fault-commands: every client may make this node fail");
+        }
         let shared = Shared {
             mailboxes: mailboxes.clone(),
             loading: Arc::new(AtomicUsize::new(cores)),
             roster: Arc::clone(&roster),
-            clock: Clock::start(),
+            clock,
+            faults,
         };
         let open = Arc::new(AtomicUsize::new(0));
         let first = Arc::clone(&mailboxes[0]);
@@ -289,10 +298,12 @@ impl Seat {
         let parts = ShardLoop {
             core,
             sleeper: Sleeper::new(&poller, mailbox, Rc::clone(&inbox)).map_err(failed)?,
-            clients: Clients::new(clients, open, setup.connections_max, &poller).map_err(failed)?,
+            clients: Clients::new(clients, open, setup.connections_max, &poller)
+                .map_err(failed)?
+                .with_faults(shared.faults.clone()),
             links: PeerLinks::new(Arc::clone(&roster), core),
             port: PeerPort::new(roster, core, peers, memory, &poller).map_err(failed)?,
-            writer: WalWriter::new(directory.clone(), Rc::clone(&inbox)),
+            writer: WalWriter::new(directory.clone(), Rc::clone(&inbox), shared.faults.clone()),
             preparer: Preparer::start(
                 format!("prep-{core}"),
                 directory.clone(),

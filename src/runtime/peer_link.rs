@@ -26,7 +26,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 
 use crate::id::{Incarnation, NodeId, ShardId, Tick};
+use crate::limits::LINK_BEAT_MS;
 use crate::shard::Event;
+use crate::shard::report::LinkReport;
 use crate::wire::{Expected, FrameReader, Hello, Lane, OutFrame, hello};
 
 use super::buffers;
@@ -79,6 +81,8 @@ struct Link {
     backoff_ms: u64,
     /// The latest start of the peer seen on this link.
     incarnation: Incarnation,
+    /// When something was last queued for it.
+    said_at: Tick,
     /// Something was queued, dropped, or lost with the connection in this turn.
     touched: bool,
     lost: bool,
@@ -226,6 +230,12 @@ impl PeerLinks {
                 State::Greeting { until, .. } if *until <= now => {
                     self.fail(key, now, "no answer to the hello within 5 s");
                 }
+                State::Up { .. } if LINK_BEAT_MS <= now.since(link.said_at) => {
+                    link.said_at = now;
+                    let beat = self.this.beat(link.node, self.shard);
+                    // A full lane says more than enough.
+                    link.touched |= link.lanes.push(beat).is_ok();
+                }
                 _ => {}
             }
         }
@@ -267,6 +277,22 @@ impl PeerLinks {
         if let Err(reason) = step {
             self.fail(key, now, &reason);
         }
+    }
+
+    /// What is known of each link.
+    #[must_use]
+    pub fn report(&self) -> Vec<LinkReport> {
+        let mut links = Vec::new();
+        self.links.each(|link| {
+            let round_trip_us = match &link.state {
+                State::Up { socket, .. } => buffers::round_trip_us(socket),
+                _ => None,
+            };
+            let up = matches!(link.state, State::Up { .. });
+            links.push(LinkReport { node: link.node, up, round_trip_us });
+        });
+        links.sort_by_key(|link| link.node);
+        links
     }
 
     /// Frames dropped since the last call.
@@ -397,6 +423,7 @@ impl Link {
             lanes: Lanes::default(),
             backoff_ms: BACKOFF_MS_MIN,
             incarnation: Incarnation(0),
+            said_at: Tick(0),
             touched: false,
             lost: false,
             broken: false,
@@ -432,5 +459,76 @@ fn nothing_to_read(socket: &TcpStream) -> Result<(), String> {
         Ok(Some(0)) => Err("the peer closed the connection".into()),
         Ok(Some(_)) => Err("the peer speaks on a connection that is ours to speak on".into()),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::id::ClusterId;
+    use crate::runtime::roster::Card;
+
+    fn roster(peer: SocketAddr) -> Arc<Roster> {
+        let card = Card {
+            cluster: ClusterId(1),
+            node: NodeId(1),
+            incarnation: Incarnation(1),
+            cores: 1,
+            groups: 1,
+            birth: 1,
+            origin: 1,
+            address: peer,
+            proven: true,
+        };
+        Arc::new(Roster::new(card, [(NodeId(2), peer)]))
+    }
+
+    #[test]
+    fn contract_row_51_a_peer_that_refuses_is_dialed_at_most_ten_times_a_second() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let gone = listener.local_addr().unwrap();
+        drop(listener);
+        let mut poller = Poller::new().unwrap();
+        let mut links = PeerLinks::new(roster(gone), ShardId(0));
+        let mut ready = Vec::new();
+        let mut dialed = Vec::new();
+        for now in 1..=10_000 {
+            let mut is_due = links.keys.is_empty();
+            links.links.each(|link| {
+                is_due |= matches!(link.state, State::Idle { retry_at } if retry_at.0 <= now);
+            });
+            links.tick(Tick(now), &poller);
+            dialed.extend(is_due.then_some(now));
+            poller.poll(&mut ready).unwrap();
+            for report in ready.drain(..) {
+                if let Some(Token::Link(key)) = Token::from_number(report.token) {
+                    links.on_ready(key, report, Tick(now), &poller);
+                }
+            }
+        }
+        for &start in &dialed {
+            let within = dialed.iter().filter(|&&at| (start..start + 1_000).contains(&at)).count();
+            assert!(within <= 10, "{within} in the second from {start} on: {dialed:?}");
+        }
+        assert!(10 <= dialed.len(), "it never gives up: {dialed:?}");
+        assert_eq!(
+            links.report(),
+            [LinkReport { node: NodeId(2), up: false, round_trip_us: None }]
+        );
+    }
+
+    #[test]
+    fn contract_row_51_a_link_with_nothing_to_say_sends_a_frame_that_says_nothing() {
+        let roster = roster("127.0.0.1:9".parse().unwrap());
+        let beat = roster.beat(NodeId(2), ShardId(0));
+        let mut reader = FrameReader::new();
+        reader.feed(&beat.to_bytes());
+        let frame = reader.next().expect("sound").expect("whole");
+        assert_eq!((frame.header.route.from, frame.header.route.to), (NodeId(1), NodeId(2)));
+        let said = (frame.messages().count(), frame.forwards().count(), frame.answers().count());
+        assert_eq!(said, (0, 0, 0));
     }
 }

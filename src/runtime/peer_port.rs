@@ -23,6 +23,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, mpsc};
 
 use crate::id::{Incarnation, NodeId, ShardId, Tick};
+use crate::limits::PEER_SILENCE_MS_MAX;
 use crate::shard::Event;
 use crate::wire::{Content, Expected, FrameReader, Hello, HelloError};
 
@@ -55,6 +56,10 @@ pub struct Greeted {
     pub shard: ShardId,
     /// Its start.
     pub incarnation: Incarnation,
+    /// Something has come over it since that was last looked at.
+    pub heard: bool,
+    /// When it was last looked at and something had come.
+    pub heard_at: Tick,
 }
 
 /// The receiving side of one core.
@@ -73,6 +78,8 @@ pub struct PeerPort {
     heard_at: Tick,
     /// Frames refused since the last look.
     rejected: u64,
+    /// Connections closed for their silence since the last look.
+    silent: u64,
 }
 
 /// What is remembered of the nodes that were ever greeted, and who writes it down.
@@ -131,6 +138,7 @@ impl PeerPort {
             memory,
             heard_at: Tick(0),
             rejected: 0,
+            silent: 0,
         })
     }
 
@@ -218,6 +226,7 @@ impl PeerPort {
             let mut nodes = Vec::new();
             self.streams.each(|stream| nodes.push(stream.node));
             self.this.keep_heard(nodes.into_iter(), now);
+            self.close_silent(now);
         }
         if self.greetings.count() == 0 {
             return;
@@ -225,6 +234,27 @@ impl PeerPort {
         for key in self.greetings.keys(|greeting| greeting.until <= now) {
             if let Some(greeting) = self.greetings.remove(key) {
                 tracing::warn!(address = %greeting.address, "no hello within 5 s; closed");
+            }
+        }
+    }
+
+    /// Peers say something every second (contract row 51): one that says nothing is frozen, or its
+    /// connection is dead in a way that neither kernel has noticed.
+    fn close_silent(&mut self, now: Tick) {
+        for key in self.streams.keys(|stream| stream.heard) {
+            if let Some(stream) = self.streams.get_mut(key) {
+                (stream.heard, stream.heard_at) = (false, now);
+            }
+        }
+        let silent = self.streams.keys(|stream| PEER_SILENCE_MS_MAX <= now.since(stream.heard_at));
+        for key in silent {
+            if let Some(stream) = self.streams.remove(key) {
+                self.silent += 1;
+                tracing::warn!(
+                    peer = %stream.node, core = %self.shard,
+                    "nothing came from this peer for {} s; its connection is closed",
+                    PEER_SILENCE_MS_MAX / 1000,
+                );
             }
         }
     }
@@ -251,6 +281,11 @@ impl PeerPort {
         };
         let keys = self.greetings.keys(waits);
         keys.into_iter().filter_map(|key| self.answer(key, now, poller, false)).collect()
+    }
+
+    /// Connections closed for their silence since the last call.
+    pub fn take_silent(&mut self) -> u64 {
+        std::mem::take(&mut self.silent)
     }
 
     /// Frames refused since the last call.
@@ -337,7 +372,10 @@ impl PeerPort {
         reader.expect(hello.expect());
         let core = ShardId(hello.shard.0 % self.this.cores);
         let Hello { node, shard, incarnation, .. } = hello;
-        Some((core, Greeted { socket, reader, node, shard, incarnation }))
+        Some((
+            core,
+            Greeted { socket, reader, node, shard, incarnation, heard: true, heard_at: now },
+        ))
     }
 
     fn judge(&self, hello: &Hello) -> Result<Judged, String> {
@@ -383,6 +421,7 @@ impl PeerPort {
                 }
                 Ok(Some(bytes)) => {
                     stream.reader.filled(bytes);
+                    stream.heard = true;
                     self.take_frames(key, events);
                     if bytes < room {
                         return;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::id::{SegmentSeq, Tick};
 use crate::limits::SEGMENT_BYTES;
-use crate::shard::{Config, RecoverError, Recovering, Shard};
+use crate::shard::{self, Alone, Config, RecoverError, Recovering, Shard};
 use crate::wal::Location;
 
 use super::fatal::Fatal;
@@ -107,6 +107,22 @@ impl Recovery {
     /// # Errors
     /// As [`step`](Self::step).
     pub fn finish(self, now: Tick) -> Result<(Shard, Vec<SegmentSeq>), Fatal> {
+        self.finish_with(|recovering| recovering.finish(now))
+    }
+
+    /// All segments were replayed, and the groups go on without their other members: what becomes of
+    /// them, and the spare segments that were found.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step), and when a group cannot.
+    pub fn finish_alone(self) -> Result<(Alone, Vec<SegmentSeq>), Fatal> {
+        self.finish_with(Recovering::finish_alone)
+    }
+
+    fn finish_with<T>(
+        self,
+        finish: impl FnOnce(Recovering) -> Result<(T, shard::Recovery), RecoverError>,
+    ) -> Result<(T, Vec<SegmentSeq>), Fatal> {
         let Self { directory, recovering, segments, ends, core, started, .. } = self;
         // What was read may be in the page cache or the device's cache only. Nothing may be built
         // on it before it is durable (contract row 27).
@@ -122,8 +138,8 @@ impl Recovery {
                 }
             }
         }
-        let (shard, mut report) =
-            recovering.finish(now).map_err(|error| damaged(&directory, &error))?;
+        let (found, mut report) =
+            finish(recovering).map_err(|error| damaged(&directory, &error))?;
         for end in ends {
             directory
                 .release_end(end.segment, end.offset)
@@ -152,7 +168,7 @@ impl Recovery {
             "log replayed, {} MiB on disk",
             segments.len() * (SEGMENT_BYTES >> 20),
         );
-        Ok((shard, report.log.spares))
+        Ok((found, report.log.spares))
     }
 
     fn damaged(&self, error: &RecoverError) -> Fatal {

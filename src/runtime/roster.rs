@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::id::{ClusterId, Incarnation, NodeId, ShardId, Tick};
 use crate::shard::event::PeerChange;
-use crate::wire::{Hello, Lane, hello};
+use crate::wire::{FrameBuilder, Hello, Lane, OutFrame, Route, hello};
 
 use super::book::Book;
 
@@ -77,6 +77,14 @@ impl Roster {
             book: Mutex::new(Book::new(card.node, card.cores, card.origin == 0, seeds)),
             version: AtomicU64::new(1),
         }
+    }
+
+    /// What this node says to `to` from core `shard` when it has nothing to say.
+    #[must_use]
+    pub fn beat(&self, to: NodeId, shard: ShardId) -> OutFrame {
+        let (cluster, from, incarnation) = (self.cluster, self.node, self.incarnation);
+        let route = Route { cluster, from, to, incarnation, shard };
+        FrameBuilder::new().finish(&route, Lane::Control)
     }
 
     /// What this node says first to `to`, from core `shard`.

@@ -43,6 +43,7 @@ pub fn serve(config: &Config) -> Result<(), Fatal> {
         election_ms: config.election_ms,
         heartbeat_ms: config.heartbeat_ms,
         priority: config.priority,
+        fault_commands: config.fault_commands,
         request_ms: config.request_ms,
         flushes_in_flight: config.flushes_in_flight,
         log_cache_bytes: config.log_cache_bytes,

@@ -17,11 +17,13 @@ use std::time::{Duration, Instant};
 
 use crate::id::{SegmentSeq, ShardId, Tick};
 use crate::shard::event::Post;
+use crate::shard::report::DriverReport;
 use crate::shard::{Effects, Event, Shard};
 
 use super::client_conn::Gate;
 use super::clock::{Clock, LATE_MS, TICK_MS};
 use super::fatal::Fatal;
+use super::faults::Faults;
 use super::identity::Fact;
 use super::inbox::Inbox;
 use super::listener::Clients;
@@ -41,6 +43,8 @@ use super::wal_writer::WalWriter;
 const STOP_MS: u64 = 5000;
 /// A clean end waits this long for others to lead what this node leads, in ms (contract row 61).
 const HAND_OVER_MS: u64 = 1000;
+/// How often what the driver measures is brought up to date, in ms.
+const REPORT_MS: u64 = 1000;
 /// Turns in a row before the core lets its disk writes go out, while turns cause new events.
 const TURNS_MAX: usize = 4;
 
@@ -72,6 +76,8 @@ pub struct Shared {
     pub roster: Arc<Roster>,
     /// The node's clock.
     pub clock: Clock,
+    /// Fault switches, if clients may use them.
+    pub faults: Option<Arc<Faults>>,
 }
 
 /// Everything one core owns. Built on the core's own thread.
@@ -113,6 +119,9 @@ struct Running {
     /// When late turns were last warned about, and how many there were since.
     late_told: Tick,
     late: u64,
+    /// When late heartbeats were last warned about, and when the driver's report was last made.
+    beats_told: Tick,
+    reported: Tick,
     /// Groups whose failure has been told.
     failed: Vec<crate::id::GroupId>,
     /// That this node's directory is proven is being written down.
@@ -207,6 +216,8 @@ impl Running {
             last_turn: now,
             late_told: Tick(0),
             late: 0,
+            beats_told: Tick(0),
+            reported: Tick(0),
             failed: Vec::new(),
             proving: false,
             stop_at: None,
@@ -252,6 +263,9 @@ impl Running {
         // A lease is judged by a time after the last read came in: had the core been held up before it
         // looked, the time from before would say that the lease holds.
         let now = self.parts.shared.clock.now();
+        if let Some(faults) = &self.parts.shared.faults {
+            faults.drop_received(now, &mut self.events);
+        }
         for event in self.events.drain(..) {
             self.shard.on_event(now, event);
         }
@@ -386,6 +400,10 @@ impl Running {
         for write in fx.writes.drain(..) {
             parts.writer.start(write);
         }
+        let mut paused = 0;
+        if let Some(faults) = &parts.shared.faults {
+            paused = faults.drop_sent(now, &mut fx.frames, &mut self.events);
+        }
         for (node, frame) in fx.frames.drain(..) {
             parts.links.push(node, frame);
         }
@@ -427,9 +445,28 @@ impl Running {
             }
         }
         let counters = self.shard.counters_mut();
-        counters.frames_dropped += parts.links.take_dropped();
+        counters.frames_dropped += parts.links.take_dropped() + paused;
         counters.frames_rejected += parts.port.take_rejected();
         counters.connections = parts.clients.len() as u64;
+        counters.flushes_slow += parts.writer.take_slow();
+        counters.peers_silent += parts.port.take_silent();
+        for (node, exceeded_ms) in fx.late_beats.drain(..) {
+            if 1000 <= now.since(self.beats_told) {
+                self.beats_told = now;
+                tracing::warn!(
+                    core = %parts.core, %node, exceeded_ms,
+                    "heartbeats left late: the machine is overloaded or the core was held up",
+                );
+            }
+        }
+        if REPORT_MS <= now.since(self.reported) {
+            self.reported = now;
+            *self.shard.driver_mut() = DriverReport {
+                flushes: parts.writer.durations().spread(),
+                turns: self.metrics.turn.spread(),
+                links: parts.links.report(),
+            };
+        }
     }
 
     /// The ticker wakes the loop every 5 ms; a turn that starts much later means that this core was

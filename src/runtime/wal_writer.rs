@@ -22,6 +22,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use glommio::io::{DmaBuffer, DmaFile, OpenOptions};
@@ -33,6 +34,7 @@ use crate::wal::Write;
 
 use super::buffers;
 use super::fatal::Fatal;
+use super::faults::Faults;
 use super::inbox::Inbox;
 use super::metrics::Durations;
 use super::segments::Directory;
@@ -58,12 +60,16 @@ struct Log {
     in_flight: Cell<usize>,
     dead: Cell<bool>,
     durations: RefCell<Durations>,
+    /// Flushes that took over [`SLOW`], since the last look.
+    slow: Cell<u64>,
+    faults: Option<Arc<Faults>>,
 }
 
 impl WalWriter {
-    /// A writer of the segments in `directory`. It reports to `inbox`.
+    /// A writer of the segments in `directory`. It reports to `inbox`. A disk that is switched to stall
+    /// in `faults` takes its time.
     #[must_use]
-    pub fn new(directory: Directory, inbox: Rc<Inbox>) -> Self {
+    pub fn new(directory: Directory, inbox: Rc<Inbox>, faults: Option<Arc<Faults>>) -> Self {
         Self {
             log: Rc::new(Log {
                 directory,
@@ -72,6 +78,8 @@ impl WalWriter {
                 in_flight: Cell::new(0),
                 dead: Cell::new(false),
                 durations: RefCell::default(),
+                slow: Cell::new(0),
+                faults,
             }),
         }
     }
@@ -130,6 +138,11 @@ impl WalWriter {
         self.log.durations.borrow().clone()
     }
 
+    /// Flushes that took over a second, since the last call.
+    pub fn take_slow(&self) -> u64 {
+        self.log.slow.take()
+    }
+
     /// Close all files. The caller has waited until nothing is in flight.
     pub async fn close(&self) {
         let files = std::mem::take(&mut *self.log.files.borrow_mut());
@@ -170,6 +183,9 @@ impl Log {
                 outcome = outcome.and(written);
             }
             outcome?;
+        }
+        while let Some(left) = self.faults.as_ref().and_then(|faults| faults.stall_left()) {
+            glommio::timer::sleep(left).await;
         }
         file.fdatasync().await.map_err(|error| dead("flush", &path, &error))
     }
@@ -227,6 +243,7 @@ impl Log {
     fn record(&self, segment: SegmentSeq, elapsed: Duration) {
         self.durations.borrow_mut().record(elapsed);
         if SLOW < elapsed {
+            self.slow.set(self.slow.get() + 1);
             tracing::warn!(
                 segment = %self.directory.segment(segment).display(),
                 ms = elapsed.as_millis() as u64,
@@ -345,7 +362,7 @@ mod tests {
         let written = directory.clone();
         run_on_executor(move || async move {
             let inbox = Rc::new(Inbox::default());
-            let writer = WalWriter::new(written, Rc::clone(&inbox));
+            let writer = WalWriter::new(written, Rc::clone(&inbox), None);
             let mut appender = Appender::new(IDENTITY, Position::default());
             appender.on_spare(SegmentSeq(1));
             // The second is cut into parts; all four are in flight at once.
@@ -381,7 +398,7 @@ mod tests {
         directory.make(SegmentSeq(2)).unwrap();
         run_on_executor(move || async move {
             let inbox = Rc::new(Inbox::default());
-            let writer = WalWriter::new(directory, Rc::clone(&inbox));
+            let writer = WalWriter::new(directory, Rc::clone(&inbox), None);
             let mut appender = Appender::new(IDENTITY, Position::default());
             // The shard believes in a segment that is not there.
             appender.on_spare(SegmentSeq(1));

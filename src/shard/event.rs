@@ -224,6 +224,8 @@ pub struct Effects {
     pub reclaim: Option<SegmentSeq>,
     /// Changes of role, for logs and metrics.
     pub roles: Vec<(GroupId, RoleEvent)>,
+    /// Nodes whose heartbeats left late, and by how many ms more than they may.
+    pub late_beats: Vec<(NodeId, u64)>,
     /// Groups that stopped because going on would be unsafe, and why.
     pub failed: Vec<(GroupId, String)>,
     /// What the groups of this core newly say about where nodes listen.
@@ -258,6 +260,7 @@ impl Effects {
         self.spare = None;
         self.reclaim = None;
         self.roles.clear();
+        self.late_beats.clear();
         self.failed.clear();
         self.peers.clear();
         self.stop = false;

@@ -20,7 +20,9 @@
 //! Never: waits, reads a clock, or touches another shard but through [`event::Post`].
 
 mod batch;
+mod beats;
 mod coalesce;
+mod disk_age;
 mod drain;
 pub mod event;
 mod forward;
@@ -43,7 +45,7 @@ mod truncate;
 pub use event::{Effects, Event};
 pub use leases::{LeasedGroups, Leases};
 pub use pipeline::Pipeline;
-pub use recover::{RecoverError, Recovering, Recovery};
+pub use recover::{Alone, RecoverError, Recovering, Recovery};
 pub use shard::Shard;
 
 use core::net::SocketAddr;

@@ -3,12 +3,12 @@
 use thiserror::Error;
 
 use crate::entry::Entry;
-use crate::group::{GroupState, Replayed, ReplicaRecovery, RunError};
+use crate::group::{AloneRefusal, GroupState, Replayed, ReplicaRecovery, RunError, Survivor};
 use crate::id::{EntryId, GroupId, ReplicaId, SegmentSeq, Tick};
 use crate::limits;
 use crate::raft;
 use crate::store::map::Map;
-use crate::wal::{self, Appender, Damage, Identity, Location, LogIndex, RunKind};
+use crate::wal::{self, Appender, Batch, Damage, Identity, Location, LogIndex, RunKind};
 
 use super::Config;
 use super::batch::Log;
@@ -24,6 +24,9 @@ pub enum RecoverError {
     /// Its runs contradict each other.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// A group was to go on alone and cannot.
+    #[error(transparent)]
+    Alone(#[from] AloneRefusal),
     /// It holds a group that does not live on this core.
     #[error(
         "the log of core {core} holds group {group}, which lives on another core: was the directory written with another --cores or --groups?"
@@ -34,6 +37,15 @@ pub enum RecoverError {
         /// The group.
         group: GroupId,
     },
+}
+
+/// What becomes of the groups of one core that go on alone.
+#[derive(Debug)]
+pub struct Alone {
+    /// Each group.
+    pub groups: Vec<Survivor>,
+    /// What makes it so.
+    pub writes: Vec<wal::Write>,
 }
 
 /// What was found.
@@ -158,6 +170,40 @@ impl Recovering {
             }
         })?;
         wrong.map_or(Ok(()), Err)
+    }
+
+    /// All segments were given, and every group of this core goes on without its other members: what
+    /// becomes of each, and the writes that make it so, in order, each after the one before is durable.
+    ///
+    /// # Errors
+    /// If the log ends where it must not, or a group cannot go on alone.
+    pub fn finish_alone(self) -> Result<(Alone, Recovery), RecoverError> {
+        let Self { config, identity, recovery, mut replicas, entries, segment_bytes, .. } = self;
+        let log = recovery.finish()?;
+        let mut appender = Appender::with_segment_bytes(identity, log.position, segment_bytes);
+        appender.on_spare(log.position.next_segment);
+        let (mut groups, mut writes) = (Vec::new(), Vec::new());
+        let mut place = |appender: &mut Appender, batch: &mut Batch| {
+            if !batch.is_empty() {
+                let write = appender.place(std::mem::replace(batch, Batch::new()));
+                appender.on_durable(write.ticket);
+                writes.push(write);
+            }
+        };
+        let mut batch = Batch::new();
+        for replica in &mut replicas {
+            let survivor = replica.go_on_alone(ReplicaId(config.node.0))?;
+            if let Some(run) = survivor.run.clone() {
+                batch.push(run);
+            }
+            if limits::BATCH_BYTES_SOFT < batch.bytes() {
+                place(&mut appender, &mut batch);
+            }
+            groups.push(survivor);
+        }
+        place(&mut appender, &mut batch);
+        writes.extend(appender.closing_write());
+        Ok((Alone { groups, writes }, Recovery { log, entries }))
     }
 
     /// All segments were given: the shard, ready for its first turn.

@@ -33,6 +33,12 @@ pub struct Counters {
     pub frames_dropped: u64,
     /// Turns that started later than they should have.
     pub late_turns: u64,
+    /// Heartbeats that left later than twice their interval after the one before.
+    pub heartbeats_late: u64,
+    /// Log flushes that took over a second.
+    pub flushes_slow: u64,
+    /// Connections from peers closed because nothing came over them.
+    pub peers_silent: u64,
     /// Commands sent on to another node.
     pub commands_forwarded: u64,
     /// Commands refused by a bound.
@@ -78,6 +84,9 @@ impl Counters {
         self.messages_rejected += other.messages_rejected;
         self.frames_dropped += other.frames_dropped;
         self.late_turns += other.late_turns;
+        self.heartbeats_late += other.heartbeats_late;
+        self.flushes_slow += other.flushes_slow;
+        self.peers_silent += other.peers_silent;
         self.commands_forwarded += other.commands_forwarded;
         self.commands_refused += other.commands_refused;
         self.snapshots_begun += other.snapshots_begun;
@@ -91,6 +100,43 @@ impl Counters {
         self.connections += other.connections;
         self.commands += other.commands;
     }
+}
+
+/// How long something took, in µs: percentiles of a histogram that the driver keeps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Spread {
+    /// How often it was measured.
+    pub count: u64,
+    /// Half were faster.
+    pub p50: u64,
+    /// One in a hundred was slower.
+    pub p99: u64,
+    /// One in a thousand was slower.
+    pub p999: u64,
+    /// The slowest.
+    pub max: u64,
+}
+
+/// A core's sending link to a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkReport {
+    /// The peer.
+    pub node: NodeId,
+    /// Whether the link is up.
+    pub up: bool,
+    /// The kernel's smoothed round trip on it, in µs; none while it is down.
+    pub round_trip_us: Option<u32>,
+}
+
+/// What only the driver of a core can measure. It brings it up to date about once a second.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DriverReport {
+    /// From handing a log write to the kernel until it is durable.
+    pub flushes: Spread,
+    /// From the start of a turn to its end.
+    pub turns: Spread,
+    /// The links to the other nodes.
+    pub links: Vec<LinkReport>,
 }
 
 /// One group as this node sees it.
@@ -139,6 +185,8 @@ pub struct ShardReport {
     pub log_bytes: u64,
     /// The counters.
     pub counters: Counters,
+    /// What the driver measured.
+    pub driver: DriverReport,
     /// The groups of this core.
     pub groups: Vec<GroupReport>,
 }
@@ -221,6 +269,9 @@ pub fn info_text(reports: &[ShardReport], section: Option<&[u8]>) -> String {
         line("frames_dropped", &counters.frames_dropped);
         line("messages_rejected", &counters.messages_rejected);
         line("late_turns", &counters.late_turns);
+        line("heartbeats_late", &counters.heartbeats_late);
+        line("flushes_slow", &counters.flushes_slow);
+        line("peers_silent", &counters.peers_silent);
         line("commands_forwarded", &counters.commands_forwarded);
         line("commands_refused", &counters.commands_refused);
         line("leader_changes", &counters.leader_changes);
@@ -228,6 +279,24 @@ pub fn info_text(reports: &[ShardReport], section: Option<&[u8]>) -> String {
         line("snapshots_received", &counters.snapshots_received);
         line("snapshot_bytes_sent", &counters.snapshot_bytes_sent);
         line("snapshots_failed", &counters.snapshots_failed);
+        for report in reports {
+            let core = report.shard;
+            for (what, it) in [("flush", report.driver.flushes), ("turn", report.driver.turns)] {
+                line(
+                    &format!("{what}_us_core_{core}"),
+                    &format_args!(
+                        "n={},p50={},p99={},p99.9={},max={}",
+                        it.count, it.p50, it.p99, it.p999, it.max,
+                    ),
+                );
+            }
+            for link in &report.driver.links {
+                let up = if link.up { "up" } else { "down" };
+                let trip =
+                    link.round_trip_us.map_or_else(String::new, |us| format!(",rtt_us={us}"));
+                line(&format!("link_{}_core_{core}", link.node), &format_args!("{up}{trip}"));
+            }
+        }
         for (group, shard) in groups {
             let role = if group.failed.is_some() { "failed" } else { role_name(group.role) };
             line(
@@ -271,6 +340,7 @@ mod tests {
             disk_full: false,
             log_bytes: 1 << 20,
             counters: Counters { wal_flushes: 2, entries_written: 3, ..Counters::default() },
+            driver: DriverReport::default(),
             groups: vec![GroupReport {
                 group: GroupId(group),
                 role,

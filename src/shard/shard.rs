@@ -10,8 +10,8 @@ use crate::group::{
 use crate::id::{GroupId, NodeId, ReplicaId, SessionId, ShardId, Tick};
 use crate::limits;
 use crate::raft;
-use crate::raft::MessageKind;
 use crate::raft::effects::RoleKind;
+use crate::raft::message::MessageKind;
 use crate::store::command::Access;
 use crate::store::member;
 use crate::wal::Write;
@@ -21,12 +21,14 @@ use crate::wire::resp::Command;
 
 use super::Config;
 use super::batch::Log;
+use super::beats::Beats;
 use super::coalesce::Outbox;
+use super::disk_age::DiskAge;
 use super::drain::{Drain, Drained};
 use super::event::{Effects, Event, LogRead, LogReadDone, Post, ReplyTo, Request};
 use super::forward::{Forwarded, Forwards};
 use super::peers::Peers;
-use super::report::{Counters, GroupReport, ShardReport};
+use super::report::{Counters, DriverReport, GroupReport, ShardReport};
 use super::requests::{Opening, PartAnswer, Requests, Whole};
 use super::route::{self, Routed};
 use super::snapshots::{Receives, Sends};
@@ -50,6 +52,9 @@ pub struct Shard {
     pub(super) receives: Receives,
     pub(super) outbox: Outbox,
     pub(super) counters: Counters,
+    driver: DriverReport,
+    beats: Beats,
+    disk_age: DiskAge,
     /// Slots stepped in this turn.
     touched: Vec<u32>,
     is_touched: Vec<bool>,
@@ -102,6 +107,9 @@ impl Shard {
             receives: Receives::default(),
             outbox: Outbox::new(config.route(), &config.nodes),
             counters: Counters::default(),
+            driver: DriverReport::default(),
+            beats: Beats::new(config.heartbeat_ms),
+            disk_age: DiskAge::default(),
             touched: Vec::with_capacity(slots),
             is_touched: vec![false; slots],
             answers: Vec::new(),
@@ -147,6 +155,7 @@ impl Shard {
             Event::Undelivered(post) => self.on_undelivered(post),
             Event::Flushed(ticket) => {
                 self.counters.wal_flushes += 1;
+                self.disk_age.finished(ticket);
                 let mut completed = std::mem::take(&mut self.completed);
                 self.log.on_flushed(ticket, |slot, done| completed.push((slot, done)));
                 for (slot, done) in completed.drain(..) {
@@ -357,7 +366,7 @@ impl Shard {
     fn run(&mut self, now: Tick, command: GroupCommand, origin: Origin) {
         let Some(slot) = self.slot_of(command.group) else { return };
         if command.access == Access::Write
-            && let Some(refusal) = self.refuse_write(slot)
+            && let Some(refusal) = self.refuse_write(now, slot)
         {
             self.counters.commands_refused += 1;
             self.answers.push((origin, refusal));
@@ -388,10 +397,16 @@ impl Shard {
 
     /// Why a write that this node would take into its own log is refused. A follower's disk is no
     /// reason: the leader's may have room.
-    fn refuse_write(&self, slot: u32) -> Option<Reply> {
+    fn refuse_write(&self, now: Tick, slot: u32) -> Option<Reply> {
         let room = self.config.log_cache_bytes + limits::LOG_CACHE_BYTES_OVER_MAX;
         let (full, waits) = (self.log.is_full(), self.cached_total > room);
-        if !(full || waits) || self.replicas[slot as usize].status().role != RoleKind::Leader {
+        // Past a request's time nobody would hear the result; past an election's this leader is on its
+        // way out.
+        let patience = self.config.request_ms.min(self.config.election_ms);
+        let stuck = patience < self.disk_age.oldest_ms(now);
+        if !(full || waits || stuck)
+            || self.replicas[slot as usize].status().role != RoleKind::Leader
+        {
             return None;
         }
         let busy = || refusal::busy("too much waits for this node's disk");
@@ -575,6 +590,7 @@ impl Shard {
         }
         log.gather(replicas, counters, &mut fx.writes);
         if !fx.writes.is_empty() {
+            fx.writes.iter().for_each(|write| self.disk_age.started(write.ticket, now));
             self.last_write = now;
         } else if now.since(self.last_write) >= IDLE_CLOSE_MS {
             // Idle: prove the last batch durable, so that damage to it is not taken for a tear.
@@ -607,6 +623,7 @@ impl Shard {
         if let Some(event) = raft_fx.role {
             self.counters.leader_changes += u64::from(event.new_leader);
             fx.roles.push((group, event));
+            self.beats.reset();
         }
         let role_changed = raft_fx.role.is_some();
         let mut snapshots = Vec::new();
@@ -614,6 +631,12 @@ impl Shard {
             if message.kind == MessageKind::Snapshot {
                 snapshots.push(message.to);
                 continue;
+            }
+            if message.kind == MessageKind::Heartbeat
+                && let Some(late_ms) = self.beats.sent(NodeId(message.to.0), now)
+            {
+                self.counters.heartbeats_late += 1;
+                fx.late_beats.push((NodeId(message.to.0), late_ms));
             }
             let entries = replica.cache().range(message.entry.index.next(), message.count);
             self.outbox.message(NodeId(message.to.0), group, message, entries);
@@ -706,6 +729,11 @@ impl Shard {
         &mut self.counters
     }
 
+    /// What the driver measures, for it to keep up to date.
+    pub fn driver_mut(&mut self) -> &mut DriverReport {
+        &mut self.driver
+    }
+
     /// Nothing waits to be written or to become durable.
     #[must_use]
     pub fn is_idle(&self) -> bool {
@@ -736,6 +764,7 @@ impl Shard {
             disk_full: self.log.is_full(),
             log_bytes: self.truncation.bytes(&self.log),
             counters: self.counters.clone(),
+            driver: self.driver.clone(),
             groups: self.replicas.iter().map(|replica| group_report(replica, digest)).collect(),
         }
     }

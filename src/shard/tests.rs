@@ -6,6 +6,8 @@
 
 use bytes::Bytes;
 
+mod contract;
+
 use super::event::{Effects, Event, Post, ReplyTo, Request};
 use super::{Config, Recovering, Shard};
 use crate::entry::Entry;
@@ -62,6 +64,7 @@ fn turns(shard: &mut Shard, now: Tick) -> Effects {
         all.frames.append(&mut fx.frames);
         all.replies.append(&mut fx.replies);
         all.posts.append(&mut fx.posts);
+        all.late_beats.append(&mut fx.late_beats);
     }
     all
 }

@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_due_slots_fire_once_each() {
+    fn contract_row_1_only_due_slots_fire_once_each() {
         let mut timers = Timers::new(3);
         timers.arm(0, Tick(10));
         timers.arm(1, Tick(5));

@@ -41,6 +41,7 @@
 //! ```
 
 mod clients;
+pub mod crash_points;
 pub mod disk;
 mod finish;
 pub mod history;
@@ -63,6 +64,7 @@ mod world;
 #[cfg(test)]
 mod tests;
 
+pub use crash_points::CrashPoint;
 pub use options::{Lie, Options};
 pub use outcome::{Failure, Faults, Outcome};
 pub use world::{narrate, run};

@@ -3,6 +3,7 @@
 use crate::id::{NodeId, ReplicaId, Tick};
 use crate::shard::{Effects, Event, Shard};
 
+use super::crash_points::Saved;
 use super::disk::Disk;
 
 /// One node; counted from zero in the world, from one in the cluster.
@@ -30,6 +31,8 @@ pub(super) struct Core {
     /// A turn is scheduled.
     pub(super) is_due: bool,
     pub(super) effects: Effects,
+    /// What the next turn hears of.
+    pub(super) saved: Saved,
 }
 
 /// The monotonic clock of one process: it starts anywhere, and runs a little fast or slow.

@@ -9,6 +9,7 @@ use fastrand::Rng;
 
 use crate::shard::{LeasedGroups, Leases};
 
+use super::crash_points::CrashPoint;
 use super::disk::Tear;
 
 /// A driver that breaks its promises on purpose, to prove that the checks see it.
@@ -125,6 +126,8 @@ pub struct DiskOptions {
 /// What happens to nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeOptions {
+    /// A named point, and the chance that a node that passes it loses its power there.
+    pub crash_at: Option<(CrashPoint, u32)>,
     /// Time between two crashes, on average; zero for none.
     pub crash_every_ms: u64,
     /// How long a node stays down, at most.
@@ -287,6 +290,7 @@ impl DiskOptions {
 impl NodeOptions {
     fn swarm(rng: &mut Rng) -> Self {
         Self {
+            crash_at: rng.bool().then(|| (pick(rng, &CrashPoint::ALL), pick(rng, &[2, 20]))),
             crash_every_ms: often(rng, &[300, 800, 2_000]).into(),
             down_ms: pick(rng, &[50, 300, 1_000, 3_000]),
             crash_all: pick(rng, &[0, 1_000, 3_000]),
@@ -303,6 +307,7 @@ impl NodeOptions {
     #[must_use]
     pub fn calm() -> Self {
         Self {
+            crash_at: None,
             crash_every_ms: 0,
             down_ms: 0,
             crash_all: 0,

@@ -83,6 +83,8 @@ pub struct Outcome {
     pub trace_hash: u64,
     /// Faults injected.
     pub faults: Faults,
+    /// Crashes at named points, in the order of `CrashPoint::ALL`.
+    pub crash_points: [u64; 12],
     /// Commands that were answered with a result.
     pub acked: u64,
     /// Commands that were refused for certain.

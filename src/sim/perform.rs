@@ -8,6 +8,7 @@ use crate::shard::event::{Effects, Event, LogRead, LogReadDone, Post, ReplyTo};
 use crate::wal::{self, Write};
 use crate::wire::{Expect, Frame, FrameError, FrameReader, OutFrame};
 
+use super::crash_points::{CrashPoint, is_snapshot};
 use super::net::{Fate, Path, happens};
 use super::options::Lie;
 use super::safety::Checked;
@@ -44,8 +45,21 @@ impl World {
             && !todo.is_empty()
             && happens(&mut self.rng, self.options.nodes.crash_in_turn);
         let count = if crashes { self.rng.usize(..todo.len()) } else { todo.len() };
+        let is_something = !todo.is_empty();
         for effect in todo.into_iter().take(count) {
+            let point = match &effect {
+                Effect::Frame(..) => Some(self.send_point(node, core)),
+                Effect::Write(write) if is_snapshot(write) => Some(CrashPoint::BeforeSaveSnap),
+                Effect::Write(_) => Some(CrashPoint::BeforeSave),
+                _ => None,
+            };
+            if point.is_some_and(|point| self.dies_at(point)) {
+                return self.crash(node);
+            }
             self.perform_one(node, core, effect);
+        }
+        if !crashes && is_something && self.dies_at(CrashPoint::BeforeAdvance) {
+            return self.crash(node);
         }
         if crashes {
             self.outcome.faults.crashes_in_turn += 1;
@@ -122,6 +136,10 @@ impl World {
 
     fn write(&mut self, node: usize, core: usize, write: &Write) {
         self.outcome.writes += 1;
+        if is_snapshot(write) {
+            let life = self.nodes[node].life;
+            self.snapshot_writes.insert((node, life, core, write.ticket));
+        }
         let mut data = vec![0; write.bytes];
         write.encode_into(&mut data);
         let hash = crc32fast::hash(&data).into();

@@ -76,6 +76,7 @@ impl World {
                 inbox: Vec::new(),
                 is_due: false,
                 effects: Default::default(),
+                saved: Default::default(),
             });
         }
         if crashes {

@@ -79,3 +79,37 @@ fn contract_row_27_a_log_that_is_truncated_survives_every_crash() {
     }
     assert!(reclaimed > 100, "only {reclaimed} segments were reclaimed");
 }
+
+/// At each of the named points power is lost often, and nothing that was acknowledged is lost.
+#[test]
+fn contract_row_36_every_named_crash_point_is_survived() {
+    for point in CrashPoint::ALL {
+        let mut times = 0;
+        for seed in 0..12 {
+            let mut options = quick(seed);
+            let is_rare = matches!(
+                point,
+                CrashPoint::BeforeSaveSnap
+                    | CrashPoint::AfterSaveSnap
+                    | CrashPoint::BeforeApplySnap
+                    | CrashPoint::AfterApplySnap
+                    | CrashPoint::AfterWalRelease
+            );
+            if is_rare {
+                // A node by itself writes most, and takes snapshots all the time.
+                options = Options { cores: vec![1], log_bytes: 0, ..options };
+                options.net = options::NetOptions::calm();
+            }
+            let chance = if is_rare { 2_000 } else { 50 };
+            options.nodes.crash_at = Some((point, chance));
+            options.nodes.down_ms = 50;
+            options.think_us = 1_000;
+            let outcome = run(seed, &options).unwrap_or_else(|failure| panic!("{failure}"));
+            times += outcome.crash_points[point as usize];
+            if 6 <= seed && 10 <= times {
+                break;
+            }
+        }
+        assert!(3 <= times, "{point:?} was passed and survived only {times} times");
+    }
+}

@@ -20,6 +20,7 @@ use crate::raft::effects::RoleKind;
 use crate::shard::event::{Event, LogRead, Post, Request};
 
 use super::clients::{Client, Waiting};
+use super::crash_points::CrashPoint;
 use super::disk::Scratch;
 use super::history::History;
 use super::net::{Net, Path};
@@ -127,6 +128,8 @@ pub(super) struct World {
     pub(super) is_chaos: bool,
     pub(super) trace: Trace,
     pub(super) outcome: Outcome,
+    /// Writes under way that carry parts of snapshots: node, life, core, ticket.
+    pub(super) snapshot_writes: BTreeSet<(usize, u64, usize, FlushTicket)>,
 }
 
 /// Runs one seed to the end. The same seed and options give the same outcome, trace hash included.
@@ -184,6 +187,7 @@ impl World {
             acked: BTreeSet::new(),
             is_chaos: true,
             trace,
+            snapshot_writes: BTreeSet::new(),
             outcome: Outcome { seed, ..Outcome::default() },
             workload,
             options,
@@ -277,7 +281,17 @@ impl World {
                 self.deliver(node, core, Event::Undelivered(post));
             }
             ForNode::Flushed { core, ticket, early } => {
+                if self.dies_at(CrashPoint::WalBeforeSync) {
+                    return self.crash(node);
+                }
                 if early || self.nodes[node].disks[core].finish(ticket) {
+                    let snapshot = self.takes_snapshot(node, core, ticket);
+                    let known = self.dies_at(CrashPoint::WalAfterSync);
+                    if known || snapshot && self.dies_at(CrashPoint::AfterSaveSnap) {
+                        return self.crash(node);
+                    }
+                    let saved = &mut self.nodes[node].cores[core].saved;
+                    (saved.log, saved.snapshot) = (true, saved.snapshot || snapshot);
                     self.note(&[1, node as u64, core as u64, ticket.0], || {
                         format!("node {node} core {core} flushed {ticket}")
                     });
@@ -302,6 +316,9 @@ impl World {
                 self.note(&[22, node as u64, core as u64, first.0], || {
                     format!("node {node} core {core} notes that its log begins with {first}")
                 });
+                if self.dies_at(CrashPoint::AfterWalRelease) {
+                    return self.crash(node);
+                }
                 self.after_for(0, node, ForNode::Delete { core });
             }
             ForNode::Delete { core } => {
@@ -309,6 +326,9 @@ impl World {
                 if let Some(segment) = self.nodes[node].disks[core].superfluous() {
                     self.nodes[node].disks[core].remove(segment);
                     self.outcome.reclaimed += 1;
+                    if self.dies_at(CrashPoint::AfterWalRelease) {
+                        return self.crash(node);
+                    }
                     let delay = self.rng.u64(..2_000);
                     self.after_for(delay, node, ForNode::Delete { core });
                 }
@@ -367,6 +387,10 @@ impl World {
             self.after_for(delay, node, ForNode::Turn { core });
             return Ok(());
         }
+        let saved = std::mem::take(&mut self.nodes[node].cores[core].saved);
+        if saved.snapshot && self.dies_at(CrashPoint::BeforeApplySnap) {
+            return self.crash(node);
+        }
         self.outcome.turns += 1;
         let now = self.nodes[node].clock.read(self.now);
         let it = &mut self.nodes[node].cores[core];
@@ -383,6 +407,10 @@ impl World {
             format!("node {node} core {core} turn at {now} with {events} events")
         });
         self.look(node, core)?;
+        let after_save = saved.log && self.dies_at(CrashPoint::AfterSave);
+        if after_save || saved.snapshot && self.dies_at(CrashPoint::AfterApplySnap) {
+            return self.crash(node);
+        }
         self.perform(node, core)
     }
 

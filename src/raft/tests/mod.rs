@@ -1,13 +1,14 @@
 //! A cluster in memory, and what it must never do.
 //!
 //! [`harness`] holds the nodes, their disks and the wire, and watches safety after every event;
-//! `contract`, `paper`, `mistakes`, `membership`, `lease`, `snapshot` and `appends` are stories told
-//! to it one delivery at a time; `random` tells it thousands that nobody thought of.
+//! `contract`, `loop_order`, `paper`, `mistakes`, `membership`, `lease`, `snapshot` and `appends` are
+//! stories told to it one delivery at a time; `random` tells it thousands that nobody thought of.
 
 mod appends;
 mod contract;
 mod harness;
 mod lease;
+mod loop_order;
 mod membership;
 mod mistakes;
 mod paper;
