@@ -69,7 +69,13 @@ fn a_request_applied_twice_is_caught() {
 fn contract_row_27_a_log_that_is_truncated_survives_every_crash() {
     let mut reclaimed = 0;
     for seed in 0..40 {
-        let mut options = Options { cores: vec![1], log_bytes: 0, ..Options::swarm(seed) };
+        let mut options = Options {
+            cores: vec![1],
+            spares: 0,
+            operate_every_ms: 0,
+            log_bytes: 0,
+            ..Options::swarm(seed)
+        };
         options.net = options::NetOptions::calm();
         options.nodes.crash_every_ms = 200;
         options.nodes.down_ms = 50;
@@ -97,7 +103,13 @@ fn contract_row_36_every_named_crash_point_is_survived() {
             );
             if is_rare {
                 // A node by itself writes most, and takes snapshots all the time.
-                options = Options { cores: vec![1], log_bytes: 0, ..options };
+                options = Options {
+                    cores: vec![1],
+                    spares: 0,
+                    operate_every_ms: 0,
+                    log_bytes: 0,
+                    ..options
+                };
                 options.net = options::NetOptions::calm();
             }
             let chance = if is_rare { 2_000 } else { 50 };
