@@ -98,8 +98,13 @@ impl Replica {
     }
 
     /// The refusal of a replica that was removed; none if it was not (contract row 10).
-    pub(super) fn refuse_if_leaving(&self) -> Option<Verdict> {
-        self.is_leaving().then(|| Verdict::Refused(refusal::removed(self.group)))
+    pub(super) fn refuse_if_leaving(&self, origin: &Origin) -> Option<Verdict> {
+        let refusal = match origin {
+            // The node that sent it on has not heard of the new leader yet; its client may retry.
+            Origin::Node(..) => refusal::no_leader,
+            Origin::Here(_) | Origin::Core(..) => refusal::removed,
+        };
+        self.is_leaving().then(|| Verdict::Refused(refusal(self.group)))
     }
 
     // --- what an operator asks ----------------------------------------------------------------

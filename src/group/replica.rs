@@ -168,7 +168,7 @@ impl Replica {
 
     /// A client's command, from whoever holds its connection.
     pub fn on_command(&mut self, now: Tick, command: GroupCommand, origin: Origin) -> Verdict {
-        if let Some(refused) = self.refuse_if_leaving() {
+        if let Some(refused) = self.refuse_if_leaving(&origin) {
             return refused;
         }
         match command.access {

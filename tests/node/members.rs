@@ -41,6 +41,8 @@ fn under_load(
     places: &[usize],
     story: impl FnOnce(&mut Cluster),
 ) -> Vec<Diary> {
+    static ROUND: AtomicU64 = AtomicU64::new(0);
+    let round = ROUND.fetch_add(1, Ordering::Relaxed);
     let (acknowledged, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
     let addresses: Vec<_> = places.iter().map(|&place| cluster.nodes[place].client).collect();
     std::thread::scope(|scope| {
@@ -49,10 +51,12 @@ fn under_load(
             .iter()
             .enumerate()
             .map(|(number, &address)| {
-                let name = format!("w{number}p{}", address.port());
+                let name = format!("r{round}w{number}");
                 scope.spawn(move || write_to(address, &name, counter, is_over))
             })
             .collect();
+        // Also when the story fails: the scope waits for its writers.
+        let _over = Over(is_over);
         wait_until("something is written", || 50 <= acknowledged.load(Ordering::Relaxed));
         story(cluster);
         let goal = acknowledged.load(Ordering::Relaxed) + 50;
@@ -60,6 +64,15 @@ fn under_load(
         is_over.store(true, Ordering::Relaxed);
         writers.into_iter().map(|writer| writer.join().expect("a writer")).collect()
     })
+}
+
+/// The writers stop when it is dropped.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 fn leads(cluster: &Cluster, place: usize) -> u64 {
