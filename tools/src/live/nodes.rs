@@ -186,7 +186,7 @@ impl<'p> Nodes<'p> {
         }
     }
 
-    /// `outrigger …` as a user types it; its standard output.
+    /// `outrigger …` as a user types it; what it says, progress included.
     pub(super) fn cli(&self, words: &[&str]) -> Result<String, String> {
         let output = Command::new(&self.plan.binary)
             .args(words)
@@ -194,12 +194,8 @@ impl<'p> Nodes<'p> {
             .output()
             .map_err(|error| error.to_string())?;
         let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
-        if output.status.success() {
-            Ok(said(&output.stdout))
-        } else {
-            let (out, error) = (said(&output.stdout), said(&output.stderr));
-            Err([out, error].join("\n").trim().to_owned())
-        }
+        let text = [said(&output.stderr), said(&output.stdout)].join("\n").trim().to_owned();
+        if output.status.success() { Ok(text) } else { Err(text) }
     }
 
     /// `outrigger ctl --node … member …`.
