@@ -185,7 +185,7 @@ impl Recovering {
         let (mut groups, mut writes) = (Vec::new(), Vec::new());
         let mut place = |appender: &mut Appender, batch: &mut Batch| {
             if !batch.is_empty() {
-                let write = appender.place(std::mem::replace(batch, Batch::new()));
+                let write = appender.place(std::mem::take(batch));
                 appender.on_durable(write.ticket);
                 writes.push(write);
             }
