@@ -80,7 +80,8 @@
 //!         asked += 1;
 //!         let args: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
 //!         let command = Command::from_args(&args);
-//!         let request = Request { conn: ConnId(1), seq: 0, command, after_writes: false };
+//!         let (conn, seq, nearby) = (ConnId(1), 0, false);
+//!         let request = Request { conn, seq, command, after_writes: false, nearby };
 //!         shard.on_event(now, Event::Request(request));
 //!     }
 //!     shard.turn(now, &mut fx);

@@ -241,7 +241,8 @@ fn every_error_word_is_in_the_contract() {
     let mut paths = Vec::new();
     rust_files(&root().join("src"), &mut paths);
     let mut found = 0;
-    for path in paths {
+    // What tests make up is no promise.
+    for path in paths.into_iter().filter(|path| !path.ends_with("tests.rs")) {
         let text = fs::read_to_string(&path).expect("source is readable");
         for call in text.split("Reply::error(").skip(1) {
             let Some(rest) = call.trim_start().strip_prefix('"') else { continue };

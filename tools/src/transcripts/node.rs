@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Theirs does everything within the call: it sends as soon as there is something to send. So `ready`
-//! is called after every event. What must wait for this node's disk leaves a [plain](Config::plain)
+//! is called after every event. What must wait for this node's disk leaves a [plain](outrigger::raft::Config::plain)
 //! core as messages, some of them to itself, and this node holds them back.
 
 use outrigger::entry::EntryKind;
