@@ -85,7 +85,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 256 << 20)]
     log_bytes: u64,
     /// Least time without a leader before an election, in ms.
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, default_value_t = 1_000)]
     election_ms: u64,
     /// Decides victims and commands; the machine decides the rest [default: random].
     #[arg(long)]

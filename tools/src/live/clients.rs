@@ -8,8 +8,9 @@
 //!           └────────────────────────────────────────┘
 //! ```
 //!
-//! A write that is tried again is another entry of the ledger: the earlier one stays refused, or
-//! unknown, and is held to that in the end. A read is compared at once: its key has one writer,
+//! A write that is tried again goes to the same groups, so that it waits for a group without a leader,
+//! and is another entry of the ledger: the earlier one stays refused, or unknown, and is held to that in
+//! the end. A read is repeated as it is; it is compared at once: its key has one writer,
 //! which is this client, and no attempt on it is on its way.
 
 use std::io;
@@ -22,7 +23,7 @@ use fastrand::Rng;
 
 use super::latency::{Kind, Sample};
 use crate::rounds::cluster::{now, pause};
-use crate::rounds::ledger::{Ledger, Operation};
+use crate::rounds::ledger::{Key, Ledger, Operation};
 use crate::rounds::resp::{Client, Reply, encode};
 
 /// After this, a request that nobody executes is given up and counts as a failure.
@@ -120,6 +121,12 @@ pub(super) struct Worker<'l> {
     refusals: u32,
 }
 
+/// What a request is about, from its first attempt on.
+enum Task {
+    Read(Key),
+    Write(Operation),
+}
+
 /// How one attempt ended.
 enum End {
     Executed,
@@ -176,10 +183,11 @@ impl<'l> Worker<'l> {
             unknown: 0,
             executed: false,
         };
+        let mut task = None;
         let begun = self.load.elapsed();
         while !sample.executed && self.load.elapsed() < begun + GIVE_UP {
             let sent = self.load.elapsed();
-            let end = self.attempt(kind);
+            let end = self.attempt(kind, &mut task);
             sample.answer = sample.answer.max(self.load.elapsed().saturating_sub(sent));
             match end {
                 End::Executed => sample.executed = true,
@@ -213,7 +221,7 @@ impl<'l> Worker<'l> {
         }
     }
 
-    fn attempt(&mut self, kind: Kind) -> End {
+    fn attempt(&mut self, kind: Kind, task: &mut Option<Task>) -> End {
         if self.connection.as_ref().is_some_and(|(node, _)| !self.load.may_serve(*node)) {
             self.connection = None;
         }
@@ -227,16 +235,17 @@ impl<'l> Worker<'l> {
                 (node, client)
             }
         };
-        let end = match kind {
-            Kind::Read => self.read(node, &mut client),
-            Kind::Write => {
-                let operations = self.ledger.issue(1, node, &mut self.random);
-                self.write(&mut client, operations[0])
-            }
-            Kind::Filling => {
-                let operation = self.ledger.overwrite(&mut self.random);
-                self.write(&mut client, operation)
-            }
+        let (ledger, random) = (&mut *self.ledger, &mut self.random);
+        let next = match (task.take(), kind) {
+            (Some(Task::Read(key)), _) => Task::Read(key),
+            (Some(Task::Write(operation)), _) => Task::Write(ledger.issue_again(operation, node)),
+            (None, Kind::Read) => Task::Read(ledger.any_key(random)),
+            (None, Kind::Write) => Task::Write(ledger.issue(1, node, random)[0]),
+            (None, Kind::Filling) => Task::Write(ledger.overwrite(random)),
+        };
+        let end = match task.insert(next) {
+            Task::Read(key) => self.read(node, &mut client, *key),
+            Task::Write(operation) => self.write(&mut client, *operation),
         };
         match end {
             Ok(end) => {
@@ -262,8 +271,7 @@ impl<'l> Worker<'l> {
         })
     }
 
-    fn read(&mut self, node: u8, client: &mut Client) -> io::Result<End> {
-        let key = self.ledger.any_key(&mut self.random);
+    fn read(&mut self, node: u8, client: &mut Client, key: Key) -> io::Result<End> {
         Ok(match client.ask(&["GET", &self.ledger.name(key)])? {
             Reply::Bulk(value) => {
                 self.ledger.on_look(key, node, value.as_deref());

@@ -99,6 +99,8 @@ pub(crate) struct Ledger {
     /// Digits of a register's value, with leading zeros: large values make a long log.
     digits: usize,
     once: Vec<Once>,
+    /// Keys made in place of another, in the same group: the other's name is their hash tag.
+    in_place_of: BTreeMap<usize, usize>,
     registers: [Register; REPEATED],
     lists: [List; REPEATED],
     counters: [Counter; REPEATED],
@@ -116,6 +118,7 @@ impl Ledger {
             writer,
             digits: 0,
             once: Vec::new(),
+            in_place_of: BTreeMap::new(),
             registers: Default::default(),
             lists: Default::default(),
             counters: Default::default(),
@@ -136,6 +139,37 @@ impl Ledger {
         let register = random.usize(..REPEATED);
         self.counts.unknown += 1;
         Operation::Overwrite { register, attempt: self.registers[register].issue() }
+    }
+
+    /// The next attempt at what was refused or is of unknown outcome, in the same groups: on the same
+    /// key, or on one of its own if a key is set once. It counts as of unknown outcome until answered.
+    pub(crate) fn issue_again(&mut self, operation: Operation, node: u8) -> Operation {
+        self.counts.unknown += operation.writes();
+        match operation {
+            Operation::Set { once } => Operation::Set { once: self.once_more(once, node) },
+            Operation::SetTwo { first } => {
+                let again = self.once_more(first, node);
+                self.once_more(first + 1, node);
+                Operation::SetTwo { first: again }
+            }
+            Operation::Overwrite { register, .. } => {
+                Operation::Overwrite { register, attempt: self.registers[register].issue() }
+            }
+            Operation::Append { list, .. } => {
+                Operation::Append { list, attempt: self.lists[list].issue() }
+            }
+            Operation::Increment { counter } => {
+                self.counters[counter].issue();
+                operation
+            }
+        }
+    }
+
+    fn once_more(&mut self, once: usize, node: u8) -> usize {
+        let root = self.in_place_of.get(&once).copied().unwrap_or(once);
+        self.once.push(Once::new(node));
+        self.in_place_of.insert(self.once.len() - 1, root);
+        self.once.len() - 1
     }
 
     /// Up to `most` commands for one pipeline to `node`, no two of them on one key. They count as
@@ -200,7 +234,10 @@ impl Ledger {
     pub(crate) fn name(&self, key: Key) -> String {
         let writer = self.writer;
         match key {
-            Key::Once(n) => format!("w{writer}:s:{n}"),
+            Key::Once(n) => match self.in_place_of.get(&n) {
+                Some(root) => format!("w{writer}:s:{n}{{w{writer}:s:{root}}}"),
+                None => format!("w{writer}:s:{n}"),
+            },
             Key::Register(n) => format!("w{writer}:r:{n}"),
             Key::List(n) => format!("w{writer}:l:{n}"),
             Key::Counter(n) => format!("w{writer}:c:{n}"),
@@ -653,6 +690,30 @@ mod tests {
         let key = Key::Once(first_once(&ledger, Fate::Acknowledged));
         look(&mut ledger, key, &Store::default());
         assert_eq!(ledger.findings[0].wrong, Wrong::Lost);
+    }
+
+    #[test]
+    fn another_attempt_is_an_entry_of_its_own_in_the_same_group() {
+        let mut ledger = Ledger::new(0);
+        let mut random = Rng::with_seed(6);
+        let mut store = Store::default();
+        for _ in 0..200 {
+            let operation = ledger.issue(1, 1, &mut random)[0];
+            ledger.on_answer(operation, &refusal());
+            let second = ledger.issue_again(operation, 2);
+            let third = ledger.issue_again(second, 3);
+            let (first, third_key) = (ledger.command(operation), ledger.command(third));
+            if let Operation::Set { once } = third {
+                assert_eq!(third_key[1], format!("w0:s:{once}{{{}}}", first[1]));
+            } else if !matches!(third, Operation::SetTwo { .. }) {
+                assert_eq!(third_key[1], first[1]);
+            }
+            let reply = store.execute(&ledger.command(third));
+            ledger.on_answer(third, &reply);
+        }
+        assert_eq!(check(&mut ledger, &store), []);
+        assert_eq!(ledger.counts.acknowledged, ledger.counts.checked);
+        assert_eq!(ledger.counts.unknown, ledger.counts.acknowledged, "every second attempt");
     }
 
     #[test]
