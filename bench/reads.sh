@@ -104,16 +104,17 @@ awk -v all="$CONNECTIONS" '
             for (j = i; j > 1 && v[j - 1] + 0 > v[j] + 0; j--) { t = v[j]; v[j] = v[j - 1]; v[j - 1] = t }
         return n % 2 ? v[(n + 1) / 2] : (v[n / 2] + v[n / 2 + 1]) / 2
     }
+    function ratio(a, b) { return b > 0 ? sprintf("%.2f", a / b) : "–" }
     END {
         count = split(all, connections, " "); kinds = split("index lease follower", named, " ")
         for (c = 1; c <= count; c++)
             for (s = 1; s <= kinds; s++) {
                 n = connections[c]; name = named[s]
-                if (!((name, n, 4) in values)) continue
+                if (values[name, n, 4] == "") continue
                 for (i = 4; i <= 7; i++) m[i] = median(values[name, n, i])
                 base = median(values["index", n, 4]); tail = median(values["index", n, 6])
                 printf "| %d | %s | %.0f | %.0f | %.0f | %.1f | %s | %s |\n", n, name, m[4], m[5], m[6], m[7],
-                    base > 0 ? sprintf("%.2f", m[4] / base) : "–", tail > 0 ? sprintf("%.2f", m[6] / tail) : "–"
+                    ratio(m[4], base), ratio(m[6], tail)
             }
     }' "$DATA/results.tsv"
 echo
