@@ -72,6 +72,29 @@ pub(crate) struct Node {
 }
 
 impl Node {
+    /// A node that does not run yet, with the flags that every node needs and `extra` ones.
+    fn new(
+        id: u64,
+        client: SocketAddr,
+        peer: SocketAddr,
+        dir: PathBuf,
+        peers: &[String],
+        extra: &[&str],
+    ) -> Node {
+        let mut arguments: Vec<String> = [
+            ("--id", id.to_string()),
+            ("--dir", dir.display().to_string()),
+            ("--client", client.to_string()),
+            ("--peer", peer.to_string()),
+            ("--peers", peers.join(",")),
+        ]
+        .into_iter()
+        .flat_map(|(flag, value)| [flag.to_owned(), value])
+        .collect();
+        arguments.extend(extra.iter().map(|&flag| flag.to_owned()));
+        Node { id, client, peer, dir, arguments, child: None }
+    }
+
     /// The command line that starts this node, for tests that expect it to be refused as well.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(OUTRIGGER);
@@ -205,18 +228,7 @@ impl Cluster {
             .iter()
             .map(|&(id, client, peer)| {
                 let node_dir = dir.path().join(format!("node-{id}"));
-                let mut arguments: Vec<String> = [
-                    ("--id", id.to_string()),
-                    ("--dir", node_dir.display().to_string()),
-                    ("--client", client.to_string()),
-                    ("--peer", peer.to_string()),
-                    ("--peers", peers.join(",")),
-                ]
-                .into_iter()
-                .flat_map(|(flag, value)| [flag.to_owned(), value])
-                .collect();
-                arguments.extend(extra.iter().map(|&flag| flag.to_owned()));
-                Node { id, client, peer, dir: node_dir, arguments, child: None }
+                Node::new(id, client, peer, node_dir, &peers, extra)
             })
             .collect();
         Cluster { nodes, dir }
@@ -229,19 +241,8 @@ impl Cluster {
         let mut peers: Vec<String> =
             self.nodes.iter().map(|node| format!("{}={}", node.id, node.peer)).collect();
         peers.push(format!("{id}={peer}"));
-        let mut arguments: Vec<String> = [
-            ("--id", id.to_string()),
-            ("--dir", dir.display().to_string()),
-            ("--client", client.to_string()),
-            ("--peer", peer.to_string()),
-            ("--peers", peers.join(",")),
-        ]
-        .into_iter()
-        .flat_map(|(flag, value)| [flag.to_owned(), value])
-        .collect();
-        arguments.push("--join".to_owned());
-        arguments.extend(extra.iter().map(|&flag| flag.to_owned()));
-        let mut node = Node { id, client, peer, dir, arguments, child: None };
+        let extra = [&["--join"], extra].concat();
+        let mut node = Node::new(id, client, peer, dir, &peers, &extra);
         node.start();
         self.nodes.push(node);
         self.nodes.len() - 1
