@@ -112,6 +112,8 @@ pub struct ReplicaRecovery {
     state: GroupState,
     /// Whether the machine holds what lies in front of the log; see the picture above.
     is_anchored: bool,
+    /// The last entry that the machine holds, while the log is adrift.
+    base: EntryId,
     /// The first entry that was missing when the log went adrift.
     missing: Index,
     /// The snapshot whose pieces are being read.
@@ -148,6 +150,7 @@ impl ReplicaRecovery {
             applied: Index(0),
             state: GroupState::default(),
             is_anchored: true,
+            base: EntryId::default(),
             missing: Index(1),
             incoming: None,
             stored: None,
@@ -219,11 +222,21 @@ impl ReplicaRecovery {
         if entries.peek().is_none() {
             return Ok(());
         }
-        if first > self.cache.next() {
+        if !self.is_anchored && first == self.applied.next() {
+            // The entries adrift were never committed: another leader wrote others over them, from
+            // where the machine stands.
+            self.is_anchored = true;
+            self.before_first = self.base;
+            self.cache = LogCache::new(first);
+            self.runs.clear();
+        } else if first > self.cache.next() {
             // Entries are missing: they were reclaimed with the segments in front, or are lost. What
             // was here before, perhaps on an old snapshot, leads nowhere; if a newer one reaches this
             // far, it was the former.
             self.missing = self.cache.next();
+            if self.is_anchored {
+                self.base = self.applied_entry();
+            }
             self.is_anchored = false;
             self.cache = LogCache::new(first);
             self.runs.clear();
@@ -238,6 +251,17 @@ impl ReplicaRecovery {
         }
         entries.for_each(|entry| self.cache.push(entry));
         Ok(())
+    }
+
+    /// The last entry that is applied, of a log that is anchored.
+    fn applied_entry(&self) -> EntryId {
+        let index = self.applied;
+        let after = self.runs.partition_point(|run| run.start <= index);
+        let term = match after.checked_sub(1) {
+            Some(at) => self.runs[at].term,
+            None => self.before_first.term,
+        };
+        EntryId { term, index }
     }
 
     /// A piece. One that cannot be taken makes its snapshot void, which then counts for nothing: the
@@ -284,15 +308,19 @@ impl ReplicaRecovery {
         }
         let installed = kind == RunKind::SnapshotInstalled;
         if let Some((stored, Some(machine), sessions, state)) = whole {
-            // Entries that begin too late stay adrift: a later snapshot must reach them.
+            self.machine = machine;
+            self.sessions = sessions;
+            self.state = state;
+            self.stored = Some(stored);
+            self.applied = entry.index;
+            self.base = entry;
+            // Entries that begin too late stay adrift: a later snapshot must reach them, or entries
+            // that begin here take their place.
             if installed || self.cache.first() <= entry.index.next() {
-                self.machine = machine;
-                self.sessions = sessions;
-                self.state = state;
-                self.stored = Some(stored);
-                self.applied = entry.index;
                 self.is_anchored = true;
                 self.begin_behind(entry, installed);
+            } else {
+                self.missing = entry.index.next();
             }
         } else if installed {
             // Its first pieces are gone, so a newer one exists; but what was here before is void.

@@ -58,6 +58,9 @@ impl Shard {
                 let mut accepted = Message::new(kind, ack.from, ack.to, ack.term);
                 accepted.entry.index = entry.index;
                 replica.on_message(now, &accepted, std::iter::empty(), &mut self.answers);
+                // If the log behind the snapshot is gone by now all the same, this one was of no use,
+                // and the next must not wait for it.
+                replica.on_snapshot_failed(ack.from);
                 self.touch(slot);
             }
             Ended::Failed => {

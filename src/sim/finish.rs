@@ -1,5 +1,7 @@
 //! After the faults: does it heal, and is everything there?
 
+use crate::raft::effects::RoleKind;
+
 use super::linear::{self, Verdict};
 use super::options::{DiskOptions, NetOptions, NodeOptions};
 use super::safety::Checked;
@@ -150,13 +152,30 @@ impl World {
                 if *known != here {
                     return Err(format!(
                         "replicas differ: group {group}: one has applied {} with digest {:016x}, \
-                         node {} has {} with {:016x}",
-                        known.0, known.1, node.id, here.0, here.1
+                         node {} has {} with {:016x}; {}",
+                        known.0,
+                        known.1,
+                        node.id,
+                        here.0,
+                        here.1,
+                        self.leaders_view(group)
                     ));
                 }
             }
         }
         Ok(())
+    }
+
+    /// How a group's leader sees its members.
+    fn leaders_view(&self, group: crate::id::GroupId) -> String {
+        let replicas = self.nodes.iter().flat_map(|node| &node.cores);
+        let mut leaders = replicas.flat_map(|core| core.shard.replicas()).filter(|replica| {
+            replica.group() == group && replica.status().role == RoleKind::Leader
+        });
+        leaders.next().map_or("no leader".to_owned(), |leader| {
+            let members: Vec<_> = leader.status().progress().collect();
+            format!("its leader sees {members:?}")
+        })
     }
 
     fn histories_are_linearizable(&mut self) -> Checked {

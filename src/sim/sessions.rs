@@ -35,6 +35,8 @@ struct Outstanding {
     command: Command,
     effects: Effects,
     attempts: u32,
+    /// Attempts that were neither answered nor given up.
+    under_way: u32,
     /// Some attempt may have been executed.
     is_uncertain: bool,
 }
@@ -92,8 +94,14 @@ impl World {
         let args: Vec<&[u8]> = head.into_iter().chain(command.args()).collect();
         let command = Command::from_args(&args);
         let seq = it.seq;
-        it.outstanding =
-            Some(Outstanding { seq, command, effects, attempts: 0, is_uncertain: false });
+        it.outstanding = Some(Outstanding {
+            seq,
+            command,
+            effects,
+            attempts: 0,
+            under_way: 0,
+            is_uncertain: false,
+        });
         self.attempt(client, node);
     }
 
@@ -101,6 +109,7 @@ impl World {
     pub(super) fn attempt(&mut self, client: usize, node: usize) {
         let Some(outstanding) = &mut self.in_session(client).outstanding else { return };
         outstanding.attempts += 1;
+        outstanding.under_way += 1;
         let (command, asked) = (outstanding.command.clone(), Asked::Attempt(outstanding.seq));
         self.ask(client, node, command, asked);
     }
@@ -159,7 +168,9 @@ impl World {
             Some(reply) => workload::hear(&outstanding.effects.acts, reply)?,
             None => Heard::Unknown,
         };
-        outstanding.is_uncertain |= heard == Heard::Unknown;
+        // What this attempt did not do, another may still do.
+        outstanding.under_way -= 1;
+        outstanding.is_uncertain |= heard == Heard::Unknown || outstanding.under_way > 0;
         match heard {
             Heard::Done(answers) => {
                 self.outcome.retried += u64::from(outstanding.attempts > 1);

@@ -134,16 +134,28 @@ fn contract_row_27_a_log_that_begins_late_without_a_snapshot_is_damage() {
         &[Log(4, 8, 8)][..],
         &[Log(4, 8, 8), Pieces(8, 0)],
         &[Log(4, 8, 8), Pieces(8, 1), Taken(8)],
-        &[Log(4, 8, 8), Pieces(2, 0), Taken(2)],
     ] {
         assert_eq!(replay(said).err(), Some(no_snapshot(4)));
     }
+    let gap = RunError::Gap { group: GROUP, expected: Index(3), found: Index(4) };
+    assert_eq!(replay(&[Log(4, 8, 8), Pieces(2, 0), Taken(2)]).err(), Some(gap));
     assert_eq!(replay(&[Installed(8)]).err(), Some(no_snapshot(9)));
     // A hole further on, unless it belongs to the time before a newer snapshot: entry 6 was written in
     // front of the snapshot at 5, and went with its segment.
     check(&[Pieces(5, 0), Taken(5), Log(7, 9, 9), Pieces(8, 0), Taken(8)], (9, 9, 9));
     let gap = RunError::Gap { group: GROUP, expected: Index(7), found: Index(8) };
     assert_eq!(replay(&[Pieces(5, 0), Taken(5), Log(6, 6, 6), Log(8, 9, 9)]).err(), Some(gap));
+}
+
+/// Seed 9004104 of the simulator, which could not start a node any more: entries that were never
+/// committed, the first of them reclaimed, then a snapshot of what lies in front of them, then the
+/// entries of the next leader in their place.
+#[test]
+fn entries_adrift_give_way_to_those_that_a_later_leader_wrote_where_the_snapshot_ends() {
+    let replica = check(&[Log(7, 8, 5), Pieces(5, 0), Taken(5), Log(6, 7, 6)], (6, 7, 6));
+    assert_eq!(replica.stored().map(|stored| stored.entry), Some(at(5)));
+    // Also without a snapshot, when the whole log is there but for a hole that is superseded.
+    check(&[Log(1, 5, 5), Log(8, 9, 5), Log(6, 7, 7)], (6, 7, 7));
 }
 
 #[test]

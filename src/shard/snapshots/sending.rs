@@ -294,7 +294,7 @@ impl Sending {
             PieceStatus::Installed => return Some(Ended::Installed(self.snapshot)),
             PieceStatus::Refused => return Some(Ended::Failed),
             // Piece 0 may still be on its way; only what was acknowledged can have been lost.
-            PieceStatus::Unknown if self.acked == 0 => {}
+            PieceStatus::Unknown if self.acked == 0 => self.heard(now),
             PieceStatus::Unknown => return Some(Ended::StartOver),
             PieceStatus::Busy => {
                 // It lives, and the wait is not its fault.
@@ -323,6 +323,14 @@ impl Sending {
             PieceStatus::Go => {}
         }
         None
+    }
+
+    /// The follower is there and hears: pauses begin small again.
+    fn heard(&mut self, now: Tick) {
+        self.resend_ms = limits::SNAPSHOT_RESEND_MS;
+        let soon = now.plus(self.resend_ms);
+        self.resend_at = self.resend_at.map(|at| at.min(soon));
+        self.wait_until = self.wait_until.min(soon);
     }
 
     /// What is not acknowledged may be lost. Goes back to it, after a pause that doubles each time.
