@@ -299,7 +299,10 @@ impl Sending {
             PieceStatus::Busy => {
                 // It lives, and the wait is not its fault.
                 self.progress_at = now;
-                self.go_back(now);
+                // Said of each piece that was under way; one pause for all of them.
+                if self.wait_until <= now {
+                    self.go_back(now);
+                }
             }
             PieceStatus::Go if self.acked < ack.next && ack.next <= self.offered => {
                 // All but the last: see `window`.
