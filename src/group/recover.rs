@@ -25,7 +25,7 @@ use thiserror::Error;
 use crate::entry::{Entry, EntryKind};
 use crate::id::{EntryId, GroupId, Index, SegmentSeq, Tick};
 use crate::raft::effects::HardState;
-use crate::raft::{self, Raft, TermRun};
+use crate::raft::{self, Forgotten, Raft, TermRun};
 use crate::store::{StateMachine, Wanted};
 use crate::wal::RunKind;
 
@@ -124,8 +124,21 @@ pub struct ReplicaRecovery {
     oldest: Option<SegmentSeq>,
     /// The replica was removed.
     is_buried: bool,
+    /// Part of the log is gone.
+    lost: Option<Lost>,
     /// Applied entries kept in memory for followers, in bytes.
     keep_bytes: usize,
+}
+
+/// What is known of a log of which part is gone.
+#[derive(Debug, Clone, Copy)]
+struct Lost {
+    what: Forgotten,
+    /// An earlier life found it, and wrote since then without being whole: only its word that it is
+    /// counts, not what the log looks like.
+    is_noted: bool,
+    /// What follows the gap shows that nothing behind it is missing.
+    is_bridged: bool,
 }
 
 /// A snapshot whose end has not come yet.
@@ -156,8 +169,15 @@ impl ReplicaRecovery {
             stored: None,
             oldest: None,
             is_buried: false,
+            lost: None,
             keep_bytes,
         }
+    }
+
+    /// Whose log it is.
+    #[must_use]
+    pub fn group(&self) -> GroupId {
+        self.group
     }
 
     /// With this state before the first entry, the same at every start. Call it first.
@@ -165,6 +185,51 @@ impl ReplicaRecovery {
     pub fn beginning(self, state: GroupState) -> Self {
         debug_assert_eq!(self.applied, Index(0), "entries were applied to another state");
         Self { state, ..self }
+    }
+
+    /// Something that was durable here is gone, and may have been this group's: entries, promises, a
+    /// snapshot. What was applied before stands; what was not may have been replaced in what is gone.
+    pub fn on_loss(&mut self) {
+        if self.is_anchored {
+            self.base = self.applied_entry();
+            self.missing = self.applied.next();
+        }
+        self.is_anchored = false;
+        self.cache = LogCache::new(self.applied.next());
+        self.runs.clear();
+        self.incoming = None;
+        let is_noted = self.lost.is_some_and(|lost| lost.is_noted);
+        let what = Forgotten { promises_known: false, last: None };
+        self.lost = Some(Lost { what, is_noted, is_bridged: false });
+    }
+
+    /// What a run says about what is gone.
+    fn note_lost(&mut self, run: &Replayed, count: u64) {
+        let Replayed { kind, entry, .. } = *run;
+        match kind {
+            RunKind::PromisesForgotten | RunKind::EntriesForgotten => {
+                let promises_known = kind == RunKind::EntriesForgotten;
+                let last = Some(entry).filter(|last| promises_known && last.index > Index(0));
+                let what = Forgotten { promises_known, last };
+                self.lost = Some(Lost { what, is_noted: true, is_bridged: false });
+                return;
+            }
+            RunKind::Recalled if self.is_anchored => {
+                self.lost = None;
+                return;
+            }
+            _ => {}
+        }
+        let Some(lost) = self.lost.as_mut().filter(|lost| !lost.is_noted) else { return };
+        // Every run says what was promised when it was written, and the latest counts.
+        lost.what.promises_known = true;
+        if kind == RunKind::Log && count > 0 {
+            lost.what.last = Some(EntryId { index: entry.index.plus(count).prev(), ..entry });
+        }
+        lost.is_bridged |= kind == RunKind::SnapshotInstalled || lost.what.last.is_some();
+        if self.is_anchored && lost.is_bridged {
+            self.lost = None;
+        }
     }
 
     /// The next run of this group in log order. `entries` are those of the run; of a snapshot, its
@@ -179,6 +244,7 @@ impl ReplicaRecovery {
     ) -> Result<(), RunError> {
         let group = self.group;
         let Replayed { kind, hard_state, entry, segment } = run;
+        let mut count = 0;
         if hard_state.term < self.hard_state.term {
             return Err(RunError::TermBack {
                 group,
@@ -188,7 +254,7 @@ impl ReplicaRecovery {
         }
         self.oldest.get_or_insert(segment);
         if kind == RunKind::Log {
-            self.on_entries(entry, &mut entries)?;
+            count = self.on_entries(entry, &mut entries)?;
         }
         // The commit index may be known before the entries are (contract row 20): keep the highest
         // and apply what is here.
@@ -207,20 +273,30 @@ impl ReplicaRecovery {
             }
             RunKind::SnapshotTaken | RunKind::SnapshotInstalled => self.on_snapshot(kind, entry),
             RunKind::Tombstone => self.is_buried = true,
+            RunKind::PromisesForgotten | RunKind::EntriesForgotten | RunKind::Recalled => {}
         }
         self.apply();
+        self.note_lost(&run, count);
         Ok(())
     }
 
     fn on_entries(
         &mut self,
-        EntryId { term, index: first }: EntryId,
+        EntryId { term, index: mut first }: EntryId,
         entries: impl Iterator<Item = Entry>,
-    ) -> Result<(), RunError> {
+    ) -> Result<u64, RunError> {
         let group = self.group;
         let mut entries = entries.peekable();
+        let mut count = 0;
+        if self.lost.is_some_and(|lost| lost.is_noted) {
+            // A life that could not read these entries fetched them again; this one could.
+            while first <= self.applied && entries.next().is_some() {
+                first = first.next();
+                count += 1;
+            }
+        }
         if entries.peek().is_none() {
-            return Ok(());
+            return Ok(count);
         }
         if !self.is_anchored && first == self.applied.next() {
             // The entries adrift were never committed: another leader wrote others over them, from
@@ -249,8 +325,11 @@ impl ReplicaRecovery {
         if self.runs.last().is_none_or(|run| run.term != term) {
             self.runs.push(TermRun { start: first, term });
         }
-        entries.for_each(|entry| self.cache.push(entry));
-        Ok(())
+        for entry in entries {
+            self.cache.push(entry);
+            count += 1;
+        }
+        Ok(count)
     }
 
     /// The last entry that is applied, of a log that is anchored.
@@ -302,7 +381,7 @@ impl ReplicaRecovery {
             let (sessions, state) = (meta.sessions().ok()?, meta.state()?);
             Some((Stored { entry, segment, bytes }, machine, sessions, state))
         });
-        if self.is_anchored && entry.index <= self.applied {
+        if entry.index <= self.applied && (self.is_anchored || self.lost.is_some()) {
             self.stored = whole.map_or(self.stored, |(stored, ..)| Some(stored));
             return;
         }
@@ -375,6 +454,10 @@ impl ReplicaRecovery {
             // Nothing of it is left but this.
             self.begin_behind(EntryId::default(), true);
             self.applied = Index(0);
+            self.lost = None;
+        } else if self.lost.is_some() && !self.is_anchored {
+            // What was applied is all there is to go on from.
+            self.begin_behind(self.base, true);
         } else if !self.is_anchored {
             let (group, first) = (self.group, self.cache.first());
             return Err(match self.missing {
@@ -392,7 +475,9 @@ impl ReplicaRecovery {
             runs: self.runs,
             last,
             applied: self.applied,
+            forgotten: self.lost.map(|lost| lost.what),
         };
+        let hard_state = self.hard_state;
         let election_ms = config.election_ticks;
         let mut raft = Raft::new(config, recovered, now);
         for index in self.applied.0 + 1..=last.0 {
@@ -406,7 +491,9 @@ impl ReplicaRecovery {
         let Self { group, cache, machine, sessions, state, .. } = self;
         let life = if self.is_buried { Life::Buried } else { Life::Member };
         let standing = Standing { state, life, election_ms };
-        Ok(Replica::new(group, raft, cache, machine, sessions, standing, beside))
+        let mut replica = Replica::new(group, raft, cache, machine, sessions, standing, beside);
+        replica.note_forgotten(hard_state);
+        Ok(replica)
     }
 }
 

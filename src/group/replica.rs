@@ -119,6 +119,12 @@ impl Replica {
         self.group
     }
 
+    /// What was lost of this replica's log and is not back yet.
+    #[must_use]
+    pub fn forgotten(&self) -> Option<raft::Forgotten> {
+        self.raft.forgotten()
+    }
+
     /// What the core knows of itself.
     #[must_use]
     pub fn status(&self) -> raft::Status<'_> {
@@ -361,6 +367,9 @@ impl Replica {
                 None => persist,
             });
         }
+        for recalled in fx.recalled.drain(..) {
+            self.note_recalled(recalled);
+        }
         for ready in fx.reads.drain(..) {
             self.reads.confirm(ready, |origin, reply| answers.push((origin, reply)));
         }
@@ -442,6 +451,9 @@ impl Replica {
     /// The next run to write, of about `bytes_max` at most (one entry may exceed it), and what its
     /// durability completes, if it is the last of it.
     pub fn take_run(&mut self, bytes_max: usize) -> Option<(Run, Option<Written>)> {
+        if let Some(loss) = self.take_loss() {
+            return Some((loss, None));
+        }
         if self.is_gone() {
             let Some(tombstone) = self.take_tombstone() else { return self.take_aside() };
             self.cancel_snapshot();

@@ -19,7 +19,8 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use crate::id::{EntryId, Index, SegmentSeq};
-use crate::raft::effects::PersistSeq;
+use crate::raft::Recalled;
+use crate::raft::effects::{HardState, PersistSeq};
 use crate::wal::{LogIndex, Run, RunKind};
 
 use super::replica::Replica;
@@ -107,6 +108,8 @@ pub(super) struct Beside {
     taking: Option<Taking>,
     /// Pieces come from the leader: this replica takes no snapshot of itself.
     is_receiving: bool,
+    /// Part of the log was found to be gone: written before anything else is.
+    loss: Option<Run>,
 }
 
 impl Beside {
@@ -122,7 +125,7 @@ impl Beside {
 
     /// Nothing waits to be written beside the log.
     pub(super) fn is_empty(&self) -> bool {
-        self.aside.is_empty()
+        self.aside.is_empty() && self.loss.is_none()
     }
 }
 
@@ -204,7 +207,11 @@ impl Replica {
         self.beside.taking = None;
         self.beside.aside.retain(|aside| match aside.kind {
             RunKind::SnapshotPiece | RunKind::SnapshotTaken | RunKind::SnapshotInstalled => false,
-            RunKind::Log | RunKind::Tombstone => true,
+            RunKind::Log
+            | RunKind::Tombstone
+            | RunKind::PromisesForgotten
+            | RunKind::EntriesForgotten
+            | RunKind::Recalled => true,
         });
         self.beside.extent.coming = None;
     }
@@ -233,6 +240,32 @@ impl Replica {
     /// Writes the end of a snapshot, or a tombstone; as [`Self::write_piece`].
     pub fn write_mark(&mut self, kind: RunKind, entry: EntryId, written: Option<Written>) {
         self.beside.aside.push_back(Aside { kind, entry, piece: None, written });
+    }
+
+    /// Recovery found part of the log gone: that is on its way to the log, in front of everything
+    /// else, with the hard state that recovery found.
+    pub(super) fn note_forgotten(&mut self, hard_state: HardState) {
+        self.beside.loss = self.raft.forgotten().map(|what| {
+            let kind = match what.promises_known {
+                true => RunKind::EntriesForgotten,
+                false => RunKind::PromisesForgotten,
+            };
+            Run::mark(kind, self.group, hard_state, what.last.unwrap_or_default())
+        });
+    }
+
+    /// What was forgotten is known again: a later life need not look for it.
+    pub(super) fn note_recalled(&mut self, recalled: Recalled) {
+        match recalled {
+            Recalled::Promises => {
+                self.write_mark(RunKind::EntriesForgotten, EntryId::default(), None);
+            }
+            Recalled::Everything => self.write_mark(RunKind::Recalled, EntryId::default(), None),
+        }
+    }
+
+    pub(super) fn take_loss(&mut self) -> Option<Run> {
+        self.beside.loss.take()
     }
 
     /// The next run beside the log.
@@ -292,6 +325,10 @@ impl Replica {
     #[must_use]
     pub fn pin(&self, index: &LogIndex, holds: bool) -> Option<SegmentSeq> {
         let extent = &self.beside.extent;
+        if self.raft.forgotten().is_some() {
+            // What tells the next life so must stay.
+            return extent.oldest;
+        }
         let place = |after: Index| Some(index.find(self.group, after.next())?.location.segment);
         let own = match extent.stored.filter(|_| !self.is_buried()) {
             Some(stored) => {
@@ -308,7 +345,8 @@ impl Replica {
     /// log. Returns whether that helps.
     pub fn write_again(&mut self) -> bool {
         let is_empty = self.beside.extent.stored.is_none() && self.last() == Index(0);
-        if !(is_empty || self.is_buried()) || !self.beside.aside.is_empty() {
+        let is_whole = self.raft.forgotten().is_none();
+        if !(is_whole && is_empty || self.is_buried()) || !self.beside.aside.is_empty() {
             return false;
         }
         let kind = if self.is_buried() { RunKind::Tombstone } else { RunKind::Log };

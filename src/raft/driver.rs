@@ -9,6 +9,7 @@ use super::confchange::ChangeError;
 use super::effects::HardState;
 use super::log::TermRun;
 use super::membership::Membership;
+use super::recall::Forgotten;
 
 /// Settings of one replica. They may differ between replicas of a group without harm to safety.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,6 +127,8 @@ pub struct Recovered {
     pub last: Index,
     /// What the state machine already holds.
     pub applied: Index,
+    /// What is known to be missing; none of a log that is whole.
+    pub forgotten: Option<Forgotten>,
 }
 
 impl Default for Recovered {
@@ -138,6 +141,7 @@ impl Default for Recovered {
             runs: Vec::new(),
             last: Index(0),
             applied: Index(0),
+            forgotten: None,
         }
     }
 }

@@ -7,6 +7,7 @@
 use crate::id::{Index, ReplicaId, Term};
 
 use super::message::Message;
+use super::recall::Recalled;
 
 /// What a replica must remember across a crash before it may keep a promise.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -122,6 +123,9 @@ pub struct Effects {
     pub leader_ready: bool,
     /// A handover of leadership that began here has ended.
     pub transfer: Option<TransferEnd>,
+    /// What this replica had forgotten is known again, in order; to be recorded in the log behind
+    /// everything handed out before.
+    pub recalled: Vec<Recalled>,
 }
 
 impl Effects {
@@ -136,6 +140,7 @@ impl Effects {
             && self.fetch.is_empty()
             && !self.leader_ready
             && self.transfer.is_none()
+            && self.recalled.is_empty()
     }
 
     /// Forget everything, keep the memory.
@@ -148,5 +153,6 @@ impl Effects {
         self.fetch.clear();
         self.leader_ready = false;
         self.transfer = None;
+        self.recalled.clear();
     }
 }

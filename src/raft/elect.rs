@@ -50,6 +50,7 @@ impl Raft {
             return None;
         }
         let mut change = None;
+        self.ask_for_recall(now);
         if let Role::Leader(_) = self.role {
             self.lead_on(now);
         } else if now >= self.election_at && self.is_promotable() {
@@ -90,6 +91,10 @@ impl Raft {
     }
 
     fn stand(&mut self, transfer: bool, now: Tick) -> Option<LogChange> {
+        if self.recall.is_some() {
+            // Its log lacks what it was trusted to keep.
+            return None;
+        }
         if let Role::Leader(_) = self.role {
             return None;
         }
@@ -316,6 +321,8 @@ impl Raft {
             | MessageKind::TimeoutNow
             | MessageKind::ReadIndex
             | MessageKind::ReadIndexResponse
+            | MessageKind::Recall
+            | MessageKind::RecallResponse
             | MessageKind::Removed => ReplicaId::NONE,
         };
         self.become_follower(message.term, leader, now);
@@ -347,7 +354,8 @@ impl Raft {
             || (self.vote == ReplicaId::NONE && self.leader() == ReplicaId::NONE)
             || (pre && request.term > self.term);
         let promised = now < self.promised_until && request.context != TRANSFER;
-        let granted = free && !promised && self.log.is_up_to_date(request.entry);
+        let may_elect = self.recall.as_ref().is_none_or(|it| it.may_elect(request.entry));
+        let granted = free && !promised && may_elect && self.log.is_up_to_date(request.entry);
         let kind = if pre { MessageKind::PreVoteResponse } else { MessageKind::VoteResponse };
         // A grant echoes the request's term, which for a pre-vote is not ours; a refusal tells ours.
         let term = if granted { request.term } else { self.term };

@@ -62,6 +62,10 @@ impl Raft {
         let mut answer = Message::new(MessageKind::AppendResponse, self.config.id, to, self.term);
         answer.entry = EntryId { term: Term(0), index };
         self.promise(answer);
+        if self.recall.is_some() {
+            self.note_agreement(index);
+            self.check_recall();
+        }
     }
 
     /// Our log differs at `previous`; says where it may agree, a term at a time.
@@ -78,12 +82,14 @@ impl Raft {
     /// look like a dead replica (safety point 2, mistake 7).
     pub(super) fn follow_heartbeat(&mut self, heartbeat: &Message, now: Tick) {
         let last = self.log.last();
-        if heartbeat.commit > last {
+        // A leader that has not heard of the loss yet goes by what was acknowledged before it.
+        let commit = self.believable_commit(heartbeat.commit);
+        if commit > last {
             // The leader tells us to commit only what we have acknowledged.
-            self.fail(Failure::EntriesLost { commit: heartbeat.commit, last }, now);
+            self.fail(Failure::EntriesLost { commit, last }, now);
             return;
         }
-        self.log.commit_to(heartbeat.commit);
+        self.log.commit_to(commit);
         let kind = MessageKind::HeartbeatResponse;
         let mut answer = Message::new(kind, self.config.id, heartbeat.from, self.term);
         answer.context = heartbeat.context;

@@ -36,6 +36,10 @@ pub enum MessageKind {
     ReadIndexResponse = 12,
     /// "You are no member of this group any more." The core ignores it; its driver believes it.
     Removed = 13,
+    /// "I have lost part of my log: what is your term, and if you lead, where does yours end?"
+    Recall = 14,
+    /// The answer to `Recall`.
+    RecallResponse = 15,
 }
 
 impl MessageKind {
@@ -56,6 +60,8 @@ impl MessageKind {
             11 => Self::ReadIndex,
             12 => Self::ReadIndexResponse,
             13 => Self::Removed,
+            14 => Self::Recall,
+            15 => Self::RecallResponse,
             _ => return None,
         })
     }
@@ -76,7 +82,8 @@ pub struct Message {
     /// entry. `AppendResponse`: `index` is the last entry known to match (accepted) or the probed
     /// index (rejected), and on a rejection `term` is the term at `hint`. `Snapshot`: its last entry.
     /// `ReadIndexResponse`: `index` is the answer. A refused vote or pre-vote: the last entry the voter
-    /// knows to be committed, which the candidate may not know.
+    /// knows to be committed, which the candidate may not know. `Recall`: `index` is where the sender's
+    /// log ends now; its response: the leader's last entry.
     pub entry: EntryId,
     /// `Append`, `Heartbeat`: what the receiver may commit, as far as this message vouches for it.
     pub commit: Index,
@@ -85,13 +92,15 @@ pub struct Message {
     pub run_term: Term,
     /// `Append`: how many entries are carried.
     pub count: u32,
-    /// Responses: the request was refused.
+    /// Responses: the request was refused; to `Recall`: the sender does not lead. `Recall`: the sender
+    /// does not know its own promises.
     pub reject: bool,
     /// A rejected `AppendResponse`: where the log may match.
     pub hint: Index,
     /// `Heartbeat` and its response: the latest read waiting for this leader's confirmation (zero:
     /// none). `Vote`, `PreVote`: 1 when this is a leadership transfer, which overrides leases.
-    /// `ReadIndex` and its response: the asker's name for its reads.
+    /// `ReadIndex` and its response: the asker's name for its reads. `Recall` and its response: the
+    /// asker's name for its loss.
     pub context: u64,
 }
 

@@ -88,6 +88,7 @@ mod ready;
 mod log;
 mod progress;
 mod read;
+mod recall;
 mod reconfigure;
 mod restore;
 
@@ -108,6 +109,7 @@ pub use log::TermRun;
 pub use membership::Membership;
 pub use message::{Message, MessageKind};
 pub use progress::ProgressState;
+pub use recall::{Forgotten, Recalled};
 pub use restore::Restored;
 pub use state::Raft;
 pub use status::{Failure, ReplicaProgress, Status};

@@ -160,6 +160,16 @@ impl Progress {
         }
     }
 
+    /// It has lost what it held after `index`, and says so: what it acknowledged in an earlier life
+    /// counts for nothing.
+    pub(super) fn forget_after(&mut self, index: Index) {
+        self.matched = self.matched.min(index);
+        self.reset(ProgressState::Probe);
+        self.next = self.matched.next();
+        self.sent_commit = self.sent_commit.min(self.matched);
+        self.due = true;
+    }
+
     /// It holds everything up to `index`. Returns whether that is news.
     pub(super) fn on_accepted(&mut self, index: Index) -> bool {
         if index <= self.matched {

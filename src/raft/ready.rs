@@ -28,6 +28,7 @@ impl Raft {
             || self.asked.open.is_some()
             || !self.asked.confirmed.is_empty()
             || self.transfer_end.is_some()
+            || !self.recalled.is_empty()
             || !self.outbox.is_empty()
             || self.has_unwritten()
             || self.log.applying() < self.log.appliable()
@@ -43,6 +44,7 @@ impl Raft {
         }
         self.announce(fx);
         fx.transfer = self.transfer_end.take().or(fx.transfer);
+        fx.recalled.append(&mut self.recalled);
         self.ask_leader(now);
         fx.reads.append(&mut self.asked.confirmed);
         fx.send.append(&mut self.outbox);
@@ -81,6 +83,7 @@ impl Raft {
             }
         }
         self.promises.drain(..due);
+        self.check_recall();
         self.check();
         change
     }

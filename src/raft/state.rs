@@ -13,6 +13,7 @@ use super::membership::Membership;
 use super::message::Message;
 use super::progress::{Progress, Window};
 use super::read::{Asked, Reads};
+use super::recall::{Recall, Recalled};
 use super::status::{Failure, Status};
 
 /// One replica of one group. Lives once per group on the core that owns it.
@@ -56,6 +57,10 @@ pub struct Raft {
     pub(super) announced: (RoleKind, Term, ReplicaId),
     pub(super) failure: Option<Failure>,
     pub(super) ignored: u64,
+    /// Part of the log was lost, and is not back yet.
+    pub(super) recall: Option<Recall>,
+    /// Not yet told to the driver.
+    pub(super) recalled: Vec<Recalled>,
 }
 
 /// ```text
@@ -170,6 +175,7 @@ impl Raft {
     pub fn new(config: Config, recovered: Recovered, now: Tick) -> Self {
         let failure = recovered.find_damage(config.plain);
         let Recovered { hard_state, membership, before_first, runs, last, applied, .. } = recovered;
+        let forgotten = recovered.forgotten;
         // The commit index is written lazily, so it may lag what was applied (safety point 15).
         let commit = hard_state.commit.max(applied).max(before_first.index).min(last);
         let term = hard_state.term;
@@ -202,10 +208,13 @@ impl Raft {
             announced: (RoleKind::Follower, term, ReplicaId::NONE),
             failure,
             ignored: 0,
+            recall: None,
+            recalled: Vec::new(),
         };
         raft.draw_election_timeout(now);
         // An answer to a follower's read may come after a restart: no number is used twice.
         raft.read_seq = raft.draw() >> 4;
+        raft.recall = forgotten.map(|what| Recall::new(what, raft.draw(), now));
         raft.check();
         raft
     }
@@ -225,6 +234,9 @@ impl Raft {
                     at = at.min(leader.quorum_check_at);
                 }
                 leader.transfer.map_or(at, |(_, until)| at.min(until))
+            }
+            _ if self.recall.is_some() => {
+                self.recall.as_ref().map_or(Tick(u64::MAX), |it| it.ask_at)
             }
             _ if self.is_promotable() => self.election_at,
             _ => Tick(u64::MAX),

@@ -18,6 +18,15 @@ impl Raft {
             self.ignored += 1;
             return None;
         }
+        if message.kind == MessageKind::Recall {
+            // In whatever term: the sender may not know its own.
+            self.on_recall(message, now);
+            self.check();
+            return None;
+        }
+        if !self.heed_while_forgetful(message, now) {
+            return None;
+        }
         if message.term > self.term {
             if !self.heed_higher_term(message, now) {
                 return None;
@@ -73,7 +82,8 @@ impl Raft {
             (Kind::ReadIndexResponse, &Role::Follower { leader, .. }) if leader == message.from => {
                 self.asked.answer(message.context, message.entry.index);
             }
-            (Kind::ReadIndexResponse | Kind::Removed, _) => self.ignored += 1,
+            (Kind::RecallResponse, _) => self.on_recall_response(message, now),
+            (Kind::ReadIndexResponse | Kind::Recall | Kind::Removed, _) => self.ignored += 1,
         }
         None
     }
@@ -111,6 +121,9 @@ impl Message {
             | MessageKind::Snapshot
             | MessageKind::TimeoutNow
             | MessageKind::ReadIndex
+            // Its sender's memory of who belongs to the group may be old.
+            | MessageKind::RecallResponse
+            | MessageKind::Recall
             | MessageKind::Removed => false,
         }
     }

@@ -8,7 +8,9 @@ use crate::id::{EntryId, GroupId, ReplicaId, SegmentSeq, Tick};
 use crate::limits;
 use crate::raft;
 use crate::store::map::Map;
-use crate::wal::{self, Appender, Batch, Damage, Identity, Location, LogIndex, RunKind};
+use crate::wal::{
+    self, Appender, Batch, Damage, Found, Identity, Location, LogIndex, Loss, RunKind, Whose,
+};
 
 use super::Config;
 use super::batch::Log;
@@ -56,6 +58,8 @@ pub struct Recovery {
     pub log: wal::Recovered,
     /// Entries read, superseded ones included.
     pub entries: u64,
+    /// What was durable and is gone: its groups get it back from their other members.
+    pub losses: Vec<Damage>,
 }
 
 /// Replays the segments of one core.
@@ -69,6 +73,7 @@ pub struct Recovering {
     segment_bytes: usize,
     /// The first segment there is.
     first: Option<SegmentSeq>,
+    losses: Vec<Damage>,
 }
 
 impl Recovering {
@@ -97,6 +102,7 @@ impl Recovering {
             entries: 0,
             segment_bytes: limits::SEGMENT_BYTES,
             first: None,
+            losses: Vec::new(),
         }
     }
 
@@ -132,13 +138,31 @@ impl Recovering {
     /// If it is damaged where it must not be, or contradicts what came before.
     pub fn segment(&mut self, seq: SegmentSeq, bytes: &[u8]) -> Result<(), RecoverError> {
         self.first.get_or_insert(seq);
-        let Self { config, recovery, replicas, index, entries, .. } = self;
+        let Self { config, recovery, replicas, index, entries, losses, .. } = self;
         let cores = u64::from(config.cores);
         let mut wrong = None;
-        recovery.segment(seq, bytes, &mut |run| {
+        recovery.salvage(seq, bytes, &mut |found| {
             if wrong.is_some() {
                 return;
             }
+            let run = match found {
+                Found::Run(run) => run,
+                Found::Lost(Loss { damage, whose }) => {
+                    if losses.last() != Some(&damage) {
+                        losses.push(damage);
+                    }
+                    for replica in replicas.iter_mut() {
+                        let is_hit = match &whose {
+                            Whose::Anybody => true,
+                            Whose::Groups(groups) => groups.contains(&replica.group()),
+                        };
+                        if is_hit {
+                            replica.on_loss();
+                        }
+                    }
+                    return;
+                }
+            };
             let group = run.group;
             let here = group.0 < config.groups && group.0 % cores == u64::from(config.shard.0);
             if !here {
@@ -178,7 +202,12 @@ impl Recovering {
     /// # Errors
     /// If the log ends where it must not, or a group cannot go on alone.
     pub fn finish_alone(self) -> Result<(Alone, Recovery), RecoverError> {
-        let Self { config, identity, recovery, mut replicas, entries, segment_bytes, .. } = self;
+        let Self {
+            config, identity, recovery, mut replicas, entries, segment_bytes, losses, ..
+        } = self;
+        if let Some(damage) = losses.first() {
+            return Err((*damage).into());
+        }
         let log = recovery.finish()?;
         let mut appender = Appender::with_segment_bytes(identity, log.position, segment_bytes);
         appender.on_spare(log.position.next_segment);
@@ -203,7 +232,7 @@ impl Recovering {
         }
         place(&mut appender, &mut batch);
         writes.extend(appender.closing_write());
-        Ok((Alone { groups, writes }, Recovery { log, entries }))
+        Ok((Alone { groups, writes }, Recovery { log, entries, losses }))
     }
 
     /// All segments were given: the shard, ready for its first turn.
@@ -211,23 +240,46 @@ impl Recovering {
     /// # Errors
     /// If the log ends where it must not.
     pub fn finish(self, now: Tick) -> Result<(Shard, Recovery), RecoverError> {
-        let Self { config, identity, recovery, replicas, mut index, entries, segment_bytes, first } =
-            self;
+        let Self {
+            config,
+            identity,
+            recovery,
+            replicas,
+            mut index,
+            entries,
+            segment_bytes,
+            first,
+            losses,
+        } = self;
         let log = recovery.finish()?;
         let replicas: Vec<_> = (0..)
             .zip(replicas)
             .map(|(slot, replica)| replica.finish(raft_config(&config, slot), now))
             .collect::<Result<_, _>>()?;
         for replica in &replicas {
-            index.forget_before(replica.group(), replica.status().first);
+            let status = replica.status();
+            index.forget_before(replica.group(), status.first);
+            index.forget_from(replica.group(), status.last.index.next());
+            if replica.forgotten().is_some() && status.membership.members().nth(1).is_none() {
+                // There is nobody to get it back from.
+                if let Some(damage) = losses.first() {
+                    return Err((*damage).into());
+                }
+            }
         }
         let appender = Appender::with_segment_bytes(identity, log.position, segment_bytes);
         let slots = replicas.len();
-        let log_of_shard = Log::new(appender, index, slots, config.cores, config.flushes_in_flight);
+        let mut log_of_shard =
+            Log::new(appender, index, slots, config.cores, config.flushes_in_flight);
+        for (slot, replica) in (0..).zip(&replicas) {
+            if replica.is_unwritten() {
+                log_of_shard.stage(slot);
+            }
+        }
         let first = first.unwrap_or(SegmentSeq(1));
         let truncation = Truncation::new(config.log_bytes, segment_bytes, first, &replicas);
         let shard = Shard::new(config, replicas, log_of_shard, truncation, now);
-        Ok((shard, Recovery { log, entries }))
+        Ok((shard, Recovery { log, entries, losses }))
     }
 }
 

@@ -23,7 +23,7 @@ use crate::limits::{APPEND_ENTRIES_MAX, BLOCK_BYTES};
 use super::codec::{Put, Take, first_non_zero};
 use super::damage::Fault;
 use super::record::{Run, RunKind, RunRef};
-use super::segment::{Location, align};
+use super::segment::{End, Location, align};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"OBAT");
 /// A batch header, in bytes.
@@ -229,9 +229,31 @@ impl<'a> BatchRef<'a> {
         self.bytes.len()
     }
 
+    /// Where the batch after this one, which lies at `at`, begins, and what it chains to.
+    pub(super) fn next(&self, at: Location) -> End {
+        let at = Location { offset: at.offset + self.aligned() as u64, ..at };
+        End { at, chain: self.crc }
+    }
+
+    /// Check that the headers of the runs are the ones this batch was written for: whose they are, and
+    /// which entries they hold, can then be believed.
+    pub(super) fn verify_headers(&self) -> Result<(), Fault> {
+        self.verify_runs(Payloads::Skip)
+    }
+
     /// Check that the runs are the ones the header was written for, and the padding. The payloads
     /// only if asked: a reader checks those it takes.
     pub(super) fn verify(&self, payloads: Payloads) -> Result<(), Fault> {
+        self.verify_runs(payloads)?;
+        let at = self.header.at.offset;
+        let end = self.header.bytes as usize;
+        if let Some((place, found)) = first_non_zero(&self.bytes[end..]) {
+            return Err(Fault::new("batch padding", at + (end + place) as u64, 0, found));
+        }
+        Ok(())
+    }
+
+    fn verify_runs(&self, payloads: Payloads) -> Result<(), Fault> {
         let at = self.header.at.offset;
         let mut hasher = crc32fast::Hasher::new();
         let mut walk = self.runs();
@@ -251,10 +273,6 @@ impl<'a> BatchRef<'a> {
         }
         if rest != 0 {
             return Err(Fault::authentic("bytes after the last run", at + 32, 0, rest));
-        }
-        let end = self.header.bytes as usize;
-        if let Some((place, found)) = first_non_zero(&self.bytes[end..]) {
-            return Err(Fault::new("batch padding", at + (end + place) as u64, 0, found));
         }
         Ok(())
     }

@@ -119,6 +119,13 @@ impl LogIndex {
         }
     }
 
+    /// Entries of `group` at and after `first` are not those of its log.
+    pub fn forget_from(&mut self, group: GroupId, first: Index) {
+        if let Some(spans) = self.groups.get_mut(&group) {
+            cut_from(spans, first.0);
+        }
+    }
+
     /// The segments in front of `segment` are no longer needed: forgets every span that begins there,
     /// and tells for each group that had any which entry is the first that is left, if one is.
     pub fn forget_segments_before(

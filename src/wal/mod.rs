@@ -99,6 +99,7 @@
 //! |--:|---|
 //! | 1 | the first |
 //! | 2 | a run has a kind, where zero was: pieces and ends of snapshots, tombstones. Version 1 is read as before |
+//! | 3 | kinds of runs for a replica that lost part of its log, and for one that has it back |
 //!
 //! [`FLUSHES_IN_FLIGHT_MAX`]: crate::limits::FLUSHES_IN_FLIGHT_MAX
 
@@ -119,7 +120,7 @@ pub use damage::{Damage, Fault, Proof, TornTail};
 pub use index::{LogIndex, Span};
 pub use read::{batch_at, read_span};
 pub use record::{EntryRef, Run, RunKind, RunRef};
-pub use recover::{Recovered, RecoveredRun, Recovery};
+pub use recover::{Found, Loss, Recovered, RecoveredRun, Recovery, Whose};
 pub use segment::{
     End, FORMAT_VERSION, Identity, Location, SegmentHeader, file_name, first_text, parse_file_name,
     parse_first,

@@ -59,6 +59,13 @@ pub enum RunKind {
     /// A snapshot that came from the leader is whole, as with `SnapshotTaken`, and the log begins anew
     /// behind its last entry: whatever entries there were are void.
     SnapshotInstalled = 4,
+    /// Recovery found part of what this replica wrote gone, and does not know what it promised. Until
+    /// `Recalled`, nothing that follows proves that it is whole.
+    PromisesForgotten = 5,
+    /// As `PromisesForgotten`, but only entries are missing: in front of the one it names, if it does.
+    EntriesForgotten = 6,
+    /// Everything that was ever acknowledged is here again.
+    Recalled = 7,
 }
 
 impl RunKind {
@@ -69,6 +76,9 @@ impl RunKind {
             2 => Some(Self::SnapshotTaken),
             3 => Some(Self::Tombstone),
             4 => Some(Self::SnapshotInstalled),
+            5 => Some(Self::PromisesForgotten),
+            6 => Some(Self::EntriesForgotten),
+            7 => Some(Self::Recalled),
             _ => None,
         }
     }
@@ -78,7 +88,12 @@ impl RunKind {
         match self {
             Self::Log => 0..=u32::MAX,
             Self::SnapshotPiece => 1..=1,
-            Self::SnapshotTaken | Self::Tombstone | Self::SnapshotInstalled => 0..=0,
+            Self::SnapshotTaken
+            | Self::Tombstone
+            | Self::SnapshotInstalled
+            | Self::PromisesForgotten
+            | Self::EntriesForgotten
+            | Self::Recalled => 0..=0,
         }
     }
 }
@@ -257,7 +272,7 @@ impl<'a> RunRef<'a> {
             return Err(Fault::new("run checksum", at, u64::from(computed), u64::from(crc)));
         }
         let Some(kind) = RunKind::from_code(code) else {
-            let known = RunKind::SnapshotInstalled as u64;
+            let known = RunKind::Recalled as u64;
             return Err(Fault::authentic("run kind", at + 60, known, u64::from(code)));
         };
         if bytes.len() - table_end < payload_bytes {
@@ -318,7 +333,11 @@ impl<'a> RunRef<'a> {
     const fn is_snapshot(&self) -> bool {
         match self.kind {
             RunKind::SnapshotPiece | RunKind::SnapshotTaken | RunKind::SnapshotInstalled => true,
-            RunKind::Log | RunKind::Tombstone => false,
+            RunKind::Log
+            | RunKind::Tombstone
+            | RunKind::PromisesForgotten
+            | RunKind::EntriesForgotten
+            | RunKind::Recalled => false,
         }
     }
 

@@ -54,10 +54,50 @@ pub struct RecoveredRun<'a> {
 }
 
 impl<'a> RecoveredRun<'a> {
+    fn new(run: RunRef<'a>, location: Location) -> Self {
+        Self {
+            kind: run.kind,
+            group: run.group,
+            hard_state: run.hard_state,
+            run_term: run.run_term,
+            first: run.first,
+            count: u64::from(run.count),
+            location,
+            run,
+        }
+    }
+
     /// The entries, in index order.
     pub fn entries(&self) -> impl ExactSizeIterator<Item = EntryRef<'a>> + use<'a> {
         self.run.entries()
     }
+}
+
+/// One find, in its place in the log.
+#[derive(Debug)]
+pub enum Found<'a> {
+    /// A run, whole.
+    Run(RecoveredRun<'a>),
+    /// Something that was durable here is gone. Told of each run that is known to be, or once.
+    Lost(Loss),
+}
+
+/// What is gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loss {
+    /// Where, and how that is known.
+    pub damage: Damage,
+    /// Whose runs it took.
+    pub whose: Whose,
+}
+
+/// Whose runs are gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whose {
+    /// Those of these groups, or, if there are none, nothing that the log is read for.
+    Groups(Vec<crate::id::GroupId>),
+    /// Perhaps any group's of this log.
+    Anybody,
 }
 
 /// What recovery found.
@@ -93,6 +133,27 @@ struct Tail {
     fault: Fault,
     /// There is something after `end`, though nothing that counts.
     torn: bool,
+    /// What lay in front of `end` is gone: its successor's word for it cannot be checked.
+    is_loose: bool,
+}
+
+/// Where a segment ends, and who says so.
+#[derive(Debug, Clone, Copy)]
+struct Bound {
+    end: Location,
+    /// The header of a later segment.
+    by: Location,
+}
+
+/// Where the batches of a segment begin.
+#[derive(Debug)]
+struct Start {
+    end: End,
+    number: u64,
+    /// The first batch must chain to `end` and have this number.
+    is_known: bool,
+    /// The file has the length that its header says.
+    is_whole: bool,
 }
 
 /// A file that nothing proves to be part of the log.
@@ -118,7 +179,7 @@ pub struct Recovery {
     first: SegmentSeq,
     fed: SegmentSeq,
     /// Where the segment fed next ends, by the header of the one after it.
-    bound: Option<Location>,
+    bound: Option<Bound>,
     tail: Option<Tail>,
     unused: Vec<Unused>,
     segments: u64,
@@ -173,8 +234,9 @@ impl Recovery {
         debug_assert!(self.fed < segment, "this looks back");
         match SegmentHeader::decode(block) {
             Ok(header) if header.segment == segment && header.identity == self.identity => {
-                self.bound = Some(header.previous.at);
-                self.bound
+                let by = Location { segment, offset: 0 };
+                self.bound = Some(Bound { end: header.previous.at, by });
+                Some(header.previous.at)
             }
             _ => None,
         }
@@ -195,12 +257,36 @@ impl Recovery {
         bytes: &[u8],
         on_run: &mut dyn FnMut(RecoveredRun<'_>),
     ) -> Result<(), Damage> {
+        let mut damage = None;
+        self.salvage(segment, bytes, &mut |found| match found {
+            Found::Run(run) if damage.is_none() => on_run(run),
+            Found::Run(_) => {}
+            Found::Lost(loss) => _ = damage.get_or_insert(loss.damage),
+        })?;
+        damage.map_or(Ok(()), Err)
+    }
+
+    /// As [`Self::segment`], for a caller that can get back from elsewhere what is gone: damage to
+    /// bytes that were durable is told in its place in the log, with whose runs it may have taken, and
+    /// what lies behind it is read all the same.
+    ///
+    /// # Errors
+    /// [`Damage`] that is no decay: another node's log, another version's, a file that was renamed.
+    ///
+    /// # Panics
+    /// If segments are not fed in ascending order.
+    pub fn salvage(
+        &mut self,
+        segment: SegmentSeq,
+        bytes: &[u8],
+        on: &mut dyn FnMut(Found<'_>),
+    ) -> Result<(), Damage> {
         assert!(self.fed < segment, "segments are fed once each, in ascending order");
         self.fed = segment;
-        let bound = self.bound.take().filter(|bound| bound.segment == segment);
+        let bound = self.bound.take().filter(|bound| bound.end.segment == segment);
         let header = match SegmentHeader::decode(bytes) {
             Ok(header) => header,
-            Err(fault) => return self.without_header(segment, bytes, fault),
+            Err(fault) => return self.without_header(segment, bytes, fault, bound, on),
         };
         if header.identity != self.identity {
             let proof = Proof::Identity { expected: self.identity, found: header.identity };
@@ -213,22 +299,26 @@ impl Recovery {
             // A recycled file keeps an older header until its first write. A newer one cannot be
             // there: the file was renamed by hand.
             return if header.segment < segment {
-                self.without_header(segment, bytes, fault)
+                self.without_header(segment, bytes, fault, bound, on)
             } else {
                 let by = Location { segment, offset: 0 };
                 Err(Damage { segment, offset: 0, fault, proof: Proof::Sequence { by } })
             };
         }
-        self.check_sequence(&header)?;
+        self.check_sequence(&header, on)?;
         let expected = u64::from(header.segment_bytes);
-        if bytes.len() as u64 != expected {
+        let is_whole = bytes.len() as u64 == expected;
+        if !is_whole {
             let found = bytes.len() as u64;
             let fault = Fault::authentic("length of the segment file", 36, expected, found);
-            return Err(Damage { segment, offset: 0, fault, proof: Proof::Length });
+            let damage = Damage { segment, offset: 0, fault, proof: Proof::Length };
+            on(Found::Lost(Loss { damage, whose: Whose::Anybody }));
         }
         self.segments += 1;
-        let until = bound.map_or(expected, |bound| bound.offset.min(expected));
-        self.batches(&header, bytes, until, on_run)
+        let at = Location { segment, offset: BLOCK };
+        let end = End { at, chain: header.crc() };
+        let start = Start { end, number: header.first_batch, is_known: true, is_whole };
+        self.batches(start, bytes, bound, on)
     }
 
     /// The end of the directory: nothing can prove any more that the log went further.
@@ -273,9 +363,34 @@ impl Recovery {
         segment: SegmentSeq,
         bytes: &[u8],
         fault: Fault,
+        bound: Option<Bound>,
+        on: &mut dyn FnMut(Found<'_>),
     ) -> Result<(), Damage> {
         if fault.authentic && fault.what == "format version" {
             return Err(Damage { segment, offset: 0, fault, proof: Proof::Written });
+        }
+        let whole =
+            self.later(segment, bytes, BLOCK).find(|batch| batch.durable.segment == segment);
+        let witness = bound.map(|bound| bound.by).or(whole.map(|batch| batch.at));
+        if let Some(by) = witness {
+            // The first write covers header and first batch: once it was durable, the header was
+            // whole. Of the log itself nothing is lost with it, unless the segment in front has no
+            // other witness for where it ended.
+            let damage = Damage { segment, offset: 0, fault, proof: Proof::Durable { by } };
+            let in_doubt = self.tail.as_ref().is_some_and(|tail| tail.torn);
+            let whose = if in_doubt { Whose::Anybody } else { Whose::Groups(Vec::new()) };
+            on(Found::Lost(Loss { damage, whose }));
+            if let Some(first) = self.later(segment, bytes, BLOCK).next()
+                && let Err(damage) = self.check_durable(first.durable, first.at)
+            {
+                on(Found::Lost(Loss { damage, whose: Whose::Anybody }));
+            }
+            self.segments += 1;
+            let at = Location { segment, offset: BLOCK };
+            let end = End { at, chain: 0 };
+            let number = self.tail.as_ref().map_or(0, |tail| tail.next_batch);
+            let start = Start { end, number, is_known: false, is_whole: true };
+            return self.batches(start, bytes, bound, on);
         }
         if first_non_zero(bytes).is_none() {
             let zero = bytes.len() as u64 == self.segment_bytes;
@@ -283,13 +398,10 @@ impl Recovery {
             return Ok(());
         }
         for batch in self.later(segment, bytes, BLOCK) {
-            let by = batch.at;
-            if batch.durable.segment == segment {
-                // The first write covers header and first batch: once it was durable, the header
-                // was whole.
-                return Err(Damage { segment, offset: 0, fault, proof: Proof::Durable { by } });
+            if let Err(damage) = self.check_durable(batch.durable, batch.at) {
+                on(Found::Lost(Loss { damage, whose: Whose::Anybody }));
+                break;
             }
-            self.check_durable(batch.durable, by)?;
         }
         self.unused.push(Unused { segment, fault, zero: false });
         Ok(())
@@ -327,7 +439,11 @@ impl Recovery {
     }
 
     /// Does this segment follow on what was read so far?
-    fn check_sequence(&self, header: &SegmentHeader) -> Result<(), Damage> {
+    fn check_sequence(
+        &self,
+        header: &SegmentHeader,
+        on: &mut dyn FnMut(Found<'_>),
+    ) -> Result<(), Damage> {
         let by = Location { segment: header.segment, offset: 0 };
         let previous = header.previous;
         let refuse = |what, at, expected, found| {
@@ -337,8 +453,11 @@ impl Recovery {
         if previous.at.segment >= header.segment {
             return refuse("previous segment", 48, header.segment.0 - 1, previous.at.segment.0);
         }
-        self.check_durable(previous.at, by)?;
-        let Some(tail) = &self.tail else {
+        if let Err(damage) = self.check_durable(previous.at, by) {
+            on(Found::Lost(Loss { damage, whose: Whose::Anybody }));
+            return Ok(());
+        }
+        let Some(tail) = self.tail.as_ref().filter(|tail| !tail.is_loose) else {
             return Ok(());
         };
         let reached = tail.end;
@@ -360,71 +479,110 @@ impl Recovery {
         Ok(())
     }
 
-    /// Read batches up to `until`, or until one does not fit; then judge that.
+    /// Reads batches up to where the segment ends, or up to one that does not fit; then judges that.
     fn batches(
         &mut self,
-        segment: &SegmentHeader,
+        start: Start,
         bytes: &[u8],
-        until: u64,
-        on_run: &mut dyn FnMut(RecoveredRun<'_>),
+        bound: Option<Bound>,
+        on: &mut dyn FnMut(Found<'_>),
     ) -> Result<(), Damage> {
-        let at = Location { segment: segment.segment, offset: BLOCK };
-        let mut end = End { at, chain: segment.crc() };
-        let mut number = segment.first_batch;
-        let (fault, resume) = loop {
+        let Start { mut end, mut number, mut is_known, is_whole } = start;
+        let segment = end.at.segment;
+        let until = bound.map_or(bytes.len() as u64, |bound| bound.end.offset);
+        loop {
             if end.at.offset >= until {
                 let fault = Fault::new("room for a batch", end.at.offset, BLOCK, 0);
-                break (fault, end.at.offset);
+                self.tail =
+                    Some(Tail { end, next_batch: number, fault, torn: false, is_loose: !is_known });
+                return Ok(());
             }
-            let batch = match BatchRef::parse(bytes, end.at, self.salt) {
-                Ok(batch) => batch,
-                Err(fault) => break (fault, end.at.offset + BLOCK),
+            let parsed = BatchRef::parse(bytes, end.at, self.salt);
+            let placed = parsed.and_then(|batch| match is_known {
+                true => follows(&batch.header, number, end.chain).map(|()| batch),
+                false => Ok(batch),
+            });
+            let verified = placed.and_then(|batch| batch.verify(Payloads::Verify).map(|()| batch));
+            let fault = match verified {
+                Ok(batch) => {
+                    self.emit(&batch, on);
+                    end = batch.next(end.at);
+                    (number, is_known) = (batch.header.number + 1, true);
+                    continue;
+                }
+                Err(fault) => fault,
             };
-            let next = end.at.offset + batch.aligned() as u64;
-            if let Err(fault) = follows(&batch.header, number, end.chain) {
-                break (fault, next);
+            let damage = |proof| Damage { segment, offset: end.at.offset, fault, proof };
+            if fault.authentic && is_whole {
+                return Err(damage(Proof::Written));
             }
-            if let Err(fault) = batch.verify(Payloads::Verify) {
-                break (fault, next);
+            let resume = match &placed {
+                Ok(batch) => batch.next(end.at).at.offset,
+                Err(_) => end.at.offset + BLOCK,
+            };
+            let mut later = self.later(segment, bytes, resume);
+            let witness = bound
+                .map(|bound| bound.by)
+                .or_else(|| later.find(|batch| batch.durable > end.at).map(|batch| batch.at));
+            let Some(by) = witness else {
+                let rest = usize::try_from(end.at.offset).unwrap_or(usize::MAX).min(bytes.len());
+                let torn = first_non_zero(&bytes[rest..]).is_some();
+                self.tail =
+                    Some(Tail { end, next_batch: number, fault, torn, is_loose: !is_known });
+                return Ok(());
+            };
+            let damage = damage(Proof::Durable { by });
+            if let Ok(batch) = placed {
+                // Its header is whole, so what follows it is known; perhaps whose runs are not, too.
+                if batch.verify_headers().is_ok() {
+                    self.emit_intact(&batch, damage, on);
+                } else {
+                    on(Found::Lost(Loss { damage, whose: Whose::Anybody }));
+                }
+                end = batch.next(end.at);
+                (number, is_known) = (batch.header.number + 1, true);
+                continue;
             }
-            self.emit(&batch, on_run);
-            end.at.offset = next;
-            end.chain = batch.crc;
-            number += 1;
-        };
-        if end.at.offset >= until {
-            self.tail = Some(Tail { end, next_batch: number, fault, torn: false });
-            return Ok(());
+            on(Found::Lost(Loss { damage, whose: Whose::Anybody }));
+            // The next one that is whole. What it chains to is gone.
+            is_known = false;
+            let next = self
+                .later(segment, bytes, end.at.offset)
+                .find(|batch| number <= batch.number && batch.at.offset < until);
+            end.at.offset = match next {
+                Some(batch) => batch.at.offset,
+                None => until,
+            };
         }
-        let damage =
-            |proof| Damage { segment: segment.segment, offset: end.at.offset, fault, proof };
-        if fault.authentic {
-            return Err(damage(Proof::Written));
-        }
-        let mut later = self.later(segment.segment, bytes, resume);
-        if let Some(witness) = later.find(|batch| batch.durable > end.at) {
-            return Err(damage(Proof::Durable { by: witness.at }));
-        }
-        let rest = usize::try_from(end.at.offset).expect("an offset in a slice");
-        let torn = first_non_zero(&bytes[rest..]).is_some();
-        self.tail = Some(Tail { end, next_batch: number, fault, torn });
-        Ok(())
     }
 
-    fn emit(&mut self, batch: &BatchRef<'_>, on_run: &mut dyn FnMut(RecoveredRun<'_>)) {
+    fn emit(&mut self, batch: &BatchRef<'_>, on: &mut dyn FnMut(Found<'_>)) {
         for run in batch.runs() {
             let run = run.expect("the batch was verified");
-            on_run(RecoveredRun {
-                kind: run.kind,
-                group: run.group,
-                hard_state: run.hard_state,
-                run_term: run.run_term,
-                first: run.first,
-                count: u64::from(run.count),
-                location: batch.header.at,
-                run,
-            });
+            on(Found::Run(RecoveredRun::new(run, batch.header.at)));
         }
+        self.count(batch);
+    }
+
+    /// The runs of a batch whose headers are whole and of which some payload, or the padding, is not.
+    fn emit_intact(&mut self, batch: &BatchRef<'_>, damage: Damage, on: &mut dyn FnMut(Found<'_>)) {
+        let mut is_told = false;
+        for run in batch.runs() {
+            let run = run.expect("the headers were verified");
+            if run.verify_payloads().is_ok() {
+                on(Found::Run(RecoveredRun::new(run, batch.header.at)));
+            } else {
+                is_told = true;
+                on(Found::Lost(Loss { damage, whose: Whose::Groups(vec![run.group]) }));
+            }
+        }
+        if !is_told {
+            on(Found::Lost(Loss { damage, whose: Whose::Groups(Vec::new()) }));
+        }
+        self.count(batch);
+    }
+
+    fn count(&mut self, batch: &BatchRef<'_>) {
         self.batches += 1;
         self.runs += u64::from(batch.header.runs);
         self.bytes += batch.aligned() as u64;

@@ -228,6 +228,11 @@ fn dump_batch(
                 write!(out, "  snapshot at {run_term}/{first} installed")?;
             }
             RunKind::Tombstone => write!(out, "  removed")?,
+            RunKind::PromisesForgotten => write!(out, "  part of the log is lost, and promises")?,
+            RunKind::EntriesForgotten => {
+                write!(out, "  entries are lost, the last was {run_term}/{first}")?;
+            }
+            RunKind::Recalled => write!(out, "  what was lost is here again")?,
         }
         writeln!(out)?;
     }

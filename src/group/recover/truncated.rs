@@ -50,6 +50,12 @@ enum Said {
     /// The end of a snapshot whose index is above the commit index in it.
     Uncommitted(u64),
     Tombstone,
+    /// Something is gone here.
+    Loss,
+    /// An earlier life found entries gone, the last of them this one.
+    Forgotten(u64),
+    /// It has everything back.
+    Recalled,
 }
 use Said::*;
 
@@ -82,6 +88,9 @@ fn replay(said: &[Said]) -> Result<Replica, RunError> {
             Installed(last) => run(RunKind::SnapshotInstalled, at(last), last, vec![])?,
             Uncommitted(last) => run(RunKind::SnapshotTaken, at(last), 0, vec![])?,
             Tombstone => run(RunKind::Tombstone, EntryId::default(), 0, vec![])?,
+            Loss => recovery.on_loss(),
+            Forgotten(last) => run(RunKind::EntriesForgotten, at(last), 0, vec![])?,
+            Recalled => run(RunKind::Recalled, EntryId::default(), 0, vec![])?,
         }
     }
     recovery.finish(raft::Config::new(ReplicaId(1), 1), Tick(0))
@@ -156,6 +165,56 @@ fn entries_adrift_give_way_to_those_that_a_later_leader_wrote_where_the_snapshot
     assert_eq!(replica.stored().map(|stored| stored.entry), Some(at(5)));
     // Also without a snapshot, when the whole log is there but for a hole that is superseded.
     check(&[Log(1, 5, 5), Log(8, 9, 5), Log(6, 7, 7)], (6, 7, 7));
+}
+
+/// What the replica says of its loss: whether its promises are known, and its last entry if that is.
+fn forgotten(said: &[Said], expected: (u64, u64, u64)) -> Option<(bool, Option<u64>)> {
+    let lost = check(said, expected).forgotten()?;
+    Some((lost.promises_known, lost.last.map(|last| last.index.0)))
+}
+
+#[test]
+fn a_loss_leaves_what_was_applied_and_says_what_is_known_of_the_rest() {
+    // Nothing follows: neither the end of the log is known nor what was promised.
+    assert_eq!(forgotten(&[Log(1, 6, 5), Loss], (6, 5, 5)), Some((false, None)));
+    assert_eq!(forgotten(&[Loss], (1, 0, 0)), Some((false, None)));
+    // Entries behind the gap are the end of the log, and can be missed by no vote.
+    let behind = [Log(1, 6, 5), Loss, Log(9, 10, 8)];
+    assert_eq!(forgotten(&behind, (6, 5, 5)), Some((true, Some(10))));
+    // A snapshot without entries behind it: what followed it may be gone.
+    let snapshot = [Log(1, 6, 5), Loss, Pieces(6, 0), Taken(6)];
+    assert_eq!(forgotten(&snapshot, (7, 6, 6)), Some((true, None)));
+    // The last entries of the last leader that was heard may have replaced what lay there before.
+    assert_eq!(forgotten(&[Log(1, 8, 5), Loss, Log(9, 10, 8)], (6, 5, 5)), Some((true, Some(10))));
+    // An older snapshot than what is applied takes nothing back.
+    let older = [Log(1, 6, 6), Loss, Pieces(4, 0), Taken(4)];
+    assert_eq!(forgotten(&older, (7, 6, 6)), Some((true, None)));
+}
+
+#[test]
+fn a_loss_that_what_follows_makes_up_for_is_none() {
+    // Another leader wrote over all that was not applied.
+    assert_eq!(forgotten(&[Log(1, 8, 5), Loss, Log(6, 7, 7)], (6, 7, 7)), None);
+    // A snapshot stands for what is gone, and the entries behind it are there.
+    let stands = [Log(1, 6, 5), Loss, Log(8, 9, 7), Pieces(8, 0), Taken(8)];
+    assert_eq!(forgotten(&stands, (9, 9, 8)), None);
+    let installed = [Log(1, 6, 5), Loss, Pieces(9, 0), Installed(9)];
+    assert_eq!(forgotten(&installed, (10, 9, 9)), None);
+}
+
+#[test]
+fn after_a_life_that_was_not_whole_only_its_own_word_counts() {
+    let noted = [Log(1, 6, 5), Loss, Log(9, 10, 8), Forgotten(10), Log(6, 7, 6)];
+    assert_eq!(forgotten(&noted, (6, 7, 7)), Some((true, Some(10))));
+    let mut whole = noted.to_vec();
+    whole.extend([Log(8, 10, 9), Recalled]);
+    assert_eq!(forgotten(&whole, (6, 10, 9)), None);
+    // A snapshot from the leader on the way does not make it whole either.
+    let installed = [Log(1, 6, 5), Loss, Forgotten(10), Pieces(7, 0), Installed(7)];
+    assert_eq!(forgotten(&installed, (8, 7, 7)), Some((true, Some(10))));
+    // This time the disk could read what it could not read then.
+    let read = [Log(1, 9, 9), Forgotten(9), Log(6, 9, 9), Log(10, 11, 10), Recalled];
+    assert_eq!(forgotten(&read, (1, 11, 10)), None);
 }
 
 #[test]

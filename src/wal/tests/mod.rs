@@ -4,6 +4,7 @@ mod bits;
 mod golden;
 mod reading;
 mod round_trip;
+mod salvage;
 mod torn;
 mod verdict;
 

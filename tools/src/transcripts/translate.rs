@@ -22,7 +22,9 @@ pub(super) fn from_core(core: &raft::Message, entries: &[Entry], snapshot: &Snap
         MessageKind::ReadIndex => Kind::ReadIndex,
         MessageKind::ReadIndexResponse => Kind::ReadIndexResp,
         // Ours alone; a core does not send it.
-        MessageKind::Removed => Kind::Unreachable,
+        MessageKind::Removed | MessageKind::Recall | MessageKind::RecallResponse => {
+            Kind::Unreachable
+        }
     };
     let mut message = Message::new(kind, core.from.0, core.to.0, core.term.0);
     (message.reject, message.hint) = (core.reject, core.hint.0);

@@ -1,0 +1,220 @@
+//! A replica that has lost part of its log, and knows it: what it may still do, and how it gets back
+//! what it had promised to keep (after "Protocol-Aware Recovery for Consensus-Based Storage", FAST 2018).
+//!
+//! Raft's safety rests on what a voter remembers: whom it voted for, and which entries it accepted. A
+//! disk that decays takes both. Nothing of it may be guessed, and nothing acknowledged may be forgotten,
+//! so until such a replica is whole again it is careful:
+//!
+//! ```text
+//!                       every other voter has told its term            the leader has told its last entry,
+//!   promises unknown ─────────────────────────────────────► log unknown ─────────────────────────────────► whole
+//!     ignores leaders, votes for nobody                       follows and accepts,     this log agrees
+//!                                                             votes only for a log     with it up to there,
+//!                                                             that holds all it had    durably
+//! ```
+//!
+//! # Why this is enough
+//!
+//! *Votes.* A candidate makes its term durable before it asks, and a leader before it sends. So when
+//! every other voter has answered, none of the terms this replica may have voted or accepted in is
+//! higher than the highest it heard, and it enters that one without a vote to give.
+//!
+//! *Entries.* Whatever it accepted from the leader of the present term has an index no higher than
+//! that leader's last entry. Whatever it accepted in an earlier term and is committed, that leader
+//! holds: a quorum stored it, a quorum elected the leader, and they share a voter that was whole, or
+//! was this replica before the loss. So a log that agrees with the leader's up to its last entry at any
+//! moment after the loss holds all that was promised. Until then this replica elects nobody whose log
+//! might lack such an entry: if its own last entry survived, a log up to date with that one will do;
+//! if not, it votes for nobody. When the only others that know a committed entry are away, the group
+//! stands still rather than lose it.
+//!
+//! *The leader's count.* It still counts what this replica acknowledged in its earlier life. That is
+//! what the target makes good; and to be sent anything again, the replica says how far its log
+//! reaches, and the leader takes its word ([`Progress::forget_after`](super::progress::Progress)).
+
+use crate::id::{EntryId, Index, ReplicaId, Term, Tick};
+
+use super::message::{Message, MessageKind};
+use super::state::{Raft, Role};
+
+/// What recovery knows to be missing. Given to [`Raft::new`] with the rest of what was recovered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forgotten {
+    /// The hard state is the last that was written; only entries are missing.
+    pub promises_known: bool,
+    /// The last entry there was, if that is known: entries in front of it are missing.
+    pub last: Option<EntryId>,
+}
+
+/// News about what was forgotten, once each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recalled {
+    /// No promise in a higher term than the present one was ever given.
+    Promises,
+    /// Everything that was ever acknowledged is here again.
+    Everything,
+}
+
+/// The state of a replica that is not whole.
+#[derive(Debug, Clone)]
+pub(super) struct Recall {
+    pub(super) what: Forgotten,
+    /// The name of its questions; never used in another life.
+    name: u64,
+    /// Who has answered while promises were unknown.
+    heard: Vec<ReplicaId>,
+    /// The leader's last entry, and its term.
+    target: Option<(Term, Index)>,
+    /// Up to where the log agrees with the leader's, and the leader's term.
+    agreed: (Term, Index),
+    /// When to ask again.
+    pub(super) ask_at: Tick,
+}
+
+impl Recall {
+    pub(super) fn new(what: Forgotten, name: u64, now: Tick) -> Self {
+        let heard = Vec::new();
+        Self { what, name, heard, target: None, agreed: (Term(0), Index(0)), ask_at: now }
+    }
+
+    /// Whether a candidate whose log ends with `last` may get the vote.
+    pub(super) fn may_elect(&self, last: EntryId) -> bool {
+        let known = self.what.last.filter(|_| self.what.promises_known);
+        known.is_some_and(|known| (known.term, known.index) <= (last.term, last.index))
+    }
+}
+
+impl Raft {
+    /// What this replica has lost and not yet got back.
+    #[must_use]
+    pub fn forgotten(&self) -> Option<Forgotten> {
+        self.recall.as_ref().map(|recall| recall.what)
+    }
+
+    /// Before anything else is made of a message. Returns whether it is to be heeded.
+    pub(super) fn heed_while_forgetful(&mut self, message: &Message, now: Tick) -> bool {
+        let Some(recall) = &mut self.recall else { return true };
+        match message.kind {
+            MessageKind::TimeoutNow => false,
+            MessageKind::Append | MessageKind::Heartbeat | MessageKind::Snapshot
+                if !recall.what.promises_known =>
+            {
+                // This leader may be one that was voted out of office by this very replica.
+                recall.ask_at = recall.ask_at.min(now);
+                false
+            }
+            _ => true,
+        }
+    }
+
+    /// Asks every other member, again and again, until it is whole.
+    pub(super) fn ask_for_recall(&mut self, now: Tick) {
+        let (id, durable) = (self.config.id, self.log.durable());
+        let Some(recall) = &mut self.recall else { return };
+        if now < recall.ask_at {
+            return;
+        }
+        recall.ask_at = now.plus(self.config.election_ticks.max(2) / 2);
+        let (name, known) = (recall.name, recall.what.promises_known);
+        let term = Term(self.term.0.max(1));
+        let others: Vec<_> = self.membership.members().filter(|&member| member != id).collect();
+        for to in others {
+            let mut question = Message::new(MessageKind::Recall, id, to, term);
+            (question.context, question.reject) = (name, !known);
+            question.entry.index = durable;
+            self.send(question);
+        }
+    }
+
+    /// A member asks what it has forgotten.
+    pub(super) fn on_recall(&mut self, question: &Message, now: Tick) {
+        if question.term > self.term {
+            self.become_follower(question.term, ReplicaId::NONE, now);
+        }
+        if self.recall.as_ref().is_some_and(|recall| !recall.what.promises_known) {
+            // It does not know its own term.
+            return;
+        }
+        let term = Term(self.term.0.max(1));
+        let mut answer =
+            Message::new(MessageKind::RecallResponse, self.config.id, question.from, term);
+        (answer.context, answer.reject) = (question.context, true);
+        let last = self.log.last_id();
+        if let Role::Leader(leader) = &mut self.role
+            && let Some(peer) = leader.peer_mut(question.from)
+        {
+            answer.reject = false;
+            answer.entry = last;
+            if !question.reject {
+                peer.forget_after(question.entry.index);
+                leader.dirty = true;
+            }
+        }
+        self.promise(answer);
+    }
+
+    pub(super) fn on_recall_response(&mut self, answer: &Message, now: Tick) {
+        let Some(recall) = self.recall.as_mut().filter(|it| it.name == answer.context) else {
+            return;
+        };
+        let id = self.config.id;
+        if !recall.what.promises_known {
+            if !recall.heard.contains(&answer.from) {
+                recall.heard.push(answer.from);
+            }
+            let heard = &recall.heard;
+            if !self.membership.voters().all(|voter| voter == id || heard.contains(&voter)) {
+                return;
+            }
+            recall.what.promises_known = true;
+            recall.ask_at = now;
+            self.recalled.push(Recalled::Promises);
+            // No vote is left to give in this term.
+            if self.vote == ReplicaId::NONE {
+                self.vote = id;
+            }
+            return;
+        }
+        if !answer.reject && answer.term == self.term {
+            recall.target.get_or_insert((answer.term, answer.entry.index));
+            if recall.target.is_some_and(|(term, _)| term < answer.term) {
+                recall.target = Some((answer.term, answer.entry.index));
+            }
+            self.check_recall();
+        }
+    }
+
+    /// The log agrees with that of the leader of this term up to `index`.
+    pub(super) fn note_agreement(&mut self, index: Index) {
+        let term = self.term;
+        if let Some(recall) = &mut self.recall {
+            recall.agreed = recall.agreed.max((term, index));
+        }
+    }
+
+    /// Up to where a leader's word about the commit index may be taken.
+    pub(super) fn believable_commit(&self, commit: Index) -> Index {
+        match &self.recall {
+            None => commit,
+            Some(recall) if recall.agreed.0 == self.term => commit.min(recall.agreed.1),
+            Some(_) => commit.min(self.log.commit()),
+        }
+    }
+
+    /// Something became durable, or is known to agree: is everything here again?
+    pub(super) fn check_recall(&mut self) {
+        let Some(recall) = &self.recall else { return };
+        let is_whole = recall.what.promises_known
+            && recall.target.is_some_and(|(term, last)| {
+                let (agreed_term, agreed) = recall.agreed;
+                term == self.term
+                    && agreed_term == term
+                    && last <= agreed
+                    && last <= self.log.durable()
+            });
+        if is_whole {
+            self.recall = None;
+            self.recalled.push(Recalled::Everything);
+        }
+    }
+}

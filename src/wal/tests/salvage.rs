@@ -1,0 +1,119 @@
+//! What recovery says of a damaged log to a caller that can get the rest elsewhere: nothing that was
+//! written is missing without being named.
+
+use super::*;
+use crate::wal::{Found, Loss, Whose};
+
+#[derive(Debug, Clone, PartialEq)]
+enum Told {
+    Run(Run),
+    Lost(Whose),
+}
+
+fn salvage(disk: &Disk, segment_bytes: usize) -> (Vec<Told>, Recovered) {
+    let mut told = Vec::new();
+    let mut recovery = Recovery::with_segment_bytes(IDENTITY, segment_bytes);
+    for (segment, bytes) in &disk.0 {
+        let mut later = disk.0.range(segment.next()..);
+        later.find_map(|(later, bytes)| recovery.look_ahead(*later, bytes));
+        recovery
+            .salvage(*segment, bytes, &mut |found| {
+                told.push(match found {
+                    Found::Run(run) => Told::Run(seen(run).0),
+                    Found::Lost(Loss { whose, .. }) => Told::Lost(whose),
+                });
+            })
+            .expect("decay is salvaged");
+    }
+    (told, recovery.finish().expect("the end"))
+}
+
+/// Every run that was written was told in its place, or a loss that may have taken it was, before
+/// anything that follows it.
+fn assert_nothing_is_missed(told: &[Told], written: &[Run], what: &str) {
+    let mut missing = written.iter();
+    let mut lost: Vec<&Whose> = Vec::new();
+    let is_lost = |lost: &[&Whose], run: &Run| {
+        lost.iter().any(|whose| match whose {
+            Whose::Anybody => true,
+            Whose::Groups(groups) => groups.contains(&run.group),
+        })
+    };
+    for told in told {
+        match told {
+            Told::Lost(whose) => lost.push(whose),
+            Told::Run(run) => loop {
+                let expected =
+                    missing.next().unwrap_or_else(|| panic!("{what}: {run:?} is made up"));
+                if expected == run {
+                    break;
+                }
+                assert!(is_lost(&lost, expected), "{what}: {expected:?} is missed");
+            },
+        }
+    }
+    for expected in missing {
+        assert!(is_lost(&lost, expected), "{what}: {expected:?} is missed at the end");
+    }
+}
+
+#[test]
+fn contract_row_55_behind_damage_the_log_is_read_on_and_what_is_gone_is_named() {
+    let mut log = small_log(4, segment_bytes(3));
+    log.drop_spares();
+    let (clean, position) = salvage(&log.disk, log.segment_bytes);
+    assert_eq!(clean.len(), log.written.len());
+    let end = 4 * BLOCK_BYTES;
+    for at in 0..end {
+        let bit = at % 8;
+        log.disk.file(1)[at] ^= 1 << bit;
+        let what = format!("bit {bit} of byte {at}");
+        let (told, recovered) = salvage(&log.disk, log.segment_bytes);
+        assert!(told.iter().any(|told| matches!(told, Told::Lost(_))), "{what} went unnoticed");
+        assert_nothing_is_missed(&told, &log.written, &what);
+        assert_eq!(recovered.position, position.position, "{what}");
+        log.disk.file(1)[at] ^= 1 << bit;
+    }
+}
+
+#[test]
+fn a_bad_payload_is_its_own_groups_loss_alone() {
+    let mut log = small_log(4, segment_bytes(3));
+    log.drop_spares();
+    // The payload of group 1 in the second batch.
+    log.disk.file(1)[2 * BLOCK_BYTES + 64 + 64 + 12] ^= 1;
+    let (told, _) = salvage(&log.disk, log.segment_bytes);
+    let lost: Vec<_> = told.iter().filter(|told| matches!(told, Told::Lost(_))).collect();
+    assert_eq!(lost, [&Told::Lost(Whose::Groups(vec![GroupId(1)]))]);
+    assert_eq!(told.len(), log.written.len());
+}
+
+#[test]
+fn files_that_are_gone_or_cut_short_are_a_loss_and_the_rest_is_read() {
+    for cut in [None, Some(0), Some(BLOCK_BYTES), Some(2 * BLOCK_BYTES + 100)] {
+        let mut log = small_log(8, segment_bytes(3));
+        log.drop_spares();
+        match cut {
+            None => _ = log.disk.0.remove(&SegmentSeq(2)),
+            Some(bytes) => log.disk.file(2).truncate(bytes),
+        }
+        let (told, _) = salvage(&log.disk, log.segment_bytes);
+        assert!(told.contains(&Told::Lost(Whose::Anybody)), "{cut:?}");
+        assert_nothing_is_missed(&told, &log.written, &format!("{cut:?}"));
+        let runs = told.iter().filter(|told| matches!(told, Told::Run(_))).count();
+        assert!(3 * 5 <= runs, "{cut:?}: five batches lie in other files, {runs} runs were read");
+    }
+}
+
+/// What was not proven durable is a torn tail as ever, also behind damage.
+#[test]
+fn a_torn_tail_behind_damage_stays_a_torn_tail() {
+    let mut log = small_log(5, segment_bytes(8));
+    log.drop_spares();
+    log.disk.file(1)[2 * BLOCK_BYTES] ^= 1;
+    log.disk.file(1)[5 * BLOCK_BYTES + 70] ^= 1;
+    let (told, recovered) = salvage(&log.disk, log.segment_bytes);
+    assert!(recovered.torn.is_some());
+    let runs = told.iter().filter(|told| matches!(told, Told::Run(_))).count();
+    assert_eq!(runs, 9, "of the batches 1, 3 and 4");
+}
