@@ -127,6 +127,7 @@ impl Replica {
 
     /// What the core knows of itself.
     #[must_use]
+    #[inline]
     pub fn status(&self) -> raft::Status<'_> {
         self.raft.status()
     }

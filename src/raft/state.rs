@@ -245,6 +245,7 @@ impl Raft {
 
     /// Who this replica is, where its log stands, and, on a leader, how its followers do.
     #[must_use]
+    #[inline]
     pub fn status(&self) -> Status<'_> {
         let leading = match &self.role {
             Role::Leader(leader) => Some(&**leader),

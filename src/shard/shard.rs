@@ -58,6 +58,8 @@ pub struct Shard {
     /// Slots stepped in this turn.
     touched: Vec<u32>,
     is_touched: Vec<bool>,
+    /// Slots settled in the last turn: nothing else of a replica changed in it.
+    settled: Vec<u32>,
     /// Results of this turn, not yet on their way.
     pub(super) answers: Answers,
     posts: Vec<(ShardId, Post)>,
@@ -112,6 +114,7 @@ impl Shard {
             disk_age: DiskAge::default(),
             touched: Vec::with_capacity(slots),
             is_touched: vec![false; slots],
+            settled: Vec::with_capacity(slots),
             answers: Vec::new(),
             posts: Vec::new(),
             replies: Vec::new(),
@@ -577,9 +580,11 @@ impl Shard {
         self.forwards.expire(now);
         self.go_on_draining(now);
 
+        self.settled.clear();
         while let Some(slot) = self.touched.pop() {
             self.is_touched[slot as usize] = false;
             self.settle(now, slot, fx);
+            self.settled.push(slot);
         }
         self.deliver_answers();
         self.poll_transfers(now);
@@ -750,6 +755,11 @@ impl Shard {
     #[must_use]
     pub fn replicas(&self) -> &[Replica] {
         &self.replicas
+    }
+
+    /// The replicas that something happened to in the last turn, maybe twice.
+    pub fn settled(&self) -> impl Iterator<Item = &Replica> {
+        self.settled.iter().map(|&slot| &self.replicas[slot as usize])
     }
 
     /// What this core knows of itself; with `digest`, all its data is read.

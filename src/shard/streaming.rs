@@ -74,8 +74,8 @@ impl Shard {
 
     /// A touched group may lead no more, or its followers may go on from the log.
     pub(super) fn review_transfers(&mut self, slot: u32, role_changed: bool) {
-        let status = self.replicas[slot as usize].status();
         if !self.sends.is_empty() {
+            let status = self.replicas[slot as usize].status();
             if role_changed || status.role != RoleKind::Leader {
                 self.sends.end_group(slot);
             } else {

@@ -25,15 +25,15 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(client: usize, options: &Options) -> Self {
-        let writes_in_session = client < options.session_clients && !is_reader(client);
+        let writes_in_session = client < options.session_clients && !is_reader(client, options);
         Self { home: 0, in_session: writes_in_session.then(InSession::default) }
     }
 }
 
 /// Readers stay with a node that leads alone, where writers would wait for ever: a read answered from
 /// the past is found by them.
-fn is_reader(client: usize) -> bool {
-    client % 3 == 2
+fn is_reader(client: usize, options: &Options) -> bool {
+    client % options.readers_one_in == options.readers_one_in - 1
 }
 
 /// What a command does.
@@ -83,7 +83,7 @@ impl World {
         if self.clients[client].in_session.is_some() {
             return self.call_in_session(client, node);
         }
-        let call = self.workload.next(is_reader(client), &mut self.rng);
+        let call = self.workload.next(client, is_reader(client, &self.options), &mut self.rng);
         self.call(client, node, call);
     }
 
@@ -169,6 +169,8 @@ impl World {
 
     pub(super) fn on_done(&mut self, effects: &Effects, answers: Vec<Answer>) {
         self.outcome.acked += 1;
+        let writes = effects.acts.iter().any(|act| *act != Act::Get);
+        self.outcome.writes_acked += u64::from(writes);
         for (&place, answer) in effects.places.iter().zip(answers) {
             self.history.answer(place, answer, self.now);
         }

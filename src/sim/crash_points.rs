@@ -89,6 +89,10 @@ impl World {
 
     /// The point in front of a frame of this core.
     pub(super) fn send_point(&self, node: usize, core: usize) -> CrashPoint {
+        if !matches!(self.options.nodes.crash_at, Some((CrashPoint::BeforeLeaderSend, _))) {
+            // Nobody asks who leads.
+            return CrashPoint::BeforeFollowerSend;
+        }
         let mut replicas = self.nodes[node].cores[core].shard.replicas().iter();
         if replicas.any(|replica| replica.status().role == RoleKind::Leader) {
             CrashPoint::BeforeLeaderSend

@@ -30,6 +30,8 @@ pub(super) struct Core {
     pub(super) inbox: Vec<Event>,
     /// A turn is scheduled.
     pub(super) is_due: bool,
+    /// When its timer goes off; `u64::MAX` if it is not set.
+    pub(super) wakes_at: u64,
     pub(super) effects: Effects,
     /// What the next turn hears of.
     pub(super) saved: Saved,
@@ -46,6 +48,15 @@ pub(super) struct Clock {
 impl Clock {
     pub(super) fn read(&self, now: u64) -> Tick {
         Tick(self.first + (now - self.started) * self.rate_percent / 100 / 1_000)
+    }
+
+    /// When it will show `tick`, as far as anybody can tell now; `None` for never.
+    pub(super) fn when(&self, tick: Tick) -> Option<u64> {
+        if tick == Tick(u64::MAX) {
+            return None;
+        }
+        let shown = tick.0.saturating_sub(self.first) * 1_000 * 100;
+        Some(self.started + shown.div_ceil(self.rate_percent))
     }
 }
 

@@ -61,12 +61,17 @@ pub struct Options {
     pub reads_nearby: bool,
     /// Between two looks at the clock.
     pub ticker_us: u64,
+    /// A core takes its turns this far apart, and each takes what has arrived until then; zero for a
+    /// turn soon after every event. The coarser, the fewer turns there are to simulate.
+    pub turn_us: u64,
     /// The network.
     pub net: NetOptions,
     /// The disks.
     pub disk: DiskOptions,
     /// The nodes.
     pub nodes: NodeOptions,
+    /// One client in so many only reads.
+    pub readers_one_in: usize,
     /// How many of the clients write in sessions, and retry until they know.
     pub session_clients: usize,
     /// A driver that lies, for tests of the checks.
@@ -196,12 +201,77 @@ impl Options {
             segment_bytes: if value_bytes_max > 1_000 { 2 << 20 } else { 128 << 10 },
             log_bytes,
             ticker_us: 5_000,
+            turn_us: 0,
             net: NetOptions::swarm(rng),
             disk: DiskOptions::swarm(rng),
             nodes,
             leases,
             reads_nearby: rng.bool(),
+            readers_one_in: 3,
             session_clients: rng.usize(0..=5),
+            lie: None,
+        }
+    }
+
+    /// A world that lasts, to measure the simulator by: three nodes, 64 groups, fifty and more writes
+    /// committed a second, and a fault every few seconds. Its cores turn on a grid of 10 ms.
+    #[must_use]
+    pub fn lasting(seed: u64) -> Self {
+        let mut rng = Rng::with_seed(seed ^ 0x6c61_7374_696e_6700);
+        let rng = &mut rng;
+        Self {
+            cores: vec![1; 3],
+            spares: 0,
+            operate_every_ms: 10_000,
+            groups: 64,
+            election_ms: 3_000,
+            heartbeat_ms: 1_000,
+            request_ms: 3_000,
+            chaos_ms: 300_000,
+            clients: 16,
+            think_us: 150_000,
+            keys_per_group: 1,
+            value_bytes_max: 600,
+            log_cache_bytes: 1 << 20,
+            segment_bytes: 512 << 10,
+            log_bytes: 3 << 20,
+            ticker_us: 10_000,
+            turn_us: 10_000,
+            net: NetOptions {
+                delay_us: pick(rng, &[50, 200, 1_000]),
+                jitter_us: pick(rng, &[50, 1_000, 5_000]),
+                slow: 10,
+                drop: 2,
+                duplicate: 2,
+                overtake: 2,
+                corrupt: 1,
+                break_link: 1,
+                partition_every_ms: 15_000,
+                partition_ms: 3_000,
+                one_way: 3_000,
+            },
+            disk: DiskOptions {
+                stall: 5,
+                stall_us: 400_000,
+                error: 1,
+                full_every_ms: 60_000,
+                ..DiskOptions::swarm(rng)
+            },
+            nodes: NodeOptions {
+                crash_at: Some((pick(rng, &CrashPoint::ALL), 1)),
+                crash_every_ms: 30_000,
+                down_ms: 3_000,
+                crash_in_turn: 0,
+                pause_every_ms: 15_000,
+                pause_ms: 2_000,
+                mailbox_full: 0,
+                clock_skew_percent: 10,
+                ..NodeOptions::swarm(rng)
+            },
+            leases: Leases { groups: LeasedGroups::All, drift_percent: 25 },
+            reads_nearby: rng.bool(),
+            readers_one_in: 8,
+            session_clients: 4,
             lie: None,
         }
     }

@@ -87,6 +87,8 @@ pub struct Outcome {
     pub crash_points: [u64; 12],
     /// Commands that were answered with a result.
     pub acked: u64,
+    /// Of those, the ones that change something: their entries are committed.
+    pub writes_acked: u64,
     /// Commands that were refused for certain.
     pub refused: u64,
     /// Commands whose outcome stayed unknown.

@@ -75,6 +75,7 @@ impl World {
                 shard,
                 inbox: Vec::new(),
                 is_due: false,
+                wakes_at: u64::MAX,
                 effects: Default::default(),
                 saved: Default::default(),
             });
@@ -90,7 +91,6 @@ impl World {
             self.look(node, core)?;
             self.schedule_turn(node, core);
         }
-        self.after_for(0, node, ForNode::Ticker);
         Ok(())
     }
 

@@ -11,54 +11,47 @@ use fastrand::Rng;
 /// A queue of things to happen, one per world.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
-    heap: BinaryHeap<Reverse<Due<T>>>,
+    heap: BinaryHeap<Reverse<Due>>,
     pushed: u64,
+    /// What is due, by place: the heap moves its elements about, so they are small.
+    what: Vec<Option<T>>,
+    /// Places that are free.
+    free: Vec<u32>,
 }
 
-#[derive(Debug)]
-struct Due<T> {
-    /// Virtual microseconds, the coin, and how many were scheduled before (coins may be equal).
-    key: (u64, u32, u64),
-    what: T,
-}
-
-impl<T> PartialEq for Due<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.key == other.key
-    }
-}
-
-impl<T> Eq for Due<T> {}
-
-impl<T> PartialOrd for Due<T> {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<T> Ord for Due<T> {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.key.cmp(&other.key)
-    }
-}
+/// Virtual microseconds, the coin, how many were scheduled before (coins may be equal), the place.
+type Due = (u64, u32, u64, u32);
 
 impl<T> Queue<T> {
     pub(super) fn new() -> Self {
-        Self { heap: BinaryHeap::new(), pushed: 0 }
+        Self { heap: BinaryHeap::new(), pushed: 0, what: Vec::new(), free: Vec::new() }
     }
 
     /// `what` is to happen at `at`.
     pub(super) fn push(&mut self, at: u64, rng: &mut Rng, what: T) {
         self.pushed += 1;
-        self.heap.push(Reverse(Due { key: (at, rng.u32(..), self.pushed), what }));
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.what[place as usize] = Some(what);
+                place
+            }
+            None => {
+                self.what.push(Some(what));
+                self.what.len() as u32 - 1
+            }
+        };
+        self.heap.push(Reverse((at, rng.u32(..), self.pushed, place)));
     }
 
     /// The next thing and its time, if it is due by `until`.
     pub(super) fn pop(&mut self, until: u64) -> Option<(u64, T)> {
-        if self.heap.peek()?.0.key.0 > until {
+        if self.heap.peek()?.0.0 > until {
             return None;
         }
-        self.heap.pop().map(|Reverse(due)| (due.key.0, due.what))
+        let Reverse((at, _, _, place)) = self.heap.pop()?;
+        self.free.push(place);
+        let what = self.what[place as usize].take();
+        Some((at, what.expect("a place in the heap is taken")))
     }
 }
 

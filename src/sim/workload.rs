@@ -42,7 +42,12 @@ pub(super) struct Workload {
     groups: u64,
     value_bytes_max: usize,
     written: u64,
+    /// Clients are divided among so many parts of the keys.
+    parts: usize,
 }
+
+/// Clients that may call on one key: the checker's work grows with what is under way at once.
+const CLIENTS_PER_KEY_MAX: usize = 8;
 
 #[derive(Debug)]
 struct Key {
@@ -65,7 +70,9 @@ impl Workload {
             groups: options.groups,
             value_bytes_max: options.value_bytes_max,
             written: 0,
+            parts: options.clients.div_ceil(CLIENTS_PER_KEY_MAX).max(1),
         };
+        assert!(it.parts <= options.groups as usize, "every part has keys");
         for group in 0..options.groups {
             for place in 0..options.keys_per_group {
                 let counts = place == 0 && options.keys_per_group > 1;
@@ -117,8 +124,11 @@ impl Workload {
     }
 
     /// Whatever a client feels like.
-    pub(super) fn next(&mut self, reads_only: bool, rng: &mut Rng) -> Call {
-        let key = self.used[rng.usize(..self.used.len())];
+    pub(super) fn next(&mut self, client: usize, reads_only: bool, rng: &mut Rng) -> Call {
+        let part = client % self.parts;
+        let count = (self.used.len() - part).div_ceil(self.parts);
+        let any = |it: &Self, rng: &mut Rng| it.used[rng.usize(..count) * it.parts + part];
+        let key = any(self, rng);
         if reads_only {
             return self.get(key);
         }
@@ -144,7 +154,7 @@ impl Workload {
             18 => {
                 let mut acts = vec![(key, Act::Get)];
                 for _ in 0..rng.usize(1..=3) {
-                    let other = self.used[rng.usize(..self.used.len())];
+                    let other = any(self, rng);
                     if acts.iter().all(|(key, _)| *key != other) {
                         acts.push((other, Act::Get));
                     }
@@ -154,7 +164,7 @@ impl Workload {
             _ => {
                 let mut acts: Vec<(usize, Act)> = Vec::new();
                 for _ in 0..rng.usize(2..=3) {
-                    let other = self.used[rng.usize(..self.used.len())];
+                    let other = any(self, rng);
                     if !self.keys[other].counts && acts.iter().all(|(key, _)| *key != other) {
                         acts.push((other, Act::Set(self.value(rng))));
                     }

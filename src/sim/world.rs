@@ -33,6 +33,9 @@ use super::safety::{Checked, Safety};
 use super::trace::Trace;
 use super::workload::Workload;
 
+/// Turns between two looks at all replicas of a core, touched or not.
+const LOOK_EVERYWHERE: u64 = 64;
+
 /// A frame on its way.
 #[derive(Debug)]
 pub(super) struct Flight {
@@ -52,18 +55,49 @@ pub(super) struct Flight {
 /// Something for one process; void when that process is gone.
 #[derive(Debug)]
 pub(super) enum ForNode {
-    Turn { core: usize },
-    Ticker,
-    Post { core: usize, post: Post },
-    Undelivered { core: usize, post: Post },
-    Flushed { core: usize, ticket: FlushTicket, early: bool },
+    Turn {
+        core: usize,
+    },
+    /// The driver's timer of a core goes off.
+    Wake {
+        core: usize,
+    },
+    Post {
+        core: usize,
+        post: Post,
+    },
+    Undelivered {
+        core: usize,
+        post: Post,
+    },
+    Flushed {
+        core: usize,
+        ticket: FlushTicket,
+        early: bool,
+    },
     WriteFailed,
-    Spare { core: usize, segment: SegmentSeq },
-    Reclaim { core: usize, first: SegmentSeq },
-    Delete { core: usize },
-    LogRead { core: usize, read: LogRead },
-    Unreachable { of: NodeId },
-    Request { core: usize, request: Request },
+    Spare {
+        core: usize,
+        segment: SegmentSeq,
+    },
+    Reclaim {
+        core: usize,
+        first: SegmentSeq,
+    },
+    Delete {
+        core: usize,
+    },
+    LogRead {
+        core: usize,
+        read: LogRead,
+    },
+    Unreachable {
+        of: NodeId,
+    },
+    Request {
+        core: usize,
+        request: Request,
+    },
     DiskFull(bool),
 }
 
@@ -275,7 +309,7 @@ impl World {
     pub(super) fn on_node(&mut self, node: usize, what: ForNode) -> Checked {
         match what {
             ForNode::Turn { core } => return self.turn(node, core),
-            ForNode::Ticker => self.tick(node),
+            ForNode::Wake { core } => self.wake(node, core),
             ForNode::Post { core, post } => self.deliver(node, core, Event::Post(post)),
             ForNode::Undelivered { core, post } => {
                 self.deliver(node, core, Event::Undelivered(post));
@@ -364,21 +398,44 @@ impl World {
 
     pub(super) fn schedule_turn(&mut self, node: usize, core: usize) {
         if !std::mem::replace(&mut self.nodes[node].cores[core].is_due, true) {
-            let delay = self.rng.u64(1..100);
+            let mut delay = self.rng.u64(1..100);
+            let grid = self.options.turn_us;
+            if grid > 0 {
+                // Each process has a grid of its own.
+                let phase = 7_919 * (16 * self.nodes[node].life + node as u64) % grid;
+                delay += (self.now + grid - phase).next_multiple_of(grid) + phase - grid - self.now;
+            }
             self.after_for(delay, node, ForNode::Turn { core });
         }
     }
 
-    /// The driver's ticker looks at the clock.
-    fn tick(&mut self, node: usize) {
+    /// A core's timer goes off: it takes a turn if something is due.
+    fn wake(&mut self, node: usize, core: usize) {
         let now = self.nodes[node].clock.read(self.now);
-        for core in 0..self.nodes[node].cores.len() {
-            if self.nodes[node].cores[core].shard.deadline() <= now {
-                self.schedule_turn(node, core);
-            }
+        let it = &mut self.nodes[node].cores[core];
+        if it.wakes_at <= self.now {
+            it.wakes_at = u64::MAX;
         }
-        let delay = self.options.ticker_us + self.rng.u64(..100);
-        self.after_for(delay, node, ForNode::Ticker);
+        if it.shard.deadline() <= now {
+            self.schedule_turn(node, core);
+        } else {
+            self.set_timer(node, core);
+        }
+    }
+
+    /// Sets the timer of a core for when something is due next, on the driver's coarse grid. A timer
+    /// that is set already and goes off earlier is left to look again.
+    pub(super) fn set_timer(&mut self, node: usize, core: usize) {
+        let it = &self.nodes[node];
+        let deadline = it.cores[core].shard.deadline();
+        let Some(due) = it.clock.when(deadline) else { return };
+        let grid = self.options.ticker_us;
+        let due = due.max(self.now + 1).next_multiple_of(grid);
+        if due < it.cores[core].wakes_at {
+            self.nodes[node].cores[core].wakes_at = due;
+            let delay = due - self.now + self.rng.u64(..100);
+            self.after_for(delay, node, ForNode::Wake { core });
+        }
     }
 
     fn turn(&mut self, node: usize, core: usize) -> Checked {
@@ -406,26 +463,41 @@ impl World {
         self.note(&[4, node as u64, core as u64, events], || {
             format!("node {node} core {core} turn at {now} with {events} events")
         });
-        self.look(node, core)?;
+        // Nothing else changed, and it is said now and then whether that is so.
+        if self.outcome.turns.is_multiple_of(LOOK_EVERYWHERE) {
+            self.look(node, core)?;
+        } else {
+            self.look_at_settled(node, core)?;
+        }
         let after_save = saved.log && self.dies_at(CrashPoint::AfterSave);
         if after_save || saved.snapshot && self.dies_at(CrashPoint::AfterApplySnap) {
             return self.crash(node);
         }
-        self.perform(node, core)
+        self.perform(node, core)?;
+        if self.nodes[node].is_up() {
+            self.set_timer(node, core);
+        }
+        Ok(())
+    }
+
+    /// Every property is checked for the replicas that the last turn of a core touched.
+    fn look_at_settled(&mut self, node: usize, core: usize) -> Checked {
+        let Self { nodes, safety, outcome, .. } = self;
+        let (id, it) = (nodes[node].replica(), &nodes[node].cores[core]);
+        for (_, role) in &it.effects.roles {
+            outcome.elections += u64::from(role.role == RoleKind::Leader && role.new_leader);
+        }
+        it.shard.settled().try_for_each(|replica| safety.look(id, replica))
     }
 
     /// Every property is checked for every replica of a core.
     pub(super) fn look(&mut self, node: usize, core: usize) -> Checked {
         let Self { nodes, safety, outcome, .. } = self;
         let (id, it) = (nodes[node].replica(), &nodes[node].cores[core]);
-        for (group, role) in &it.effects.roles {
+        for (_, role) in &it.effects.roles {
             outcome.elections += u64::from(role.role == RoleKind::Leader && role.new_leader);
-            let _ = group;
         }
-        for replica in it.shard.replicas() {
-            safety.look(id, replica)?;
-        }
-        Ok(())
+        it.shard.replicas().iter().try_for_each(|replica| safety.look(id, replica))
     }
 
     /// The core of `node` that a link from `core` of another node ends at.

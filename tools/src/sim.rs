@@ -33,6 +33,10 @@ pub(crate) struct Arguments {
     /// Run every seed twice and compare the trace hashes.
     #[arg(long)]
     twice: bool,
+    /// Worlds that last: three nodes, 64 groups, a fault every few seconds; how much faster than
+    /// real time they pass.
+    #[arg(long)]
+    speed: bool,
     /// Worlds at a time [default: one per core].
     #[arg(long)]
     jobs: Option<usize>,
@@ -47,10 +51,24 @@ impl fmt::Display for Failed {
     }
 }
 
+impl Arguments {
+    /// The world of a seed.
+    fn options(&self, seed: u64) -> Options {
+        if self.speed { Options::lasting(seed) } else { Options::swarm(seed) }
+    }
+}
+
+/// Seconds of processor time this thread has used; zero where nobody says.
+fn processor_seconds() -> f64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanos = text.split(' ').next().and_then(|first| first.parse::<u64>().ok());
+    nanos.unwrap_or(0) as f64 / 1e9
+}
+
 /// Runs what was asked for and prints a summary.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
     if let (Some(seed), true) = (arguments.seed, arguments.trace) {
-        return match sim::narrate(seed, &Options::swarm(seed)) {
+        return match sim::narrate(seed, &arguments.options(seed)) {
             Ok(outcome) => {
                 println!("{outcome:#?}");
                 Ok(())
@@ -83,9 +101,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     if at >= count {
+                        let mut totals =
+                            totals.lock().expect("no thread panics while it holds this");
+                        totals.processor += processor_seconds();
                         return;
                     }
-                    let result = one(from + at, arguments.twice);
+                    let seed = from + at;
+                    let result = one(seed, &arguments.options(seed), arguments.twice);
                     totals.lock().expect("no thread panics while it holds this").add(result);
                     let done = done.fetch_add(1, Ordering::Relaxed) + 1;
                     if io::stderr().is_terminal() && done.is_multiple_of(10) {
@@ -102,9 +124,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
 }
 
 /// One seed, in which a panic is a failure like any other.
-fn one(seed: u64, twice: bool) -> Result<Outcome, String> {
+fn one(seed: u64, options: &Options, twice: bool) -> Result<Outcome, String> {
     let attempt = || {
-        catch_unwind(AssertUnwindSafe(|| sim::run(seed, &Options::swarm(seed))))
+        catch_unwind(AssertUnwindSafe(|| sim::run(seed, options)))
             .unwrap_or_else(|_| {
                 let what = "the code under test panicked, see above".to_owned();
                 Err(Box::new(sim::Failure { seed, what, story: Vec::new() }))
@@ -125,6 +147,7 @@ struct Totals {
     faults: Vec<(&'static str, u64)>,
     faults_total: u64,
     acked: u64,
+    writes_acked: u64,
     refused: u64,
     unknown: u64,
     retried: u64,
@@ -142,6 +165,8 @@ struct Totals {
     turns: u64,
     virtual_ms: u64,
     healed_after: u64,
+    /// Seconds of processor time.
+    processor: f64,
 }
 
 impl Totals {
@@ -165,6 +190,7 @@ impl Totals {
         }
         self.faults_total += outcome.faults.total();
         self.acked += outcome.acked;
+        self.writes_acked += outcome.writes_acked;
         self.refused += outcome.refused;
         self.unknown += outcome.unknown;
         self.retried += outcome.retried;
@@ -191,6 +217,13 @@ impl Totals {
         println!(
             "  simulated {simulated:.0} s in {seconds:.1} s; {} turns, {} frames, {} log writes, {} reads of sealed segments",
             self.turns, self.frames, self.writes, self.log_reads
+        );
+        println!(
+            "  speed     {:.0} simulated seconds per second of one core ({:.1} s of processor time); {:.1} writes and {:.2} faults per simulated second",
+            simulated / self.processor.max(1e-9),
+            self.processor,
+            self.writes_acked as f64 / simulated,
+            self.faults_total as f64 / simulated,
         );
         println!(
             "  commands  {} acknowledged, {} refused, {} of unknown outcome; {} entries committed, {} elections",

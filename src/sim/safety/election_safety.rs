@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 use crate::id::{GroupId, ReplicaId, Term};
 use crate::raft::effects::RoleKind;
 
-use super::{Checked, Sight};
+use super::{Checked, PerGroup, Sight, Table};
 
 /// Leaders and votes so far.
 #[derive(Debug, Default)]
 pub struct ElectionSafety {
-    leaders: BTreeMap<(GroupId, Term), ReplicaId>,
-    votes: BTreeMap<(GroupId, Term, ReplicaId), ReplicaId>,
+    leaders: PerGroup<BTreeMap<Term, ReplicaId>>,
+    votes: Table<BTreeMap<Term, ReplicaId>>,
 }
 
 impl ElectionSafety {
@@ -27,7 +27,7 @@ impl ElectionSafety {
             return Ok(());
         }
         let (group, term, replica) = (sight.group, sight.term, sight.replica);
-        let leader = *self.leaders.entry((group, term)).or_insert(replica);
+        let leader = *self.leaders.at(group).entry(term).or_insert(replica);
         if leader != replica {
             return Err(format!(
                 "election safety: group {group} term {term} is led by {leader} and by {replica}"
@@ -47,7 +47,7 @@ impl ElectionSafety {
         term: Term,
         candidate: ReplicaId,
     ) -> Checked {
-        let voted = *self.votes.entry((group, term, voter)).or_insert(candidate);
+        let voted = *self.votes.at(group, voter).entry(term).or_insert(candidate);
         if voted != candidate {
             return Err(format!(
                 "election safety: group {group} term {term}: {voter} voted for {voted} and for \

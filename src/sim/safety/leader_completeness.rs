@@ -4,20 +4,25 @@
 //! An entry is committed when its leader says so, in that leader's term. Leaders of earlier terms
 //! that are elected late (their votes were slow) owe nothing to it, and can commit nothing either.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use crate::id::{GroupId, Index, Term};
+use crate::id::{Index, Term};
 use crate::raft::effects::RoleKind;
 
-use super::{Checked, Sight, Stamp};
+use super::{Checked, PerGroup, Sight, Stamp};
 
 /// Everything committed so far.
 #[derive(Debug, Default)]
 pub struct LeaderCompleteness {
-    /// Per group: the committed entries in order, each with the term it was committed in.
-    committed: BTreeMap<GroupId, Vec<(Stamp, Term)>>,
-    /// Leaders whose logs were compared when they were elected.
-    compared: BTreeSet<(GroupId, Term)>,
+    groups: PerGroup<Group>,
+}
+
+#[derive(Debug, Default)]
+struct Group {
+    /// The committed entries in order, each with the term it was committed in.
+    committed: Vec<(Stamp, Term)>,
+    /// Terms whose leaders' logs were compared when they were elected.
+    compared: BTreeSet<Term>,
 }
 
 impl LeaderCompleteness {
@@ -30,8 +35,8 @@ impl LeaderCompleteness {
         if sight.role != RoleKind::Leader {
             return Ok(());
         }
-        let committed = self.committed.entry(sight.group).or_default();
-        if self.compared.insert((sight.group, sight.term)) {
+        let Group { committed, compared } = self.groups.at(sight.group);
+        if compared.insert(sight.term) {
             for (place, (stamp, term)) in committed.iter().enumerate() {
                 let index = Index(place as u64 + 1);
                 let here = sight.at(index);
@@ -61,7 +66,7 @@ impl LeaderCompleteness {
     /// Entries known committed, over all groups.
     #[must_use]
     pub fn committed(&self) -> u64 {
-        self.committed.values().map(|entries| entries.len() as u64).sum()
+        self.groups.iter().map(|group| group.committed.len() as u64).sum()
     }
 }
 

@@ -4,11 +4,11 @@
 //! By induction it is enough that an index and a term name one entry, and that one entry has one
 //! predecessor: both are checked for every entry a replica takes into its log.
 
-use std::collections::BTreeMap;
+use smallvec::SmallVec;
 
-use crate::id::{GroupId, Index, ReplicaId, Term};
+use crate::id::{Index, ReplicaId, Term};
 
-use super::{Checked, Sight, Stamp};
+use super::{Checked, PerGroup, Sight, Stamp};
 
 /// An entry, its predecessor's term if it is known, and who had it first.
 type Seen = (Stamp, Option<Term>, ReplicaId);
@@ -16,8 +16,8 @@ type Seen = (Stamp, Option<Term>, ReplicaId);
 /// Every entry ever seen in any log.
 #[derive(Debug, Default)]
 pub struct LogMatching {
-    /// By group, index and term.
-    entries: BTreeMap<(GroupId, Index, Term), Seen>,
+    /// By index: one entry for each term that ever had one there.
+    entries: PerGroup<Vec<SmallVec<[Seen; 1]>>>,
 }
 
 impl LogMatching {
@@ -26,6 +26,7 @@ impl LogMatching {
     /// # Errors
     /// If an entry, or the one before it, is another than in a log seen before.
     pub fn look(&mut self, sight: &Sight<'_>) -> Checked {
+        let entries = self.entries.at(sight.group);
         for index in sight.changed.0..=sight.log.len() as u64 {
             let index = Index(index);
             let Some(stamp) = sight.at(index).filter(|stamp| !stamp.is_gone()) else { continue };
@@ -33,9 +34,17 @@ impl LogMatching {
                 Some(stamp) => (!stamp.is_gone()).then_some(stamp.term),
                 None => Some(Term(0)),
             };
-            let key = (sight.group, index, stamp.term);
-            let (known, known_before, first) =
-                self.entries.entry(key).or_insert((*stamp, before, sight.replica));
+            let place = index.0 as usize - 1;
+            if entries.len() <= place {
+                entries.resize_with(place + 1, SmallVec::new);
+            }
+            let here = &mut entries[place];
+            let known = here.iter().position(|(known, ..)| known.term == stamp.term);
+            let known = known.unwrap_or_else(|| {
+                here.push((*stamp, before, sight.replica));
+                here.len() - 1
+            });
+            let (known, known_before, first) = &mut here[known];
             let differs = known_before.zip(before).is_some_and(|(known, before)| known != before);
             if !known.agrees(stamp) || differs {
                 return Err(format!(

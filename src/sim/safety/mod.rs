@@ -8,7 +8,8 @@
 //! | no two replicas apply different entries at one index | §5.4.3 | [`state_machine_safety`] | all of the above, and replay from a torn log |
 //! | term, commit and applied never go back; a promise that was heard survives every crash | §5.1, contract row 22 | [`monotonic`] | forgetting the hard state |
 //!
-//! The checks look at every replica after each of its turns, and at every message that arrives.
+//! The checks look at a replica after every turn that touched it, at all of them now and then, and at
+//! every message that arrives.
 //! A log may begin late, because a snapshot stands for what was in front: of those entries the checks
 //! know what they saw before, or nothing ([`Stamp::GONE`]).
 //!
@@ -20,10 +21,8 @@ pub mod log_matching;
 pub mod monotonic;
 pub mod state_machine_safety;
 
-use std::collections::BTreeMap;
-
 use crate::group::Replica;
-use crate::id::{GroupId, Index, ReplicaId, Term};
+use crate::id::{EntryId, GroupId, Index, ReplicaId, Term};
 use crate::raft::effects::RoleKind;
 use crate::raft::message::{Message, MessageKind};
 
@@ -102,11 +101,96 @@ impl Sight<'_> {
     }
 }
 
+/// One value per replica of a group. Groups and replicas are few and numbered densely, so a place is
+/// found by counting: this is asked several times for every replica that a turn touched.
+#[derive(Debug)]
+pub(crate) struct Table<T> {
+    groups: Vec<Vec<T>>,
+}
+
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Self { groups: Vec::new() }
+    }
+}
+
+impl<T: Default> Table<T> {
+    /// The value of a replica, made when it is first asked for.
+    pub(crate) fn at(&mut self, group: GroupId, replica: ReplicaId) -> &mut T {
+        let (group, replica) = (group.0 as usize, replica.0 as usize);
+        if self.groups.len() <= group {
+            self.groups.resize_with(group + 1, Vec::new);
+        }
+        let row = &mut self.groups[group];
+        if row.len() <= replica {
+            row.resize_with(replica + 1, T::default);
+        }
+        &mut row[replica]
+    }
+
+    /// Forgets one replica of every group.
+    pub(crate) fn forget(&mut self, replica: ReplicaId) {
+        for row in &mut self.groups {
+            if let Some(value) = row.get_mut(replica.0 as usize) {
+                *value = T::default();
+            }
+        }
+    }
+}
+
+/// One value per group.
+#[derive(Debug)]
+pub(crate) struct PerGroup<T> {
+    groups: Vec<T>,
+}
+
+impl<T> Default for PerGroup<T> {
+    fn default() -> Self {
+        Self { groups: Vec::new() }
+    }
+}
+
+impl<T: Default> PerGroup<T> {
+    /// The value of a group, made when it is first asked for.
+    pub(crate) fn at(&mut self, group: GroupId) -> &mut T {
+        let group = group.0 as usize;
+        if self.groups.len() <= group {
+            self.groups.resize_with(group + 1, T::default);
+        }
+        &mut self.groups[group]
+    }
+
+    /// Those there are.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.groups.iter()
+    }
+}
+
+/// Whatever of a replica the checks look at. Of one in which none of it changed, they would say what
+/// they said before: the log is looked at from its end backwards until it is what it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    role: RoleKind,
+    term: Term,
+    vote: ReplicaId,
+    commit: Index,
+    applied: Index,
+    first: Index,
+    last: EntryId,
+}
+
+/// What is known of one replica in its present life.
+#[derive(Debug, Default)]
+struct Known {
+    seen: Option<Seen>,
+    /// Its log as last seen.
+    log: Vec<Stamp>,
+}
+
 /// All properties together.
 #[derive(Debug, Default)]
 pub struct Safety {
-    /// The log of each replica as last seen.
-    logs: BTreeMap<(ReplicaId, GroupId), Vec<Stamp>>,
+    known: Table<Known>,
     election_safety: ElectionSafety,
     log_matching: LogMatching,
     leader_completeness: LeaderCompleteness,
@@ -125,9 +209,21 @@ impl Safety {
             return Ok(());
         }
         let (group, status) = (replica.group(), replica.status());
-        let known = self.logs.get(&(id, group));
-        let is_new = known.is_none();
-        let log = self.logs.entry((id, group)).or_default();
+        let seen = Seen {
+            role: status.role,
+            term: status.term,
+            vote: status.vote,
+            commit: status.commit,
+            applied: status.applied,
+            first: status.first,
+            last: status.last,
+        };
+        let known = self.known.at(group, id);
+        if known.seen == Some(seen) {
+            return Ok(());
+        }
+        let is_new = known.seen.replace(seen).is_none();
+        let log = &mut known.log;
         let last = status.last.index.0 as usize;
         // From the end backwards until what is there is what was there: by the log matching
         // property, which is checked for what is new, the rest did not change either.
@@ -193,7 +289,7 @@ impl Safety {
 
     /// The node of these replicas stopped; what is seen of it next comes from its disk.
     pub fn on_crash(&mut self, replica: ReplicaId) {
-        self.logs.retain(|&(id, _), _| id != replica);
+        self.known.forget(replica);
         self.monotonic.on_crash(replica);
         self.state_machine_safety.on_crash(replica);
     }

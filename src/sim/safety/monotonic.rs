@@ -4,18 +4,16 @@
 //! accepted append binds the follower to hold the log up to that index for as long as it knows of no
 //! higher term (only a leader of a higher term may take entries back).
 
-use std::collections::BTreeMap;
-
 use crate::id::{GroupId, Index, ReplicaId, Term};
 
-use super::{Checked, Sight};
+use super::{Checked, Sight, Table};
 
 /// Where each replica was when last seen, and what it promised.
 #[derive(Debug, Default)]
 pub struct Monotonic {
-    seen: BTreeMap<(ReplicaId, GroupId), Seen>,
-    votes: BTreeMap<(ReplicaId, GroupId), (Term, ReplicaId)>,
-    accepts: BTreeMap<(ReplicaId, GroupId), (Term, Index)>,
+    seen: Table<Option<Seen>>,
+    votes: Table<Option<(Term, ReplicaId)>>,
+    accepts: Table<Option<(Term, Index)>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +30,7 @@ impl Monotonic {
     /// # Errors
     /// If something went back.
     pub fn look(&mut self, sight: &Sight<'_>) -> Checked {
-        let key = (sight.replica, sight.group);
+        let (group, replica) = (sight.group, sight.replica);
         let now = Seen {
             term: sight.term,
             vote: sight.vote,
@@ -42,7 +40,7 @@ impl Monotonic {
         let broke = |what: &str| {
             Err(format!("monotonic: group {}: replica {}: {what}", sight.group, sight.replica))
         };
-        if let Some(before) = self.seen.insert(key, now) {
+        if let Some(before) = self.seen.at(group, replica).replace(now) {
             if now.term < before.term || now.commit < before.commit || now.applied < before.applied
             {
                 return broke(&format!("went back from {before:?} to {now:?}"));
@@ -57,14 +55,14 @@ impl Monotonic {
         if !sight.is_new {
             return Ok(());
         }
-        if let Some(&(term, candidate)) = self.votes.get(&key)
+        if let Some((term, candidate)) = *self.votes.at(group, replica)
             && (now.term < term || (now.term == term && now.vote != candidate))
         {
             return broke(&format!(
                 "voted for {candidate} in term {term} and forgot it in a crash: {now:?}"
             ));
         }
-        if let Some(&(term, index)) = self.accepts.get(&key)
+        if let Some((term, index)) = *self.accepts.at(group, replica)
             && (now.term < term || (now.term == term && (sight.log.len() as u64) < index.0))
         {
             return broke(&format!(
@@ -85,7 +83,7 @@ impl Monotonic {
         term: Term,
         candidate: ReplicaId,
     ) {
-        let promise = self.votes.entry((voter, group)).or_insert((term, candidate));
+        let promise = self.votes.at(group, voter).get_or_insert((term, candidate));
         if promise.0 < term {
             *promise = (term, candidate);
         }
@@ -99,13 +97,13 @@ impl Monotonic {
         term: Term,
         index: Index,
     ) {
-        let promise = self.accepts.entry((follower, group)).or_insert((term, index));
+        let promise = self.accepts.at(group, follower).get_or_insert((term, index));
         *promise = (*promise).max((term, index));
     }
 
     /// A node stopped; only promises remain.
     pub fn on_crash(&mut self, replica: ReplicaId) {
-        self.seen.retain(|&(id, _), _| id != replica);
+        self.seen.forget(replica);
     }
 }
 
@@ -134,13 +132,9 @@ mod tests {
         let mut safety = Monotonic::default();
         safety.on_vote_heard(GROUP, ME, Term(3), ReplicaId(2));
         safety.on_accept_heard(GROUP, ME, Term(3), Index(2));
-        let after = |term, vote, terms: &[i64]| {
+        let mut after = |term, vote, terms: &[i64]| {
             let log = log(terms);
-            let mut safety = Monotonic {
-                seen: BTreeMap::new(),
-                votes: safety.votes.clone(),
-                accepts: safety.accepts.clone(),
-            };
+            safety.on_crash(ME);
             safety
                 .look(&Sight { is_new: true, vote: ReplicaId(vote), ..sight(1, term, &log) })
                 .is_ok()

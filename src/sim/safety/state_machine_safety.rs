@@ -3,19 +3,17 @@
 //!
 //! A replica that restarts applies from the beginning again, and is compared from the beginning.
 
-use std::collections::BTreeMap;
+use crate::id::{Index, ReplicaId};
 
-use crate::id::{GroupId, Index, ReplicaId};
-
-use super::{Checked, Sight, Stamp};
+use super::{Checked, PerGroup, Sight, Stamp, Table};
 
 /// Everything applied so far.
 #[derive(Debug, Default)]
 pub struct StateMachineSafety {
     /// Per group: what was applied at each index, and by whom first.
-    applied: BTreeMap<GroupId, Vec<(Stamp, ReplicaId)>>,
+    applied: PerGroup<Vec<(Stamp, ReplicaId)>>,
     /// How far each replica was compared in its present life.
-    compared: BTreeMap<(ReplicaId, GroupId), usize>,
+    compared: Table<usize>,
 }
 
 impl StateMachineSafety {
@@ -32,8 +30,8 @@ impl StateMachineSafety {
                 sight.applied, sight.commit
             ));
         }
-        let applied = self.applied.entry(group).or_default();
-        let compared = self.compared.entry((replica, group)).or_default();
+        let applied = self.applied.at(group);
+        let compared = self.compared.at(group, replica);
         while *compared < sight.applied.0 as usize {
             let index = Index(*compared as u64 + 1);
             let Some(stamp) = sight.at(index) else {
@@ -59,7 +57,7 @@ impl StateMachineSafety {
 
     /// A node stopped.
     pub fn on_crash(&mut self, replica: ReplicaId) {
-        self.compared.retain(|&(id, _), _| id != replica);
+        self.compared.forget(replica);
     }
 }
 
