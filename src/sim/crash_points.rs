@@ -82,7 +82,11 @@ impl World {
     /// A node passes a point. Whether it loses its power there: the caller sees to that.
     pub(super) fn dies_at(&mut self, point: CrashPoint) -> bool {
         let Some((aimed, chance)) = self.options.nodes.crash_at else { return false };
-        let dies = self.is_chaos && aimed == point && happens(&mut self.rng, chance);
+        let dies = self.is_chaos
+            && aimed == point
+            && happens(&mut self.rng, chance)
+            && self.strikes(|| format!("power is lost at {point:?}"));
+        self.outcome.faults.crashes_at_points += u64::from(dies);
         self.outcome.crash_points[point as usize] += u64::from(dies);
         dies
     }

@@ -8,9 +8,13 @@
 //!
 //! Several writes are in flight at once and finish in any order, so after a crash a later write may
 //! be whole while an earlier one is torn. A segment is kept as the blocks that were ever written;
-//! the rest reads as zeroes, as in the file it stands for.
+//! the rest reads as zeroes, as in the file it stands for: segments are never used again, each is new
+//! and zeroed, and has its final name only when that is durable (`runtime/segments.rs`).
+//!
+//! What is durable may be damaged later: a bit flips, a block goes to another place, is lost, or cannot
+//! be read any more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fastrand::Rng;
 
@@ -54,10 +58,35 @@ pub struct Disk {
     last: Option<(SegmentSeq, u64, usize)>,
 }
 
+/// A block of a segment.
+pub type Place = (SegmentSeq, u32);
+
+/// What a write that failed leaves behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// Nothing of it arrived.
+    Nothing,
+    /// So many sectors did.
+    Sectors(usize),
+    /// All of it did, although nobody may rely on it.
+    All,
+}
+
+/// What a crash cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Loss {
+    /// Sectors in flight that were lost or garbled.
+    pub sectors: usize,
+    /// Writes in flight of which nothing is left.
+    pub writes: usize,
+}
+
 #[derive(Debug, Default)]
 struct Segment {
     /// Durable blocks by number; the others are zero.
     blocks: BTreeMap<u32, Box<[u8; BLOCK_BYTES]>>,
+    /// Those that cannot be read.
+    unreadable: BTreeSet<u32>,
 }
 
 #[derive(Debug)]
@@ -144,6 +173,94 @@ impl Disk {
         true
     }
 
+    /// Whether an earlier write than this one is still in flight.
+    #[must_use]
+    pub fn overtakes(&self, ticket: FlushTicket) -> bool {
+        self.in_flight.iter().any(|write| write.ticket < ticket)
+    }
+
+    /// The sectors of the write with this ticket; zero if there is none.
+    #[must_use]
+    pub fn sectors(&self, ticket: FlushTicket) -> usize {
+        let write = self.in_flight.iter().find(|write| write.ticket == ticket);
+        write.map_or(0, |write| write.data.len() / SECTOR_BYTES)
+    }
+
+    /// The write with this ticket, or its flush, fails.
+    pub fn fail(&mut self, ticket: FlushTicket, left: Left) {
+        let Some(at) = self.in_flight.iter().position(|write| write.ticket == ticket) else {
+            return;
+        };
+        let InFlight { segment, offset, data, .. } = self.in_flight.remove(at);
+        let segment = self.segments.get_mut(&segment).expect("written segments stay");
+        match left {
+            Left::Nothing => {}
+            Left::Sectors(count) => {
+                segment.write(offset, &data[..data.len().min(count * SECTOR_BYTES)]);
+            }
+            Left::All => segment.write(offset, &data),
+        }
+    }
+
+    /// Any durable block.
+    pub fn any_block(&self, rng: &mut Rng) -> Option<Place> {
+        let count: usize = self.segments.values().map(|segment| segment.blocks.len()).sum();
+        let mut left = if count == 0 { return None } else { rng.usize(..count) };
+        for (&seq, segment) in &self.segments {
+            match segment.blocks.keys().nth(left) {
+                Some(&block) => return Some((seq, block)),
+                None => left -= segment.blocks.len(),
+            }
+        }
+        None
+    }
+
+    fn block(&mut self, (segment, block): Place) -> Option<&mut [u8; BLOCK_BYTES]> {
+        Some(self.segments.get_mut(&segment)?.blocks.get_mut(&block)?)
+    }
+
+    /// A durable block rots: one of its bits is another.
+    pub fn flip_bit(&mut self, place: Place, bit: usize) {
+        if let Some(bytes) = self.block(place) {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+    }
+
+    /// A durable block reads as zeroes: it was never written, whatever the disk said.
+    pub fn lose_block(&mut self, (segment, block): Place) {
+        if let Some(segment) = self.segments.get_mut(&segment) {
+            segment.blocks.remove(&block);
+        }
+    }
+
+    /// What was written to one durable block went to another, and is not where it belongs.
+    pub fn misdirect(&mut self, from: Place, to: Place) {
+        if from != to
+            && let Some(bytes) = self.block(from).map(|bytes| *bytes)
+            && let Some(other) = self.block(to)
+        {
+            *other = bytes;
+            self.lose_block(from);
+        }
+    }
+
+    /// A durable block cannot be read any more.
+    pub fn spoil(&mut self, (segment, block): Place) {
+        if let Some(segment) = self.segments.get_mut(&segment)
+            && segment.blocks.contains_key(&block)
+        {
+            segment.unreadable.insert(block);
+        }
+    }
+
+    /// The first block of these bytes of a segment that cannot be read.
+    #[must_use]
+    pub fn unreadable(&self, segment: SegmentSeq, bytes: core::ops::Range<u64>) -> Option<u32> {
+        let block = |at: u64| (at / BLOCK_BYTES as u64) as u32;
+        let blocks = block(bytes.start)..=block(bytes.end);
+        self.segments.get(&segment)?.unreadable.range(blocks).next().copied()
+    }
+
     /// The disk lied about its last flush.
     pub fn forget_last(&mut self) {
         if let Some((segment, offset, bytes)) = self.last.take()
@@ -156,15 +273,16 @@ impl Disk {
         }
     }
 
-    /// The power fails. Returns how many sectors in flight were lost or garbled.
-    pub fn crash(&mut self, tear: Tear, rng: &mut Rng) -> usize {
-        let mut lost = 0;
+    /// The power fails. Returns what that cost.
+    pub fn crash(&mut self, tear: Tear, rng: &mut Rng) -> Loss {
+        let mut loss = Loss::default();
         for write in std::mem::take(&mut self.in_flight) {
             let segment = self.segments.get_mut(&write.segment).expect("written segments stay");
             let sectors = write.data.len() / SECTOR_BYTES;
             let cut = rng.usize(0..=sectors);
             let whole = rng.bool();
             let garbled = rng.usize(0..sectors);
+            let before = loss.sectors;
             for (number, sector) in write.data.chunks(SECTOR_BYTES).enumerate() {
                 let offset = write.offset + (number * SECTOR_BYTES) as u64;
                 let kept = match tear {
@@ -177,15 +295,16 @@ impl Disk {
                 if kept {
                     segment.write(offset, sector);
                 } else {
-                    lost += 1;
+                    loss.sectors += 1;
                     if tear == Tear::Garbage && number == garbled {
                         let garbage: Vec<u8> = (0..SECTOR_BYTES).map(|_| rng.u8(..)).collect();
                         segment.write(offset, &garbage);
                     }
                 }
             }
+            loss.writes += usize::from(loss.sectors - before == sectors);
         }
-        lost
+        loss
     }
 
     /// The first block of a segment, which holds its header.
@@ -278,6 +397,63 @@ mod tests {
                 Tear::Sectors | Tear::Garbage => {}
             }
         }
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_nothing_or_a_part_or_all() {
+        let mut scratch = Scratch::new(16 * BLOCK_BYTES);
+        for (left, there) in [(Left::Nothing, 0), (Left::Sectors(3), 3), (Left::All, 16)] {
+            let mut disk = disk();
+            assert!(disk.overtakes(FlushTicket(2)) && !disk.overtakes(FlushTicket(1)));
+            assert_eq!(disk.sectors(FlushTicket(2)), 16);
+            disk.fail(FlushTicket(2), left);
+            assert!(!disk.finish(FlushTicket(2)), "it is over");
+            let sectors = sectors(&disk, &mut scratch);
+            assert!(sectors[8..8 + there].iter().all(|&byte| byte == 2), "{left:?}");
+            assert!(sectors[8 + there..].iter().all(|&byte| byte == 0), "{left:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_durable_rots_and_goes_astray() {
+        let mut scratch = Scratch::new(16 * BLOCK_BYTES);
+        let durable = || {
+            let mut disk = disk();
+            disk.finish(FlushTicket(1));
+            disk.finish(FlushTicket(2));
+            disk
+        };
+        let block = |disk: &Disk, scratch: &mut Scratch, block: usize| {
+            disk.look(SEGMENT, scratch, |bytes| {
+                bytes[block * BLOCK_BYTES..][..BLOCK_BYTES].to_vec()
+            })
+        };
+        let mut rng = Rng::with_seed(2);
+        let mut disk = durable();
+        let places: BTreeSet<Place> = (0..50).filter_map(|_| disk.any_block(&mut rng)).collect();
+        assert_eq!(places.into_iter().map(|(_, block)| block).collect::<Vec<_>>(), [0, 1, 2]);
+
+        disk.flip_bit((SEGMENT, 1), 8 * 100 + 3);
+        let bytes = block(&disk, &mut scratch, 1);
+        assert_eq!((bytes[99], bytes[100], bytes[101]), (2, 2 ^ 8, 2));
+
+        let mut disk = durable();
+        disk.lose_block((SEGMENT, 2));
+        assert!(block(&disk, &mut scratch, 2).iter().all(|&byte| byte == 0));
+
+        let mut disk = durable();
+        disk.misdirect((SEGMENT, 2), (SEGMENT, 0));
+        assert!(block(&disk, &mut scratch, 0).iter().all(|&byte| byte == 2));
+        assert!(block(&disk, &mut scratch, 2).iter().all(|&byte| byte == 0));
+
+        let mut disk = durable();
+        disk.spoil((SEGMENT, 1));
+        disk.spoil((SEGMENT, 9));
+        let bytes = |from: usize, to: usize| (from * BLOCK_BYTES) as u64..(to * BLOCK_BYTES) as u64;
+        assert_eq!(disk.unreadable(SEGMENT, bytes(0, 3)), Some(1));
+        assert_eq!(disk.unreadable(SEGMENT, bytes(2, 9)), None);
+        disk.prepare(SEGMENT);
+        assert_eq!(disk.unreadable(SEGMENT, bytes(0, 3)), None, "it is new");
     }
 
     #[test]

@@ -15,7 +15,7 @@ impl World {
     pub(super) fn heal(&mut self) -> Checked {
         self.note(&[21], || "faults stop".into());
         self.is_chaos = false;
-        if self.rng.bool() {
+        if self.rng.bool() && self.strikes(|| "power fails everywhere at the end".into()) {
             (0..self.nodes.len()).try_for_each(|node| self.crash(node))?;
         }
         let options = &mut self.options;
@@ -24,7 +24,14 @@ impl World {
         options.nodes = NodeOptions::calm();
         self.net.heal(options.net.clone());
         for node in 0..self.nodes.len() {
-            self.nodes[node].paused_until = 0;
+            let now = self.now;
+            let it = &mut self.nodes[node];
+            it.paused_until = 0;
+            it.slow_until.fill(0);
+            it.hangs_until.fill(0);
+            it.cores.iter_mut().for_each(|core| core.stalled_until = 0);
+            it.clock.go_on(now);
+            self.wake_all(node);
             if self.nodes[node].is_up() {
                 self.on_node(node, super::world::ForNode::DiskFull(false))?;
             }

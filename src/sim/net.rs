@@ -8,7 +8,7 @@
 //! A link that breaks loses what is under way on it in both directions, and both ends hear of it. A
 //! partition loses what is sent into it and says nothing for a while, as TCP does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use fastrand::Rng;
 
@@ -41,33 +41,62 @@ pub enum Fate {
     },
     /// It is lost, and nobody is told.
     Lost,
-    /// The link broke with it.
+    /// The link is to break with it.
     Breaks,
+}
+
+/// What a partition looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// A single pair cannot talk.
+    Link,
+    /// Two sides, of any sizes.
+    Split,
+    /// One node is alone.
+    Alone,
+    /// Each node talks to two neighbours only.
+    Ring,
+    /// Two sides, and one node that talks to both.
+    Bridge,
 }
 
 /// The wires between all nodes.
 #[derive(Debug)]
 pub struct Net {
     options: NetOptions,
-    /// Directed pairs that are cut.
-    cut: BTreeSet<(usize, usize)>,
+    /// Directed pairs that are cut, and by how many faults.
+    cut: BTreeMap<(usize, usize), u32>,
+    /// Directed pairs that are slow: until when, and by how much.
+    slow: BTreeMap<(usize, usize), (u64, u64)>,
     /// When the last frame of each path arrives: the next one does not come before it.
     busy_until: BTreeMap<Path, u64>,
     /// How often the link of each pair (smaller first) broke.
     breaks: BTreeMap<(usize, usize), u64>,
+    /// Frames that took much longer, and frames that did not keep their order.
+    late: u64,
+    early: u64,
 }
 
 impl Net {
     /// A whole network.
     #[must_use]
     pub fn new(options: NetOptions) -> Self {
-        Self { options, cut: BTreeSet::new(), busy_until: BTreeMap::new(), breaks: BTreeMap::new() }
+        Self {
+            options,
+            cut: BTreeMap::new(),
+            slow: BTreeMap::new(),
+            busy_until: BTreeMap::new(),
+            breaks: BTreeMap::new(),
+            late: 0,
+            early: 0,
+        }
     }
 
     /// The same network with other habits, from now on, and no partition.
     pub fn heal(&mut self, options: NetOptions) {
         self.options = options;
         self.cut.clear();
+        self.slow.clear();
     }
 
     /// Decides what becomes of a frame sent now.
@@ -76,11 +105,22 @@ impl Net {
             return Fate::Lost;
         }
         if happens(rng, self.options.break_link) {
-            self.break_link(path.from, path.to);
             return Fate::Breaks;
         }
+        self.carry(path, now, may_repeat, rng)
+    }
+
+    /// When a frame that is neither lost nor breaks its link arrives.
+    pub fn carry(&mut self, path: Path, now: u64, may_repeat: bool, rng: &mut Rng) -> Fate {
         let mut at = now + self.delay(rng);
-        if !happens(rng, self.options.overtake) {
+        if let Some(&(until, extra_us)) = self.slow.get(&(path.from, path.to))
+            && now < until
+        {
+            at += rng.u64(..=extra_us);
+        }
+        if happens(rng, self.options.overtake) {
+            self.early += 1;
+        } else {
             let busy_until = self.busy_until.entry(path).or_default();
             at = at.max(*busy_until + 1);
             *busy_until = at;
@@ -90,15 +130,25 @@ impl Net {
         Fate::Arrives { at, again, corrupt: happens(rng, self.options.corrupt) }
     }
 
-    fn delay(&self, rng: &mut Rng) -> u64 {
+    fn delay(&mut self, rng: &mut Rng) -> u64 {
         let delay = self.options.delay_us + rng.u64(0..=self.options.jitter_us);
-        if happens(rng, self.options.slow) { 50 * delay } else { delay }
+        if !happens(rng, self.options.slow) {
+            return delay;
+        }
+        self.late += 1;
+        50 * delay
+    }
+
+    /// How many frames took fifty times as long, and how many did not keep the order of their lane.
+    #[must_use]
+    pub fn odd_frames(&self) -> (u64, u64) {
+        (self.late, self.early)
     }
 
     /// Whether nothing passes from one node to another right now.
     #[must_use]
     pub fn is_cut(&self, from: usize, to: usize) -> bool {
-        self.cut.contains(&(from, to))
+        self.cut.contains_key(&(from, to))
     }
 
     /// How often the link between two nodes broke; a frame sent before a break does not arrive
@@ -113,24 +163,47 @@ impl Net {
         *self.breaks.entry((a.min(b), a.max(b))).or_default() += 1;
     }
 
-    /// Cuts a random part of the cluster off, `first` on one side, in both directions or one.
-    /// Returns the pairs cut.
-    pub fn partition(&mut self, nodes: usize, first: usize, rng: &mut Rng) -> Vec<(usize, usize)> {
+    /// A frame takes up to so much longer from one node to another until then.
+    pub fn slow(&mut self, from: usize, to: usize, until: u64, extra_us: u64) {
+        self.slow.insert((from, to), (until, extra_us));
+    }
+
+    /// Chooses a partition with `first` on one side, in both directions or one: its shape, and the
+    /// pairs to cut, of which there are none among fewer than two nodes.
+    pub fn partition(
+        &self,
+        nodes: usize,
+        first: usize,
+        rng: &mut Rng,
+    ) -> (Shape, Vec<(usize, usize)>) {
         let mut order: Vec<usize> = (0..nodes).filter(|&node| node != first).collect();
         rng.shuffle(&mut order);
         if order.is_empty() {
-            return Vec::new();
+            return (Shape::Alone, Vec::new());
         }
         order.insert(0, first);
-        // Mostly one node against the rest, sometimes a single link, sometimes any split.
-        let cut: Vec<(usize, usize)> = match rng.u32(..4) {
-            0 => vec![(order[0], order[1])],
+        let between = |left: &[usize], right: &[usize]| {
+            let pairs = left.iter().flat_map(|&a| right.iter().map(move |&b| (a, b)));
+            pairs.collect::<Vec<_>>()
+        };
+        // Mostly one node against the rest.
+        let (shape, cut) = match rng.u32(..6) {
+            0 => (Shape::Link, vec![(order[0], order[1])]),
             1 => {
-                let size = rng.usize(1..nodes);
-                let (left, right) = order.split_at(size);
-                left.iter().flat_map(|&a| right.iter().map(move |&b| (a, b))).collect()
+                let (left, right) = order.split_at(rng.usize(1..nodes));
+                (Shape::Split, between(left, right))
             }
-            _ => order[1..].iter().map(|&other| (order[0], other)).collect(),
+            2 if nodes >= 3 => {
+                let (left, right) = order[..nodes - 1].split_at(rng.usize(1..nodes - 1));
+                (Shape::Bridge, between(left, right))
+            }
+            3 if nodes >= 4 => {
+                let apart = |(a, b): &(usize, usize)| b - a > 1 && b - a < nodes - 1;
+                let pairs = (0..nodes).flat_map(|a| (a + 1..nodes).map(move |b| (a, b)));
+                let pairs = pairs.filter(apart).map(|(a, b)| (order[a], order[b]));
+                (Shape::Ring, pairs.collect())
+            }
+            _ => (Shape::Alone, between(&order[..1], &order[1..])),
         };
         let one_way = happens(rng, self.options.one_way);
         let forth = rng.bool();
@@ -143,14 +216,23 @@ impl Net {
                 pairs.push((b, a));
             }
         }
-        self.cut.extend(pairs.iter().copied());
-        pairs
+        (shape, pairs)
     }
 
-    /// Mends these pairs.
+    /// Cuts these pairs.
+    pub fn cut(&mut self, pairs: &[(usize, usize)]) {
+        for pair in pairs {
+            *self.cut.entry(*pair).or_default() += 1;
+        }
+    }
+
+    /// Takes back one cut of these pairs; another fault may still cut them.
     pub fn mend(&mut self, pairs: &[(usize, usize)]) {
         for pair in pairs {
-            self.cut.remove(pair);
+            if let Some(count) = self.cut.get_mut(pair) {
+                *count -= 1;
+                self.cut.retain(|_, count| *count > 0);
+            }
         }
     }
 }
@@ -184,18 +266,45 @@ mod tests {
     }
 
     #[test]
+    fn a_slow_link_is_slow_in_one_direction_and_for_a_while() {
+        let mut net = Net::new(NetOptions::calm());
+        let mut rng = Rng::with_seed(5);
+        net.slow(0, 1, 1_000_000, 1_000_000);
+        let mut longest = |from, to, now| {
+            let path = Path { from, to, ..PATH };
+            let delays = (0..20).map(|step| match net.send(path, now + step, false, &mut rng) {
+                Fate::Arrives { at, .. } => at - now,
+                other => panic!("{other:?}"),
+            });
+            delays.max().expect("some")
+        };
+        assert!(longest(1, 0, 0) < 1_000);
+        assert!(longest(0, 1, 0) > 300_000);
+        assert!(longest(0, 1, 3_000_000) < 1_000);
+    }
+
+    #[test]
     fn a_partition_cuts_what_it_says_until_it_is_mended() {
         let mut net = Net::new(NetOptions { one_way: 5_000, ..NetOptions::calm() });
         let mut rng = Rng::with_seed(4);
+        let mut shapes = Vec::new();
         for _ in 0..50 {
-            let pairs = net.partition(5, 2, &mut rng);
+            let (shape, pairs) = net.partition(5, 2, &mut rng);
+            shapes.push(shape);
             assert!(!pairs.is_empty());
+            net.cut(&pairs);
+            net.cut(&pairs[..1]);
             for &(from, to) in &pairs {
                 let path = Path { from, to, ..PATH };
                 assert_eq!(net.send(path, 0, false, &mut rng), Fate::Lost);
             }
             net.mend(&pairs);
+            assert_eq!(net.cut.len(), 1, "cut twice, mended once");
+            net.mend(&pairs[..1]);
             assert!(net.cut.is_empty());
+        }
+        for shape in [Shape::Link, Shape::Split, Shape::Alone, Shape::Ring, Shape::Bridge] {
+            assert!(shapes.contains(&shape), "{shape:?}");
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::wire::reply::Reply;
 use crate::wire::resp::Command;
 
 use super::clients::What;
-use super::world::{Happening, World};
+use super::world::World;
 
 /// Voters a group keeps: with fewer, one crash stops it.
 const VOTERS_MIN: usize = 3;
@@ -19,10 +19,6 @@ const VOTERS_MIN: usize = 3;
 impl World {
     /// One act, if there is anything to do in some group.
     pub(super) fn operate(&mut self) {
-        if !self.is_chaos {
-            return;
-        }
-        self.strike_later(Happening::Operate);
         let group = GroupId(self.rng.u64(..self.options.groups));
         let node = self.rng.usize(..self.nodes.len());
         let Some(words) = self.wish(group) else { return };

@@ -76,6 +76,8 @@ pub struct Options {
     pub session_clients: usize,
     /// A driver that lies, for tests of the checks.
     pub lie: Option<Lie>,
+    /// Of the faults with numbers, only these strike; all if none are named. Ascending.
+    pub strikes: Option<Vec<u64>>,
 }
 
 /// What the network does to frames.
@@ -103,6 +105,23 @@ pub struct NetOptions {
     pub partition_ms: u64,
     /// Chance that a partition cuts one direction only.
     pub one_way: u32,
+    /// Time between two links that flap, on average; zero for none.
+    pub flap_every_ms: u64,
+    /// How long a link flaps, at most: it is cut and mended every few milliseconds.
+    pub flap_ms: u64,
+    /// Time between two links that become slow in one direction, on average; zero for none.
+    pub slow_link_every_ms: u64,
+    /// How long they stay slow, at most.
+    pub slow_link_ms: u64,
+    /// What a slow link adds to every delay, at most.
+    pub slow_link_us: u64,
+    /// Time between two swizzles, on average; zero for none: some nodes lose all their links one after
+    /// the other, and get them back in another order.
+    pub swizzle_every_ms: u64,
+    /// How long a swizzle takes, at most.
+    pub swizzle_ms: u64,
+    /// Chance that bytes from an earlier life of a sender arrive on its new connection.
+    pub stale: u32,
 }
 
 /// What disks do to writes.
@@ -116,8 +135,15 @@ pub struct DiskOptions {
     pub stall: u32,
     /// For how long, at most.
     pub stall_us: u64,
-    /// Chance that a write fails, which stops its node.
+    /// Chance that a write fails and nothing of it arrives, which stops its node.
     pub error: u32,
+    /// Chance that only a first part of a write arrives before it fails, which stops its node.
+    pub short_write: u32,
+    /// Chance that a flush fails after its write: what was written is there or not, and the node
+    /// stops.
+    pub sync_error: u32,
+    /// Chance that a sealed segment cannot be read, which stops the node.
+    pub read_error: u32,
     /// What a crash may do to writes in flight.
     pub tears: Vec<Tear>,
     /// Time to prepare a spare segment, at most.
@@ -126,6 +152,19 @@ pub struct DiskOptions {
     pub full_every_ms: u64,
     /// How long a disk stays full, at most.
     pub full_ms: u64,
+    /// Time between two periods in which the disk of a core takes twenty times as long, on average;
+    /// zero for none.
+    pub slow_every_ms: u64,
+    /// How long such a period is, at most.
+    pub slow_ms: u64,
+    /// Time between two periods in which nothing on the disk of a core completes, on average; zero for
+    /// none.
+    pub hang_every_ms: u64,
+    /// How long such a period is, at most.
+    pub hang_ms: u64,
+    /// Time between two faults that damage what is durable, on average; zero for none. They strike one
+    /// node only: with a majority undamaged, everything committed can be had from others.
+    pub decay_every_ms: u64,
 }
 
 /// What happens to nodes.
@@ -151,6 +190,17 @@ pub struct NodeOptions {
     pub mailbox_full: u32,
     /// How much faster or slower clocks run, at most, in hundredths.
     pub clock_skew_percent: u64,
+    /// Time between two changes of the rate of a clock, on average; zero for none.
+    pub clock_rate_every_ms: u64,
+    /// Time between two jumps of a clock, on average; zero for none. A clock that is set back stands
+    /// still until it has caught up, because what a process reads never goes back.
+    pub clock_jump_every_ms: u64,
+    /// How far a clock jumps, at most.
+    pub clock_jump_ms: u64,
+    /// Time between two stalls of one core while its siblings go on, on average; zero for none.
+    pub stall_every_ms: u64,
+    /// How long a core stalls, at most.
+    pub stall_ms: u64,
 }
 
 impl Options {
@@ -161,7 +211,8 @@ impl Options {
         let mut rng = Rng::with_seed(seed ^ 0x7377_6172_6d00_0000);
         let rng = &mut rng;
         let founders = pick(rng, &[3, 3, 3, 5]);
-        let is_operated = rng.bool();
+        // Members come and go in more than half of all worlds, those of a single node left out.
+        let is_operated = rng.u32(..10) < 7;
         let spares = if is_operated { rng.usize(0..=2) } else { 0 };
         let nodes = founders + spares;
         let same_cores = rng.u32(..4) != 0;
@@ -183,7 +234,7 @@ impl Options {
         let may_lease = nodes.clock_skew_percent <= 10 && rng.bool();
         let groups = if may_lease { LeasedGroups::All } else { LeasedGroups::None };
         let leases = Leases { groups, drift_percent: 25 };
-        Self {
+        let mut it = Self {
             cores,
             spares,
             operate_every_ms: if is_operated { pick(rng, &[100, 400]) } else { 0 },
@@ -210,6 +261,32 @@ impl Options {
             readers_one_in: 3,
             session_clients: rng.usize(0..=5),
             lie: None,
+            strikes: None,
+        };
+        it.vary(&mut Rng::with_seed(seed ^ 0x7661_7279_0000_0000));
+        it
+    }
+
+    /// What came later, with dice of its own so that what was there before stays as it is.
+    fn vary(&mut self, rng: &mut Rng) {
+        if self.cores.len() > 1 && rng.u32(..25) == 0 {
+            // Many groups, with fewer beats each.
+            (self.groups, self.keys_per_group) = (pick(rng, &[16, 64]), 1);
+            (self.election_ms, self.heartbeat_ms) = (300, 100);
+            self.chaos_ms = 4_000;
+        }
+        if self.election_ms == 300 {
+            self.turn_us = pick(rng, &[0, 0, 1_000, 5_000]);
+        }
+        self.net.vary(rng);
+        self.disk.vary(rng);
+        self.nodes.vary(rng);
+        if self.leases.groups != LeasedGroups::None {
+            // A lease believes in clocks that run a little fast or slow, not in clocks that jump.
+            self.nodes.clock_jump_every_ms = 0;
+        }
+        if self.cores.iter().all(|&cores| cores == 1) {
+            self.nodes.stall_every_ms = 0;
         }
     }
 
@@ -249,12 +326,22 @@ impl Options {
                 partition_every_ms: 15_000,
                 partition_ms: 3_000,
                 one_way: 3_000,
+                flap_every_ms: 40_000,
+                flap_ms: 1_000,
+                slow_link_every_ms: 40_000,
+                slow_link_ms: 3_000,
+                slow_link_us: 100_000,
+                swizzle_every_ms: 60_000,
+                swizzle_ms: 2_000,
+                stale: 0,
             },
             disk: DiskOptions {
                 stall: 5,
                 stall_us: 400_000,
                 error: 1,
                 full_every_ms: 60_000,
+                slow_every_ms: 40_000,
+                slow_ms: 2_000,
                 ..DiskOptions::swarm(rng)
             },
             nodes: NodeOptions {
@@ -273,6 +360,7 @@ impl Options {
             readers_one_in: 8,
             session_clients: 4,
             lie: None,
+            strikes: None,
         }
     }
 
@@ -300,7 +388,19 @@ impl NetOptions {
             partition_every_ms: often(rng, &[300, 1_000]).into(),
             partition_ms: pick(rng, &[100, 500, 1_500]),
             one_way: pick(rng, &[0, 3_000]),
+            ..Self::calm()
         }
+    }
+
+    fn vary(&mut self, rng: &mut Rng) {
+        self.flap_every_ms = seldom(rng, &[500, 1_500]);
+        self.flap_ms = pick(rng, &[100, 1_000]);
+        self.slow_link_every_ms = seldom(rng, &[500, 1_500]);
+        self.slow_link_ms = pick(rng, &[200, 2_000]);
+        self.slow_link_us = pick(rng, &[20_000, 200_000]);
+        self.swizzle_every_ms = seldom(rng, &[1_000, 3_000]);
+        self.swizzle_ms = pick(rng, &[300, 1_500]);
+        self.stale = pick(rng, &[0, 5_000]);
     }
 
     /// A network that only takes its time.
@@ -318,6 +418,14 @@ impl NetOptions {
             partition_every_ms: 0,
             partition_ms: 0,
             one_way: 0,
+            flap_every_ms: 0,
+            flap_ms: 0,
+            slow_link_every_ms: 0,
+            slow_link_ms: 0,
+            slow_link_us: 0,
+            swizzle_every_ms: 0,
+            swizzle_ms: 0,
+            stale: 0,
         }
     }
 }
@@ -337,7 +445,18 @@ impl DiskOptions {
             spare_us: pick(rng, &[1_000, 100_000]),
             full_every_ms: often(rng, &[2_000]).into(),
             full_ms: 1_000,
+            ..Self::calm()
         }
+    }
+
+    fn vary(&mut self, rng: &mut Rng) {
+        self.short_write = seldom(rng, &[3, 10]) as u32;
+        self.sync_error = seldom(rng, &[3, 10]) as u32;
+        self.read_error = seldom(rng, &[300, 2_000]) as u32;
+        self.slow_every_ms = seldom(rng, &[500, 1_500]);
+        self.slow_ms = pick(rng, &[200, 2_000]);
+        self.hang_every_ms = seldom(rng, &[1_000, 3_000]);
+        self.hang_ms = pick(rng, &[300, 2_000]);
     }
 
     /// A disk that only takes its time.
@@ -353,6 +472,14 @@ impl DiskOptions {
             spare_us: 1_000,
             full_every_ms: 0,
             full_ms: 0,
+            short_write: 0,
+            sync_error: 0,
+            read_error: 0,
+            slow_every_ms: 0,
+            slow_ms: 0,
+            hang_every_ms: 0,
+            hang_ms: 0,
+            decay_every_ms: 0,
         }
     }
 }
@@ -370,7 +497,17 @@ impl NodeOptions {
             pause_ms: pick(rng, &[100, 1_000]),
             mailbox_full: often(rng, &[20, 300]),
             clock_skew_percent: pick(rng, &[0, 0, 10, 30]),
+            ..Self::calm()
         }
+    }
+
+    fn vary(&mut self, rng: &mut Rng) {
+        let rate_every_ms = seldom(rng, &[300, 1_000]);
+        self.clock_rate_every_ms = if self.clock_skew_percent == 0 { 0 } else { rate_every_ms };
+        self.clock_jump_every_ms = seldom(rng, &[500, 1_500]);
+        self.clock_jump_ms = pick(rng, &[50, 500, 5_000]);
+        self.stall_every_ms = seldom(rng, &[300, 1_000]);
+        self.stall_ms = pick(rng, &[100, 1_000]);
     }
 
     /// Nodes that nothing happens to.
@@ -387,6 +524,11 @@ impl NodeOptions {
             pause_ms: 0,
             mailbox_full: 0,
             clock_skew_percent: 0,
+            clock_rate_every_ms: 0,
+            clock_jump_every_ms: 0,
+            clock_jump_ms: 0,
+            stall_every_ms: 0,
+            stall_ms: 0,
         }
     }
 }
@@ -394,6 +536,11 @@ impl NodeOptions {
 /// One of them.
 fn pick<T: Copy>(rng: &mut Rng, choices: &[T]) -> T {
     choices[rng.usize(..choices.len())]
+}
+
+/// One of them, or zero three times in four.
+fn seldom(rng: &mut Rng, choices: &[u64]) -> u64 {
+    if rng.u32(..4) == 0 { pick(rng, choices) } else { 0 }
 }
 
 /// One of them, or zero one time in two.

@@ -2,75 +2,77 @@
 
 use std::fmt;
 
-/// How many faults of each kind a run injected.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Faults {
-    /// Nodes crashed, whatever the reason.
-    pub crashes: u64,
-    /// Of those, between two effects of one turn.
-    pub crashes_in_turn: u64,
-    /// Starts cut short.
-    pub crashes_in_recovery: u64,
-    /// Nodes stopped in good order.
-    pub stops: u64,
-    /// Nodes paused.
-    pub pauses: u64,
-    /// Partitions.
-    pub partitions: u64,
-    /// Links broken.
-    pub links_broken: u64,
-    /// Frames lost, in partitions or on broken links or for no reason.
-    pub frames_lost: u64,
-    /// Frames delivered twice.
-    pub frames_repeated: u64,
-    /// Frames delivered with a flipped byte.
-    pub frames_corrupted: u64,
-    /// Crashes that lost or garbled sectors of a write in flight.
-    pub torn_writes: u64,
-    /// Flushes that stalled.
-    pub stalls: u64,
-    /// Writes that failed.
-    pub write_errors: u64,
-    /// Periods without room on a disk.
-    pub disks_full: u64,
-    /// Posts that found a full mailbox.
-    pub mailboxes_full: u64,
+use super::strikes::Strike;
+
+/// Kinds of faults: field, name, what it counts.
+macro_rules! faults {
+    ($($field:ident, $name:literal, $doc:literal;)+) => {
+        /// How many faults of each kind a run injected.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        pub struct Faults {
+            /// Faults with a number, of whatever kind.
+            pub strikes: u64,
+            $(#[doc = $doc] pub $field: u64,)+
+        }
+
+        impl Faults {
+            /// Each kind by name.
+            #[must_use]
+            pub fn by_kind(&self) -> Vec<(&'static str, u64)> {
+                vec![$(($name, self.$field)),+]
+            }
+        }
+    };
+}
+
+faults! {
+    crashes, "node: crashes", "Nodes crashed, whatever the reason.";
+    crashes_in_turn, "node: crashes between effects", "Of those, between two effects of one turn.";
+    crashes_at_points, "node: crashes at named points", "Of those, at a named point.";
+    crashes_in_recovery, "node: crashes in recovery", "Starts cut short.";
+    stops, "node: clean stops", "Nodes stopped in good order.";
+    pauses, "node: pauses", "Nodes paused.";
+    core_stalls, "node: core stalls", "Cores stalled while their siblings went on.";
+    clock_jumps_forward, "node: clock jumps forward", "Clocks set forward.";
+    clock_jumps_back, "node: clock jumps back", "Clocks set back.";
+    clock_rates, "node: clock rates", "Clocks that ran at another rate from then on.";
+    mailboxes_full, "node: mailboxes full", "Posts that found a full mailbox.";
+    partitions, "net: partitions", "Partitions of any shape.";
+    one_way, "net: one-way cuts", "Of those, in one direction only.";
+    rings, "net: rings", "Of those, rings.";
+    bridges, "net: bridges", "Of those, bridges.";
+    flaps, "net: flapping links", "Links that flapped.";
+    swizzles, "net: swizzles", "Nodes cut off one by one and taken back in another order.";
+    slow_links, "net: slow links", "Links that were slow in one direction.";
+    links_broken, "net: links broken", "Links broken.";
+    frames_lost, "net: frames lost", "Frames lost, in partitions or on broken links or for no reason.";
+    frames_repeated, "net: frames repeated", "Frames delivered twice.";
+    frames_early, "net: frames overtaking", "Frames that did not keep the order of their lane.";
+    frames_late, "net: frames late", "Frames that took fifty times as long.";
+    frames_corrupted, "net: frames corrupted", "Frames delivered with a flipped byte.";
+    frames_stale, "net: stale bytes", "Frames of an earlier life, delivered on a new connection.";
+    torn_writes, "disk: torn writes", "Crashes that lost or garbled sectors of a write in flight.";
+    writes_lost, "disk: lost unsynced writes", "Writes in flight of which nothing was left after a crash.";
+    flushes_reordered, "disk: reordered flushes", "Flushes that were done before an earlier one.";
+    stalls, "disk: flush stalls", "Flushes that stalled.";
+    slow_disks, "disk: slow periods", "Periods in which a disk took long.";
+    hangs, "disk: hangs", "Periods in which nothing on a disk completed.";
+    write_errors, "disk: write errors", "Writes that failed.";
+    short_writes, "disk: short writes", "Writes that failed after a first part had arrived.";
+    sync_errors, "disk: fsync errors", "Flushes that failed.";
+    read_errors, "disk: read errors", "Sealed segments that could not be read.";
+    disks_full, "disk: full", "Periods without room on a disk.";
+    bit_rot, "disk: bit rot", "Bits flipped in what was durable.";
+    misdirected, "disk: misdirected writes", "Durable blocks that went to another place.";
+    blocks_lost, "disk: lost blocks", "Durable blocks that read as zeroes.";
+    unreadable, "disk: latent read errors", "Durable blocks that cannot be read.";
 }
 
 impl Faults {
-    /// Each kind by name.
-    #[must_use]
-    pub fn by_kind(&self) -> [(&'static str, u64); 15] {
-        [
-            ("crashes", self.crashes),
-            ("crashes between effects", self.crashes_in_turn),
-            ("crashes in recovery", self.crashes_in_recovery),
-            ("clean stops", self.stops),
-            ("pauses", self.pauses),
-            ("partitions", self.partitions),
-            ("links broken", self.links_broken),
-            ("frames lost", self.frames_lost),
-            ("frames repeated", self.frames_repeated),
-            ("frames corrupted", self.frames_corrupted),
-            ("torn writes", self.torn_writes),
-            ("flush stalls", self.stalls),
-            ("write errors", self.write_errors),
-            ("disks full", self.disks_full),
-            ("mailboxes full", self.mailboxes_full),
-        ]
-    }
-
-    /// Faults, single frames not counted.
+    /// Faults with a number. Single frames, and what follows from a crash, are not counted.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.crashes
-            + self.crashes_in_recovery
-            + self.stops
-            + self.pauses
-            + self.partitions
-            + self.links_broken
-            + self.stalls
-            + self.disks_full
+        self.strikes
     }
 }
 
@@ -134,6 +136,8 @@ pub struct Failure {
     pub what: String,
     /// The end of the story, oldest line first.
     pub story: Vec<String>,
+    /// The faults that had struck.
+    pub strikes: Vec<Strike>,
 }
 
 impl fmt::Display for Failure {

@@ -2,13 +2,14 @@
 
 use bytes::Bytes;
 
-use crate::id::{Incarnation, NodeId, SegmentSeq};
+use crate::id::{FlushTicket, Incarnation, NodeId, SegmentSeq};
 use crate::limits;
 use crate::shard::event::{Effects, Event, LogRead, LogReadDone, Post, ReplyTo};
 use crate::wal::{self, Write};
 use crate::wire::{Expect, Frame, FrameError, FrameReader, OutFrame};
 
 use super::crash_points::{CrashPoint, is_snapshot};
+use super::disk::Left;
 use super::net::{Fate, Path, happens};
 use super::options::Lie;
 use super::safety::Checked;
@@ -43,7 +44,8 @@ impl World {
         self.nodes[node].cores[core].effects = effects;
         let crashes = self.is_chaos
             && !todo.is_empty()
-            && happens(&mut self.rng, self.options.nodes.crash_in_turn);
+            && happens(&mut self.rng, self.options.nodes.crash_in_turn)
+            && self.strikes(|| format!("node {node} loses power between two effects"));
         let count = if crashes { self.rng.usize(..todo.len()) } else { todo.len() };
         let is_something = !todo.is_empty();
         for effect in todo.into_iter().take(count) {
@@ -121,6 +123,13 @@ impl World {
                 self.note(&[7, node as u64, read.group.0, read.first.0, read.last.0], || {
                     format!("node {node} reads its log: {read:?}")
                 });
+                let fails = self.is_chaos
+                    && happens(&mut self.rng, self.options.disk.read_error)
+                    && self.strikes(|| format!("node {node} cannot read {:?}", read.at));
+                if fails {
+                    self.outcome.faults.read_errors += 1;
+                    return self.after_for(delay, node, ForNode::ReadFailed);
+                }
                 self.after_for(delay, node, ForNode::LogRead { core, read });
             }
             Effect::Reclaim(first) => {
@@ -150,16 +159,21 @@ impl World {
             format!("node {node} core {core} writes {bytes} at {segment}+{offset}, ticket {ticket}")
         });
         self.nodes[node].disks[core].start(ticket, segment, offset, data);
-        let options = &self.options.disk;
-        if happens(&mut self.rng, options.error) && self.is_chaos {
-            self.outcome.faults.write_errors += 1;
+        if let Some(left) = self.write_error(node, core, ticket) {
             let delay = self.rng.u64(..20_000);
-            return self.after_for(delay, node, ForNode::WriteFailed);
+            return self.after_for(delay, node, ForNode::WriteFailed { core, ticket, left });
         }
+        let options = &self.options.disk;
         let mut delay = options.flush_us + self.rng.u64(..=options.jitter_us);
-        if happens(&mut self.rng, options.stall) {
+        let stall_us = self.rng.u64(..=options.stall_us);
+        if happens(&mut self.rng, options.stall)
+            && self.strikes(|| format!("a flush of node {node} core {core} stalls"))
+        {
             self.outcome.faults.stalls += 1;
-            delay += self.rng.u64(..=options.stall_us);
+            delay += stall_us;
+        }
+        if self.now < self.nodes[node].slow_until[core] {
+            delay *= 20;
         }
         if self.options.lie == Some(Lie::FlushedEarly) {
             self.after_for(0, node, ForNode::Flushed { core, ticket, early: true });
@@ -167,11 +181,47 @@ impl World {
         self.after_for(delay, node, ForNode::Flushed { core, ticket, early: false });
     }
 
+    /// Whether a write fails, and what is left of it then.
+    fn write_error(&mut self, node: usize, core: usize, ticket: FlushTicket) -> Option<Left> {
+        if !self.is_chaos {
+            return None;
+        }
+        let who = format_args!("node {node} core {core}").to_string();
+        let (error, short, sync) = {
+            let disk = &self.options.disk;
+            (disk.error, disk.short_write, disk.sync_error)
+        };
+        if happens(&mut self.rng, error) && self.strikes(|| format!("a write of {who} fails")) {
+            self.outcome.faults.write_errors += 1;
+            return Some(Left::Nothing);
+        }
+        if happens(&mut self.rng, short) && self.strikes(|| format!("a write of {who} is short")) {
+            self.outcome.faults.short_writes += 1;
+            let sectors = self.nodes[node].disks[core].sectors(ticket);
+            return Some(Left::Sectors(self.rng.usize(..sectors.max(1))));
+        }
+        if happens(&mut self.rng, sync) && self.strikes(|| format!("a flush of {who} fails")) {
+            self.outcome.faults.sync_errors += 1;
+            return Some(if self.rng.bool() { Left::All } else { Left::Nothing });
+        }
+        None
+    }
+
     fn send(&mut self, node: usize, core: usize, to: usize, frame: &OutFrame) {
         self.outcome.frames += 1;
         let bytes = frame.to_bytes();
         let path = Path { from: node, core: core as u16, to, lane: frame.lane as u8 };
-        let fate = self.net.send(path, self.now, true, &mut self.rng);
+        let mut fate = self.net.send(path, self.now, true, &mut self.rng);
+        if fate == Fate::Breaks
+            && !self.strikes(|| format!("the link between {node} and {to} breaks"))
+        {
+            fate = self.net.carry(path, self.now, true, &mut self.rng);
+        }
+        if let Fate::Arrives { corrupt, .. } = &mut fate
+            && *corrupt
+        {
+            *corrupt = self.strikes(|| format!("a frame from {node} to {to} is corrupt"));
+        }
         let hash = crc32fast::hash(&bytes).into();
         let words = [9, node as u64, core as u64, to as u64, frame.lane as u64, hash];
         self.note(&words, || {
@@ -183,6 +233,7 @@ impl World {
             Fate::Lost => self.outcome.faults.frames_lost += 1,
             Fate::Breaks => {
                 self.outcome.faults.links_broken += 1;
+                self.net.break_link(node, to);
                 self.on_link_broken(node, to);
             }
             Fate::Arrives { at, again, corrupt } => {
@@ -217,7 +268,7 @@ impl World {
             || self.net.is_cut(from, to)
         {
             self.outcome.faults.frames_lost += 1;
-            return Ok(());
+            return self.deliver_stale(&flight);
         }
         let flip = flight.corrupt.then(|| (self.rng.usize(..flight.bytes.len()), self.rng.u8(1..)));
         let decoded = self.link(&flight).receive(&flight.bytes, flip);
@@ -255,6 +306,38 @@ impl World {
         Ok(())
     }
 
+    /// Bytes of an earlier life of the sender reach its new connection, as over a path that was half
+    /// open: they must not be understood.
+    fn deliver_stale(&mut self, flight: &Flight) -> Checked {
+        let Path { from, to, .. } = flight.path;
+        if !self.is_chaos
+            || !self.nodes[to].is_up()
+            || !self.nodes[from].is_up()
+            || self.nodes[from].life == flight.from_life
+            || self.net.is_cut(from, to)
+            || !happens(&mut self.rng, self.options.net.stale)
+            || !self.strikes(|| format!("bytes of an earlier life of {from} reach {to}"))
+        {
+            return Ok(());
+        }
+        self.outcome.faults.frames_stale += 1;
+        let now = Flight {
+            from_life: self.nodes[from].life,
+            to_life: self.nodes[to].life,
+            generation: self.net.generation(from, to),
+            bytes: flight.bytes.clone(),
+            ..*flight
+        };
+        if let Ok(frame) = self.link(&now).receive(&now.bytes, None) {
+            return Err(format!(
+                "node {to} takes bytes of an earlier life of node {from}: {frame:?}"
+            ));
+        }
+        self.net.break_link(from, to);
+        self.on_link_broken(from, to);
+        Ok(())
+    }
+
     /// The connection a frame came over; a new one if the last of its path is gone.
     fn link(&mut self, flight: &Flight) -> &mut Link {
         let name = (flight.from_life, flight.to_life, flight.generation);
@@ -276,13 +359,19 @@ impl World {
         link
     }
 
-    pub(super) fn log_read(&mut self, node: usize, core: usize, read: LogRead) {
+    pub(super) fn log_read(&mut self, node: usize, core: usize, read: LogRead) -> Checked {
+        let until = read.at.offset + (limits::LOG_READ_BYTES_MAX + limits::BATCH_BYTES_SOFT) as u64;
+        let disk = &self.nodes[node].disks[core];
+        if disk.unreadable(read.at.segment, read.at.offset..until).is_some() {
+            return self.crash(node);
+        }
         let Self { nodes, scratch, .. } = self;
         let result = nodes[node].disks[core].look(read.at.segment, scratch, |bytes| {
             let limit = limits::LOG_READ_BYTES_MAX;
             wal::read_span(bytes, read.at, read.group, read.first, read.last, limit)
         });
         self.deliver(node, core, Event::LogRead(LogReadDone { read, result }));
+        Ok(())
     }
 }
 

@@ -22,14 +22,13 @@ impl World {
         self.nodes[node].life += 1;
         self.nodes[node].disk_full = false;
         let skew = self.options.nodes.clock_skew_percent;
-        self.nodes[node].clock = Clock {
-            started: self.now,
-            first: self.rng.u64(..1_000_000),
-            rate_percent: self.rng.u64(100 - skew..=100 + skew),
-        };
+        let (first, rate) = (self.rng.u64(..1_000_000), self.rng.u64(100 - skew..=100 + skew));
+        self.nodes[node].clock = Clock::new(self.now, first, rate);
         let life = self.nodes[node].life;
         self.note(&[11, node as u64, life], || format!("node {node} starts, life {life}"));
-        let crashes = self.is_chaos && happens(&mut self.rng, self.options.nodes.crash_in_recovery);
+        let crashes = self.is_chaos
+            && happens(&mut self.rng, self.options.nodes.crash_in_recovery)
+            && self.strikes(|| format!("node {node} loses power in its recovery"));
         let mut cores = Vec::new();
         for core in 0..self.nodes[node].disks.len() {
             let config = self.config(node, core);
@@ -75,6 +74,7 @@ impl World {
                 shard,
                 inbox: Vec::new(),
                 is_due: false,
+                stalled_until: 0,
                 wakes_at: u64::MAX,
                 effects: Default::default(),
                 saved: Default::default(),
@@ -129,14 +129,16 @@ impl World {
         self.outcome.faults.crashes += 1;
         let tears = &self.options.disk.tears;
         let tear = tears[self.rng.usize(..tears.len())];
-        let mut lost = 0;
+        let (mut lost, mut writes) = (0, 0);
         for disk in &mut self.nodes[node].disks {
-            lost += disk.crash(tear, &mut self.rng);
+            let loss = disk.crash(tear, &mut self.rng);
+            (lost, writes) = (lost + loss.sectors, writes + loss.writes);
             if self.options.lie == Some(Lie::LastFlushLost) {
                 disk.forget_last();
             }
         }
         self.outcome.faults.torn_writes += u64::from(lost > 0);
+        self.outcome.faults.writes_lost += writes as u64;
         self.note(&[13, node as u64, lost as u64], || {
             format!("node {node} crashes; {tear:?} loses {lost} sectors")
         });

@@ -72,7 +72,6 @@ impl Workload {
             written: 0,
             parts: options.clients.div_ceil(CLIENTS_PER_KEY_MAX).max(1),
         };
-        assert!(it.parts <= options.groups as usize, "every part has keys");
         for group in 0..options.groups {
             for place in 0..options.keys_per_group {
                 let counts = place == 0 && options.keys_per_group > 1;
@@ -80,6 +79,7 @@ impl Workload {
                 it.used.push(key);
             }
         }
+        it.parts = it.parts.min(it.used.len());
         it
     }
 

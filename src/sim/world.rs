@@ -11,6 +11,7 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use fastrand::Rng;
@@ -21,8 +22,9 @@ use crate::shard::event::{Event, LogRead, Post, Request};
 
 use super::clients::{Client, Waiting};
 use super::crash_points::CrashPoint;
-use super::disk::Scratch;
+use super::disk::{Left, Scratch};
 use super::history::History;
+use super::nemesis::Kind;
 use super::net::{Net, Path};
 use super::node::Node;
 use super::options::Options;
@@ -30,6 +32,7 @@ use super::outcome::{Failure, Outcome};
 use super::perform::Link;
 use super::queue::Queue;
 use super::safety::{Checked, Safety};
+use super::strikes::Strikes;
 use super::trace::Trace;
 use super::workload::Workload;
 
@@ -75,7 +78,14 @@ pub(super) enum ForNode {
         ticket: FlushTicket,
         early: bool,
     },
-    WriteFailed,
+    /// A write failed, and so much of it is left.
+    WriteFailed {
+        core: usize,
+        ticket: FlushTicket,
+        left: Left,
+    },
+    /// A sealed segment could not be read.
+    ReadFailed,
     Spare {
         core: usize,
         segment: SegmentSeq,
@@ -127,14 +137,16 @@ pub(super) enum Happening {
     Closed {
         call: u64,
     },
-    /// Faults strike.
-    Crash,
-    Pause,
-    Partition,
+    /// A fault strikes, or an operator does something.
+    Strike(Kind),
+    Cut(Vec<(usize, usize)>),
     Mend(Vec<(usize, usize)>),
-    FullDisk,
-    /// An operator does something.
-    Operate,
+    /// A link that flaps changes.
+    Flap {
+        pair: (usize, usize),
+        until: u64,
+        is_down: bool,
+    },
 }
 
 /// One run of one seed.
@@ -162,6 +174,7 @@ pub(super) struct World {
     pub(super) is_chaos: bool,
     pub(super) trace: Trace,
     pub(super) outcome: Outcome,
+    pub(super) strikes: Strikes,
     /// Writes under way that carry parts of snapshots: node, life, core, ticket.
     pub(super) snapshot_writes: BTreeSet<(usize, u64, usize, FlushTicket)>,
 }
@@ -171,21 +184,26 @@ pub(super) struct World {
 /// # Errors
 /// What went wrong, with the end of its story: the run is repeated to collect it.
 pub fn run(seed: u64, options: &Options) -> Result<Outcome, Box<Failure>> {
-    let attempt = |keep, print| {
-        let mut world = World::new(seed, options.clone(), Trace::new(keep, print));
-        let result = world.live().map_err(|what| (what, world.trace.lines()));
-        result.map(|()| world.outcome)
-    };
-    attempt(false, false).map_err(|(what, _)| {
-        let (again, story) = match attempt(true, false) {
-            Err((again, story)) => (again, story),
-            Ok(_) => {
-                ("nothing, the second time: the simulator is not deterministic".into(), vec![])
+    try_once(seed, options).map_err(|first| match attempt(seed, options, Trace::new(true, false)) {
+        Err(mut again) => {
+            if again.what != first.what {
+                again.what = format!("{}; and then: {}", first.what, again.what);
             }
-        };
-        let what = if again == what { what } else { format!("{what}; and then: {again}") };
-        Box::new(Failure { seed, what, story })
+            again
+        }
+        Ok(_) => {
+            let why = "nothing, the second time: the simulator is not deterministic";
+            Box::new(Failure { what: format!("{}; and then: {why}", first.what), ..*first })
+        }
     })
+}
+
+/// As [`run`], without the story of a failure.
+///
+/// # Errors
+/// What went wrong.
+pub fn try_once(seed: u64, options: &Options) -> Result<Outcome, Box<Failure>> {
+    attempt(seed, options, Trace::new(false, false))
 }
 
 /// Runs one seed and prints every line of its story as it happens, so that it is complete even if
@@ -194,11 +212,23 @@ pub fn run(seed: u64, options: &Options) -> Result<Outcome, Box<Failure>> {
 /// # Errors
 /// What went wrong.
 pub fn narrate(seed: u64, options: &Options) -> Result<Outcome, Box<Failure>> {
-    let mut world = World::new(seed, options.clone(), Trace::new(false, true));
-    match world.live() {
-        Ok(()) => Ok(world.outcome),
-        Err(what) => Err(Box::new(Failure { seed, what, story: Vec::new() })),
-    }
+    attempt(seed, options, Trace::new(false, true))
+}
+
+/// One run, in which a panic of the code under test is a failure like any other.
+fn attempt(seed: u64, options: &Options, trace: Trace) -> Result<Outcome, Box<Failure>> {
+    let mut world = World::new(seed, options.clone(), trace);
+    let what = match catch_unwind(AssertUnwindSafe(|| world.live())) {
+        Ok(Ok(())) => return Ok(world.outcome),
+        Ok(Err(what)) => what,
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            format!("panic: {}", text.unwrap_or("without a word"))
+        }
+    };
+    let (story, strikes) = (world.trace.lines(), std::mem::take(&mut world.strikes.struck));
+    Err(Box::new(Failure { seed, what, story, strikes }))
 }
 
 impl World {
@@ -221,6 +251,7 @@ impl World {
             acked: BTreeSet::new(),
             is_chaos: true,
             trace,
+            strikes: Strikes::default(),
             snapshot_writes: BTreeSet::new(),
             outcome: Outcome { seed, ..Outcome::default() },
             workload,
@@ -242,6 +273,7 @@ impl World {
         self.run_until(self.options.chaos_ms * 1_000)?;
         self.heal()?;
         self.finish()?;
+        (self.outcome.faults.frames_late, self.outcome.faults.frames_early) = self.net.odd_frames();
         self.outcome.trace_hash = self.trace.hash();
         self.outcome.virtual_ms = self.now / 1_000;
         self.outcome.committed = self.safety.committed();
@@ -290,17 +322,18 @@ impl World {
             }
             Happening::Reply { call, reply } => self.on_reply(call, &reply),
             Happening::Closed { call } => self.on_closed(call),
-            Happening::Crash => self.strike_crash(),
-            Happening::Pause => self.strike_pause(),
-            Happening::Partition => self.strike_partition(),
+            Happening::Strike(kind) => self.strike(kind),
+            Happening::Cut(pairs) => {
+                self.cut(&pairs, false);
+                Ok(())
+            }
             Happening::Mend(pairs) => {
                 self.note(&[20, pairs.len() as u64], || format!("mended {pairs:?}"));
                 self.net.mend(&pairs);
                 Ok(())
             }
-            Happening::FullDisk => self.strike_full_disk(),
-            Happening::Operate => {
-                self.operate();
+            Happening::Flap { pair, until, is_down } => {
+                self.flap(pair, until, is_down);
                 Ok(())
             }
         }
@@ -318,7 +351,15 @@ impl World {
                 if self.dies_at(CrashPoint::WalBeforeSync) {
                     return self.crash(node);
                 }
+                if self.now < self.nodes[node].hangs_until[core] {
+                    // It asks again, and not only at the end: the hang may be over before.
+                    let delay = self.rng.u64(5_000..15_000);
+                    self.after_for(delay, node, ForNode::Flushed { core, ticket, early });
+                    return Ok(());
+                }
+                let overtakes = self.nodes[node].disks[core].overtakes(ticket);
                 if early || self.nodes[node].disks[core].finish(ticket) {
+                    self.outcome.faults.flushes_reordered += u64::from(overtakes && !early);
                     let snapshot = self.takes_snapshot(node, core, ticket);
                     let known = self.dies_at(CrashPoint::WalAfterSync);
                     if known || snapshot && self.dies_at(CrashPoint::AfterSaveSnap) {
@@ -332,7 +373,12 @@ impl World {
                     self.deliver(node, core, Event::Flushed(ticket));
                 }
             }
-            ForNode::WriteFailed => {
+            ForNode::ReadFailed => {
+                self.note(&[24, node as u64], || format!("node {node} cannot read, and stops"));
+                return self.crash(node);
+            }
+            ForNode::WriteFailed { core, ticket, left } => {
+                self.nodes[node].disks[core].fail(ticket, left);
                 self.note(&[2, node as u64], || format!("node {node} failed to write, and stops"));
                 return self.crash(node);
             }
@@ -367,7 +413,7 @@ impl World {
                     self.after_for(delay, node, ForNode::Delete { core });
                 }
             }
-            ForNode::LogRead { core, read } => self.log_read(node, core, read),
+            ForNode::LogRead { core, read } => return self.log_read(node, core, read),
             ForNode::Unreachable { of } => {
                 for core in 0..self.nodes[node].cores.len() {
                     self.deliver(node, core, Event::LinkBroken(of));
@@ -409,6 +455,14 @@ impl World {
         }
     }
 
+    /// The clock of a node was touched: its cores look at what is due.
+    pub(super) fn wake_all(&mut self, node: usize) {
+        for core in 0..self.nodes[node].cores.len() {
+            self.nodes[node].cores[core].wakes_at = u64::MAX;
+            self.schedule_turn(node, core);
+        }
+    }
+
     /// A core's timer goes off: it takes a turn if something is due.
     fn wake(&mut self, node: usize, core: usize) {
         let now = self.nodes[node].clock.read(self.now);
@@ -439,8 +493,10 @@ impl World {
     }
 
     fn turn(&mut self, node: usize, core: usize) -> Checked {
-        if self.nodes[node].paused_until > self.now {
-            let delay = self.nodes[node].paused_until - self.now + self.rng.u64(..50);
+        let it = &self.nodes[node];
+        let held_until = it.paused_until.max(it.cores[core].stalled_until);
+        if held_until > self.now {
+            let delay = held_until - self.now + self.rng.u64(..50);
             self.after_for(delay, node, ForNode::Turn { core });
             return Ok(());
         }

@@ -4,16 +4,21 @@
 //! tool sim --seeds 1000            seeds 0..1000, a summary, non-zero exit if one fails
 //! tool sim --seed 42 --trace       the story of one seed
 //! tool sim --seeds 200 --twice     every seed twice: equal trace hashes prove determinism
+//! tool sim --speed --seeds 4       worlds that last: how much faster than real time they pass
+//! tool sim --seed 42 --only net.drop,nodes.crash --chaos-ms 900 --strikes 3,7
+//!                                  a world with only these of its faults, as the minimiser prints it
 //! ```
+//!
+//! Of the first seeds that fail, smaller worlds that fail in the same way are sought and printed.
 
 use std::fmt;
 use std::io::{self, IsTerminal as _, Write as _};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use outrigger::sim::{self, Options, Outcome};
+use outrigger::sim::knobs::ALL as KNOBS;
+use outrigger::sim::{self, CrashPoint, Failure, Options, Outcome};
 
 /// Which worlds to run, and how.
 #[derive(clap::Args)]
@@ -37,24 +42,95 @@ pub(crate) struct Arguments {
     /// real time they pass.
     #[arg(long)]
     speed: bool,
+    /// Fail if fewer faults were injected, single frames not counted.
+    #[arg(long, default_value_t = 0)]
+    min_faults: u64,
+    /// Print failures as they are, without looking for smaller worlds that fail.
+    #[arg(long)]
+    no_minimise: bool,
+    /// Of what the world has, leave only this; a name that does not exist is answered with all of
+    /// them.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    only: Option<Vec<String>>,
+    /// Of the faults with numbers, only these strike.
+    #[arg(long, value_name = "NUMBERS", value_delimiter = ',')]
+    strikes: Option<Vec<String>>,
+    /// How long faults last, in virtual milliseconds.
+    #[arg(long, value_name = "MS")]
+    chaos_ms: Option<u64>,
+    /// How many clients there are.
+    #[arg(long, value_name = "COUNT")]
+    clients: Option<usize>,
+    /// How many groups there are.
+    #[arg(long, value_name = "COUNT")]
+    groups: Option<u64>,
     /// Worlds at a time [default: one per core].
     #[arg(long)]
     jobs: Option<usize>,
 }
 
-/// Some seeds failed.
-pub(crate) struct Failed(u64);
+/// Why there is no good end.
+pub(crate) enum Failed {
+    /// So many seeds failed.
+    Seeds(u64),
+    /// Fewer faults were injected than were asked for.
+    Faults(u64, u64),
+    /// Nothing can be run.
+    Argument(String),
+}
 
 impl fmt::Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} seeds failed", self.0)
+        match self {
+            Self::Seeds(count) => write!(f, "{count} seeds failed"),
+            Self::Faults(count, asked) => write!(f, "only {count} faults of {asked} were injected"),
+            Self::Argument(what) => f.write_str(what),
+        }
     }
 }
+
+/// Failing seeds that are minimised; more would say the same again.
+const MINIMISED_MAX: usize = 3;
+/// Runs that a minimised world may take,
+const RUNS_MAX: u32 = 300;
+/// and seconds.
+const SECONDS_MAX: u64 = 30;
 
 impl Arguments {
     /// The world of a seed.
     fn options(&self, seed: u64) -> Options {
-        if self.speed { Options::lasting(seed) } else { Options::swarm(seed) }
+        let mut options = if self.speed { Options::lasting(seed) } else { Options::swarm(seed) };
+        if let Some(names) = &self.only {
+            let names = names.iter().map(String::as_str).filter(|name| *name != "nothing");
+            options = options.only(&names.collect::<Vec<_>>()).expect("names were checked");
+        }
+        options.chaos_ms = self.chaos_ms.unwrap_or(options.chaos_ms);
+        options.clients = self.clients.unwrap_or(options.clients);
+        options.groups = self.groups.unwrap_or(options.groups);
+        options.strikes = self.strikes.as_ref().map(|numbers| {
+            let numbers = numbers.iter().filter(|number| *number != "none");
+            numbers.map(|number| number.parse().expect("numbers were checked")).collect()
+        });
+        options
+    }
+
+    /// Whether everything that is named exists.
+    fn check(&self) -> Result<(), Failed> {
+        for name in self.only.iter().flatten() {
+            if name != "nothing" && KNOBS.iter().all(|knob| knob.name != name) {
+                let names: Vec<_> = KNOBS.iter().map(|knob| knob.name).collect();
+                return Err(Failed::Argument(format!(
+                    "no world has {name}; there are: {}",
+                    names.join(", ")
+                )));
+            }
+        }
+        for number in self.strikes.iter().flatten() {
+            if number != "none" && number.parse::<u64>().is_err() {
+                return Err(Failed::Argument(format!("{number} is not the number of a fault")));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -67,6 +143,7 @@ fn processor_seconds() -> f64 {
 
 /// Runs what was asked for and prints a summary.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
+    arguments.check()?;
     if let (Some(seed), true) = (arguments.seed, arguments.trace) {
         return match sim::narrate(seed, &arguments.options(seed)) {
             Ok(outcome) => {
@@ -75,7 +152,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
             }
             Err(failure) => {
                 eprintln!("{failure}");
-                Err(Failed(1))
+                Err(Failed::Seeds(1))
             }
         };
     }
@@ -120,22 +197,44 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
     });
     let totals = totals.into_inner().expect("no thread panicked");
     totals.print(from, count, arguments.twice, started.elapsed().as_secs_f64());
-    if totals.failed == 0 { Ok(()) } else { Err(Failed(totals.failed)) }
+    if !arguments.no_minimise {
+        // The panics of worlds that are tried again have been seen.
+        std::panic::set_hook(Box::new(|_| {}));
+        for failure in totals.failures.iter().take(MINIMISED_MAX) {
+            minimise(arguments, failure);
+        }
+    }
+    if totals.failed > 0 {
+        return Err(Failed::Seeds(totals.failed));
+    }
+    if totals.faults_total < arguments.min_faults {
+        return Err(Failed::Faults(totals.faults_total, arguments.min_faults));
+    }
+    Ok(())
 }
 
-/// One seed, in which a panic is a failure like any other.
-fn one(seed: u64, options: &Options, twice: bool) -> Result<Outcome, String> {
-    let attempt = || {
-        catch_unwind(AssertUnwindSafe(|| sim::run(seed, options)))
-            .unwrap_or_else(|_| {
-                let what = "the code under test panicked, see above".to_owned();
-                Err(Box::new(sim::Failure { seed, what, story: Vec::new() }))
-            })
-            .map_err(|failure| failure.to_string())
-    };
-    let outcome = attempt()?;
-    if twice && attempt()? != outcome {
-        return Err(format!("seed {seed}: two runs differ: the simulator is not deterministic"));
+/// Looks for a smaller world that fails as this one did, and prints it.
+fn minimise(arguments: &Arguments, failure: &Failure) {
+    #[expect(clippy::disallowed_methods, reason = "bounds how long a person waits")]
+    let started = Instant::now();
+    let mut runs = 0;
+    let minimal = sim::minimise::minimise(&arguments.options(failure.seed), failure, |options| {
+        runs += 1;
+        if RUNS_MAX < runs || SECONDS_MAX < started.elapsed().as_secs() {
+            return None;
+        }
+        sim::try_once(failure.seed, options).err().map(|failure| *failure)
+    });
+    let speed = if arguments.speed { " --speed" } else { "" };
+    println!("\n{minimal}{speed}");
+}
+
+/// One seed, or the same seed twice.
+fn one(seed: u64, options: &Options, twice: bool) -> Result<Outcome, Box<Failure>> {
+    let outcome = sim::run(seed, options)?;
+    if twice && sim::run(seed, options)? != outcome {
+        let what = "two runs differ: the simulator is not deterministic".to_owned();
+        return Err(Box::new(Failure { seed, what, story: Vec::new(), strikes: Vec::new() }));
     }
     Ok(outcome)
 }
@@ -143,6 +242,11 @@ fn one(seed: u64, options: &Options, twice: bool) -> Result<Outcome, String> {
 #[derive(Default)]
 struct Totals {
     failed: u64,
+    failures: Vec<Failure>,
+    /// Crashes at each named point.
+    points: Vec<u64>,
+    /// Worlds in which members or leaders changed on command.
+    churned: u64,
     hash: u64,
     faults: Vec<(&'static str, u64)>,
     faults_total: u64,
@@ -170,15 +274,23 @@ struct Totals {
 }
 
 impl Totals {
-    fn add(&mut self, result: Result<Outcome, String>) {
+    fn add(&mut self, result: Result<Outcome, Box<Failure>>) {
         let outcome = match result {
             Ok(outcome) => outcome,
-            Err(story) => {
+            Err(failure) => {
                 self.failed += 1;
-                println!("{story}\n");
+                println!("{failure}\n");
+                self.failures.push(*failure);
                 return;
             }
         };
+        if self.points.is_empty() {
+            self.points = vec![0; outcome.crash_points.len()];
+        }
+        for (total, count) in self.points.iter_mut().zip(outcome.crash_points) {
+            *total += count;
+        }
+        self.churned += u64::from(outcome.operations > 0);
         // Threads finish in any order; a sum does not mind.
         self.hash = self.hash.wrapping_add(outcome.trace_hash);
         let kinds = outcome.faults.by_kind();
@@ -234,8 +346,8 @@ impl Totals {
             self.reclaimed, self.installed
         );
         println!(
-            "  members   {} changes and handovers made, {} refused or unheard of",
-            self.operations, self.operations_refused
+            "  members   {} changes and handovers made in {} worlds, {} refused or unheard of",
+            self.operations, self.churned, self.operations_refused
         );
         println!("  sessions  {} requests answered after more than one attempt", self.retried);
         println!(
@@ -243,9 +355,16 @@ impl Totals {
             self.checked, self.unchecked_keys
         );
         println!("  healed    within {} election timeouts at worst", self.healed_after);
-        println!("  faults    {} and single frames:", self.faults_total);
+        println!(
+            "  faults    {} with a number, by kind (one may count as several):",
+            self.faults_total
+        );
         for (name, count) in &self.faults {
             println!("    {count:>9} {name}");
+        }
+        println!("  points    crashes at each:");
+        for (point, count) in CrashPoint::ALL.iter().zip(&self.points) {
+            println!("    {count:>9} {point:?}");
         }
         println!("  hash      {:016x}", self.hash);
     }
