@@ -1,61 +1,7 @@
-//! Tools around the node: look at what it left on disk, run it in the simulator, kill it, and
-//! compare its core with a peer's transcripts.
-
-mod live;
-mod rounds;
-mod sim;
-mod transcripts;
-mod wal;
+//! `cargo tool …`; everything is in the library beside it.
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-
-#[derive(Parser)]
-#[command(
-    name = "tool",
-    about = "Looks at a node's log, runs nodes in the simulator, kills real ones, and compares the \
-             core with a peer's transcripts"
-)]
-struct Arguments {
-    #[command(subcommand)]
-    subject: Subject,
-}
-
-#[derive(Subcommand)]
-enum Subject {
-    /// A shard's log; reads only.
-    #[command(subcommand)]
-    Wal(wal::Command),
-    /// Whole clusters under a seed, with faults.
-    Sim(sim::Arguments),
-    /// The life of a cluster under load: members come, lead, are drained, and go.
-    Live(live::Arguments),
-    /// Rounds of kill -9 under load against real nodes; then every write is read back.
-    Rounds(rounds::Arguments),
-    /// The transcripts of etcd-io/raft, played with our core.
-    Transcripts(transcripts::Arguments),
-}
-
 fn main() -> ExitCode {
-    let result = match Arguments::parse().subject {
-        Subject::Wal(command) => match wal::run(&command, &mut std::io::stdout().lock()) {
-            Ok(()) | Err(wal::Stop::Reader) => Ok(()),
-            Err(stop) => Err(stop.to_string()),
-        },
-        Subject::Sim(arguments) => sim::run(&arguments).map_err(|failed| failed.to_string()),
-        Subject::Live(arguments) => live::run(&arguments).map_err(|failed| failed.to_string()),
-        Subject::Rounds(arguments) => rounds::run(&arguments).map_err(|failed| failed.to_string()),
-        Subject::Transcripts(arguments) => {
-            transcripts::run(&arguments, &mut std::io::stdout().lock())
-                .map_err(|failed| failed.to_string())
-        }
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(story) => {
-            eprintln!("{story}");
-            ExitCode::FAILURE
-        }
-    }
+    tools::run()
 }

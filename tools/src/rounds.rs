@@ -9,11 +9,11 @@
 //! What is checked is in `subject`: acknowledged writes are there, once and in order; refused ones
 //! are not; those of unknown outcome are there at most once, and settled by the next check.
 
-pub(crate) mod cluster;
-pub(crate) mod ledger;
-pub(crate) mod resp;
-pub(crate) mod subject;
-pub(crate) mod writer;
+pub mod cluster;
+pub mod ledger;
+pub mod resp;
+pub mod subject;
+pub mod writer;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -74,7 +74,7 @@ pub(crate) struct Arguments {
 
 /// Why the rounds ended before their time, or in vain.
 #[derive(Debug)]
-pub(crate) enum Failed {
+pub enum Failed {
     /// The rounds could not be run at all.
     Start(String),
     /// A node ended that nobody killed.
@@ -109,6 +109,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
         cores: arguments.cores,
         groups: arguments.groups,
         election_ms: arguments.election_ms,
+        flags: Vec::new(),
         port: arguments.port,
     };
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));

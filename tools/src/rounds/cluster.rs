@@ -22,19 +22,28 @@ const SAME: Duration = Duration::from_secs(20);
 
 /// What a cluster is made of.
 #[derive(Debug, Clone)]
-pub(crate) struct Plan {
-    pub(crate) binary: PathBuf,
-    pub(crate) dir: PathBuf,
-    pub(crate) nodes: u8,
-    pub(crate) cores: u16,
-    pub(crate) groups: u64,
-    pub(crate) election_ms: u64,
+pub struct Plan {
+    /// The node's program.
+    pub binary: PathBuf,
+    /// Where the nodes' data and logs are.
+    pub dir: PathBuf,
+    /// How many there are; their ids are 1 and up.
+    pub nodes: u8,
+    /// Cores of each.
+    pub cores: u16,
+    /// Raft groups.
+    pub groups: u64,
+    /// Least time without a leader before an election, in ms.
+    pub election_ms: u64,
+    /// More flags for every node.
+    pub flags: Vec<String>,
     /// Client port of node 1; the others follow, and their peer ports after them.
-    pub(crate) port: u16,
+    pub port: u16,
 }
 
 impl Plan {
-    pub(crate) fn client(&self, id: u8) -> SocketAddr {
+    /// Where clients of a node connect.
+    pub fn client(&self, id: u8) -> SocketAddr {
         self.address(u16::from(id) - 1)
     }
 
@@ -47,11 +56,17 @@ impl Plan {
     }
 
     /// What nodes keep; deleted between clusters.
-    pub(crate) fn data(&self) -> PathBuf {
+    pub fn data(&self) -> PathBuf {
         self.dir.join("data")
     }
 
-    fn log(&self, id: u8) -> PathBuf {
+    /// What one node keeps.
+    pub fn data_of(&self, id: u8) -> PathBuf {
+        self.data().join(format!("node-{id}"))
+    }
+
+    /// What a node says on stderr, over all its lives.
+    pub fn log(&self, id: u8) -> PathBuf {
         self.dir.join(format!("node-{id}.log"))
     }
 
@@ -62,13 +77,14 @@ impl Plan {
         command
             .args(["serve", "--id", &id.to_string()])
             .arg("--dir")
-            .arg(self.data().join(format!("node-{id}")))
+            .arg(self.data_of(id))
             .args(["--client", &self.client(id).to_string()])
             .args(["--peer", &self.peer(id).to_string()])
             .args(["--peers", &peers.join(",")])
             .args(["--cores", &self.cores.to_string()])
             .args(["--groups", &self.groups.to_string()])
             .args(["--election-ms", &self.election_ms.to_string()])
+            .args(&self.flags)
             // Ends with this process, should it be killed itself.
             .args(["--parent-pid", &std::process::id().to_string()])
             .env("OUTRIGGER_LOG", std::env::var("OUTRIGGER_LOG").unwrap_or_else(|_| "info".into()));
@@ -77,19 +93,19 @@ impl Plan {
 }
 
 /// The nodes of one cluster. Dropping it kills them.
-pub(crate) struct Cluster<'p> {
+pub struct Cluster<'p> {
     plan: &'p Plan,
     children: Vec<Option<Child>>,
 }
 
 impl<'p> Cluster<'p> {
     /// No node runs yet.
-    pub(crate) fn new(plan: &'p Plan) -> Self {
+    pub fn new(plan: &'p Plan) -> Self {
         Self { plan, children: (0..plan.nodes).map(|_| None).collect() }
     }
 
     /// Starts a node that does not run. Its log begins with `why`.
-    pub(crate) fn start(&mut self, id: u8, why: &str) -> Result<(), Failed> {
+    pub fn start(&mut self, id: u8, why: &str) -> Result<(), Failed> {
         let spawn = || -> io::Result<Child> {
             let mut log = File::options().create(true).append(true).open(self.plan.log(id))?;
             writeln!(log, "--- {why}")?;
@@ -102,8 +118,46 @@ impl<'p> Cluster<'p> {
         Ok(())
     }
 
+    /// The process of a node that runs.
+    pub fn pid(&self, id: u8) -> Option<u32> {
+        self.children[usize::from(id) - 1].as_ref().map(Child::id)
+    }
+
+    /// Waits until a running node has ended by itself, or `limit` is over: `None`.
+    pub fn wait_end(&mut self, id: u8, limit: Duration) -> Option<ExitStatus> {
+        let started = now();
+        let child = &mut self.children[usize::from(id) - 1];
+        loop {
+            match child.as_mut().map(Child::try_wait) {
+                Some(Ok(Some(status))) => {
+                    *child = None;
+                    return Some(status);
+                }
+                Some(Ok(None)) if started.elapsed() < limit => pause(Duration::from_millis(1)),
+                Some(_) | None => return None,
+            }
+        }
+    }
+
+    /// The last line of a node's log.
+    pub fn last_words(&self, id: u8) -> String {
+        let log = fs::read_to_string(self.plan.log(id)).unwrap_or_default();
+        log.lines().last().unwrap_or("nothing").to_owned()
+    }
+
+    /// Sends SIGKILL to running nodes and does not wait: a process that waits for a disk ends only
+    /// when the disk answers. `kill` collects it.
+    pub fn shoot(&mut self, ids: impl Iterator<Item = u8>) {
+        for id in ids {
+            if let Some(child) = &mut self.children[usize::from(id) - 1] {
+                // It may have ended already; `kill` says how.
+                let _ = child.kill();
+            }
+        }
+    }
+
     /// Kills running nodes with SIGKILL, all before waiting for the first.
-    pub(crate) fn kill(&mut self, ids: impl Iterator<Item = u8>) -> Result<(), Failed> {
+    pub fn kill(&mut self, ids: impl Iterator<Item = u8>) -> Result<(), Failed> {
         let mut killed = Vec::new();
         for id in ids {
             let mut child = self.children[usize::from(id) - 1].take().expect("it runs");
@@ -124,13 +178,12 @@ impl<'p> Cluster<'p> {
     }
 
     fn ended(&self, id: u8, status: ExitStatus) -> Failed {
-        let log = fs::read_to_string(self.plan.log(id)).unwrap_or_default();
-        let last = log.lines().last().unwrap_or("nothing").to_owned();
+        let last = self.last_words(id);
         Failed::NodeEnded(format!("node {id} ended by itself ({status}); it said: {last}"))
     }
 
     /// An error if a node that was started does not run any more.
-    pub(crate) fn all_run(&mut self) -> Result<(), Failed> {
+    pub fn all_run(&mut self) -> Result<(), Failed> {
         for (id, child) in (1u8..).zip(&mut self.children) {
             if let Some(Ok(Some(status))) = child.as_mut().map(Child::try_wait) {
                 *child = None;
@@ -141,7 +194,7 @@ impl<'p> Cluster<'p> {
     }
 
     /// Waits until every node answers and knows a leader for every group.
-    pub(crate) fn wait_ready(&mut self) -> Result<Duration, Failed> {
+    pub fn wait_ready(&mut self) -> Result<Duration, Failed> {
         let started = now();
         loop {
             self.all_run()?;
@@ -168,7 +221,7 @@ impl<'p> Cluster<'p> {
     }
 
     /// Waits until all nodes have applied the same data; `None` if they stay different.
-    pub(crate) fn wait_same(&mut self) -> Result<Option<String>, Failed> {
+    pub fn wait_same(&mut self) -> Result<Option<String>, Failed> {
         let started = now();
         loop {
             self.all_run()?;
@@ -224,12 +277,13 @@ impl Seen {
 }
 
 /// The `outrigger` beside this program, or what to do to get it.
-pub(crate) fn binary_beside(own: &Path) -> Result<PathBuf, Failed> {
+pub fn binary_beside(own: &Path) -> Result<PathBuf, Failed> {
     let binary = own.with_file_name("outrigger");
     if binary.is_file() {
         return Ok(binary);
     }
-    let profile = if own.ends_with("release/tools") { " --release" } else { "" };
+    let is_release = own.parent().is_some_and(|folder| folder.ends_with("release"));
+    let profile = if is_release { " --release" } else { "" };
     Err(Failed::Start(format!(
         "no node to kill: {} does not exist; build it with `cargo build{profile}`, or name one with --binary",
         binary.display()
@@ -237,12 +291,14 @@ pub(crate) fn binary_beside(own: &Path) -> Result<PathBuf, Failed> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "real nodes live in real time")]
-pub(crate) fn now() -> Instant {
+/// The time.
+pub fn now() -> Instant {
     Instant::now()
 }
 
 #[expect(clippy::disallowed_methods, reason = "real nodes live in real time; this is no turn")]
-pub(crate) fn pause(time: Duration) {
+/// Waits.
+pub fn pause(time: Duration) {
     std::thread::sleep(time);
 }
 
@@ -275,6 +331,7 @@ mod tests {
             cores: 1,
             groups: 4,
             election_ms: 300,
+            flags: Vec::new(),
             port: 7401,
         };
         assert_eq!(plan.client(3).port() + 1, plan.peer(1).port());

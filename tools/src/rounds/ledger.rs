@@ -34,21 +34,49 @@ const REFUSALS: [&str; 12] = [
 
 /// One key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Key {
+pub enum Key {
+    /// Set once.
     Once(usize),
+    /// Overwritten.
     Register(usize),
+    /// Appended to.
     List(usize),
+    /// Incremented.
     Counter(usize),
 }
 
 /// One command on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Operation {
-    Set { once: usize },
-    SetTwo { first: usize },
-    Overwrite { register: usize, attempt: u32 },
-    Append { list: usize, attempt: u32 },
-    Increment { counter: usize },
+pub enum Operation {
+    /// `SET` of a key that is set once.
+    Set {
+        /// Its number.
+        once: usize,
+    },
+    /// `MSET` of two such keys.
+    SetTwo {
+        /// The number of the first; the second follows.
+        first: usize,
+    },
+    /// `SET … GET` of a register.
+    Overwrite {
+        /// Which.
+        register: usize,
+        /// The value.
+        attempt: u32,
+    },
+    /// `APPEND` to a list.
+    Append {
+        /// Which.
+        list: usize,
+        /// The element.
+        attempt: u32,
+    },
+    /// `INCR` of a counter.
+    Increment {
+        /// Which.
+        counter: usize,
+    },
 }
 
 impl Operation {
@@ -60,24 +88,27 @@ impl Operation {
 
 /// Counted, never estimated, in keys written.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Counts {
-    pub(crate) acknowledged: u64,
-    pub(crate) unknown: u64,
+pub struct Counts {
+    /// Answered with anything but an error.
+    pub acknowledged: u64,
+    /// Not answered, or with `UNCERTAIN`.
+    pub unknown: u64,
     /// Those of them that were answered UNCERTAIN, by the reason given; the others' connection
     /// ended first.
-    pub(crate) uncertain: BTreeMap<String, u64>,
+    pub uncertain: BTreeMap<String, u64>,
     /// Unknown ones that a check found executed.
-    pub(crate) unknown_executed: u64,
+    pub unknown_executed: u64,
     /// By the error's first word.
-    pub(crate) refused: BTreeMap<String, u64>,
+    pub refused: BTreeMap<String, u64>,
     /// Acknowledged writes held against what a node returned, each counted once.
-    pub(crate) checked: u64,
+    pub checked: u64,
     /// Values compared, over all checks.
-    pub(crate) values: u64,
+    pub values: u64,
 }
 
 impl Counts {
-    pub(crate) fn add(&mut self, other: &Self) {
+    /// Sums.
+    pub fn add(&mut self, other: &Self) {
         self.acknowledged += other.acknowledged;
         self.unknown += other.unknown;
         self.unknown_executed += other.unknown_executed;
@@ -94,7 +125,7 @@ impl Counts {
 
 /// One per writer and cluster.
 #[derive(Debug)]
-pub(crate) struct Ledger {
+pub struct Ledger {
     writer: usize,
     /// Digits of a register's value, with leading zeros: large values make a long log.
     digits: usize,
@@ -108,12 +139,15 @@ pub(crate) struct Ledger {
     due: BTreeMap<(u8, usize), u64>,
     /// What the first node asked in this check returned for a repeated key.
     read: BTreeMap<(u8, usize), Option<Vec<u8>>>,
-    pub(crate) counts: Counts,
-    pub(crate) findings: Vec<Finding>,
+    /// What was written and checked so far; the owner may take it.
+    pub counts: Counts,
+    /// What was wrong so far; the owner may take it.
+    pub findings: Vec<Finding>,
 }
 
 impl Ledger {
-    pub(crate) fn new(writer: usize) -> Self {
+    /// A ledger of small values. Writers have different numbers.
+    pub fn new(writer: usize) -> Self {
         Self {
             writer,
             digits: 0,
@@ -130,12 +164,12 @@ impl Ledger {
     }
 
     /// A ledger whose registers hold values of so many bytes.
-    pub(crate) fn with_large_registers(writer: usize, bytes: usize) -> Self {
+    pub fn with_large_registers(writer: usize, bytes: usize) -> Self {
         Self { digits: bytes, ..Self::new(writer) }
     }
 
     /// The next value of a register. It counts as of unknown outcome until answered.
-    pub(crate) fn overwrite(&mut self, random: &mut Rng) -> Operation {
+    pub fn overwrite(&mut self, random: &mut Rng) -> Operation {
         let register = random.usize(..REPEATED);
         self.counts.unknown += 1;
         Operation::Overwrite { register, attempt: self.registers[register].issue() }
@@ -143,7 +177,7 @@ impl Ledger {
 
     /// The next attempt at what was refused or is of unknown outcome, in the same groups: on the same
     /// key, or on one of its own if a key is set once. It counts as of unknown outcome until answered.
-    pub(crate) fn issue_again(&mut self, operation: Operation, node: u8) -> Operation {
+    pub fn issue_again(&mut self, operation: Operation, node: u8) -> Operation {
         self.counts.unknown += operation.writes();
         match operation {
             Operation::Set { once } => Operation::Set { once: self.once_more(once, node) },
@@ -174,7 +208,7 @@ impl Ledger {
 
     /// Up to `most` commands for one pipeline to `node`, no two of them on one key. They count as
     /// of unknown outcome until answered.
-    pub(crate) fn issue(&mut self, most: usize, node: u8, random: &mut Rng) -> Vec<Operation> {
+    pub fn issue(&mut self, most: usize, node: u8, random: &mut Rng) -> Vec<Operation> {
         let mut operations = Vec::new();
         let mut taken = [[false; REPEATED]; 3];
         for _ in 0..most {
@@ -210,7 +244,7 @@ impl Ledger {
     }
 
     /// The operation as a command.
-    pub(crate) fn command(&self, operation: Operation) -> Vec<String> {
+    pub fn command(&self, operation: Operation) -> Vec<String> {
         let name = |key| self.name(key);
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
         match operation {
@@ -231,7 +265,8 @@ impl Ledger {
         }
     }
 
-    pub(crate) fn name(&self, key: Key) -> String {
+    /// The key as the nodes know it.
+    pub fn name(&self, key: Key) -> String {
         let writer = self.writer;
         match key {
             Key::Once(n) => match self.in_place_of.get(&n) {
@@ -250,7 +285,7 @@ impl Ledger {
     }
 
     /// A node answered; an answer says more than its first word, and that is checked too.
-    pub(crate) fn on_answer(&mut self, operation: Operation, reply: &Reply) {
+    pub fn on_answer(&mut self, operation: Operation, reply: &Reply) {
         let fate = match reply {
             Reply::Error(text) => {
                 let word = text.split(' ').next().unwrap_or_default();
@@ -356,13 +391,13 @@ impl Ledger {
     }
 
     /// Every key, the repeated ones last.
-    pub(crate) fn keys(&self) -> Vec<Key> {
+    pub fn keys(&self) -> Vec<Key> {
         let repeated = |n| [Key::Register(n), Key::List(n), Key::Counter(n)];
         (0..self.once.len()).map(Key::Once).chain((0..REPEATED).flat_map(repeated)).collect()
     }
 
     /// A key to read while its writer waits for nothing; the repeated ones change all the time.
-    pub(crate) fn any_key(&self, random: &mut Rng) -> Key {
+    pub fn any_key(&self, random: &mut Rng) -> Key {
         let n = random.usize(..REPEATED);
         match random.u8(..4) {
             0 => Key::Register(n),
@@ -375,7 +410,7 @@ impl Ledger {
 
     /// A node returned this for a key of which no attempt is on its way, while others are written.
     /// What is unknown stays unknown.
-    pub(crate) fn on_look(&mut self, key: Key, node: u8, value: Option<&[u8]>) {
+    pub fn on_look(&mut self, key: Key, node: u8, value: Option<&[u8]>) {
         self.counts.values += 1;
         let found = self.held(key, value);
         self.report(key, &format!("read through node {node} under load"), found);
@@ -383,7 +418,7 @@ impl Ledger {
 
     /// What to read in a check: keys set once through a node that was not asked to write them,
     /// all others through every node.
-    pub(crate) fn reads(&self, nodes: u8, random: &mut Rng) -> BTreeMap<u8, Vec<Key>> {
+    pub fn reads(&self, nodes: u8, random: &mut Rng) -> BTreeMap<u8, Vec<Key>> {
         let mut reads: BTreeMap<u8, Vec<Key>> = BTreeMap::new();
         for (n, once) in self.once.iter().enumerate() {
             let others = nodes.max(2) - 1;
@@ -400,7 +435,7 @@ impl Ledger {
     }
 
     /// A node returned this for a key, while nobody writes.
-    pub(crate) fn on_read(&mut self, key: Key, node: u8, value: Option<&[u8]>) {
+    pub fn on_read(&mut self, key: Key, node: u8, value: Option<&[u8]>) {
         self.counts.values += 1;
         self.counts.checked += self.due.remove(&place_of(key)).unwrap_or(0);
         let mut found = Vec::new();
@@ -445,7 +480,7 @@ impl Ledger {
 
     /// The check is over: what was read is what happened. Returns acknowledged writes that no
     /// read covered; there must be none.
-    pub(crate) fn settle(&mut self) -> u64 {
+    pub fn settle(&mut self) -> u64 {
         for ((kind, n), value) in std::mem::take(&mut self.read) {
             let value = value.as_deref();
             self.counts.unknown_executed += match kind {

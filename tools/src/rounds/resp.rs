@@ -7,13 +7,13 @@ use std::time::Duration;
 /// Longest wait for a connection to a node of this machine.
 const CONNECT: Duration = Duration::from_secs(1);
 /// Longest wait for a reply. A node answers within `--request-ms` (2.5 s) or says UNCERTAIN.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
+pub const PATIENCE: Duration = Duration::from_secs(15);
 /// Largest bulk and longest array this client believes.
 const LENGTH_MAX: i64 = 64 << 20;
 
 /// One reply, RESP2.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Reply {
+pub enum Reply {
     /// `+OK`
     Simple(String),
     /// `-NOLEADER group 3 …`, without the sign.
@@ -25,13 +25,13 @@ pub(crate) enum Reply {
 }
 
 /// One connection.
-pub(crate) struct Client {
+pub struct Client {
     stream: BufReader<TcpStream>,
 }
 
 impl Client {
     /// Connects.
-    pub(crate) fn connect(address: SocketAddr) -> io::Result<Self> {
+    pub fn connect(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect_timeout(&address, CONNECT)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -40,12 +40,12 @@ impl Client {
     }
 
     /// Sends commands that [`encode`] wrote. After an error any of them may have been executed.
-    pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.get_mut().write_all(bytes)
     }
 
     /// The next reply.
-    pub(crate) fn receive(&mut self) -> io::Result<Reply> {
+    pub fn receive(&mut self) -> io::Result<Reply> {
         let mut line = String::new();
         if self.stream.read_line(&mut line)? == 0 || !line.ends_with("\r\n") {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the node closed it"));
@@ -72,7 +72,7 @@ impl Client {
     }
 
     /// One command, one reply.
-    pub(crate) fn ask(&mut self, command: &[&str]) -> io::Result<Reply> {
+    pub fn ask(&mut self, command: &[&str]) -> io::Result<Reply> {
         let mut bytes = Vec::new();
         encode(command, &mut bytes);
         self.send(&bytes)?;
@@ -81,7 +81,7 @@ impl Client {
 }
 
 /// Appends one command.
-pub(crate) fn encode(command: &[impl AsRef<str>], out: &mut Vec<u8>) {
+pub fn encode(command: &[impl AsRef<str>], out: &mut Vec<u8>) {
     out.extend_from_slice(format!("*{}\r\n", command.len()).as_bytes());
     for word in command {
         let word = word.as_ref();

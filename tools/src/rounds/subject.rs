@@ -24,7 +24,7 @@ pub(crate) enum Fate {
 
 /// A broken promise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Wrong {
+pub enum Wrong {
     /// Acknowledged (or read before), and gone.
     Lost,
     /// Refused, and there.
@@ -43,14 +43,18 @@ pub(crate) enum Wrong {
 
 /// A broken promise, its weight in writes, and its story.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Finding {
-    pub(crate) wrong: Wrong,
-    pub(crate) writes: u64,
-    pub(crate) what: String,
+pub struct Finding {
+    /// Which promise.
+    pub wrong: Wrong,
+    /// How many writes it is about.
+    pub writes: u64,
+    /// Key, node, and what was there instead.
+    pub what: String,
 }
 
 impl Finding {
-    pub(crate) fn new(wrong: Wrong, what: impl Into<String>) -> Self {
+    /// One write.
+    pub fn new(wrong: Wrong, what: impl Into<String>) -> Self {
         Self { wrong, writes: 1, what: what.into() }
     }
 }

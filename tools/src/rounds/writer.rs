@@ -26,10 +26,10 @@ const CHUNK: usize = 256;
 const READ: Duration = Duration::from_secs(60);
 
 /// A node, and where its clients connect.
-pub(crate) type Place = (u8, SocketAddr);
+pub type Place = (u8, SocketAddr);
 
 /// Writes to random nodes until told to stop.
-pub(crate) fn write(ledger: &mut Ledger, plan: &Plan, random: &mut Rng, stop: &AtomicBool) {
+pub fn write(ledger: &mut Ledger, plan: &Plan, random: &mut Rng, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         let node = random.u8(1..=plan.nodes);
         match Client::connect(plan.client(node)) {
@@ -74,7 +74,7 @@ fn answers(ledger: &mut Ledger, client: &mut Client, of: &[Operation]) -> io::Re
 }
 
 /// Reads every key the ledger knows and compares. Ends early only if the cluster does not answer.
-pub(crate) fn check(ledger: &mut Ledger, plan: &Plan, random: &mut Rng) -> Result<(), Failed> {
+pub fn check(ledger: &mut Ledger, plan: &Plan, random: &mut Rng) -> Result<(), Failed> {
     for (node, keys) in ledger.reads(plan.nodes, random) {
         read_all(ledger, (node, plan.client(node)), &keys)?;
     }
@@ -82,7 +82,7 @@ pub(crate) fn check(ledger: &mut Ledger, plan: &Plan, random: &mut Rng) -> Resul
 }
 
 /// Reads every key the ledger knows through every one of these nodes and compares.
-pub(crate) fn check_through(ledger: &mut Ledger, nodes: &[Place]) -> Result<(), Failed> {
+pub fn check_through(ledger: &mut Ledger, nodes: &[Place]) -> Result<(), Failed> {
     let keys = ledger.keys();
     for place in nodes {
         read_all(ledger, *place, &keys)?;
