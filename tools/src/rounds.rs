@@ -148,7 +148,7 @@ fn replay(arguments: &Arguments, seed: u64) -> String {
 }
 
 /// Empties the directory of an earlier run; refuses to touch anybody else's.
-pub(crate) fn prepare(dir: &Path, replay: &str) -> Result<(), Failed> {
+pub fn prepare(dir: &Path, replay: &str) -> Result<(), Failed> {
     let failed = |error| Failed::Start(format!("cannot prepare {}: {error}", dir.display()));
     let is_empty = fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none());
     if !is_empty && !dir.join(MARK).is_file() {

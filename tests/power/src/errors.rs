@@ -1,0 +1,246 @@
+//! A flush or a write that fails: the process ends, and nothing it said before is untrue.
+//!
+//! Half of the rounds have a cluster of one node. There a rule can be held exactly: what was sent after
+//! the error was returned cannot be durable, so it must not be acknowledged. After its end the disk loses
+//! power, and a flush that failed has made nothing durable: whoever repeated it has lost data.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use tools::rounds::cluster::{Plan, now, pause};
+use tools::rounds::ledger::Ledger;
+use tools::rounds::resp::{Client, Reply, encode};
+use tools::rounds::subject::{Finding, Wrong};
+
+use crate::cuts::{FLAGS, slow_down};
+use crate::disk::Mode;
+use crate::machine::Failed;
+use crate::rig::{Common, Rig, Shelf};
+use crate::totals::{Totals, spread};
+
+/// The process must have ended by then.
+const END: Duration = Duration::from_secs(1);
+/// When to stop waiting for it.
+const GIVE_UP: Duration = Duration::from_secs(10);
+/// Commands one writer sends at a time.
+const PIPELINE: usize = 12;
+
+/// How many.
+#[derive(clap::Args, Debug, Clone)]
+pub(crate) struct Arguments {
+    /// Flushes that fail, one per round.
+    #[arg(long, default_value_t = 4)]
+    pub(crate) times: u32,
+    /// Rounds in which all writes fail instead, with EIO or ENOSPC.
+    #[arg(long, default_value_t = 2)]
+    pub(crate) write_times: u32,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Sync,
+    Write,
+}
+
+/// Runs the rounds.
+pub(crate) fn run(arguments: &Arguments, seed: u64) -> Result<(), Failed> {
+    let Arguments { times, write_times, common } = arguments;
+    println!(
+        "seed {seed}; again: cargo power fsync-errors --times {times} --write-times {write_times} {}",
+        common.replay(seed)
+    );
+    let mut random = Rng::with_seed(seed);
+    let (three, one) = (common.plan(3, &FLAGS)?, common.plan(1, &FLAGS)?);
+    for (name, times, kind) in
+        [("fsync-errors", *times, Kind::Sync), ("write-errors", *write_times, Kind::Write)]
+    {
+        if times == 0 {
+            continue;
+        }
+        let mut totals = Totals::new(name);
+        let mut ends = Vec::new();
+        let halves = [(&one, times - times / 2), (&three, times / 2)];
+        let mut result = Ok(());
+        for (plan, times) in halves.into_iter().filter(|half| 0 < half.1) {
+            let mut shelf = Shelf::new(plan)?;
+            result =
+                some(common, &mut shelf, plan, (times, kind), &mut random, &mut ends, &mut totals);
+            shelf.tell(&mut totals);
+            if result.is_err() || totals.is_broken() {
+                shelf.save(plan);
+                break;
+            }
+        }
+        for took in ends.clone() {
+            totals.limit("the end of a process after the error", took, END);
+        }
+        let closed = totals.close(&format!("process_ended_ms: {}", spread(&mut ends)));
+        result?;
+        closed?;
+    }
+    Ok(())
+}
+
+fn some(
+    common: &Common,
+    shelf: &mut Shelf,
+    plan: &Plan,
+    (times, kind): (u32, Kind),
+    random: &mut Rng,
+    ends: &mut Vec<Duration>,
+    totals: &mut Totals,
+) -> Result<(), Failed> {
+    let mut done = 0;
+    while done < times {
+        let mut rig = Rig::fresh(plan, Some(shelf), common.writers, random.fork(), totals)?;
+        for _ in 0..common.fresh.min(times - done) {
+            done += 1;
+            ends.push(round(&mut rig, done, kind, totals)?);
+            if totals.is_broken() {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How long the process lived on.
+fn round(
+    rig: &mut Rig<'_>,
+    round: u32,
+    kind: Kind,
+    totals: &mut Totals,
+) -> Result<Duration, Failed> {
+    let what = format!("{} error {round}", if kind == Kind::Sync { "fsync" } else { "write" });
+    let victim = rig.random.u8(1..=rig.plan.nodes);
+    slow_down(rig);
+    let seen = Seen::default();
+    let took = load(rig, &seen, |rig| {
+        pause(Duration::from_millis(rig.random.u64(80..300)));
+        rig.cluster.all_run()?;
+        rig.device(victim).disk.arm(|faults| match kind {
+            Kind::Sync => faults.fail_syncs = 1,
+            // A disk that lies about its size has no room under a file that exists.
+            Kind::Write if round.is_multiple_of(2) => faults.no_space = true,
+            Kind::Write => faults.fail_writes = u32::MAX,
+        });
+        totals.faults += 1;
+        let ended = rig.cluster.wait_end(victim, GIVE_UP);
+        let end = now();
+        let Some(status) = ended else {
+            return Err(Failed::Stopped(format!("{what}: node {victim} runs on after it")));
+        };
+        rig.gone(victim);
+        let Some(failed) = rig.device(victim).disk.failed_at() else {
+            let said = rig.cluster.last_words(victim);
+            return Err(Failed::Stopped(format!("node {victim} ended before {what}: {said}")));
+        };
+        if status.code().is_none_or(|code| code == 0) {
+            let story = format!("{what}: node {victim} ended with {status}");
+            totals.missed.push(story);
+        }
+        if 1 < rig.plan.nodes {
+            pause(Duration::from_millis(100));
+        } else if let Some(sent) = seen.last_sent().filter(|sent| failed < *sent) {
+            let after = (sent - failed).as_micros();
+            let story = format!("{what}: a write sent {after} µs after the error is acknowledged");
+            totals.findings.push(Finding::new(Wrong::Lost, story));
+        }
+        Ok(end - failed)
+    })?;
+    let mode = [Mode::Lose, Mode::Random, Mode::Torn][rig.random.usize(..3)];
+    rig.crash(&[victim], mode, totals)?;
+    rig.start(victim, &what)?;
+    rig.ready(totals)?;
+    rig.check(&what, totals)?;
+    Ok(took)
+}
+
+/// When the latest command was sent that was acknowledged.
+#[derive(Default)]
+struct Seen {
+    sent: Mutex<Option<Instant>>,
+    stop: AtomicBool,
+}
+
+impl Seen {
+    fn last_sent(&self) -> Option<Instant> {
+        *self.sent.lock().expect("no holder of this lock panics")
+    }
+
+    fn acknowledged(&self, sent: Instant) {
+        let mut last = self.sent.lock().expect("no holder of this lock panics");
+        *last = last.max(Some(sent));
+    }
+
+    fn write(&self, ledger: &mut Ledger, plan: &Plan, random: &mut Rng) {
+        while !self.stop.load(Ordering::Relaxed) {
+            let node = random.u8(1..=plan.nodes);
+            let Ok(mut client) = Client::connect(plan.client(node)) else {
+                pause(Duration::from_millis(random.u64(2..30)));
+                continue;
+            };
+            while !self.stop.load(Ordering::Relaxed) {
+                match self.pipeline(ledger, &mut client, node, random) {
+                    Some(0) => {}
+                    Some(_) => pause(Duration::from_millis(random.u64(2..30))),
+                    None => break,
+                }
+            }
+        }
+    }
+
+    /// How many commands were refused, if the connection is still good.
+    fn pipeline(
+        &self,
+        ledger: &mut Ledger,
+        client: &mut Client,
+        node: u8,
+        random: &mut Rng,
+    ) -> Option<u32> {
+        let operations = ledger.issue(random.usize(1..=PIPELINE), node, random);
+        let mut bytes = Vec::new();
+        for operation in &operations {
+            encode(&ledger.command(*operation), &mut bytes);
+        }
+        let sent = now();
+        if client.send(&bytes).is_err() {
+            return None;
+        }
+        let mut refused = 0;
+        for operation in operations {
+            let reply = client.receive().ok()?;
+            match reply {
+                Reply::Error(_) => refused += 1,
+                _ => self.acknowledged(sent),
+            }
+            ledger.on_answer(operation, &reply);
+        }
+        Some(refused)
+    }
+}
+
+fn load<T>(
+    rig: &mut Rig<'_>,
+    seen: &Seen,
+    meanwhile: impl FnOnce(&mut Rig<'_>) -> Result<T, Failed>,
+) -> Result<T, Failed> {
+    let plan = rig.plan;
+    let mut ledgers = std::mem::take(&mut rig.ledgers);
+    let result = thread::scope(|scope| {
+        for ledger in &mut ledgers {
+            let mut random = rig.random.fork();
+            scope.spawn(move || seen.write(ledger, plan, &mut random));
+        }
+        let result = meanwhile(rig);
+        seen.stop.store(true, Ordering::Relaxed);
+        result
+    });
+    rig.ledgers = ledgers;
+    result
+}

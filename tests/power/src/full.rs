@@ -1,0 +1,174 @@
+//! A file system without room: writes are refused by name, reads go on, and when there is room again,
+//! writes are taken without anybody's help.
+
+use std::fs;
+use std::time::Duration;
+
+use fastrand::Rng;
+use tools::rounds::cluster::{now, pause};
+use tools::rounds::resp::{Client, Reply};
+use tools::rounds::subject::{Finding, Wrong};
+
+use crate::machine::{Failed, run as program, stopped};
+use crate::rig::{Common, Rig, Shelf, until};
+use crate::totals::{Totals, spread};
+
+/// Writes are taken again by then.
+const LIMIT: Duration = Duration::from_secs(5);
+/// When to stop waiting for it.
+const GIVE_UP: Duration = Duration::from_secs(30);
+/// Most values of a MiB that are written to fill what the log has left.
+const VALUES_MAX: u32 = 1_000;
+/// A value large enough to fill a log soon, in bytes.
+const VALUE_BYTES: usize = 1 << 20;
+/// Left free, in bytes: less than a segment.
+const LEFT_BYTES: u64 = 24 << 20;
+/// Keys that are read while the disk is full.
+const KEYS: u32 = 200;
+/// What takes the room.
+const BALLAST: &str = "ballast";
+
+/// Fills the disk of all nodes, and then of one.
+pub(crate) fn run(common: &Common, seed: u64) -> Result<(), Failed> {
+    println!("seed {seed}; again: cargo power full {}", common.replay(seed));
+    let mut random = Rng::with_seed(seed);
+    let plan = common.plan(3, &[])?;
+    let mut totals = Totals::new("full");
+    let mut shelf = Shelf::new(&plan)?;
+    let mut resumed = Vec::new();
+    let mut refused = 0;
+    for whole in [true, false] {
+        let mut rig =
+            Rig::fresh(&plan, Some(&mut shelf), common.writers, random.fork(), &mut totals)?;
+        let victims = if whole { rig.all() } else { vec![rig.leader(0).unwrap_or(1)] };
+        let what = if whole { "all disks full" } else { "one disk full" };
+        let (count, took) = full(&mut rig, &victims, what, &mut totals)?;
+        totals.faults += victims.len() as u64;
+        totals.limit(&format!("{what}: taking writes again"), took, LIMIT);
+        resumed.push(took);
+        refused += count;
+        rig.ready(&mut totals)?;
+        rig.check(what, &mut totals)?;
+    }
+    shelf.tell(&mut totals);
+    totals.close(&format!(
+        "refused_with_FULL={refused} resumed_ms: {} limit={}",
+        spread(&mut resumed),
+        LIMIT.as_millis()
+    ))
+}
+
+/// How many writes were refused by name, and how soon they were taken again.
+fn full(
+    rig: &mut Rig<'_>,
+    victims: &[u8],
+    what: &str,
+    totals: &mut Totals,
+) -> Result<(u64, Duration), Failed> {
+    rig.under_load(|_| {
+        pause(Duration::from_millis(300));
+        Ok(())
+    })?;
+    for key in 0..KEYS {
+        let reply = ask(rig, 1, &["SET", &format!("small:{key}"), &key.to_string()])?;
+        if reply != Reply::Simple("OK".into()) {
+            return Err(stopped(what, format!("SET is answered {reply:?}")));
+        }
+    }
+    for id in victims {
+        take_room(rig, *id)?;
+    }
+    // Through a victim, so that what it leads is written by itself.
+    let through = victims[0];
+    let value = "x".repeat(VALUE_BYTES);
+    let mut first = None;
+    let mut written = 0;
+    while first.is_none() && written < VALUES_MAX {
+        written += 1;
+        match ask(rig, through, &["SET", &format!("big:{}", written % 64), &value])? {
+            Reply::Error(text) => first = Some(text),
+            _ => rig.cluster.all_run()?,
+        }
+    }
+    let text =
+        first.ok_or_else(|| stopped(what, format!("{written} MiB fit, and it is not full")))?;
+    if !text.starts_with("FULL ") {
+        let story = format!("{what}: a write is refused with {text:?}");
+        totals.findings.push(Finding::new(Wrong::Alien, story));
+    }
+    let refused = while_full(rig, what, totals)?;
+    let started = now();
+    for id in victims {
+        let path = rig.plan.data_of(*id).join(BALLAST);
+        fs::remove_file(&path).map_err(|error| stopped(path.display(), error))?;
+    }
+    let plan = rig.plan;
+    let (took, _) = until("writes after there is room", GIVE_UP, || {
+        let mut client = Client::connect(plan.client(through)).ok()?;
+        let taken = (0..64).all(|key| {
+            let key = format!("big:{key}");
+            matches!(client.ask(&["SET", &key, "after"]), Ok(Reply::Simple(_)))
+        });
+        taken.then(|| started.elapsed())
+    })?;
+    rig.cluster.all_run()?;
+    Ok((refused, took))
+}
+
+/// Everything is read through every node, and writes are refused with FULL or, where another node leads,
+/// taken.
+fn while_full(rig: &mut Rig<'_>, what: &str, totals: &mut Totals) -> Result<u64, Failed> {
+    let mut refused = 0;
+    let value = "y".repeat(VALUE_BYTES / 4);
+    for round in 0..3 {
+        for id in rig.all() {
+            for key in 0..KEYS {
+                let reply = ask(rig, id, &["GET", &format!("small:{key}")])?;
+                if reply != Reply::Bulk(Some(key.to_string().into_bytes())) {
+                    let story = format!("{what}: GET small:{key} through node {id} is {reply:?}");
+                    totals.findings.push(Finding::new(Wrong::Lost, story));
+                }
+            }
+            for key in 0..32 {
+                let name = format!("refused:{round}:{id}:{key}");
+                match ask(rig, id, &["SET", &name, &value])? {
+                    Reply::Error(text) if text.starts_with("FULL ") => {
+                        refused += 1;
+                        if ask(rig, id, &["EXISTS", &name])? != Reply::Integer(0) {
+                            let story = format!("{what}: {name} was refused and is there");
+                            totals.findings.push(Finding::new(Wrong::RefusedSeen, story));
+                        }
+                    }
+                    Reply::Error(text) => {
+                        let story = format!("{what}: a write is refused with {text:?}");
+                        totals.findings.push(Finding::new(Wrong::Alien, story));
+                    }
+                    // Another node leads, or a log has a little room left.
+                    _ => {}
+                }
+            }
+        }
+        rig.cluster.all_run()?;
+    }
+    if refused == 0 {
+        totals.missed.push(format!("{what}: no write was refused with FULL"));
+    }
+    Ok(refused)
+}
+
+/// A file over everything that is free but for less than a segment.
+fn take_room(rig: &Rig<'_>, id: u8) -> Result<(), Failed> {
+    let folder = rig.plan.data_of(id);
+    let folder_name = folder.to_string_lossy();
+    let free = program(&["df", "-B1", "--output=avail", &folder_name])?;
+    let free = free.lines().last().and_then(|line| line.trim().parse::<u64>().ok());
+    let free = free.ok_or_else(|| stopped("df", "says no number"))?;
+    let length = free.saturating_sub(LEFT_BYTES).to_string();
+    let path = folder.join(BALLAST);
+    program(&["fallocate", "-l", &length, &path.to_string_lossy()]).map(drop)
+}
+
+fn ask(rig: &Rig<'_>, id: u8, command: &[&str]) -> Result<Reply, Failed> {
+    let asked = Client::connect(rig.plan.client(id)).and_then(|mut client| client.ask(command));
+    asked.map_err(|error| stopped(format!("node {id}, {}", command[0]), error))
+}
