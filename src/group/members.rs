@@ -492,6 +492,15 @@ impl Replica {
         }
     }
 
+    /// A replica that has lost part of its log asks those that were voters when it last applied
+    /// anything. For those that have left since then, their leader answers: they never come back.
+    pub(super) fn speak_for_the_removed(&self, fx: &mut Effects) {
+        let leads = |it: &&Message| it.kind == MessageKind::RecallResponse && !it.reject;
+        let Some(answer) = fx.send.iter().find(leads).copied() else { return };
+        let removed = self.state.removed.iter();
+        fx.send.extend(removed.map(|gone| Message { hint: Index(gone.0), ..answer }));
+    }
+
     /// Nobody who waits here will be answered by the group.
     fn bury(&mut self, answers: &mut Answers) {
         let group = self.group;

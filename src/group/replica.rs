@@ -307,6 +307,11 @@ impl Replica {
         self.raft.on_fetched(replica);
     }
 
+    /// Entries for a follower that is behind cannot be read back.
+    pub fn on_log_read_failed(&mut self, replica: ReplicaId) {
+        self.raft.on_fetch_failed(replica);
+    }
+
     /// The core changed its log; the payloads follow.
     fn mirror(
         &mut self,
@@ -354,6 +359,7 @@ impl Replica {
             return 0;
         }
         self.raft.ready(now, &self.cache, fx);
+        self.speak_for_the_removed(fx);
         if fx.role.is_some_and(|event| event.role != RoleKind::Leader) {
             let group = self.group;
             answers.extend(self.reads.drain().map(|origin| (origin, refusal::no_leader(group))));

@@ -95,7 +95,8 @@ pub struct Message {
     /// Responses: the request was refused; to `Recall`: the sender does not lead. `Recall`: the sender
     /// does not know its own promises.
     pub reject: bool,
-    /// A rejected `AppendResponse`: where the log may match.
+    /// A rejected `AppendResponse`: where the log may match. A leader's `RecallResponse`: the id of a
+    /// removed replica it speaks for.
     pub hint: Index,
     /// `Heartbeat` and its response: the latest read waiting for this leader's confirmation (zero:
     /// none). `Vote`, `PreVote`: 1 when this is a leadership transfer, which overrides leases.

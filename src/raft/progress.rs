@@ -56,6 +56,8 @@ pub(super) struct Progress {
     pub(super) due: bool,
     /// The driver is reading back what it needs.
     pub(super) fetching: bool,
+    /// The driver cannot read what it needs: it gets a snapshot instead.
+    pub(super) unreadable: bool,
     pub(super) inflights: Inflights,
 }
 
@@ -75,6 +77,7 @@ impl Progress {
             wanted: false,
             due: false,
             fetching: false,
+            unreadable: false,
             inflights: Inflights::default(),
         }
     }
@@ -116,6 +119,7 @@ impl Progress {
 
     pub(super) fn become_snapshot(&mut self, pending: Index) {
         self.reset(ProgressState::Snapshot { pending });
+        self.unreadable = false;
         self.next = pending.next();
         self.sent_commit = pending;
     }

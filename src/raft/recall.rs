@@ -19,6 +19,10 @@
 //! every other voter has answered, none of the terms this replica may have voted or accepted in is
 //! higher than the highest it heard, and it enters that one without a vote to give.
 //!
+//! Voters that have left the group since this replica last applied anything need not be waited for:
+//! the leader says so in their place. They never come back, and could win no election that the
+//! change which removed them does not forbid.
+//!
 //! *Entries.* Whatever it accepted from the leader of the present term has an index no higher than
 //! that leader's last entry. Whatever it accepted in an earlier term and is committed, that leader
 //! holds: a quorum stored it, a quorum elected the leader, and they share a voter that was whole, or
@@ -159,8 +163,12 @@ impl Raft {
         };
         let id = self.config.id;
         if !recall.what.promises_known {
-            if !recall.heard.contains(&answer.from) {
-                recall.heard.push(answer.from);
+            let about = match answer.hint {
+                Index(0) => answer.from,
+                Index(removed) => ReplicaId(removed),
+            };
+            if !recall.heard.contains(&about) {
+                recall.heard.push(about);
             }
             let heard = &recall.heard;
             if !self.membership.voters().all(|voter| voter == id || heard.contains(&voter)) {

@@ -188,6 +188,18 @@ impl Raft {
         }
     }
 
+    /// What [`Effects::fetch`] asked for cannot be read: the disk has lost it. The state machine has not,
+    /// so this replica gets a snapshot.
+    pub fn on_fetch_failed(&mut self, replica: ReplicaId) {
+        if let Role::Leader(leader) = &mut self.role
+            && let Some(peer) = leader.peer_mut(replica)
+        {
+            (peer.fetching, peer.unreadable) = (false, true);
+            (peer.paused, peer.wanted) = (false, true);
+            leader.dirty = true;
+        }
+    }
+
     pub(super) fn on_append_response(&mut self, response: &Message, now: Tick) {
         let last = self.log.last();
         let Role::Leader(leader) = &mut self.role else { return };
@@ -385,6 +397,10 @@ impl Feed<'_> {
     fn feed(&self, peer: &mut Progress, mut due: bool, entries: &impl Entries, fx: &mut Effects) {
         let (log, config) = (self.log, self.config);
         while !peer.is_paused() {
+            if peer.unreadable {
+                self.send_snapshot(peer, entries, fx);
+                return;
+            }
             let Some(previous_term) = log.term_at(peer.next.prev()) else {
                 self.send_snapshot(peer, entries, fx);
                 return;

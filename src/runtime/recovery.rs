@@ -3,10 +3,13 @@
 //! It runs on the core's own thread, one segment at a time, so that between segments the core can
 //! tell its clients that it is loading.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::id::{SegmentSeq, Tick};
-use crate::limits::SEGMENT_BYTES;
+use crate::limits::{BLOCK_BYTES, SEGMENT_BYTES};
 use crate::shard::{self, Alone, Config, RecoverError, Recovering, Shard};
 use crate::wal::Location;
 
@@ -84,10 +87,24 @@ impl Recovery {
             }
         }
         let end = end.filter(|end| end.segment == seq);
-        let bytes = Mapped::open(&path).map_err(failed)?;
-        bytes.load(0..end.map_or(SEGMENT_BYTES as u64, |end| end.offset)).map_err(failed)?;
+        let mapped = Mapped::open(&path).and_then(|bytes| {
+            bytes.load(0..end.map_or(SEGMENT_BYTES as u64, |end| end.offset))?;
+            Ok(bytes)
+        });
         self.ends.extend(end);
-        self.recovering.segment(seq, &bytes).map_err(|error| self.damaged(&error))?;
+        match mapped {
+            Ok(bytes) => self.recovering.segment(seq, &bytes),
+            Err(error) => {
+                tracing::warn!(
+                    core = self.core,
+                    "{}: {error}; reading what can be read of it",
+                    path.display()
+                );
+                let bytes = read_what_can_be_read(&path).map_err(failed)?;
+                self.recovering.segment(seq, &bytes)
+            }
+        }
+        .map_err(|error| self.damaged(&error))?;
         self.done += 1;
         if PROGRESS <= self.told.elapsed() {
             self.told = Instant::now();
@@ -158,6 +175,13 @@ impl Recovery {
         if let Some(torn) = &log.torn {
             tracing::warn!(core, "the last write was cut short by a crash and is left out: {torn}");
         }
+        for damage in &report.losses {
+            tracing::warn!(
+                core,
+                "damaged log in {}: {damage}; what is missing is fetched from the other members",
+                directory.path().display(),
+            );
+        }
         tracing::info!(
             core,
             segments = log.segments,
@@ -174,6 +198,19 @@ impl Recovery {
     fn damaged(&self, error: &RecoverError) -> Fatal {
         damaged(&self.directory, error)
     }
+}
+
+/// A file block by block, with zeroes for those that the device cannot read: recovery names them.
+fn read_what_can_be_read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    let mut bytes = vec![0; length.min(SEGMENT_BYTES)];
+    for (number, block) in bytes.chunks_mut(BLOCK_BYTES).enumerate() {
+        if file.read_exact_at(block, (number * BLOCK_BYTES) as u64).is_err() {
+            block.fill(0);
+        }
+    }
+    Ok(bytes)
 }
 
 fn damaged(directory: &Directory, error: &RecoverError) -> Fatal {

@@ -432,6 +432,12 @@ impl Running {
         for (group, event) in fx.roles.drain(..) {
             tracing::debug!(core = %parts.core, %group, ?event, "role");
         }
+        for damage in fx.damaged.drain(..) {
+            tracing::warn!(
+                core = %parts.core,
+                "{damage}; followers get snapshots instead, and the segment leaves the log",
+            );
+        }
         for (group, reason) in fx.failed.drain(..) {
             if !self.failed.contains(&group) {
                 self.failed.push(group);

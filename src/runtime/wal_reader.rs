@@ -12,7 +12,7 @@ use std::thread;
 use crate::id::SegmentSeq;
 use crate::limits::{BATCH_BYTES_SOFT, LOG_READ_BYTES_MAX};
 use crate::shard::event::{LogRead, LogReadDone};
-use crate::wal;
+use crate::wal::{self, Damage};
 
 use super::mapped::Mapped;
 use super::segments::Directory;
@@ -101,7 +101,9 @@ impl Maps {
             Ok(segment) => segment,
             Err(error) => {
                 let path = self.directory.segment(read.at.segment);
-                return Answer::Failed(format!("cannot read {}: {error}", path.display()));
+                tracing::error!("cannot read {}: {error}", path.display());
+                let result = Err(Damage::unreadable(read.at));
+                return Answer::Done(LogReadDone { read, result });
             }
         };
         let result =

@@ -228,6 +228,8 @@ pub struct Effects {
     pub late_beats: Vec<(NodeId, u64)>,
     /// Groups that stopped because going on would be unsafe, and why.
     pub failed: Vec<(GroupId, String)>,
+    /// Stored bytes found damaged while the node runs. Nothing stops; an operator may want to know.
+    pub damaged: Vec<Damage>,
     /// What the groups of this core newly say about where nodes listen.
     pub peers: Vec<PeerChange>,
     /// The node was drained and is to end cleanly.
@@ -262,6 +264,7 @@ impl Effects {
         self.roles.clear();
         self.late_beats.clear();
         self.failed.clear();
+        self.damaged.clear();
         self.peers.clear();
         self.stop = false;
     }

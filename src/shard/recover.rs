@@ -277,7 +277,10 @@ impl Recovering {
             }
         }
         let first = first.unwrap_or(SegmentSeq(1));
-        let truncation = Truncation::new(config.log_bytes, segment_bytes, first, &replicas);
+        let mut truncation = Truncation::new(config.log_bytes, segment_bytes, first, &replicas);
+        for damage in &losses {
+            truncation.on_damage(damage.segment);
+        }
         let shard = Shard::new(config, replicas, log_of_shard, truncation, now);
         Ok((shard, Recovery { log, entries, losses }))
     }

@@ -14,7 +14,7 @@ use crate::raft::effects::RoleKind;
 use crate::raft::message::MessageKind;
 use crate::store::command::Access;
 use crate::store::member;
-use crate::wal::Write;
+use crate::wal::{Damage, Write};
 use crate::wire::peer::{Answer, Forward, Frame};
 use crate::wire::reply::Reply;
 use crate::wire::resp::Command;
@@ -66,6 +66,7 @@ pub struct Shard {
     replies: Vec<ReplyTo>,
     log_reads: Vec<LogRead>,
     failed: Vec<(GroupId, String)>,
+    damaged: Vec<Damage>,
     /// Scratch memory, empty between events.
     raft_fx: raft::effects::Effects,
     completed: Vec<(u32, Written)>,
@@ -120,6 +121,7 @@ impl Shard {
             replies: Vec::new(),
             log_reads: Vec::new(),
             failed: Vec::new(),
+            damaged: Vec::new(),
             raft_fx: raft::effects::Effects::default(),
             completed: Vec::new(),
             peers: Peers::new(slots),
@@ -560,9 +562,13 @@ impl Shard {
                 self.touch(slot);
             }
             Err(damage) => {
-                // The follower stays behind; the damage is counted and named, never skipped.
+                // Never skipped: the follower gets the state instead, the damage is counted and named,
+                // and its segment leaves the log as soon as snapshots stand for it.
                 self.counters.corrupt_detected += 1;
-                self.failed.push((read.group, damage.to_string()));
+                self.damaged.push(damage);
+                self.truncation.on_damage(damage.segment);
+                self.replicas[slot as usize].on_log_read_failed(read.replica);
+                self.touch(slot);
             }
         }
     }
@@ -613,6 +619,7 @@ impl Shard {
         fx.posts.append(&mut self.posts);
         fx.log_reads.append(&mut self.log_reads);
         fx.failed.append(&mut self.failed);
+        fx.damaged.append(&mut self.damaged);
         self.peers.take_changes(&mut fx.peers);
         fx.stop = std::mem::take(&mut self.stop);
         self.evict();

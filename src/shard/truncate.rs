@@ -44,6 +44,8 @@ pub(super) struct Truncation {
     cut: Option<(SegmentSeq, FlushTicket)>,
     /// Segments that are being read from.
     reads: Vec<SegmentSeq>,
+    /// The log is to begin behind this segment, of which part cannot be read.
+    damaged: SegmentSeq,
 }
 
 impl Truncation {
@@ -63,6 +65,7 @@ impl Truncation {
             stored_bytes: 0,
             cut: None,
             reads: Vec::new(),
+            damaged: SegmentSeq(0),
         };
         truncation.count_stored(replicas);
         truncation
@@ -78,6 +81,13 @@ impl Truncation {
         self.done += 1;
         self.taking.retain(|taking| *taking != slot);
         self.count_stored(replicas);
+    }
+
+    /// Part of a segment cannot be read: snapshots are to stand for all of it soon, however short the
+    /// log is.
+    pub(super) fn on_damage(&mut self, segment: SegmentSeq) {
+        self.damaged = self.damaged.max(segment);
+        self.looked = (SegmentSeq(0), 0);
     }
 
     /// Entries of a segment are about to be read.
@@ -102,7 +112,8 @@ impl Truncation {
         // A log shorter than the snapshots in it would be written for snapshots mostly.
         let target = self.log_bytes.max(2 * self.stored_bytes).saturating_mul(times);
         let segments = (target / self.segment_bytes).max(limits::LOG_SEGMENTS_MIN);
-        SegmentSeq(log.active().0.saturating_sub(segments - 1))
+        let by_length = SegmentSeq(log.active().0.saturating_sub(segments - 1));
+        by_length.max(self.damaged.next().min(log.active()))
     }
 
     /// Does this turn's part of the work: some bytes of snapshots, a cut. Returns the segment in

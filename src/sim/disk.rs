@@ -56,6 +56,8 @@ pub struct Disk {
     first: SegmentSeq,
     /// Where the last finished write lies.
     last: Option<(SegmentSeq, u64, usize)>,
+    /// The highest durable watermark in any finished write.
+    proven: (SegmentSeq, u64),
 }
 
 /// A block of a segment.
@@ -169,6 +171,7 @@ impl Disk {
         let write = self.in_flight.remove(at);
         let segment = self.segments.get_mut(&write.segment).expect("written segments stay");
         segment.write(write.offset, &write.data);
+        self.proven = self.proven.max(watermark(&write));
         self.last = Some((write.segment, write.offset, write.data.len()));
         true
     }
@@ -202,17 +205,16 @@ impl Disk {
         }
     }
 
-    /// Any durable block.
+    /// Any durable block that the log itself proves to be durable. Damage behind that point cannot be
+    /// told from a torn write ("The limit of this rule" in `wal/mod.rs`).
     pub fn any_block(&self, rng: &mut Rng) -> Option<Place> {
-        let count: usize = self.segments.values().map(|segment| segment.blocks.len()).sum();
-        let mut left = if count == 0 { return None } else { rng.usize(..count) };
-        for (&seq, segment) in &self.segments {
-            match segment.blocks.keys().nth(left) {
-                Some(&block) => return Some((seq, block)),
-                None => left -= segment.blocks.len(),
-            }
-        }
-        None
+        let proven: Vec<Place> = self
+            .segments
+            .iter()
+            .flat_map(|(&seq, segment)| segment.blocks.keys().map(move |&block| (seq, block)))
+            .filter(|&(seq, block)| (seq, u64::from(block) * BLOCK_BYTES as u64) < self.proven)
+            .collect();
+        (!proven.is_empty()).then(|| proven[rng.usize(..proven.len())])
     }
 
     fn block(&mut self, (segment, block): Place) -> Option<&mut [u8; BLOCK_BYTES]> {
@@ -310,7 +312,7 @@ impl Disk {
     /// The first block of a segment, which holds its header.
     #[must_use]
     pub fn first_block(&self, segment: SegmentSeq) -> [u8; BLOCK_BYTES] {
-        let segment = self.segments.get(&segment);
+        let segment = self.segments.get(&segment).filter(|it| !it.unreadable.contains(&0));
         segment.and_then(|segment| segment.blocks.get(&0)).map_or([0; BLOCK_BYTES], |block| **block)
     }
 
@@ -327,8 +329,13 @@ impl Disk {
         scratch: &mut Scratch,
         look: impl FnOnce(&[u8]) -> T,
     ) -> T {
-        let blocks = &self.segments.get(&segment).expect("the segment exists").blocks;
+        let Segment { blocks, unreadable, .. } =
+            self.segments.get(&segment).expect("the segment exists");
         for (&block, data) in blocks {
+            if unreadable.contains(&block) {
+                // The driver reads it as zeroes.
+                continue;
+            }
             let at = block as usize * BLOCK_BYTES;
             scratch.bytes[at..at + BLOCK_BYTES].copy_from_slice(&data[..]);
         }
@@ -339,6 +346,17 @@ impl Disk {
         }
         result
     }
+}
+
+/// The durable watermark of a write's batch (bytes 48 to 64 of its header, behind the segment's own
+/// header if the write begins one).
+fn watermark(write: &InFlight) -> (SegmentSeq, u64) {
+    let at = if write.offset == 0 { BLOCK_BYTES } else { 0 };
+    let number = |at: usize| {
+        let bytes = write.data.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
+        bytes.map_or(0, u64::from_le_bytes)
+    };
+    (SegmentSeq(number(at + 48)), number(at + 56))
 }
 
 /// One segment's worth of zeroes, lent to whoever looks at a segment. One per world: most of it is

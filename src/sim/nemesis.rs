@@ -338,6 +338,10 @@ impl World {
     /// Something durable on the one disk that decays is damaged.
     fn strike_decay(&mut self) {
         let founders = self.nodes.len() - self.options.spares;
+        if founders < 3 {
+            // Nobody could give it back.
+            return;
+        }
         let node = self.outcome.seed as usize % founders;
         let core = self.rng.usize(..self.nodes[node].disks.len());
         let Self { nodes, rng, .. } = self;

@@ -230,6 +230,9 @@ impl Options {
         let value_bytes_max = pick(rng, &[20, 20, 600, 5_000]);
         let election_ms = pick(rng, &[100, 150, 300]);
         let nodes = NodeOptions::swarm(rng);
+        // Dice of its own, so that the others stay what they are.
+        let mut decay = Rng::with_seed(seed ^ 0x6465_6361_7900_0000);
+        let decay_every_ms = pick(&mut decay, &[0, 0, 400, 1_500]);
         // Clocks that differ by 10 percent either way need a lease shorter by 19.
         let may_lease = nodes.clock_skew_percent <= 10 && rng.bool();
         let groups = if may_lease { LeasedGroups::All } else { LeasedGroups::None };
@@ -254,7 +257,7 @@ impl Options {
             ticker_us: 5_000,
             turn_us: 0,
             net: NetOptions::swarm(rng),
-            disk: DiskOptions::swarm(rng),
+            disk: DiskOptions { decay_every_ms, ..DiskOptions::swarm(rng) },
             nodes,
             leases,
             reads_nearby: rng.bool(),

@@ -119,6 +119,8 @@ pub struct Outcome {
     pub installed: u64,
     /// Log segments deleted because snapshots stood for them.
     pub reclaimed: u64,
+    /// Damage that recoveries found, and that the other members made good.
+    pub losses: u64,
     /// Turns of all cores.
     pub turns: u64,
     /// Virtual milliseconds.

@@ -58,9 +58,11 @@ impl World {
             let (shard, report) =
                 recovering.finish(now).map_err(|error| failed(error.to_string()))?;
             let torn = &report.log.torn;
+            let losses = &report.losses;
+            self.outcome.losses += losses.len() as u64;
             self.note(&[12, node as u64, core as u64, report.log.discard.len() as u64], || {
                 format!(
-                    "node {node} core {core} recovered; torn {torn:?}, stale {:?}",
+                    "node {node} core {core} recovered; torn {torn:?}, stale {:?}, lost {losses:?}",
                     report.log.discard
                 )
             });

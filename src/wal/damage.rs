@@ -79,15 +79,13 @@ impl fmt::Display for Proof {
         match self {
             Self::Durable { by } => write!(
                 f,
-                "{by} proves that these bytes were durable, so they changed afterwards. Keep the \
-                 file for inspection; replace the disk if it reports errors; rebuild this node's \
-                 replicas from their peers under new replica ids"
+                "{by} proves that these bytes were durable, so they changed afterwards. Replace the \
+                 disk if it reports errors"
             ),
             Self::Sequence { by } => write!(
                 f,
                 "{by} names another log in front of it. Put back the segment files that were \
-                 moved or lost, or rebuild this node's replicas from their peers under new \
-                 replica ids"
+                 moved or lost"
             ),
             Self::Written => write!(
                 f,
@@ -98,19 +96,16 @@ impl fmt::Display for Proof {
             Self::Length => write!(
                 f,
                 "the segment's own header says so; segments are never cut or extended. Put back \
-                 the whole file, or rebuild this node's replicas from their peers under new \
-                 replica ids"
+                 the whole file"
             ),
             Self::Identity { expected, found } => write!(
                 f,
                 "the file belongs to {found}, this log to {expected}. Check the data directory, \
                  the node id and the number of cores; nothing was changed"
             ),
-            Self::ReadBack => write!(
-                f,
-                "the bytes were whole before. Keep the file for inspection and rebuild this \
-                 node's replicas from their peers under new replica ids"
-            ),
+            Self::ReadBack => {
+                write!(f, "the bytes were whole before. Replace the disk if it reports errors")
+            }
         }
     }
 }
@@ -129,6 +124,16 @@ pub struct Damage {
     pub fault: Fault,
     /// Why this is damage, and what to do.
     pub proof: Proof,
+}
+
+impl Damage {
+    /// The device cannot read what lies at `at`, or the file is not there.
+    #[must_use]
+    pub const fn unreadable(at: Location) -> Self {
+        let Location { segment, offset } = at;
+        let fault = Fault::new("a block that the device can read", offset, 1, 0);
+        Self { segment, offset, fault, proof: Proof::ReadBack }
+    }
 }
 
 /// The part of a log that a crash left unfinished, and that recovery leaves out. It was never

@@ -298,7 +298,9 @@ impl Recovery {
             let fault = Fault::authentic("segment number", 40, segment.0, header.segment.0);
             // A recycled file keeps an older header until its first write. A newer one cannot be
             // there: the file was renamed by hand.
-            return if header.segment < segment {
+            // What lies behind it was written for this very place, though: then only this block is not.
+            let is_own = self.later(segment, bytes, BLOCK).next().is_some();
+            return if header.segment < segment || is_own {
                 self.without_header(segment, bytes, fault, bound, on)
             } else {
                 let by = Location { segment, offset: 0 };

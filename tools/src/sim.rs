@@ -265,6 +265,7 @@ struct Totals {
     writes: u64,
     log_reads: u64,
     reclaimed: u64,
+    losses: u64,
     installed: u64,
     turns: u64,
     virtual_ms: u64,
@@ -316,6 +317,7 @@ impl Totals {
         self.writes += outcome.writes;
         self.log_reads += outcome.log_reads;
         self.reclaimed += outcome.reclaimed;
+        self.losses += outcome.losses;
         self.installed += outcome.installed;
         self.turns += outcome.turns;
         self.virtual_ms += outcome.virtual_ms;
@@ -342,8 +344,8 @@ impl Totals {
             self.acked, self.refused, self.unknown, self.committed, self.elections
         );
         println!(
-            "  logs      {} segments reclaimed, {} snapshots installed",
-            self.reclaimed, self.installed
+            "  logs      {} segments reclaimed, {} snapshots installed, {} losses made good",
+            self.reclaimed, self.installed, self.losses
         );
         println!(
             "  members   {} changes and handovers made in {} worlds, {} refused or unheard of",

@@ -77,6 +77,8 @@ pub struct Sight<'a> {
     pub group: GroupId,
     /// It has not been looked at since its node started.
     pub is_new: bool,
+    /// It knows that it has lost part of what it remembered.
+    pub is_forgetful: bool,
     /// What it is.
     pub role: RoleKind,
     /// Its term.
@@ -177,6 +179,7 @@ struct Seen {
     applied: Index,
     first: Index,
     last: EntryId,
+    is_forgetful: bool,
 }
 
 /// What is known of one replica in its present life.
@@ -217,6 +220,7 @@ impl Safety {
             applied: status.applied,
             first: status.first,
             last: status.last,
+            is_forgetful: replica.forgotten().is_some(),
         };
         let known = self.known.at(group, id);
         if known.seen == Some(seen) {
@@ -250,6 +254,7 @@ impl Safety {
             replica: id,
             group,
             is_new,
+            is_forgetful: seen.is_forgetful,
             role: status.role,
             term: status.term,
             vote: status.vote,
@@ -321,6 +326,7 @@ pub(crate) mod tests {
             replica: ReplicaId(replica),
             group: GroupId(0),
             is_new: false,
+            is_forgetful: false,
             role: RoleKind::Follower,
             term: Term(term),
             vote: ReplicaId::NONE,

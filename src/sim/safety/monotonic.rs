@@ -2,7 +2,8 @@
 //!
 //! A promise counts from the moment somebody heard it. A vote binds its voter in its term; an
 //! accepted append binds the follower to hold the log up to that index for as long as it knows of no
-//! higher term (only a leader of a higher term may take entries back).
+//! higher term (only a leader of a higher term may take entries back). A replica that knows that it has
+//! lost part of its log is asked when it says that it is whole again.
 
 use crate::id::{GroupId, Index, ReplicaId, Term};
 
@@ -14,6 +15,17 @@ pub struct Monotonic {
     seen: Table<Option<Seen>>,
     votes: Table<Option<(Term, ReplicaId)>>,
     accepts: Table<Option<(Term, Index)>>,
+    /// Who has not yet been asked, in this life, what it promised in earlier ones.
+    unasked: Table<Unasked>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Unasked {
+    #[default]
+    No,
+    Yes,
+    /// It began this life knowing that it had forgotten something.
+    Forgetful,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -52,11 +64,22 @@ impl Monotonic {
         if sight.commit.0 > sight.log.len() as u64 {
             return broke(&format!("commit {} is past its log", sight.commit));
         }
-        if !sight.is_new {
+        let unasked = self.unasked.at(group, replica);
+        if sight.is_new {
+            *unasked = Unasked::Yes;
+        }
+        if sight.is_forgetful {
+            *unasked = Unasked::Forgetful;
             return Ok(());
         }
+        let unasked = std::mem::take(unasked);
+        if unasked == Unasked::No {
+            return Ok(());
+        }
+        // Whoever has forgotten a vote has none to give in that term; that is all that can be asked.
+        let is_bound = unasked == Unasked::Yes;
         if let Some((term, candidate)) = *self.votes.at(group, replica)
-            && (now.term < term || (now.term == term && now.vote != candidate))
+            && (now.term < term || (is_bound && now.term == term && now.vote != candidate))
         {
             return broke(&format!(
                 "voted for {candidate} in term {term} and forgot it in a crash: {now:?}"
