@@ -220,7 +220,19 @@ impl ReplicaRecovery {
             }
             _ => {}
         }
-        let Some(lost) = self.lost.as_mut().filter(|lost| !lost.is_noted) else { return };
+        let Some(lost) = &mut self.lost else { return };
+        if lost.is_noted {
+            // What it accepted while it was not whole binds it as well.
+            if let Some(last) =
+                lost.what.last.as_mut().filter(|_| kind == RunKind::Log && count > 0)
+            {
+                let index = entry.index.plus(count).prev();
+                if (last.term, last.index) < (entry.term, index) {
+                    *last = EntryId { index, ..entry };
+                }
+            }
+            return;
+        }
         // Every run says what was promised when it was written, and the latest counts.
         lost.what.promises_known = true;
         if kind == RunKind::Log && count > 0 {

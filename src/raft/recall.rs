@@ -103,29 +103,39 @@ impl Raft {
             MessageKind::Append | MessageKind::Heartbeat | MessageKind::Snapshot
                 if !recall.what.promises_known =>
             {
-                // This leader may be one that was voted out of office by this very replica.
-                recall.ask_at = recall.ask_at.min(now);
+                // This leader may be one that was voted out of office by this very replica. Or the
+                // group has changed, and nobody that this replica would ask leads it any more.
+                if recall.ask_at <= now || !self.membership.is_member(message.from) {
+                    let question = self.recall_question(message.from);
+                    self.send(question);
+                }
                 false
             }
             _ => true,
         }
     }
 
+    fn recall_question(&self, to: ReplicaId) -> Message {
+        let term = Term(self.term.0.max(1));
+        let mut question = Message::new(MessageKind::Recall, self.config.id, to, term);
+        if let Some(recall) = &self.recall {
+            (question.context, question.reject) = (recall.name, !recall.what.promises_known);
+        }
+        question.entry.index = self.log.durable();
+        question
+    }
+
     /// Asks every other member, again and again, until it is whole.
     pub(super) fn ask_for_recall(&mut self, now: Tick) {
-        let (id, durable) = (self.config.id, self.log.durable());
+        let id = self.config.id;
         let Some(recall) = &mut self.recall else { return };
         if now < recall.ask_at {
             return;
         }
         recall.ask_at = now.plus(self.config.election_ticks.max(2) / 2);
-        let (name, known) = (recall.name, recall.what.promises_known);
-        let term = Term(self.term.0.max(1));
         let others: Vec<_> = self.membership.members().filter(|&member| member != id).collect();
         for to in others {
-            let mut question = Message::new(MessageKind::Recall, id, to, term);
-            (question.context, question.reject) = (name, !known);
-            question.entry.index = durable;
+            let question = self.recall_question(to);
             self.send(question);
         }
     }
