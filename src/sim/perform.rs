@@ -165,15 +165,15 @@ impl World {
         }
         let options = &self.options.disk;
         let mut delay = options.flush_us + self.rng.u64(..=options.jitter_us);
+        if self.now < self.nodes[node].slow_until[core] {
+            delay *= 20;
+        }
         let stall_us = self.rng.u64(..=options.stall_us);
         if happens(&mut self.rng, options.stall)
             && self.strikes(|| format!("a flush of node {node} core {core} stalls"))
         {
             self.outcome.faults.stalls += 1;
             delay += stall_us;
-        }
-        if self.now < self.nodes[node].slow_until[core] {
-            delay *= 20;
         }
         if self.options.lie == Some(Lie::FlushedEarly) {
             self.after_for(0, node, ForNode::Flushed { core, ticket, early: true });
