@@ -294,7 +294,7 @@ impl Options {
     }
 
     /// A world that lasts, to measure the simulator by: three nodes, 64 groups, fifty and more writes
-    /// committed a second, and a fault every few seconds. Its cores turn on a grid of 10 ms.
+    /// committed a second, and a fault every few seconds. Its cores turn on a grid of 20 ms.
     #[must_use]
     pub fn lasting(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed ^ 0x6c61_7374_696e_6700);
@@ -309,14 +309,14 @@ impl Options {
             request_ms: 3_000,
             chaos_ms: 300_000,
             clients: 16,
-            think_us: 150_000,
+            think_us: 120_000,
             keys_per_group: 1,
             value_bytes_max: 600,
             log_cache_bytes: 1 << 20,
             segment_bytes: 512 << 10,
             log_bytes: 3 << 20,
-            ticker_us: 10_000,
-            turn_us: 10_000,
+            ticker_us: 20_000,
+            turn_us: 20_000,
             net: NetOptions {
                 delay_us: pick(rng, &[50, 200, 1_000]),
                 jitter_us: pick(rng, &[50, 1_000, 5_000]),
@@ -361,7 +361,7 @@ impl Options {
             leases: Leases { groups: LeasedGroups::All, drift_percent: 25 },
             reads_nearby: rng.bool(),
             readers_one_in: 8,
-            session_clients: 4,
+            session_clients: 1,
             lie: None,
             strikes: None,
         }

@@ -3,6 +3,7 @@
 //! | property | paper | file | what would break it |
 //! |---|---|---|---|
 //! | at most one leader per term; one vote per voter and term | §5.2 | [`election_safety`] | a vote that outruns its flush |
+//! | a leader appends to its log and does nothing else to it | §5.3 | [`leader_append_only`] | a leader that follows another in its own term |
 //! | same index and term: same entry, and the same log before it | §5.3 | [`log_matching`] | appending without the consistency check |
 //! | a leader holds everything committed in earlier terms | §5.4 | [`leader_completeness`] | acknowledging before the flush; counting an older term's entry |
 //! | no two replicas apply different entries at one index | §5.4.3 | [`state_machine_safety`] | all of the above, and replay from a torn log |
@@ -16,6 +17,7 @@
 //! They know nothing of the code under test but what a [`Sight`] shows.
 
 pub mod election_safety;
+pub mod leader_append_only;
 pub mod leader_completeness;
 pub mod log_matching;
 pub mod monotonic;
@@ -27,6 +29,7 @@ use crate::raft::effects::RoleKind;
 use crate::raft::message::{Message, MessageKind};
 
 use election_safety::ElectionSafety;
+use leader_append_only::LeaderAppendOnly;
 use leader_completeness::LeaderCompleteness;
 use log_matching::LogMatching;
 use monotonic::Monotonic;
@@ -195,6 +198,7 @@ struct Known {
 pub struct Safety {
     known: Table<Known>,
     election_safety: ElectionSafety,
+    leader_append_only: LeaderAppendOnly,
     log_matching: LogMatching,
     leader_completeness: LeaderCompleteness,
     state_machine_safety: StateMachineSafety,
@@ -265,6 +269,7 @@ impl Safety {
         };
         self.monotonic.look(&sight)?;
         self.election_safety.look(&sight)?;
+        self.leader_append_only.look(&sight)?;
         self.log_matching.look(&sight)?;
         self.leader_completeness.look(&sight)?;
         self.state_machine_safety.look(&sight)
@@ -296,6 +301,7 @@ impl Safety {
     pub fn on_crash(&mut self, replica: ReplicaId) {
         self.known.forget(replica);
         self.monotonic.on_crash(replica);
+        self.leader_append_only.on_crash(replica);
         self.state_machine_safety.on_crash(replica);
     }
 
