@@ -43,11 +43,29 @@ impl World {
     /// Every group commits, every key is read through every node, every replica holds the same
     /// data, and one order explains everything that anybody saw.
     pub(super) fn finish(&mut self) -> Checked {
+        match self.everything_works() {
+            Err(why) if self.halts_rightly() => {
+                self.note(&[25], || format!("a group stands still, and rightly so: {why}"));
+                self.outcome.halts += 1;
+            }
+            result => result?,
+        }
+        self.histories_are_linearizable()
+    }
+
+    fn everything_works(&mut self) -> Checked {
         self.every_group_commits()?;
         self.every_request_is_answered()?;
         self.every_key_is_read()?;
-        self.replicas_agree()?;
-        self.histories_are_linearizable()
+        self.replicas_agree()
+    }
+
+    /// A disk has lost what only members knew that have left the group since: nobody is left who could
+    /// tell what its replica had promised, and without it the others may be too few.
+    fn halts_rightly(&self) -> bool {
+        let replicas = self.nodes.iter().flat_map(|node| &node.cores);
+        let mut replicas = replicas.flat_map(|core| core.shard.replicas());
+        self.options.operate_every_ms > 0 && replicas.any(|replica| replica.forgotten().is_some())
     }
 
     fn every_group_commits(&mut self) -> Checked {

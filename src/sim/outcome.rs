@@ -121,6 +121,8 @@ pub struct Outcome {
     pub reclaimed: u64,
     /// Damage that recoveries found, and that the other members made good.
     pub losses: u64,
+    /// Runs that ended with a group standing still rather than losing anything.
+    pub halts: u64,
     /// Turns of all cores.
     pub turns: u64,
     /// Virtual milliseconds.

@@ -300,7 +300,7 @@ impl Recovery {
             // there: the file was renamed by hand.
             // What lies behind it was written for this very place, though: then only this block is not.
             let is_own = self.later(segment, bytes, BLOCK).next().is_some();
-            return if header.segment < segment || is_own {
+            return if header.segment < segment || is_own || bound.is_some() {
                 self.without_header(segment, bytes, fault, bound, on)
             } else {
                 let by = Location { segment, offset: 0 };

@@ -266,6 +266,7 @@ struct Totals {
     log_reads: u64,
     reclaimed: u64,
     losses: u64,
+    halts: u64,
     installed: u64,
     turns: u64,
     virtual_ms: u64,
@@ -318,6 +319,7 @@ impl Totals {
         self.log_reads += outcome.log_reads;
         self.reclaimed += outcome.reclaimed;
         self.losses += outcome.losses;
+        self.halts += outcome.halts;
         self.installed += outcome.installed;
         self.turns += outcome.turns;
         self.virtual_ms += outcome.virtual_ms;
@@ -346,6 +348,10 @@ impl Totals {
         println!(
             "  logs      {} segments reclaimed, {} snapshots installed, {} losses made good",
             self.reclaimed, self.installed, self.losses
+        );
+        println!(
+            "  halted    {} worlds, in which only members that are gone knew the rest",
+            self.halts
         );
         println!(
             "  members   {} changes and handovers made in {} worlds, {} refused or unheard of",
