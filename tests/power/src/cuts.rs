@@ -66,8 +66,10 @@ pub(crate) fn run(arguments: &Arguments, seed: u64) -> Result<(), Failed> {
         }
         shelf.tell(&mut totals);
         // What was found before it stopped is told, too.
-        let closed =
-            totals.close(&format!("again_in_recovery={}", totals.faults - u64::from(count)));
+        let closed = totals.close(&format!(
+            "again_in_recovery={}",
+            totals.faults.saturating_sub(u64::from(count))
+        ));
         result?;
         closed?;
         torn += totals.torn_reported;

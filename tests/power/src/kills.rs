@@ -63,7 +63,9 @@ pub(crate) fn run(arguments: &Arguments, seed: u64) -> Result<(), Failed> {
         }
         println!("kills: {done} of {rounds}, {} acknowledged", totals.counts.acknowledged);
     }
-    let _ = std::fs::remove_dir_all(plan.data());
+    if result.is_ok() && !totals.is_broken() {
+        let _ = std::fs::remove_dir_all(plan.data());
+    }
     let Kills { processes, whole, in_recovery, mut gaps } = kills;
     let aim = Duration::from_millis(common.election_ms) * GAP_ELECTIONS;
     let over = gaps.iter().filter(|gap| aim < **gap).count();

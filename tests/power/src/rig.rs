@@ -57,7 +57,7 @@ pub(crate) struct Common {
     #[arg(long, default_value_t = 8)]
     pub(crate) groups: u64,
     /// Writers at a time.
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..))]
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u8).range(1..))]
     pub(crate) writers: u8,
     /// Least time without a leader before an election, in ms.
     #[arg(long, default_value_t = 300)]
@@ -333,6 +333,13 @@ impl<'p> Rig<'p> {
         results.into_iter().collect::<Result<(), _>>()?;
         if let Some(story) = self.cluster.wait_same()? {
             totals.findings.push(Finding::new(Wrong::Disagreement, format!("{what}: {story}")));
+            // One that is behind differs from one that is wrong.
+            for id in self.all() {
+                let info = self.info(id).unwrap_or_default();
+                let groups: Vec<&str> =
+                    info.lines().filter(|line| line.starts_with("group_")).collect();
+                println!("node {id}: {}", groups.join(" "));
+            }
         }
         for ledger in &mut self.ledgers {
             totals.counts.add(&std::mem::take(&mut ledger.counts));
