@@ -23,6 +23,18 @@ pub enum RecoverError {
     /// Its bytes are damaged where they must not be.
     #[error(transparent)]
     Damage(#[from] Damage),
+    /// Its bytes are damaged, and this node is the only member of a group that has lost by it.
+    #[error(
+        "{damage}. Group {group} has no other member that could give back what is gone: keep the \
+         files for inspection and restore a copy, or start this node with an empty directory and a \
+         new --id"
+    )]
+    AloneDamage {
+        /// The first damage.
+        damage: Damage,
+        /// The group.
+        group: GroupId,
+    },
     /// Its runs contradict each other.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -262,8 +274,8 @@ impl Recovering {
             index.forget_from(replica.group(), status.last.index.next());
             if replica.forgotten().is_some() && status.membership.members().nth(1).is_none() {
                 // There is nobody to get it back from.
-                if let Some(damage) = losses.first() {
-                    return Err((*damage).into());
+                if let Some(&damage) = losses.first() {
+                    return Err(RecoverError::AloneDamage { damage, group: replica.group() });
                 }
             }
         }
@@ -281,7 +293,8 @@ impl Recovering {
         for damage in &losses {
             truncation.on_damage(damage.segment);
         }
-        let shard = Shard::new(config, replicas, log_of_shard, truncation, now);
+        let mut shard = Shard::new(config, replicas, log_of_shard, truncation, now);
+        shard.counters_mut().corrupt_detected = losses.len() as u64;
         Ok((shard, Recovery { log, entries, losses }))
     }
 }

@@ -181,6 +181,8 @@ pub struct ShardReport {
     pub groups_total: u64,
     /// Whether the disk refuses more log.
     pub disk_full: bool,
+    /// Replicas that have lost part of their log and do not have it back yet.
+    pub groups_recalling: u64,
     /// Bytes of the segments that hold the log, spares not counted.
     pub log_bytes: u64,
     /// The counters.
@@ -264,6 +266,8 @@ pub fn info_text(reports: &[ShardReport], section: Option<&[u8]>) -> String {
         line("corrupt_detected", &counters.corrupt_detected);
         line("corrupt_repaired", &counters.corrupt_repaired);
         line("fsync_errors", &counters.fsync_errors);
+        let recalling: u64 = reports.iter().map(|report| report.groups_recalling).sum();
+        line("groups_recalling", &recalling);
         line("disk_full", &u8::from(reports.iter().any(|report| report.disk_full)));
         line("frames_rejected", &counters.frames_rejected);
         line("frames_dropped", &counters.frames_dropped);
@@ -338,6 +342,7 @@ mod tests {
             cores: 2,
             groups_total: 2,
             disk_full: false,
+            groups_recalling: 0,
             log_bytes: 1 << 20,
             counters: Counters { wal_flushes: 2, entries_written: 3, ..Counters::default() },
             driver: DriverReport::default(),
@@ -371,6 +376,7 @@ mod tests {
             "log_bytes:2097152",
             "snapshots_taken:0",
             "entries_per_flush:1.50",
+            "groups_recalling:0",
             "disk_full:0",
             "group_0:role=follower,leader=3,term=4,commit=9,applied=8,first=1,last=10,core=0",
             "group_1:role=leader,leader=3,term=4,commit=9,applied=8,first=1,last=10,core=1",

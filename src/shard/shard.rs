@@ -618,6 +618,12 @@ impl Shard {
         fx.replies.append(&mut self.replies);
         fx.posts.append(&mut self.posts);
         fx.log_reads.append(&mut self.log_reads);
+        let Counters { corrupt_detected, corrupt_repaired, .. } = &mut self.counters;
+        if *corrupt_repaired < *corrupt_detected
+            && self.replicas.iter().all(|replica| replica.forgotten().is_none())
+        {
+            *corrupt_repaired = *corrupt_detected;
+        }
         fx.failed.append(&mut self.failed);
         fx.damaged.append(&mut self.damaged);
         self.peers.take_changes(&mut fx.peers);
@@ -779,6 +785,8 @@ impl Shard {
             cores: self.config.cores,
             groups_total: self.config.groups,
             disk_full: self.log.is_full(),
+            groups_recalling: self.replicas.iter().filter(|it| it.forgotten().is_some()).count()
+                as u64,
             log_bytes: self.truncation.bytes(&self.log),
             counters: self.counters.clone(),
             driver: self.driver.clone(),

@@ -1,5 +1,6 @@
-//! Damaged logs: in the middle, a node refuses to start and names the file; at the torn end, it
-//! trims what was never promised, says so, and keeps the rest.
+//! Damaged logs: in the middle, a node that is alone refuses to start and names the file, and one with
+//! peers gets back from them what it has lost; at the torn end, it trims what was never promised, says
+//! so, and keeps the rest. Other files of a node are refused by name.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -7,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::client::Reply;
 use crate::cluster::Cluster;
+use crate::info::Info;
 use crate::wait::wait_until;
 
 /// A value that can be found in a file.
@@ -81,6 +83,100 @@ fn damage_in_the_middle_is_refused_by_name() {
     for number in 0..200 {
         assert_eq!(client.say(&format!("GET key:{number}")), Reply::bulk(marker(number)));
     }
+}
+
+/// Stops the second node of three, lets `harm` do its work, and sees that the node comes back by itself:
+/// it says what was wrong, and in the end it holds what the others hold.
+fn comes_back(name: &str, groups: &str, harm: impl FnOnce(&Path)) {
+    const COUNT: usize = 300;
+    let mut cluster = Cluster::start(name, 3, &["--groups", groups]);
+    fill(&cluster, COUNT);
+    cluster.nodes[1].kill();
+    harm(&cluster.nodes[1].dir);
+    let log_before = cluster.nodes[1].log().len();
+    cluster.nodes[1].start();
+    cluster.wait_ready();
+    let log = cluster.nodes[1].log();
+    let warned = |line: &str| line.contains("WARN") && line.contains("damaged log");
+    assert!(log[log_before..].lines().any(warned), "it says what was wrong: {log}");
+    wait_until("everything is back", || {
+        let info = Info::of(&cluster.nodes[1]);
+        info.number("groups_recalling") == 0
+            && 0 < info.number("corrupt_detected")
+            && info.number("corrupt_repaired") == info.number("corrupt_detected")
+    });
+    wait_until("the three hold the same", || {
+        let digest = |node: usize| cluster.nodes[node].client().say("DEBUG DIGEST");
+        digest(0) == digest(1) && digest(1) == digest(2)
+    });
+    // It counts again: with it and one other there is a quorum.
+    cluster.nodes[0].kill();
+    let mut client = cluster.nodes[1].client();
+    wait_until("the other two go on", || client.say("SET key:after after") == Reply::ok());
+    for number in 0..COUNT {
+        assert_eq!(client.say(&format!("GET key:{number}")), Reply::bulk(marker(number)));
+    }
+}
+
+#[test]
+fn contract_row_55_a_damaged_value_in_the_middle_is_got_back_from_the_peers() {
+    comes_back("repaired", "2", |dir| {
+        let (path, at) = find(dir, &marker(100));
+        flip(&path, at + 5);
+    });
+}
+
+#[test]
+fn a_damaged_batch_header_and_the_segments_own_are_got_back_from_the_peers() {
+    comes_back("headers", "2", |dir| {
+        let (path, at) = find(dir, &marker(150));
+        flip(&path, at / 4096 * 4096 + 20);
+        flip(&path, 20);
+    });
+}
+
+#[test]
+fn a_megabyte_of_a_segment_that_is_gone_is_got_back_from_the_peers() {
+    comes_back("gone", "3", |dir| {
+        // The node begins a new segment at each start. The first is the only one with anything in it,
+        // and what proves that it was there is the header of the second.
+        let (path, _) = find(dir, &marker(100));
+        let file = File::options().write(true).open(path).expect("a segment");
+        let blocks = vec![0; 1 << 20];
+        file.write_all_at(&blocks, 40_960).expect("overwritten");
+        file.sync_all().expect("synced");
+    });
+}
+
+/// Every other file that a node relies on: what is wrong is said by name, and nothing is started on it.
+/// (`LOCK` holds nothing that is read, `identity.toml.old` is for people.)
+#[test]
+fn a_flipped_bit_in_any_other_file_is_refused_by_name() {
+    let mut cluster = Cluster::start("files", 3, &["--groups", "2"]);
+    fill(&cluster, 20);
+    cluster.nodes[1].stop();
+    let dir = cluster.nodes[1].dir.clone();
+    // Where the log begins, as the node notes it when it deletes segments.
+    let first = dir.join("core-0/FIRST");
+    let number = 1_u64;
+    let noted = format!("{number:016x} {:08x}\n", crc32fast::hash(&number.to_le_bytes()));
+    fs::write(&first, noted).expect("written");
+    for path in [dir.join("identity.toml"), first] {
+        let bytes = fs::metadata(&path).expect("a file").len() as usize;
+        for at in [0, bytes / 2, bytes - 3] {
+            flip(&path, at);
+            cluster.nodes[1].start();
+            let status = cluster.nodes[1].wait_exit();
+            let log = cluster.nodes[1].log();
+            let line = log.lines().last().expect("a reason");
+            let name = path.file_name().expect("a name").to_str().expect("UTF-8");
+            assert!(status.code().is_some_and(|code| code != 0), "{name}, byte {at}: {log}");
+            assert!(line.contains(name), "{name}, byte {at}: {line}");
+            flip(&path, at);
+        }
+    }
+    cluster.nodes[1].start();
+    cluster.wait_ready();
 }
 
 #[test]

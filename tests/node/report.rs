@@ -22,6 +22,7 @@ fn info_has_every_promised_field() {
         "corrupt_detected",
         "corrupt_repaired",
         "fsync_errors",
+        "groups_recalling",
         "disk_full",
         "frames_rejected",
     ];

@@ -70,7 +70,7 @@ fn contract_row_55_a_watermark_behind_the_bad_spot_is_proof() {
     let by = Location { segment: SegmentSeq(1), offset: 3 * BLOCK as u64 };
     assert_eq!(damage.proof, Proof::Durable { by });
     let text = damage.to_string();
-    for part in ["0000000000000001.seg", "offset 8192", "run checksum", "expected", "rebuild"] {
+    for part in ["0000000000000001.seg", "offset 8192", "run checksum", "expected", "Replace"] {
         assert!(text.contains(part), "{text}");
     }
 }

@@ -1,0 +1,194 @@
+//! A replica that has lost part of its log, and knows it.
+
+use crate::id::{EntryId, Index, ReplicaId, Term, Tick};
+use crate::raft::*;
+
+use super::harness::{Cache, entry, message, test_config};
+
+/// Replica 2 of three, with `kept` entries of term 1 applied and the rest gone.
+fn forgetful(kept: u64, promises_known: bool, last: Option<EntryId>) -> Raft {
+    let runs = match kept {
+        0 => Vec::new(),
+        _ => vec![TermRun { start: Index(1), term: Term(1) }],
+    };
+    let recovered = Recovered {
+        hard_state: HardState { term: Term(3), vote: ReplicaId::NONE, commit: Index(kept) },
+        membership: Membership::of_voters((1..=3).map(ReplicaId)),
+        runs,
+        last: Index(kept),
+        applied: Index(kept),
+        forgotten: Some(Forgotten { promises_known, last }),
+        ..Recovered::default()
+    };
+    Raft::new(Config { id: ReplicaId(2), ..test_config(7) }, recovered, Tick(0))
+}
+
+fn ready(raft: &mut Raft, now: u64) -> Effects {
+    let mut fx = Effects::default();
+    raft.ready(Tick(now), &Cache { missing_below: Index(0) }, &mut fx);
+    fx
+}
+
+/// What it answers to a message; its disk is quick.
+fn answers(raft: &mut Raft, message: &Message, now: u64) -> Vec<Message> {
+    raft.step(message, Tick(now));
+    let mut fx = ready(raft, now);
+    let mut sent = std::mem::take(&mut fx.send);
+    if let Some(persist) = fx.persist {
+        raft.on_durable(persist.seq, Tick(now));
+        sent.append(&mut ready(raft, now).send);
+    }
+    sent
+}
+
+/// Whether it votes, in term 9, for a candidate whose log ends so.
+fn votes_for(raft: &Raft, last: EntryId) -> bool {
+    let mut raft = raft.clone();
+    let mut request = message(MessageKind::Vote, 3, 2, 9);
+    request.entry = last;
+    let answers = answers(&mut raft, &request, 5_000);
+    answers.iter().any(|it| it.kind == MessageKind::VoteResponse && !it.reject)
+}
+
+fn question(raft: &mut Raft, now: u64) -> Message {
+    raft.tick(Tick(now));
+    let sent = ready(raft, now).send;
+    *sent.iter().find(|it| it.kind == MessageKind::Recall).expect("it asks")
+}
+
+fn answer(question: &Message, from: u64, term: u64, last: Option<EntryId>) -> Message {
+    let mut answer = message(MessageKind::RecallResponse, from, 2, term);
+    (answer.context, answer.reject) = (question.context, last.is_none());
+    answer.entry = last.unwrap_or_default();
+    answer
+}
+
+/// Seed 60000301 of the simulator: entry 3/42 was committed by the leader and this replica.
+#[test]
+fn it_elects_nobody_whose_log_may_lack_what_it_had() {
+    let known = forgetful(29, true, Some(entry(3, 42)));
+    assert!(!votes_for(&known, entry(2, 60)), "3/42 may be committed");
+    assert!(!votes_for(&known, entry(3, 41)));
+    assert!(votes_for(&known, entry(3, 42)), "what was in front of it is in that log, too");
+    assert!(votes_for(&known, entry(4, 30)), "a later leader had all that was committed");
+    for unknown in [forgetful(29, true, None), forgetful(29, false, Some(entry(3, 42)))] {
+        assert!(!votes_for(&unknown, entry(8, 1_000)));
+    }
+}
+
+#[test]
+fn it_never_stands_for_election() {
+    let mut raft = forgetful(29, true, Some(entry(1, 29)));
+    for now in (0..10_000).step_by(50) {
+        raft.tick(Tick(now));
+        let sent = ready(&mut raft, now).send;
+        assert!(sent.iter().all(|it| it.kind == MessageKind::Recall), "{sent:?}");
+    }
+    answers(&mut raft, &message(MessageKind::TimeoutNow, 1, 2, 3), 10_000);
+    assert_eq!(raft.status().role, RoleKind::Follower);
+}
+
+#[test]
+fn without_its_promises_it_heeds_no_leader_until_every_other_voter_has_told_its_term() {
+    let mut raft = forgetful(29, false, None);
+    let asked = question(&mut raft, 0);
+    assert!(asked.reject, "it does not know its promises");
+    let mut append = message(MessageKind::Append, 1, 2, 3);
+    (append.entry, append.run_term, append.count) = (entry(1, 29), Term(3), 1);
+    for message in [append, message(MessageKind::Heartbeat, 1, 2, 3)] {
+        let sent = answers(&mut raft, &message, 10);
+        assert!(sent.iter().all(|it| it.kind == MessageKind::Recall), "{sent:?}");
+    }
+    // The leader of term 3 answers. The other may be the one it voted for in term 5.
+    answers(&mut raft, &answer(&asked, 1, 3, Some(entry(3, 30))), 20);
+    assert!(!raft.forgotten().expect("it is not whole").promises_known);
+    // An answer to somebody else's question is none.
+    let mut stale = answer(&asked, 3, 3, None);
+    stale.context ^= 1;
+    answers(&mut raft, &stale, 25);
+    assert!(!raft.forgotten().expect("it is not whole").promises_known);
+    answers(&mut raft, &answer(&asked, 3, 5, None), 30);
+    let known = raft.forgotten().expect("its entries are still missing");
+    assert!(known.promises_known);
+    assert_eq!(raft.status().term, Term(5), "what it may have promised is kept");
+    let sent = answers(&mut raft, &append, 40);
+    assert!(sent.iter().all(|it| it.entry.index == Index(0)), "term 3 is over: {sent:?}");
+    assert_eq!(raft.status().last.index, Index(29));
+}
+
+#[test]
+fn a_leader_speaks_for_voters_that_were_removed() {
+    let mut raft = forgetful(29, false, None);
+    let asked = question(&mut raft, 0);
+    let mut for_the_removed = answer(&asked, 1, 4, Some(entry(4, 30)));
+    for_the_removed.hint = Index(3);
+    answers(&mut raft, &for_the_removed, 10);
+    assert!(!raft.forgotten().expect("it is not whole").promises_known, "only of replica 3");
+    answers(&mut raft, &answer(&asked, 1, 4, Some(entry(4, 30))), 20);
+    assert!(raft.forgotten().expect("its entries are missing").promises_known);
+}
+
+#[test]
+fn it_is_whole_when_its_log_agrees_with_its_leaders_to_the_end_and_is_durable() {
+    let mut raft = forgetful(29, true, Some(entry(3, 31)));
+    let asked = question(&mut raft, 0);
+    assert_eq!((asked.reject, asked.entry.index), (false, Index(29)));
+    // The leader has not heard of the loss: it goes by what was acknowledged before.
+    let mut heartbeat = message(MessageKind::Heartbeat, 1, 2, 3);
+    heartbeat.commit = Index(31);
+    answers(&mut raft, &heartbeat, 10);
+    assert_eq!((raft.status().commit, raft.status().failure), (Index(29), None));
+    answers(&mut raft, &answer(&asked, 1, 3, Some(entry(3, 31))), 20);
+    assert!(raft.forgotten().is_some());
+    let mut append = message(MessageKind::Append, 1, 2, 3);
+    (append.entry, append.run_term, append.count) = (entry(1, 29), Term(3), 1);
+    answers(&mut raft, &append, 30);
+    assert!(raft.forgotten().is_some(), "31 is still missing");
+    append.entry = entry(3, 30);
+    raft.step(&append, Tick(40));
+    let persist = ready(&mut raft, 40).persist.expect("an entry to write");
+    assert!(raft.forgotten().is_some(), "31 is not durable");
+    raft.on_durable(persist.seq, Tick(50));
+    assert_eq!(raft.forgotten(), None);
+    assert_eq!(ready(&mut raft, 50).recalled, [Recalled::Everything]);
+}
+
+#[test]
+fn a_new_leader_is_asked_anew() {
+    let mut raft = forgetful(29, true, Some(entry(3, 31)));
+    let asked = question(&mut raft, 0);
+    let mut append = message(MessageKind::Append, 1, 2, 3);
+    append.entry = entry(1, 29);
+    answers(&mut raft, &append, 10);
+    // Term 4 begins before the answer of term 3's leader comes, or after.
+    answers(&mut raft, &answer(&asked, 1, 3, Some(entry(3, 30))), 20);
+    append = message(MessageKind::Append, 3, 2, 4);
+    append.entry = entry(1, 29);
+    answers(&mut raft, &append, 30);
+    assert!(raft.forgotten().is_some(), "that leader's log ends elsewhere");
+    answers(&mut raft, &answer(&asked, 3, 4, Some(entry(1, 29))), 40);
+    assert_eq!(raft.forgotten(), None);
+}
+
+#[test]
+fn a_leader_takes_its_word_for_what_it_has_lost() {
+    let mut cluster = super::harness::Cluster::new(3);
+    cluster.elect(1);
+    cluster.propose(1, 5).expect("1 leads");
+    cluster.settle();
+    let term = cluster.status(1).term.0;
+    let matched = |cluster: &super::harness::Cluster| {
+        let status = cluster.status(1);
+        let found = status.progress().find(|peer| peer.id == ReplicaId(2));
+        found.expect("a member").matched
+    };
+    assert_eq!(matched(&cluster), Index(6));
+    let mut lost = message(MessageKind::Recall, 2, 1, term);
+    lost.entry.index = Index(2);
+    cluster.inject(lost);
+    assert_eq!(matched(&cluster), Index(2));
+    cluster.turn(1);
+    let told = cluster.sent(MessageKind::RecallResponse, 2);
+    assert_eq!((told[0].reject, told[0].entry), (false, cluster.status(1).last));
+    assert!(!cluster.sent(MessageKind::Append, 2).is_empty(), "and it is sent what it lacks");
+}
