@@ -65,8 +65,9 @@
 //!
 //! A torn tail is left where it is. The log goes on in a new segment whose header names the point
 //! P. The next recovery looks at that header first ([`Recovery::look_ahead`]), stops at P, and takes
-//! nothing behind it for the log, no matter how whole it looks and when it got there. Damage is refused with [`Damage`], which says where, why and what to do
-//! (contract row 55). A segment header is written together with its first batch, and only when the
+//! nothing behind it for the log, no matter how whole it looks and when it got there. Damage is a
+//! [`Damage`], which says where and why (contract row 55). [`Recovery::segment`] stops there;
+//! [`Recovery::salvage`] says whose runs it may have taken, and reads on behind it. A segment header is written together with its first batch, and only when the
 //! segment before is durable to its end; a file whose header is torn and of which nothing proves
 //! more is [`Recovered::discard`], and the first file *after* it takes over.
 //!
