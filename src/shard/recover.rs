@@ -31,7 +31,7 @@ pub enum RecoverError {
     )]
     AloneDamage {
         /// The first damage.
-        damage: Damage,
+        damage: Box<Damage>,
         /// The group.
         group: GroupId,
     },
@@ -275,7 +275,8 @@ impl Recovering {
             if replica.forgotten().is_some() && status.membership.members().nth(1).is_none() {
                 // There is nobody to get it back from.
                 if let Some(&damage) = losses.first() {
-                    return Err(RecoverError::AloneDamage { damage, group: replica.group() });
+                    let (damage, group) = (Box::new(damage), replica.group());
+                    return Err(RecoverError::AloneDamage { damage, group });
                 }
             }
         }

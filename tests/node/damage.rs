@@ -148,6 +148,48 @@ fn a_megabyte_of_a_segment_that_is_gone_is_got_back_from_the_peers() {
     });
 }
 
+/// An entry that only a stopped node and a damaged one know stays committed: the two that are left have
+/// a quorum, and still elect nobody who would lose it.
+#[test]
+fn what_only_a_stopped_and_a_damaged_node_know_is_waited_for() {
+    let mut cluster = Cluster::start("rather-halt", 3, &["--groups", "1", "--election-ms", "300"]);
+    fill(&cluster, 20);
+    cluster.nodes[2].kill();
+    let mut client = cluster.nodes[0].client();
+    wait_until("two of three go on", || client.say("SET key:only only") == Reply::ok());
+    // Something behind it, so that damage to it cannot be taken for a torn tail.
+    for number in 0..20 {
+        assert_eq!(client.say(&format!("SET key:later later{number}")), Reply::ok());
+    }
+    drop(client);
+    cluster.nodes[0].stop();
+    cluster.nodes[1].kill();
+    let (path, at) = find(&cluster.nodes[1].dir, "key:only");
+    flip(&path, at + 4);
+    cluster.nodes[1].start();
+    cluster.nodes[2].start();
+    wait_until("the damaged node answers", || {
+        let mut client = cluster.nodes[1].client();
+        client.say("PING") == Reply::Simple("PONG".to_owned())
+    });
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(4);
+    while std::time::Instant::now() < until {
+        for node in [1, 2] {
+            let reply = cluster.nodes[node].client().try_call(&["SET", "key:new", "new"]);
+            let reply = reply.expect("the node answers");
+            assert!(reply.error().contains("NOLEADER"), "node {} took a write: {reply}", node + 1);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    assert_eq!(Info::of(&cluster.nodes[1]).number("groups_recalling"), 1);
+    cluster.nodes[0].start();
+    let mut client = cluster.nodes[1].client();
+    wait_until("the group goes on", || client.say("SET key:new new") == Reply::ok());
+    assert_eq!(client.say("GET key:only"), Reply::bulk("only"));
+    assert_eq!(client.say("GET key:later"), Reply::bulk("later19"));
+    wait_until("it is whole", || Info::of(&cluster.nodes[1]).number("groups_recalling") == 0);
+}
+
 /// Every other file that a node relies on: what is wrong is said by name, and nothing is started on it.
 /// (`LOCK` holds nothing that is read, `identity.toml.old` is for people.)
 #[test]
