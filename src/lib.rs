@@ -123,6 +123,7 @@
 pub mod entry;
 pub mod id;
 pub mod limits;
+pub mod planted;
 
 pub mod wire;
 

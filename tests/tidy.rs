@@ -5,15 +5,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Who may use whom. This table *is* the architecture; `docs/ARCHITECTURE.md` tells it in words.
-/// `id`, `limits` and `entry` lie under everything.
+/// `id`, `limits`, `entry` and `planted` lie under everything.
 const MAY_USE: &[(&str, &[&str])] = &[
-    ("raft", &["entry", "id", "limits"]),
+    ("raft", &["entry", "id", "limits", "planted"]),
     ("wire", &["entry", "id", "limits", "raft"]),
     ("store", &["entry", "id", "limits", "wire"]),
-    ("wal", &["entry", "id", "limits", "raft"]),
-    ("group", &["entry", "id", "limits", "raft", "store", "wal", "wire"]),
-    ("shard", &["entry", "group", "id", "limits", "raft", "store", "wal", "wire"]),
-    ("sim", &["entry", "group", "id", "limits", "raft", "shard", "store", "wal", "wire"]),
+    ("wal", &["entry", "id", "limits", "planted", "raft"]),
+    ("group", &["entry", "id", "limits", "planted", "raft", "store", "wal", "wire"]),
+    ("shard", &["entry", "group", "id", "limits", "planted", "raft", "store", "wal", "wire"]),
+    (
+        "sim",
+        &["entry", "group", "id", "limits", "planted", "raft", "shard", "store", "wal", "wire"],
+    ),
     (
         "runtime",
         &[

@@ -17,6 +17,7 @@
 //! meanwhile (contract rows 24, 28, 50).
 
 use crate::id::{EntryId, ReplicaId, Term, Tick};
+use crate::planted::{Planted, planted};
 use crate::raft::message::{Message, MessageKind};
 use crate::raft::{Persist, Restored, RoleKind};
 use crate::store::StateMachine;
@@ -71,6 +72,8 @@ impl Replica {
         let status = self.raft.status();
         if status.failure.is_some() || status.role != RoleKind::Follower || status.leader != from {
             Use::None
+        } else if planted(Planted::StaleSnapshotInstalled) {
+            Use::Wanted
         } else if entry.index <= status.applied {
             Use::Held
         } else if entry.index <= status.commit {
@@ -108,8 +111,8 @@ impl Replica {
             && status.role == RoleKind::Follower
             && status.leader == from
             && status.term == term
-            && status.commit < entry.index
-            && !self.holds(entry)
+            && (status.commit < entry.index && !self.holds(entry)
+                || planted(Planted::StaleSnapshotInstalled))
             && state.membership.is_member(status.id);
         if may {
             let announced = self.announcement(from, term, entry);

@@ -14,6 +14,7 @@
 use crate::entry::Entry;
 use crate::id::{EntryId, Index, NodeId, ReplicaId, Tick};
 use crate::limits;
+use crate::planted::{Planted, planted};
 use crate::raft::effects::{Effects, RoleKind, TransferEnd};
 use crate::raft::message::{Message, MessageKind};
 use crate::raft::{
@@ -136,7 +137,14 @@ impl Replica {
         match self.plan(now, &call) {
             Err(reply) => Verdict::Refused(reply),
             Ok(Plan::Answer(reply)) => Verdict::Answered(reply),
-            Ok(Plan::Propose(change)) => self.propose_change(change, origin),
+            Ok(Plan::Propose(change)) => {
+                let conf = change.conf();
+                let verdict = self.propose_change(change, origin);
+                if planted(Planted::ChangeCountsAtAppend) && matches!(verdict, Verdict::Taken) {
+                    let _ = self.raft.apply_config(self.cache.next().prev(), &conf, now);
+                }
+                verdict
+            }
             Ok(Plan::Transfer(to)) => {
                 if !self.raft.transfer(to, now) {
                     return Verdict::Refused(refusal::no_leader(self.group));
@@ -459,7 +467,7 @@ impl Replica {
         let status = self.raft.status();
         if message.kind == MessageKind::Removed {
             // Only a leader knows better: the group that it leads.
-            if status.role != RoleKind::Leader {
+            if status.role != RoleKind::Leader && !planted(Planted::RemovedStillVotes) {
                 self.life = Life::Removed;
                 self.state_changed = true;
             }
@@ -467,7 +475,8 @@ impl Replica {
         }
         // A leader that hands over because it was removed is heard until another one is.
         let leads = status.leader == message.from && status.term == message.term;
-        if !self.state.is_removed(message.from) || leads {
+        let is_heard = leads || planted(Planted::RemovedStillVotes);
+        if !self.state.is_removed(message.from) || is_heard {
             return false;
         }
         if !self.asked.to_tell.contains(&message.from) {
@@ -483,7 +492,8 @@ impl Replica {
         for to in self.asked.to_tell.drain(..) {
             fx.send.push(Message::new(MessageKind::Removed, this, to, term));
         }
-        if self.life == Life::Member && self.state.is_removed(this) && role != RoleKind::Leader {
+        let is_removed = self.state.is_removed(this) && !planted(Planted::RemovedStillVotes);
+        if self.life == Life::Member && is_removed && role != RoleKind::Leader {
             self.life = Life::Removed;
             self.state_changed = true;
         }

@@ -24,6 +24,7 @@ use thiserror::Error;
 
 use crate::entry::{Entry, EntryKind};
 use crate::id::{EntryId, GroupId, Index, SegmentSeq, Tick};
+use crate::planted::{Planted, planted};
 use crate::raft::effects::HardState;
 use crate::raft::{self, Forgotten, Raft, TermRun};
 use crate::store::{StateMachine, Wanted};
@@ -479,6 +480,9 @@ impl ReplicaRecovery {
         }
         let last = self.cache.next().prev();
         self.hard_state.commit = self.hard_state.commit.min(last);
+        if planted(Planted::AppliedTwiceAfterRestart) {
+            self.applied = self.applied.prev().max(self.before_first.index);
+        }
         let recovered = raft::Recovered {
             hard_state: self.hard_state,
             membership: self.state.membership.clone(),
@@ -515,9 +519,9 @@ mod truncated;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::group::sessions::planted;
     use crate::group::{SessionRequest, Sessions};
     use crate::id::{NodeId, ReplicaId, SessionId, Term};
+    use crate::planted;
     use crate::store::map::Map;
     use crate::wire::reply::Reply;
     use crate::wire::resp::Command;
@@ -591,9 +595,7 @@ mod tests {
 
     #[test]
     fn a_table_that_forgets_would_be_noticed() {
-        planted::forget(true);
-        let count = count(&replayed());
-        planted::forget(false);
+        let count = planted::with(Planted::SessionsForgotten, || count(&replayed()));
         assert_eq!(count, Reply::bulk("4"));
     }
 }

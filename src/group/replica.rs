@@ -6,6 +6,7 @@ use std::fmt;
 use crate::entry::{Entry, EntryKind, SESSION_HEADER_BYTES};
 use crate::id::{EntryId, GroupId, Index, ReplicaId, SegmentSeq, Tick};
 use crate::limits::COMMAND_BYTES_MAX;
+use crate::planted::{Planted, planted};
 use crate::raft::effects::{Effects, HardState, Persist, PersistSeq, RoleKind};
 use crate::raft::message::Message;
 use crate::raft::{self, LogChange, ProposeRefusal, Raft, ReadRefusal, Source};
@@ -154,6 +155,18 @@ impl Replica {
     #[must_use]
     pub fn digest(&self) -> u64 {
         self.machine.digest().wrapping_add(self.sessions.digest())
+    }
+
+    /// Whether this replica would answer a read by its lease.
+    #[must_use]
+    pub fn is_leased(&self, now: Tick) -> bool {
+        self.raft.lease_holds(now)
+    }
+
+    /// Whether this replica gives no vote now, because it has promised so or hears its leader.
+    #[must_use]
+    pub fn refuses_votes(&self, now: Tick) -> bool {
+        self.is_gone() || self.raft.is_leased(now)
     }
 
     /// The term of the entry at `index`, if the log holds it.
@@ -475,6 +488,9 @@ impl Replica {
             first: persist.first,
             entries: Default::default(),
         };
+        if planted(Planted::VoteNotPersisted) {
+            run.hard_state.vote = ReplicaId::NONE;
+        }
         // The commit index rides along, as new as it is (contract row 25).
         run.hard_state.commit = run.hard_state.commit.max(self.raft.status().commit);
         if persist.count > 0 {

@@ -42,6 +42,7 @@ use thiserror::Error;
 use crate::entry::SESSION_HEADER_BYTES;
 use crate::id::{Index, SessionId, mix};
 use crate::limits;
+use crate::planted::{Planted, planted};
 use crate::wire::reply::Reply;
 
 /// What a command has to do with a session.
@@ -202,7 +203,7 @@ impl Sessions {
         self.by_use.remove(&session.used);
         self.by_use.insert(index, id);
         session.used = index;
-        if session.seq < seq || planted::is_forgetful() {
+        if session.seq < seq || planted(Planted::SessionsForgotten) {
             Judgement::Fresh
         } else if session.seq == seq {
             Judgement::Answered(session.reply.clone())
@@ -214,7 +215,7 @@ impl Sessions {
     /// Request `seq` was judged fresh, and has been executed with this result.
     pub fn ran(&mut self, id: SessionId, seq: u64, reply: Reply) {
         let Some(session) = self.open.get_mut(&id) else { return };
-        debug_assert!(session.seq < seq || planted::is_forgetful(), "it was not fresh");
+        debug_assert!(session.seq < seq || planted(Planted::SessionsForgotten), "it was not fresh");
         debug_assert!(
             Reply::decode(&reply.encode_forwarded()).as_ref() == Ok(&reply),
             "a snapshot could not keep {reply:?}"
@@ -304,32 +305,6 @@ impl Sessions {
             return Err(DecodeError("they exceed the bounds"));
         }
         Ok(table)
-    }
-}
-
-/// The mistake that sessions exist to prevent, to prove that the simulator sees it.
-pub(crate) mod planted {
-    #[cfg(test)]
-    thread_local! {
-        static FORGETFUL: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
-    }
-
-    /// Every request is taken for a fresh one. Only ever in a test, and only on its thread.
-    #[cfg(test)]
-    pub(crate) fn is_forgetful() -> bool {
-        FORGETFUL.get()
-    }
-
-    /// Nobody plants mistakes in earnest.
-    #[cfg(not(test))]
-    pub(super) const fn is_forgetful() -> bool {
-        false
-    }
-
-    /// From now on, on this thread.
-    #[cfg(test)]
-    pub(crate) fn forget(forgetful: bool) {
-        FORGETFUL.set(forgetful);
     }
 }
 

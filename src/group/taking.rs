@@ -19,6 +19,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use crate::id::{EntryId, Index, SegmentSeq};
+use crate::planted::{Planted, planted};
 use crate::raft::Recalled;
 use crate::raft::effects::{HardState, PersistSeq};
 use crate::wal::{LogIndex, Run, RunKind};
@@ -152,9 +153,15 @@ impl Replica {
     #[must_use]
     pub fn snapshot_meta(&self) -> SnapshotMeta {
         let status = self.raft.status();
-        let term = self.raft.term_at(status.applied).expect("the log reaches to what is applied");
-        let entry = EntryId { term, index: status.applied };
-        SnapshotMeta::new(self.group, entry).with_state(&self.state).with_sessions(&self.sessions)
+        let named = planted(Planted::SnapshotNamedByCommit);
+        let index = if named { status.commit } else { status.applied };
+        let term = self.raft.term_at(index).expect("the log reaches to what is applied");
+        let entry = EntryId { term, index };
+        let meta = SnapshotMeta::new(self.group, entry).with_state(&self.state);
+        if planted(Planted::SessionsNotInSnapshot) {
+            return meta;
+        }
+        meta.with_sessions(&self.sessions)
     }
 
     /// A snapshot as of now, to be cut into pieces while the replica goes on.
@@ -297,6 +304,9 @@ impl Replica {
             // This run or one taken before it: not later than where it is.
             extent.again = Again::Placed(segment);
         }
+        if planted(Planted::CutBeforeSnapshotDurable) && run.kind == RunKind::SnapshotTaken {
+            self.on_taken(EntryId { term: run.run_term, index: run.first });
+        }
     }
 
     /// The snapshot at `entry` is durable, pieces and end: it stands for the log up to there.
@@ -331,6 +341,7 @@ impl Replica {
         }
         let place = |after: Index| Some(index.find(self.group, after.next())?.location.segment);
         let own = match extent.stored.filter(|_| !self.is_buried()) {
+            Some(stored) if planted(Planted::SnapshotGap) => Some(stored.segment),
             Some(stored) => {
                 place(stored.entry.index).min(Some(stored.segment)).or(Some(stored.segment))
             }

@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 
 use crate::entry::EntryKind;
 use crate::id::{EntryId, Index, ReplicaId, Term, Tick};
+use crate::planted::{Planted, planted};
 
 use super::driver::{LogChange, OnRemoval, Source};
 use super::effects::TransferEnd;
@@ -262,7 +263,10 @@ impl Raft {
             own.active = true;
         }
         let first = last.next();
-        self.log.replace_from(first, 1, self.term);
+        let count = u32::from(!planted(Planted::NoEmptyEntry));
+        if count > 0 {
+            self.log.replace_from(first, 1, self.term);
+        }
         // Reads that were to be asked about are this leader's own now.
         let asked = std::mem::take(&mut self.asked);
         let mut reads = Reads { count: asked.count, ..Reads::default() };
@@ -298,7 +302,7 @@ impl Raft {
         }));
         self.advance_own_progress();
         self.promise_own_entries();
-        LogChange { first, count: 1, source: Source::Internal(EntryKind::Empty) }
+        LogChange { first, count, source: Source::Internal(EntryKind::Empty) }
     }
 
     /// A message of a higher term than ours. Returns whether to go on with it.
@@ -355,10 +359,13 @@ impl Raft {
         let pre = request.kind == MessageKind::PreVote;
         let free = self.vote == request.from
             || (self.vote == ReplicaId::NONE && self.leader() == ReplicaId::NONE)
-            || (pre && request.term > self.term);
+            || (pre && request.term > self.term)
+            || planted(Planted::VotedTwice);
         let promised = now < self.promised_until && request.context != TRANSFER;
         let may_elect = self.recall.as_ref().is_none_or(|it| it.may_elect(request.entry));
-        let granted = free && !promised && may_elect && self.log.is_up_to_date(request.entry);
+        let is_behind =
+            !self.log.is_up_to_date(request.entry) && !planted(Planted::ShorterLogElected);
+        let granted = free && !promised && may_elect && !is_behind;
         let kind = if pre { MessageKind::PreVoteResponse } else { MessageKind::VoteResponse };
         // A grant echoes the request's term, which for a pre-vote is not ours; a refusal tells ours.
         let term = if granted { request.term } else { self.term };
@@ -375,7 +382,8 @@ impl Raft {
     }
 
     /// Whether a leader was heard from so recently that votes are refused unseen.
-    fn is_leased(&self, now: Tick) -> bool {
+    #[must_use]
+    pub fn is_leased(&self, now: Tick) -> bool {
         now < self.promised_until
             || self.config.check_quorum
                 && match &self.role {
@@ -473,7 +481,8 @@ impl Raft {
     /// Tells the transferee to stand if it is one and has everything.
     pub(super) fn nudge_transferee(&mut self, peer: ReplicaId, matched: Index) {
         let Role::Leader(leader) = &mut self.role else { return };
-        if leader.transfer.is_some_and(|(to, _)| to == peer) && matched == self.log.last() {
+        let is_complete = matched == self.log.last() || planted(Planted::TransferToLaggard);
+        if leader.transfer.is_some_and(|(to, _)| to == peer) && is_complete {
             // After whatever it is still to be sent, so that it knows what is committed.
             (leader.yielded, leader.nudge, leader.dirty) = (true, true, true);
         }

@@ -1,6 +1,7 @@
 //! Following: accept, match, replace, commit (Raft §5.3).
 
 use crate::id::{EntryId, Index, ReplicaId, Term, Tick};
+use crate::planted::{Planted, planted};
 
 use super::driver::{LogChange, Source};
 use super::message::{Message, MessageKind};
@@ -28,21 +29,27 @@ impl Raft {
             self.ignored += 1;
             return None;
         }
-        if previous.index < self.log.commit() {
+        if previous.index < self.log.commit() && !planted(Planted::TruncatedBelowCommit) {
             // Committed entries match by definition: skip what both have.
             self.accept(append.from, self.log.commit());
             return None;
         }
-        if !self.log.matches(previous) {
+        let is_held = self.log.matches(previous)
+            || planted(Planted::ConsistencyNotChecked) && previous.index <= self.log.last();
+        if !is_held {
             self.refuse(append.from, previous);
             return None;
         }
         let vouched = previous.index.plus(u64::from(append.count));
         let mut change = None;
         let first = previous.index.next();
-        if let Some(conflict) = self.log.find_conflict(first, append.count, append.run_term) {
+        let mut conflict = self.log.find_conflict(first, append.count, append.run_term);
+        if planted(Planted::TruncatedBelowCommit) && append.count > 0 {
+            conflict = Some(first);
+        }
+        if let Some(conflict) = conflict {
             let commit = self.log.commit();
-            if conflict <= commit {
+            if conflict <= commit && !planted(Planted::TruncatedBelowCommit) {
                 self.fail(Failure::CommittedConflict { at: conflict, commit }, now);
                 return None;
             }
@@ -52,7 +59,8 @@ impl Raft {
             change = Some(LogChange { first: conflict, count, source: Source::Message { skip } });
         }
         // Beyond `vouched` our log may still hold another leader's entries (safety point 5).
-        self.log.commit_to(append.commit.min(vouched));
+        let known = if planted(Planted::CommitBeyondVouched) { self.log.last() } else { vouched };
+        self.log.commit_to(append.commit.min(known));
         self.accept(append.from, vouched);
         change
     }

@@ -15,6 +15,7 @@
 use std::collections::VecDeque;
 
 use crate::id::{Index, ReplicaId, Tick};
+use crate::planted::{Planted, planted};
 
 /// How a follower is being fed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -85,6 +86,11 @@ impl Progress {
     /// A member that a change has just added, in the middle of a term. It is sent the end of the log
     /// first: that says at once what it lacks. Its silence counts from now.
     pub(super) fn joining(id: ReplicaId, last: Index, now: Tick) -> Self {
+        if planted(Planted::NewMemberCountsAtOnce) {
+            let known =
+                Self { matched: last, heard: Some(now), active: true, ..Self::new(id, last) };
+            return known;
+        }
         let next = last.max(Index(1));
         Self { next, heard: Some(now), active: true, ..Self::new(id, last) }
     }

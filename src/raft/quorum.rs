@@ -8,6 +8,7 @@
 use smallvec::SmallVec;
 
 use crate::id::ReplicaId;
+use crate::planted::{Planted, planted};
 
 use super::membership::Membership;
 
@@ -46,6 +47,10 @@ pub(super) fn has_quorum(membership: &Membership, yes: impl Fn(ReplicaId) -> boo
 /// `u64::MAX` if there are no voters.
 #[must_use]
 pub fn agreed(membership: &Membership, reached: impl Fn(ReplicaId) -> u64) -> u64 {
+    if planted(Planted::LearnerCounts) {
+        let all = [&membership.incoming[..], &membership.learners[..]].concat();
+        return majority_agreed(&all, &reached);
+    }
     let incoming = majority_agreed(&membership.incoming, &reached);
     if membership.outgoing.is_empty() {
         return incoming;

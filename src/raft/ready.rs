@@ -1,6 +1,7 @@
 //! The end of a turn and the return of a write: what leaves, what waits, what is released.
 
 use crate::id::{Index, Tick};
+use crate::planted::{Planted, planted};
 
 use super::driver::{Entries, LogChange};
 use super::effects::{Effects, HardState, Persist, PersistSeq, RoleEvent, RoleKind, TransferEnd};
@@ -104,7 +105,12 @@ impl Raft {
 
     /// Sends a message once everything unstable now is durable: at once if nothing is.
     pub(super) fn promise(&mut self, message: Message) {
-        if self.config.plain {
+        let too_early = match message.kind {
+            MessageKind::VoteResponse => planted(Planted::TermPersistedAfterReply),
+            MessageKind::AppendResponse => planted(Planted::AcceptedBeforeFlush),
+            _ => false,
+        };
+        if self.config.plain || too_early {
             self.send(message);
         } else if !self.defer(Promised::Send(message)) {
             self.release(message);

@@ -7,6 +7,7 @@
 
 use crate::id::{EntryId, Index, ReplicaId, Term, Tick};
 use crate::limits;
+use crate::planted::{Planted, planted};
 
 use super::driver::{Config, Entries, Fit, ProposeRefusal, ReadRefusal};
 use super::effects::{Effects, Fetch};
@@ -103,6 +104,9 @@ impl Raft {
         if leader.is_some()
             && let Some(seq) = self.asked.close(now)
         {
+            if planted(Planted::FollowerReadsAlone) {
+                return self.asked.answer(seq, self.log.commit());
+            }
             self.send_read_index(leader, seq);
         }
     }
@@ -138,13 +142,15 @@ impl Raft {
         leader.reads.remote.push((asked.0, asked.1, seq));
     }
 
-    /// Whether reads may be answered without asking anybody; see [`read`](super::read).
-    fn lease_holds(&self, now: Tick) -> bool {
+    /// Whether a leader's reads may be answered without asking anybody; see [`read`](super::read).
+    #[must_use]
+    pub fn lease_holds(&self, now: Tick) -> bool {
         let (Some(lease), Role::Leader(leader)) = (self.config.lease, &self.role) else {
             return false;
         };
         let promise = self.config.election_ticks;
-        let lasts = promise * u64::from(100 - lease.drift_percent.min(90)) / 100;
+        let margin = if planted(Planted::LeaseWithoutMargin) { 0 } else { lease.drift_percent };
+        let lasts = promise * u64::from(100 - margin.min(90)) / 100;
         let is_fenced =
             self.log.writes().first().is_some_and(|write| now.since(write.at) >= promise / 2);
         !is_fenced
@@ -268,7 +274,10 @@ impl Raft {
 
     /// The own disk has caught up to `durable`: the leader counts itself (safety point 1).
     pub(super) fn advance_own_progress(&mut self) {
-        let (id, durable) = (self.config.id, self.log.durable());
+        let (id, mut durable) = (self.config.id, self.log.durable());
+        if planted(Planted::LeaderCountsUnflushed) {
+            durable = self.log.last();
+        }
         let Role::Leader(leader) = &mut self.role else { return };
         if !self.config.plain
             && let Some(own) = leader.peer_mut(id)
@@ -282,6 +291,8 @@ impl Raft {
     pub(super) fn promise_own_entries(&mut self) {
         if self.config.plain {
             self.accept(self.config.id, self.log.last());
+        } else if planted(Planted::LeaderCountsUnflushed) {
+            self.advance_own_progress();
         }
     }
 
@@ -291,7 +302,8 @@ impl Raft {
         let reached = |id| leader.peer(id).map_or(0, |peer| peer.matched.0);
         let agreed = Index(quorum::agreed(&self.membership, reached));
         let agreed = agreed.min(self.log.last());
-        if agreed <= self.log.commit() || agreed < leader.term_start {
+        let is_old = agreed < leader.term_start && !planted(Planted::OldTermCommitted);
+        if agreed <= self.log.commit() || is_old {
             return;
         }
         self.log.commit_to(agreed);
@@ -311,13 +323,16 @@ impl Raft {
         let (id, window, commit) = (self.config.id, self.window(), self.log.commit());
         let Role::Leader(leader) = &mut self.role else { return };
         leader.uncommitted_open = false;
-        if commit >= leader.term_start {
+        let knows_commit = commit >= leader.term_start
+            || planted(Planted::ReadBeforeFirstCommit)
+            || planted(Planted::NoEmptyEntry);
+        if knows_commit {
             if !leader.ready_told {
                 leader.ready_told = true;
                 fx.leader_ready = true;
             }
             if leader.reads.close(commit) {
-                if leased {
+                if leased || planted(Planted::ReadWithoutQuorum) {
                     leader.reads.confirm(u64::MAX);
                 } else {
                     leader.heartbeat_due = true;

@@ -1,6 +1,7 @@
 //! Taking a snapshot in place of a log (Raft §7; safety point 14, contract rows 28 and 50).
 
 use crate::id::Tick;
+use crate::planted::{Planted, planted};
 
 use super::membership::Membership;
 use super::message::{Message, MessageKind};
@@ -46,14 +47,15 @@ impl Raft {
 
     fn take(&mut self, message: &Message, membership: Membership, now: Tick) -> Restored {
         let last = message.entry;
-        if last.index <= self.log.commit() {
+        let overwrites = planted(Planted::StaleSnapshotInstalled);
+        if last.index <= self.log.commit() && !overwrites {
             return Restored::No;
         }
         if !membership.is_member(self.config.id) {
             self.ignored += 1;
             return Restored::No;
         }
-        if self.log.matches(last) {
+        if self.log.matches(last) && !overwrites {
             self.log.commit_to(last.index);
             return Restored::No;
         }

@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 use crate::group::{Replica, Written};
 use crate::id::{FlushTicket, SegmentSeq};
 use crate::limits;
+use crate::planted::{Planted, planted};
 use crate::wal::{Appender, Batch, LogIndex, Room, RunKind, Write};
 
 use super::report::Counters;
@@ -156,6 +157,10 @@ impl Log {
     ) {
         if let Some(write) = self.in_flight.iter_mut().find(|write| write.ticket == ticket) {
             write.durable = true;
+        }
+        if planted(Planted::LaterFlushVouches) {
+            let earlier = self.in_flight.iter_mut().filter(|write| write.ticket < ticket);
+            earlier.for_each(|write| write.durable = true);
         }
         while self.in_flight.front().is_some_and(|write| write.durable) {
             let Some(mut write) = self.in_flight.pop_front() else { break };

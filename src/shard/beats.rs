@@ -30,6 +30,12 @@ impl Beats {
         (self.gap_ms_max < gap_ms).then(|| gap_ms - self.gap_ms_max)
     }
 
+    /// Whether a heartbeat of some group left for `node` within an interval.
+    pub(super) fn is_recent(&self, node: NodeId, now: Tick) -> bool {
+        let mut last = self.last.iter().filter(|(of, _)| *of == node);
+        last.any(|(_, last)| now.since(*last) < self.gap_ms_max / 2)
+    }
+
     /// A replica of this core changed its role: who sends heartbeats to whom is another question now.
     pub(super) fn reset(&mut self) {
         self.last.clear();

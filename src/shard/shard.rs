@@ -9,6 +9,7 @@ use crate::group::{
 };
 use crate::id::{GroupId, NodeId, ReplicaId, SessionId, ShardId, Tick};
 use crate::limits;
+use crate::planted::{Planted, planted};
 use crate::raft;
 use crate::raft::effects::RoleKind;
 use crate::raft::message::MessageKind;
@@ -600,6 +601,9 @@ impl Shard {
             fx.reclaim = Some(first);
         }
         log.gather(replicas, counters, &mut fx.writes);
+        if planted(Planted::InstalledBeforeFlush) {
+            self.install_placed(now, &fx.writes);
+        }
         if !fx.writes.is_empty() {
             fx.writes.iter().for_each(|write| self.disk_age.started(write.ticket, now));
             self.last_write = now;
@@ -648,6 +652,12 @@ impl Shard {
         for message in &raft_fx.send {
             if message.kind == MessageKind::Snapshot {
                 snapshots.push(message.to);
+                continue;
+            }
+            if planted(Planted::HeartbeatCoalescedAway)
+                && message.kind == MessageKind::Heartbeat
+                && self.beats.is_recent(NodeId(message.to.0), now)
+            {
                 continue;
             }
             if message.kind == MessageKind::Heartbeat
@@ -859,6 +869,7 @@ fn group_report(replica: &Replica, digest: bool) -> GroupReport {
 /// A forwarded command whose answer will not come.
 fn give_up(forwarded: &Forwarded, why: &str) -> Reply {
     match forwarded.access {
+        _ if planted(Planted::ErrorThoughCommitted) => refusal::no_leader(forwarded.group),
         Access::Write | Access::Member => refusal::uncertain(why),
         _ => refusal::no_leader(forwarded.group),
     }

@@ -11,9 +11,11 @@
 
 use crate::group::{Use, Written};
 use crate::id::{GroupId, NodeId, ReplicaId, Tick};
+use crate::planted::{Planted, planted};
 use crate::raft::ProgressState;
 use crate::raft::effects::RoleKind;
 use crate::raft::message::{Message, MessageKind};
+use crate::wal::{RunKind, Write};
 use crate::wire::{PieceStatus, SnapshotAck, SnapshotPiece};
 
 use super::event::Post;
@@ -81,6 +83,7 @@ impl Shard {
             } else {
                 let state = |of| status.progress().find(|it| it.id == of).map(|it| it.state);
                 self.sends.review(slot, |to| match state(to) {
+                    _ if planted(Planted::StaleSnapshotInstalled) => Need::Snapshot,
                     Some(ProgressState::Snapshot { .. }) => Need::Snapshot,
                     Some(ProgressState::Probe) => Need::Hold,
                     Some(ProgressState::Replicate) | None => Need::Nothing,
@@ -94,7 +97,9 @@ impl Shard {
         {
             let replica = &self.replicas[slot as usize];
             let (status, is_gone) = (replica.status(), replica.is_gone());
-            if is_gone || status.role == RoleKind::Leader || name.snapshot.index <= status.commit {
+            let is_stale =
+                name.snapshot.index <= status.commit && !planted(Planted::StaleSnapshotInstalled);
+            if is_gone || status.role == RoleKind::Leader || is_stale {
                 self.end_receiving(slot);
             }
         }
@@ -172,12 +177,25 @@ impl Shard {
         let Some(entry) = replica.install(now, &mut self.answers) else { return };
         self.counters.snapshots_received += 1;
         self.truncation.on_done(&self.replicas, slot);
-        if let Some(name) = self.receives.name(slot) {
+        if let Some(name) = self.receives.name(slot)
+            && !planted(Planted::StaleSnapshotInstalled)
+        {
             debug_assert_eq!(name.snapshot, entry);
             self.say(slot, name.ack(0, PieceStatus::Installed));
         }
         self.end_receiving(slot);
         self.touch(slot);
+    }
+
+    /// Only ever a planted mistake: takes for durable what was just placed.
+    pub(super) fn install_placed(&mut self, now: Tick, writes: &[Write]) {
+        for run in writes.iter().flat_map(Write::runs) {
+            if run.kind == RunKind::SnapshotInstalled
+                && let Some(slot) = self.slot_of(run.group)
+            {
+                self.on_install_durable(now, slot);
+            }
+        }
     }
 
     fn end_receiving(&mut self, slot: u32) {

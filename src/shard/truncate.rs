@@ -21,6 +21,7 @@
 use crate::group::Replica;
 use crate::id::{FlushTicket, SegmentSeq};
 use crate::limits;
+use crate::planted::{Planted, planted};
 
 use super::batch::Log;
 use super::report::Counters;
@@ -125,7 +126,8 @@ impl Truncation {
         counters: &mut Counters,
     ) -> Option<SegmentSeq> {
         let seen = (log.active(), self.done);
-        if self.looked != seen && self.first < self.cutoff(log, 1) {
+        let has_changed = self.looked != seen || planted(Planted::CutBeforeSnapshotDurable);
+        if has_changed && self.first < self.cutoff(log, 1) {
             self.looked = seen;
             self.look(log, replicas, counters);
         }
@@ -187,7 +189,8 @@ impl Truncation {
         counters: &mut Counters,
     ) -> Option<SegmentSeq> {
         let (cut, placed) = self.cut?;
-        if log.durable() < placed || self.reads.iter().any(|read| *read < cut) {
+        let is_durable = placed <= log.durable() || planted(Planted::CutBeforeSnapshotDurable);
+        if !is_durable || self.reads.iter().any(|read| *read < cut) {
             return None;
         }
         self.cut = None;

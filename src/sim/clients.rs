@@ -7,6 +7,7 @@ use crate::shard::event::Request;
 use crate::wire::reply::{Protocol, Reply};
 use crate::wire::resp::Command;
 
+use super::embedded::Expected;
 use super::history::{Act, Answer};
 use super::options::Options;
 use super::safety::Checked;
@@ -32,7 +33,7 @@ impl Client {
 
 /// Readers stay with a node that leads alone, where writers would wait for ever: a read answered from
 /// the past is found by them.
-fn is_reader(client: usize, options: &Options) -> bool {
+pub(super) fn is_reader(client: usize, options: &Options) -> bool {
     client % options.readers_one_in == options.readers_one_in - 1
 }
 
@@ -63,6 +64,8 @@ pub(super) enum What {
     Session(Asked),
     /// Something about members.
     Operator,
+    /// Something an embedder's client asked for.
+    Embedded(Expected),
 }
 
 impl World {
@@ -79,6 +82,9 @@ impl World {
             // Connection refused.
             self.clients[client].home = self.rng.usize(..self.nodes.len());
             return self.think(client);
+        }
+        if self.embedded.is_some() {
+            return self.call_embedded(client, node);
         }
         if self.clients[client].in_session.is_some() {
             return self.call_in_session(client, node);
@@ -117,21 +123,26 @@ impl World {
         what: What,
         patience: u64,
     ) -> u64 {
-        self.calls += 1;
-        let id = self.calls;
+        let id = self.wait_for(client, node, what);
         let core = self.rng.usize(..self.nodes[node].cores.len());
         let hash = crc32fast::hash(&command.raw).into();
         self.note(&[17, id, client as u64, node as u64, core as u64, hash], || {
             let text = String::from_utf8_lossy(&command.raw).replace("\r\n", " ");
             format!("client {client} calls node {node} core {core}, call {id}: {text}")
         });
-        self.waiting.insert(id, Waiting { client, node, what });
         let nearby = self.options.reads_nearby && self.rng.bool();
         let request = Request { conn: ConnId(id), seq: 0, command, after_writes: false, nearby };
         let delay = self.rng.u64(50..500);
         self.after_for(delay, node, ForNode::Request { core, request });
         self.after(patience, Happening::Closed { call: id });
         id
+    }
+
+    /// A client waits for something from a node; the number of its call.
+    pub(super) fn wait_for(&mut self, client: usize, node: usize, what: What) -> u64 {
+        self.calls += 1;
+        self.waiting.insert(self.calls, Waiting { client, node, what });
+        self.calls
     }
 
     pub(super) fn on_reply(&mut self, call: u64, reply: &Reply) -> Checked {
@@ -151,6 +162,7 @@ impl World {
                 self.on_operated(Some(reply));
                 return Ok(());
             }
+            What::Embedded(expected) => self.on_embedded(client, call, expected, Some(reply))?,
             What::Session(asked) => self.on_session_reply(client, asked, Some(reply))?,
             What::Once(effects) => match workload::hear(&effects.acts, reply)? {
                 Heard::Done(answers) => {
@@ -192,6 +204,7 @@ impl World {
                     return Ok(());
                 }
                 What::Once(effects) => self.on_unknown(&effects),
+                What::Embedded(expected) => self.on_embedded(client, call, expected, None)?,
                 What::Session(asked) => self.on_session_reply(client, asked, None)?,
             }
             self.think(client);

@@ -8,8 +8,9 @@
 //!
 //! Several writes are in flight at once and finish in any order, so after a crash a later write may
 //! be whole while an earlier one is torn. A segment is kept as the blocks that were ever written;
-//! the rest reads as zeroes, as in the file it stands for: segments are never used again, each is new
-//! and zeroed, and has its final name only when that is durable (`runtime/segments.rs`).
+//! the rest reads as zeroes, as in the file it stands for: the node's segments are never used again, each is
+//! new and zeroed, and has its final name only when that is durable (`runtime/segments.rs`). In some worlds
+//! they are recycled all the same, because the log promises to bear it.
 //!
 //! What is durable may be damaged later: a bit flips, a block goes to another place, is lost, or cannot
 //! be read any more.
@@ -19,7 +20,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use fastrand::Rng;
 
 use crate::id::{FlushTicket, SegmentSeq};
-use crate::limits::BLOCK_BYTES;
+use crate::limits::{BLOCK_BYTES, FLUSHES_IN_FLIGHT_MAX};
+use crate::planted::{Planted, planted};
 
 /// What a disk promises to write whole.
 pub const SECTOR_BYTES: usize = 512;
@@ -54,10 +56,14 @@ pub struct Disk {
     in_flight: Vec<InFlight>,
     /// Where the log begins, as it was noted; durable at once.
     first: SegmentSeq,
-    /// Where the last finished write lies.
-    last: Option<(SegmentSeq, u64, usize)>,
     /// The highest durable watermark in any finished write.
     proven: (SegmentSeq, u64),
+    /// Where the finished writes lie: segment, offset, bytes, in the order they finished.
+    finished: Vec<(SegmentSeq, u64, usize)>,
+    /// The content of the segment removed last, for one that is to be recycled.
+    removed: Option<Segment>,
+    /// Segments whose names are not durable. None ever, as the driver owes it.
+    nameless: Vec<SegmentSeq>,
 }
 
 /// A block of a segment.
@@ -89,6 +95,8 @@ struct Segment {
     blocks: BTreeMap<u32, Box<[u8; BLOCK_BYTES]>>,
     /// Those that cannot be read.
     unreadable: BTreeSet<u32>,
+    /// Those that are left from an earlier life of the file.
+    old: BTreeSet<u32>,
 }
 
 #[derive(Debug)]
@@ -106,6 +114,9 @@ impl Segment {
         while !data.is_empty() {
             let (block, within) = ((at / BLOCK_BYTES) as u32, at % BLOCK_BYTES);
             let bytes = data.len().min(BLOCK_BYTES - within);
+            if self.old.remove(&block) {
+                self.blocks.remove(&block);
+            }
             let target = self.blocks.entry(block).or_insert_with(|| Box::new([0; BLOCK_BYTES]));
             target[within..within + bytes].copy_from_slice(&data[..bytes]);
             at += bytes;
@@ -115,19 +126,36 @@ impl Segment {
 }
 
 impl Disk {
-    /// A zeroed segment appears under its final name, in place of what was there.
-    pub fn prepare(&mut self, segment: SegmentSeq) {
-        self.segments.insert(segment, Segment::default());
+    /// A segment appears under its final name, in place of what was there: zeroed, or, if it
+    /// `recycles`, with what the segment removed last held.
+    pub fn prepare(&mut self, segment: SegmentSeq, recycles: bool) {
+        let mut content = self.removed.take().filter(|_| recycles).unwrap_or_default();
+        content.old = content.blocks.keys().copied().collect();
+        content.unreadable.clear();
+        self.segments.insert(segment, content);
+        if planted(Planted::DirectoryNotSynced) {
+            self.nameless.push(segment);
+        }
     }
 
     /// A segment is deleted.
     pub fn remove(&mut self, segment: SegmentSeq) {
-        self.segments.remove(&segment);
+        self.removed = self.segments.remove(&segment);
+        self.finished.retain(|(of, ..)| *of != segment);
+    }
+
+    /// Segments in front of this one are deleted, noted or not. Returns whether there were any.
+    pub(super) fn remove_before(&mut self, first: SegmentSeq) -> bool {
+        let segments = self.segments();
+        let old: Vec<_> = segments.into_iter().filter(|segment| *segment < first).collect();
+        old.iter().for_each(|segment| self.remove(*segment));
+        !old.is_empty()
     }
 
     /// The log is noted to begin with this segment.
     pub fn note_first(&mut self, first: SegmentSeq) {
         self.first = self.first.max(first);
+        self.nameless.clear();
     }
 
     /// Where the log begins; zero if that was never noted.
@@ -157,7 +185,8 @@ impl Disk {
         let old = self.segments.get(&segment).expect("a write to a segment that is prepared");
         for block in 0..data.len() / BLOCK_BYTES {
             let block = (offset as usize / BLOCK_BYTES + block) as u32;
-            assert!(!old.blocks.contains_key(&block), "a block is written once");
+            let is_new = !old.blocks.contains_key(&block) || old.old.contains(&block);
+            assert!(is_new, "a block is written once");
         }
         self.in_flight.push(InFlight { ticket, segment, offset, data });
     }
@@ -172,8 +201,15 @@ impl Disk {
         let segment = self.segments.get_mut(&write.segment).expect("written segments stay");
         segment.write(write.offset, &write.data);
         self.proven = self.proven.max(watermark(&write));
-        self.last = Some((write.segment, write.offset, write.data.len()));
+        self.finished.push((write.segment, write.offset, write.data.len()));
         true
+    }
+
+    /// The finished writes that the log itself proves to have been durable: there are later ones.
+    #[must_use]
+    pub fn proven(&self) -> &[(SegmentSeq, u64, usize)] {
+        let unproven = 2 * FLUSHES_IN_FLIGHT_MAX;
+        &self.finished[..self.finished.len().saturating_sub(unproven)]
     }
 
     /// Whether an earlier write than this one is still in flight.
@@ -265,7 +301,7 @@ impl Disk {
 
     /// The disk lied about its last flush.
     pub fn forget_last(&mut self) {
-        if let Some((segment, offset, bytes)) = self.last.take()
+        if let Some((segment, offset, bytes)) = self.finished.pop()
             && let Some(segment) = self.segments.get_mut(&segment)
         {
             let first = offset as usize / BLOCK_BYTES;
@@ -281,6 +317,9 @@ impl Disk {
         for write in std::mem::take(&mut self.in_flight) {
             let segment = self.segments.get_mut(&write.segment).expect("written segments stay");
             let sectors = write.data.len() / SECTOR_BYTES;
+            if sectors == 0 {
+                continue;
+            }
             let cut = rng.usize(0..=sectors);
             let whole = rng.bool();
             let garbled = rng.usize(0..sectors);
@@ -305,6 +344,11 @@ impl Disk {
                 }
             }
             loss.writes += usize::from(loss.sectors - before == sectors);
+        }
+        for segment in std::mem::take(&mut self.nameless) {
+            if rng.bool() {
+                self.remove(segment);
+            }
         }
         loss
     }
@@ -382,7 +426,7 @@ mod tests {
 
     fn disk() -> Disk {
         let mut disk = Disk::default();
-        disk.prepare(SEGMENT);
+        disk.prepare(SEGMENT, false);
         disk.start(FlushTicket(1), SEGMENT, 0, vec![1; BLOCK_BYTES]);
         disk.start(FlushTicket(2), SEGMENT, BLOCK_BYTES as u64, vec![2; 2 * BLOCK_BYTES]);
         disk
@@ -470,7 +514,7 @@ mod tests {
         let bytes = |from: usize, to: usize| (from * BLOCK_BYTES) as u64..(to * BLOCK_BYTES) as u64;
         assert_eq!(disk.unreadable(SEGMENT, bytes(0, 3)), Some(1));
         assert_eq!(disk.unreadable(SEGMENT, bytes(2, 9)), None);
-        disk.prepare(SEGMENT);
+        disk.prepare(SEGMENT, false);
         assert_eq!(disk.unreadable(SEGMENT, bytes(0, 3)), None, "it is new");
     }
 
@@ -480,7 +524,7 @@ mod tests {
         let mut disk = disk();
         disk.finish(FlushTicket(1));
         assert_eq!(sectors(&disk, &mut scratch)[0], 1);
-        disk.prepare(SegmentSeq(2));
+        disk.prepare(SegmentSeq(2), false);
         disk.look(SegmentSeq(2), &mut scratch, |bytes| assert!(bytes.iter().all(|&b| b == 0)));
     }
 }

@@ -1,14 +1,20 @@
 //! After the faults: does it heal, and is everything there?
 
+use std::collections::BTreeMap;
+
+use crate::id::{GroupId, ReplicaId, Term};
 use crate::raft::effects::RoleKind;
 
+use super::appends;
 use super::linear::{self, Verdict};
 use super::options::{DiskOptions, NetOptions, NodeOptions};
 use super::safety::Checked;
 use super::world::World;
 
 /// Election timeouts in which every group must commit a new write once faults have stopped.
-const HEAL_ELECTIONS: u64 = 10;
+pub(super) const HEAL_ELECTIONS: u64 = 10;
+/// Election timeouts for which nothing may change once all is well.
+const CALM_ELECTIONS: u64 = 4;
 
 impl World {
     /// Faults stop. Half of the worlds lose power everywhere first.
@@ -43,6 +49,9 @@ impl World {
     /// Every group commits, every key is read through every node, every replica holds the same
     /// data, and one order explains everything that anybody saw.
     pub(super) fn finish(&mut self) -> Checked {
+        if self.embedded.is_some() {
+            return self.finish_embedded();
+        }
         match self.everything_works() {
             Err(why) if self.halts_rightly() => {
                 self.note(&[25], || format!("a group stands still, and rightly so: {why}"));
@@ -57,12 +66,13 @@ impl World {
         self.every_group_commits()?;
         self.every_request_is_answered()?;
         self.every_key_is_read()?;
-        self.replicas_agree()
+        self.replicas_agree()?;
+        self.calm_stays_calm()
     }
 
     /// A disk has lost what only members knew that have left the group since: nobody is left who could
     /// tell what its replica had promised, and without it the others may be too few.
-    fn halts_rightly(&self) -> bool {
+    pub(super) fn halts_rightly(&self) -> bool {
         let replicas = self.nodes.iter().flat_map(|node| &node.cores);
         let mut replicas = replicas.flat_map(|core| core.shard.replicas());
         self.options.operate_every_ms > 0 && replicas.any(|replica| replica.forgotten().is_some())
@@ -147,7 +157,7 @@ impl World {
     }
 
     /// Followers learn the last commit with a heartbeat; then all state machines are the same.
-    fn replicas_agree(&mut self) -> Checked {
+    pub(super) fn replicas_agree(&mut self) -> Checked {
         let began = self.now;
         loop {
             self.run_until(self.now + self.options.election_ms * 1_000)?;
@@ -203,10 +213,41 @@ impl World {
         })
     }
 
+    /// Nobody disturbs anybody any more: whoever leads goes on leading.
+    pub(super) fn calm_stays_calm(&mut self) -> Checked {
+        let before = self.leaders();
+        self.run_until(self.now + CALM_ELECTIONS * self.options.election_ms * 1_000)?;
+        let after = self.leaders();
+        if before == after {
+            return Ok(());
+        }
+        Err(format!("calm does not stay: (group, term, leader) {before:?} became {after:?}"))
+    }
+
+    /// Who leads which group in which term, as the newest leaders know it.
+    fn leaders(&self) -> Vec<(GroupId, Term, ReplicaId)> {
+        let replicas = self.nodes.iter().flat_map(|node| &node.cores);
+        let replicas = replicas.flat_map(|core| core.shard.replicas());
+        let mut newest = BTreeMap::new();
+        for replica in replicas {
+            let status = replica.status();
+            if status.role == RoleKind::Leader {
+                let known = newest.entry(replica.group()).or_insert((status.term, status.id));
+                *known = (*known).max((status.term, status.id));
+            }
+        }
+        newest.into_iter().map(|(group, (term, leader))| (group, term, leader)).collect()
+    }
+
     fn histories_are_linearizable(&mut self) -> Checked {
         for key in 0..self.workload.keys() {
             let operations = self.history.evidence(key);
             self.outcome.checked += operations.len() as u64;
+            if self.workload.grows(key) {
+                let name = self.workload.name(key);
+                appends::check(&operations).map_err(|what| format!("key {name}: {what}"))?;
+                continue;
+            }
             match linear::check(&operations) {
                 Verdict::Linearizable => {}
                 Verdict::GaveUp => self.outcome.unchecked_keys += 1,

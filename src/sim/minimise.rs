@@ -215,30 +215,34 @@ impl fmt::Display for Minimal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sim::{Lie, try_once};
+    use crate::planted::{self, Planted};
+    use crate::sim::try_once;
+
+    fn lying(seed: u64, options: &Options) -> Result<crate::sim::Outcome, Box<Failure>> {
+        planted::with(Planted::AckBeforeFlush, || try_once(seed, options))
+    }
 
     #[test]
     fn a_lying_disk_is_told_in_a_few_faults() {
         let (options, failure) = (0..60)
             .find_map(|seed| {
                 let mut options = Options { chaos_ms: 2_000, ..Options::swarm(seed) };
-                options.lie = Some(Lie::FlushedEarly);
                 options.nodes.crash_every_ms = 100;
                 options.disk.flush_us = 5_000;
-                let failure = try_once(seed, &options).err()?;
+                let failure = lying(seed, &options).err()?;
                 (failure.strikes.len() > 5).then_some((options, failure))
             })
             .expect("some world notices");
         let mut budget = 60;
         let minimal = minimise(&options, &failure, |options| {
             budget -= 1;
-            if budget < 0 { None } else { try_once(failure.seed, options).err().map(|it| *it) }
+            if budget < 0 { None } else { lying(failure.seed, options).err().map(|it| *it) }
         });
         assert_eq!(class(&minimal.what), class(&failure.what));
         assert!(minimal.strikes.len() < failure.strikes.len(), "{minimal}");
         assert!(minimal.options.knobs().len() < options.knobs().len(), "{minimal}");
         // What it prints is the whole truth: the world that is left fails, again and again.
-        let again = try_once(failure.seed, &minimal.options).expect_err("it fails");
+        let again = lying(failure.seed, &minimal.options).expect_err("it fails");
         assert_eq!((&again.what, &again.strikes), (&minimal.what, &minimal.strikes));
         assert!(minimal.arguments().contains("--only"), "{minimal}");
     }

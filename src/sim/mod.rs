@@ -28,6 +28,10 @@
 //! `cargo tool sim --seeds 1000` runs a range. A seed stands for its story only at one commit: when
 //! the code asks for one more random number, all the dice fall differently.
 //!
+//! # Your own state machine
+//!
+//! [`embed`] runs the same worlds with a machine of yours in them.
+//!
 //! ```
 //! use outrigger::sim::{self, Options};
 //!
@@ -40,12 +44,17 @@
 //! assert_ne!(sim::run(8, &options).expect("fine too").trace_hash, outcome.trace_hash);
 //! ```
 
+pub mod appends;
 mod clients;
 pub mod crash_points;
 pub mod disk;
+pub mod embed;
+mod embedded;
 mod finish;
+mod focus;
 pub mod history;
 pub mod knobs;
+mod ledger;
 pub mod linear;
 pub mod minimise;
 mod nemesis;
@@ -56,7 +65,9 @@ mod options;
 mod outcome;
 mod perform;
 mod power;
+mod promises;
 mod queue;
+mod rehearsal;
 pub mod safety;
 mod sessions;
 mod strikes;
@@ -68,7 +79,7 @@ mod world;
 mod tests;
 
 pub use crash_points::CrashPoint;
-pub use options::{Lie, Options};
+pub use options::Options;
 pub use outcome::{Failure, Faults, Outcome};
 pub use strikes::Strike;
 pub use world::{narrate, run, try_once};

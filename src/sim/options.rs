@@ -12,16 +12,6 @@ use crate::shard::{LeasedGroups, Leases};
 use super::crash_points::CrashPoint;
 use super::disk::Tear;
 
-/// A driver that breaks its promises on purpose, to prove that the checks see it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lie {
-    /// "Flushed" is said when a write starts.
-    FlushedEarly,
-    /// Writes still in flight at a restart are forgotten, and so is the last one flushed: a disk
-    /// that ignores flushes.
-    LastFlushLost,
-}
-
 /// One world.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
@@ -74,8 +64,6 @@ pub struct Options {
     pub readers_one_in: usize,
     /// How many of the clients write in sessions, and retry until they know.
     pub session_clients: usize,
-    /// A driver that lies, for tests of the checks.
-    pub lie: Option<Lie>,
     /// Of the faults with numbers, only these strike; all if none are named. Ascending.
     pub strikes: Option<Vec<u64>>,
 }
@@ -165,6 +153,14 @@ pub struct DiskOptions {
     /// Time between two faults that damage what is durable, on average; zero for none. They strike one
     /// node only: with a majority undamaged, everything committed can be had from others.
     pub decay_every_ms: u64,
+    /// A new segment is an old one under a new name, with what was in it. The node's own driver zeroes
+    /// them; the log does not need it.
+    pub recycles: bool,
+    /// Chance that a start is rehearsed with one bit of the log flipped.
+    pub rehearse: u32,
+    /// Chance, when a promise is heard, that the sender's disk is read to see whether it would survive
+    /// a loss of power at this moment.
+    pub audit: u32,
 }
 
 /// What happens to nodes.
@@ -263,7 +259,6 @@ impl Options {
             reads_nearby: rng.bool(),
             readers_one_in: 3,
             session_clients: rng.usize(0..=5),
-            lie: None,
             strikes: None,
         };
         it.vary(&mut Rng::with_seed(seed ^ 0x7661_7279_0000_0000));
@@ -283,6 +278,8 @@ impl Options {
         }
         self.net.vary(rng);
         self.disk.vary(rng);
+        // What is left of a segment's earlier life would be repaired, too.
+        self.disk.recycles &= self.disk.decay_every_ms == 0;
         self.nodes.vary(rng);
         if self.leases.groups != LeasedGroups::None {
             // A lease believes in clocks that run a little fast or slow, not in clocks that jump.
@@ -362,7 +359,6 @@ impl Options {
             reads_nearby: rng.bool(),
             readers_one_in: 8,
             session_clients: 1,
-            lie: None,
             strikes: None,
         }
     }
@@ -456,6 +452,9 @@ impl DiskOptions {
         self.short_write = seldom(rng, &[3, 10]) as u32;
         self.sync_error = seldom(rng, &[3, 10]) as u32;
         self.read_error = seldom(rng, &[300, 2_000]) as u32;
+        self.recycles = rng.bool();
+        self.rehearse = seldom(rng, &[500, 3_000]) as u32;
+        self.audit = often(rng, &[5, 50]);
         self.slow_every_ms = seldom(rng, &[500, 1_500]);
         self.slow_ms = pick(rng, &[200, 2_000]);
         self.hang_every_ms = seldom(rng, &[1_000, 3_000]);
@@ -483,6 +482,9 @@ impl DiskOptions {
             hang_every_ms: 0,
             hang_ms: 0,
             decay_every_ms: 0,
+            recycles: false,
+            rehearse: 0,
+            audit: 0,
         }
     }
 }

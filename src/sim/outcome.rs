@@ -65,6 +65,7 @@ faults! {
     bit_rot, "disk: bit rot", "Bits flipped in what was durable.";
     misdirected, "disk: misdirected writes", "Durable blocks that went to another place.";
     blocks_lost, "disk: lost blocks", "Durable blocks that read as zeroes.";
+    bits_flipped, "disk: bits flipped in rehearsals", "Bits flipped when a start was rehearsed.";
     unreadable, "disk: latent read errors", "Durable blocks that cannot be read.";
 }
 
@@ -101,6 +102,8 @@ pub struct Outcome {
     pub operations: u64,
     /// Those that were refused, or of which nothing was heard.
     pub operations_refused: u64,
+    /// Disks read to see whether what a node has promised would survive.
+    pub audits: u64,
     /// Operations (one per key of a command) that the checker ordered.
     pub checked: u64,
     /// Keys whose histories were too tangled for the checker.

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 
 use crate::id::{FlushTicket, Incarnation, NodeId, SegmentSeq};
-use crate::limits;
+use crate::limits::{self, BLOCK_BYTES};
+use crate::planted::{Planted, planted};
 use crate::shard::event::{Effects, Event, LogRead, LogReadDone, Post, ReplyTo};
 use crate::wal::{self, Write};
 use crate::wire::{Expect, Frame, FrameError, FrameReader, OutFrame};
@@ -11,7 +12,6 @@ use crate::wire::{Expect, Frame, FrameError, FrameReader, OutFrame};
 use super::crash_points::{CrashPoint, is_snapshot};
 use super::disk::Left;
 use super::net::{Fate, Path, happens};
-use super::options::Lie;
 use super::safety::Checked;
 use super::world::{Flight, ForNode, Happening, World};
 
@@ -107,6 +107,10 @@ impl World {
                 self.after_for(0, node, ForNode::Undelivered { core, post });
             }
             Effect::Post(to, post) => {
+                if let Some((call, reply)) = Self::answers_embedded(&post) {
+                    let delay = self.rng.u64(50..500);
+                    return self.after(delay, Happening::Reply { call, reply });
+                }
                 let delay = self.rng.u64(1..30);
                 self.note(&[6, node as u64, core as u64, to as u64], || {
                     format!("node {node} core {core} posts to core {to}: {post:?}")
@@ -158,6 +162,9 @@ impl World {
             let bytes = write.bytes;
             format!("node {node} core {core} writes {bytes} at {segment}+{offset}, ticket {ticket}")
         });
+        if planted(Planted::HalfBatchOnFullDisk) && self.nodes[node].disk_full {
+            data.truncate(data.len() / BLOCK_BYTES / 2 * BLOCK_BYTES);
+        }
         self.nodes[node].disks[core].start(ticket, segment, offset, data);
         if let Some(left) = self.write_error(node, core, ticket) {
             let delay = self.rng.u64(..20_000);
@@ -175,7 +182,12 @@ impl World {
             self.outcome.faults.stalls += 1;
             delay += stall_us;
         }
-        if self.options.lie == Some(Lie::FlushedEarly) {
+        let is_first = planted(Planted::FlushSkippedOnRotation) && offset == 0;
+        if is_first {
+            // It arrives when the cache is written back.
+            delay += 1_000_000;
+        }
+        if is_first || planted(Planted::AckBeforeFlush) {
             self.after_for(0, node, ForNode::Flushed { core, ticket, early: true });
         }
         self.after_for(delay, node, ForNode::Flushed { core, ticket, early: false });
@@ -293,6 +305,7 @@ impl World {
         for (group, message, _) in frame.messages() {
             self.safety.on_heard(group, &message)?;
         }
+        self.audit(&flight, &frame)?;
         if let Some(again) = flight.again
             && frame.forwards().next().is_none()
             && frame.answers().next().is_none()

@@ -2,11 +2,11 @@
 
 use crate::id::{ClusterId, Incarnation};
 use crate::limits;
-use crate::shard::{Config, Recovering};
+use crate::planted::{Planted, planted};
+use crate::shard::{Config, RecoverError, Recovering, Recovery, Shard};
 
 use super::net::happens;
 use super::node::{Clock, Core};
-use super::options::Lie;
 use super::safety::Checked;
 use super::world::{ForNode, Happening, World};
 
@@ -32,7 +32,6 @@ impl World {
         let mut cores = Vec::new();
         for core in 0..self.nodes[node].disks.len() {
             let config = self.config(node, core);
-            let now = self.nodes[node].clock.read(self.now);
             let failed = |error| format!("node {node} core {core} does not recover: {error}");
             while let Some(segment) = self.nodes[node].disks[core].superfluous() {
                 if crashes && self.rng.bool() {
@@ -40,23 +39,9 @@ impl World {
                 }
                 self.nodes[node].disks[core].remove(segment);
             }
-            let first = self.nodes[node].disks[core].first();
-            let mut recovering = Recovering::new(config)
-                .with_segment_bytes(self.options.segment_bytes)
-                .reclaimed_to(first);
-            let mut segments = self.nodes[node].disks[core].segments();
-            segments.retain(|segment| first <= *segment);
-            for (at, &segment) in segments.iter().enumerate() {
-                let Self { nodes, scratch, .. } = &mut *self;
-                let disk = &nodes[node].disks[core];
-                let mut later = segments[at + 1..].iter();
-                later.find_map(|&later| recovering.look_ahead(later, &disk.first_block(later)));
-                nodes[node].disks[core]
-                    .look(segment, scratch, |bytes| recovering.segment(segment, bytes))
-                    .map_err(|error| failed(error.to_string()))?;
-            }
+            self.rehearse(node, core, &config)?;
             let (shard, report) =
-                recovering.finish(now).map_err(|error| failed(error.to_string()))?;
+                self.replay(node, core, config).map_err(|error| failed(error.to_string()))?;
             let torn = &report.log.torn;
             let losses = &report.losses;
             self.outcome.losses += losses.len() as u64;
@@ -96,7 +81,34 @@ impl World {
         Ok(())
     }
 
-    fn config(&mut self, node: usize, core: usize) -> Config {
+    /// What the log of a core comes to.
+    pub(super) fn replay(
+        &mut self,
+        node: usize,
+        core: usize,
+        config: Config,
+    ) -> Result<(Shard, Recovery), RecoverError> {
+        let now = self.nodes[node].clock.read(self.now);
+        let Self { nodes, scratch, options, embedded, .. } = self;
+        let disk = &nodes[node].disks[core];
+        let first = disk.first();
+        let recovering = match embedded {
+            Some(embedded) => Recovering::with_machines(config, &|group| embedded.machine(group)),
+            None => Recovering::new(config),
+        };
+        let mut recovering =
+            recovering.with_segment_bytes(options.segment_bytes).reclaimed_to(first);
+        let mut segments = disk.segments();
+        segments.retain(|segment| first <= *segment);
+        for (at, &segment) in segments.iter().enumerate() {
+            let mut later = segments[at + 1..].iter();
+            later.find_map(|&later| recovering.look_ahead(later, &disk.first_block(later)));
+            disk.look(segment, scratch, |bytes| recovering.segment(segment, bytes))?;
+        }
+        recovering.finish(now)
+    }
+
+    pub(super) fn config(&mut self, node: usize, core: usize) -> Config {
         let founders = self.nodes.len() - self.options.spares;
         Config {
             cluster: CLUSTER,
@@ -135,7 +147,7 @@ impl World {
         for disk in &mut self.nodes[node].disks {
             let loss = disk.crash(tear, &mut self.rng);
             (lost, writes) = (lost + loss.sectors, writes + loss.writes);
-            if self.options.lie == Some(Lie::LastFlushLost) {
+            if planted(Planted::FlushIgnored) {
                 disk.forget_last();
             }
         }
@@ -170,6 +182,9 @@ impl World {
         self.nodes[node].cores.clear();
         let id = self.nodes[node].id;
         self.safety.on_crash(self.nodes[node].replica());
+        if let Some(embedded) = &mut self.embedded {
+            embedded.on_crash(self.nodes[node].replica());
+        }
         for other in (0..self.nodes.len()).filter(|&other| other != node) {
             // What it sent may have left its buffers, or not.
             if self.rng.bool() {

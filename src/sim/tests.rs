@@ -2,7 +2,7 @@
 //! driver that lies.
 
 use super::*;
-use crate::group::sessions::planted;
+use crate::planted::{self, Planted};
 
 fn quick(seed: u64) -> Options {
     Options { chaos_ms: 1_500, ..Options::swarm(seed) }
@@ -34,10 +34,9 @@ fn one_seed_tells_one_story() {
 fn a_driver_that_says_flushed_too_early_is_caught() {
     let caught = (0..40).any(|seed| {
         let mut options = quick(seed);
-        options.lie = Some(Lie::FlushedEarly);
         options.nodes.crash_every_ms = 100;
         options.disk.flush_us = 5_000;
-        run(seed, &options).is_err()
+        planted::with(Planted::AckBeforeFlush, || run(seed, &options)).is_err()
     });
     assert!(caught);
 }
@@ -47,10 +46,11 @@ fn retried(seed: u64, forgetful: bool) -> Result<Outcome, Box<Failure>> {
     let mut options = quick(seed);
     options.session_clients = options.clients;
     options.nodes.crash_every_ms = 300;
-    planted::forget(forgetful);
-    let result = run(seed, &options);
-    planted::forget(false);
-    result
+    if forgetful {
+        planted::with(Planted::SessionsForgotten, || run(seed, &options))
+    } else {
+        run(seed, &options)
+    }
 }
 
 #[test]

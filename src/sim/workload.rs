@@ -7,6 +7,7 @@ use crate::store::slot;
 use crate::wire::reply::Reply;
 use crate::wire::resp::Command;
 
+use super::appends;
 use super::history::{Act, Answer};
 use super::options::Options;
 
@@ -55,6 +56,8 @@ struct Key {
     group: GroupId,
     /// Holds a number, so that `INCR` works.
     counts: bool,
+    /// Holds a list that only grows, of elements that are written once.
+    grows: bool,
     /// The last value some client tried to write, for `IFEQ`.
     guess: Vec<u8>,
     /// Operations of unknown outcome.
@@ -62,7 +65,8 @@ struct Key {
 }
 
 impl Workload {
-    /// As many keys per group as the options say, the first of each a counter.
+    /// As many keys per group as the options say: of several, the first is a counter; of three, one is a
+    /// list.
     pub(super) fn new(options: &Options) -> Self {
         let mut it = Self {
             keys: Vec::new(),
@@ -75,7 +79,8 @@ impl Workload {
         for group in 0..options.groups {
             for place in 0..options.keys_per_group {
                 let counts = place == 0 && options.keys_per_group > 1;
-                let key = it.add(GroupId(group), counts);
+                let grows = place == 1 && options.keys_per_group > 2;
+                let key = it.add(GroupId(group), counts, grows);
                 it.used.push(key);
             }
         }
@@ -84,20 +89,24 @@ impl Workload {
     }
 
     /// A new key of `group`.
-    fn add(&mut self, group: GroupId, counts: bool) -> usize {
+    fn add(&mut self, group: GroupId, counts: bool, grows: bool) -> usize {
         let key = self.keys.len();
         let here = |name: &Vec<u8>| slot::slot_group(slot::key_slot(name), self.groups) == group;
         let mut names = (0..).map(|number: u64| format!("k{key}.{number}").into_bytes());
         let name = names.find(here).expect("every group has slots");
-        self.keys.push(Key { name, group, counts, guess: Vec::new(), unknown: 0 });
+        self.keys.push(Key { name, group, counts, grows, guess: Vec::new(), unknown: 0 });
         key
     }
 
     /// The outcome of an operation on `key` will stay unknown.
     pub(super) fn on_unknown(&mut self, key: usize) {
+        if self.keys[key].grows {
+            // They cost the checker of lists nothing.
+            return;
+        }
         self.keys[key].unknown += 1;
         if self.keys[key].unknown == UNKNOWN_MAX {
-            let next = self.add(self.keys[key].group, self.keys[key].counts);
+            let next = self.add(self.keys[key].group, self.keys[key].counts, false);
             let used = self.used.iter_mut().find(|used| **used == key);
             *used.expect("a key is left once") = next;
         }
@@ -110,6 +119,11 @@ impl Workload {
     pub(super) fn name(&self, key: usize) -> String {
         let Key { name, group, .. } = &self.keys[key];
         format!("{} of group {group}", String::from_utf8_lossy(name))
+    }
+
+    /// Whether a key holds a list that only grows.
+    pub(super) fn grows(&self, key: usize) -> bool {
+        self.keys[key].grows
     }
 
     pub(super) fn group(&self, key: usize) -> GroupId {
@@ -139,6 +153,9 @@ impl Workload {
                 _ => self.call(&[(key, Act::Del)]),
             };
         }
+        if self.keys[key].grows {
+            return if rng.bool() { self.set(key, rng) } else { self.get(key) };
+        }
         match rng.u32(..20) {
             0..6 => self.set(key, rng),
             6..12 => self.get(key),
@@ -165,7 +182,8 @@ impl Workload {
                 let mut acts: Vec<(usize, Act)> = Vec::new();
                 for _ in 0..rng.usize(2..=3) {
                     let other = any(self, rng);
-                    if !self.keys[other].counts && acts.iter().all(|(key, _)| *key != other) {
+                    let takes_text = !self.keys[other].counts && !self.keys[other].grows;
+                    if takes_text && acts.iter().all(|(key, _)| *key != other) {
                         acts.push((other, Act::Set(self.value(rng))));
                     }
                 }
@@ -178,8 +196,14 @@ impl Workload {
         self.call(&[(key, Act::Get)])
     }
 
-    /// A write of a key: `SET`, or `INCR` where text would spoil the counter.
+    /// A write of a key: `SET`, or what does not spoil the counter or the list.
     pub(super) fn set(&mut self, key: usize, rng: &mut Rng) -> Call {
+        if self.keys[key].grows {
+            self.written += 1;
+            let mut element = self.written.to_string().into_bytes();
+            element.push(appends::END);
+            return self.call(&[(key, Act::Append(element))]);
+        }
         let act = if self.keys[key].counts { Act::Incr } else { Act::Set(self.value(rng)) };
         self.call(&[(key, act)])
     }

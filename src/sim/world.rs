@@ -12,18 +12,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 
 use bytes::Bytes;
 use fastrand::Rng;
 
 use crate::id::{FlushTicket, NodeId, SegmentSeq, ShardId};
+use crate::planted::{Planted, planted};
 use crate::raft::effects::RoleKind;
 use crate::shard::event::{Event, LogRead, Post, Request};
 
 use super::clients::{Client, Waiting};
 use super::crash_points::CrashPoint;
 use super::disk::{Left, Scratch};
+use super::embed::Check;
+use super::embedded::Embedded;
 use super::history::History;
+use super::ledger::Ledger;
 use super::nemesis::Kind;
 use super::net::{Net, Path};
 use super::node::Node;
@@ -177,6 +182,8 @@ pub(super) struct World {
     pub(super) strikes: Strikes,
     /// Writes under way that carry parts of snapshots: node, life, core, ticket.
     pub(super) snapshot_writes: BTreeSet<(usize, u64, usize, FlushTicket)>,
+    /// The machine of an embedder, if this world is about one.
+    pub(super) embedded: Option<Embedded>,
 }
 
 /// Runs one seed to the end. The same seed and options give the same outcome, trace hash included.
@@ -184,16 +191,18 @@ pub(super) struct World {
 /// # Errors
 /// What went wrong, with the end of its story: the run is repeated to collect it.
 pub fn run(seed: u64, options: &Options) -> Result<Outcome, Box<Failure>> {
-    try_once(seed, options).map_err(|first| match attempt(seed, options, Trace::new(true, false)) {
-        Err(mut again) => {
-            if again.what != first.what {
-                again.what = format!("{}; and then: {}", first.what, again.what);
+    try_once(seed, options).map_err(|first| {
+        match attempt(seed, options, Trace::new(true, false), None) {
+            Err(mut again) => {
+                if again.what != first.what {
+                    again.what = format!("{}; and then: {}", first.what, again.what);
+                }
+                again
             }
-            again
-        }
-        Ok(_) => {
-            let why = "nothing, the second time: the simulator is not deterministic";
-            Box::new(Failure { what: format!("{}; and then: {why}", first.what), ..*first })
+            Ok(_) => {
+                let why = "nothing, the second time: the simulator is not deterministic";
+                Box::new(Failure { what: format!("{}; and then: {why}", first.what), ..*first })
+            }
         }
     })
 }
@@ -203,7 +212,7 @@ pub fn run(seed: u64, options: &Options) -> Result<Outcome, Box<Failure>> {
 /// # Errors
 /// What went wrong.
 pub fn try_once(seed: u64, options: &Options) -> Result<Outcome, Box<Failure>> {
-    attempt(seed, options, Trace::new(false, false))
+    attempt(seed, options, Trace::new(false, false), None)
 }
 
 /// Runs one seed and prints every line of its story as it happens, so that it is complete even if
@@ -212,12 +221,41 @@ pub fn try_once(seed: u64, options: &Options) -> Result<Outcome, Box<Failure>> {
 /// # Errors
 /// What went wrong.
 pub fn narrate(seed: u64, options: &Options) -> Result<Outcome, Box<Failure>> {
-    attempt(seed, options, Trace::new(false, true))
+    attempt(seed, options, Trace::new(false, true), None)
+}
+
+/// Runs one seed with an embedder's machine. What the machines did comes with the outcome.
+///
+/// # Errors
+/// As [`run`].
+pub(super) fn run_embedded(
+    seed: u64,
+    options: &Options,
+    check: &Check,
+) -> Result<(Outcome, Ledger), Box<Failure>> {
+    let live = |trace| {
+        let embedded = Embedded::new(check);
+        let ledger = Rc::clone(&embedded.ledger);
+        attempt(seed, options, trace, Some(embedded)).map(|outcome| (outcome, ledger.take()))
+    };
+    live(Trace::new(false, false)).map_err(|first| {
+        // A machine that is not deterministic may do something else this time: what it did the first
+        // time counts, and the story is of the second.
+        let again = live(Trace::new(true, false)).err();
+        let story = again.map_or_else(Vec::new, |again| again.story);
+        Box::new(Failure { story, ..*first })
+    })
 }
 
 /// One run, in which a panic of the code under test is a failure like any other.
-fn attempt(seed: u64, options: &Options, trace: Trace) -> Result<Outcome, Box<Failure>> {
+fn attempt(
+    seed: u64,
+    options: &Options,
+    trace: Trace,
+    embedded: Option<Embedded>,
+) -> Result<Outcome, Box<Failure>> {
     let mut world = World::new(seed, options.clone(), trace);
+    world.embedded = embedded;
     let what = match catch_unwind(AssertUnwindSafe(|| world.live())) {
         Ok(Ok(())) => return Ok(world.outcome),
         Ok(Err(what)) => what,
@@ -253,6 +291,7 @@ impl World {
             trace,
             strikes: Strikes::default(),
             snapshot_writes: BTreeSet::new(),
+            embedded: None,
             outcome: Outcome { seed, ..Outcome::default() },
             workload,
             options,
@@ -379,6 +418,10 @@ impl World {
             }
             ForNode::WriteFailed { core, ticket, left } => {
                 self.nodes[node].disks[core].fail(ticket, left);
+                if planted(Planted::FailedFlushRetried) {
+                    self.deliver(node, core, Event::Flushed(ticket));
+                    return Ok(());
+                }
                 self.note(&[2, node as u64], || format!("node {node} failed to write, and stops"));
                 return self.crash(node);
             }
@@ -387,11 +430,18 @@ impl World {
                     // The driver tries again for as long as it takes.
                     self.after_for(50_000, node, ForNode::Spare { core, segment });
                 } else {
-                    self.nodes[node].disks[core].prepare(segment);
+                    let recycles = self.options.disk.recycles;
+                    self.nodes[node].disks[core].prepare(segment, recycles);
                     self.deliver(node, core, Event::SpareReady(segment));
                 }
             }
             ForNode::Reclaim { core, first } => {
+                if planted(Planted::DeletedBeforeNoted)
+                    && self.nodes[node].disks[core].remove_before(first)
+                {
+                    self.after_for(20_000, node, ForNode::Reclaim { core, first });
+                    return Ok(());
+                }
                 self.nodes[node].disks[core].note_first(first);
                 self.note(&[22, node as u64, core as u64, first.0], || {
                     format!("node {node} core {core} notes that its log begins with {first}")
@@ -525,6 +575,7 @@ impl World {
         } else {
             self.look_at_settled(node, core)?;
         }
+        self.leases_rest_on_promises(node, core)?;
         let after_save = saved.log && self.dies_at(CrashPoint::AfterSave);
         if after_save || saved.snapshot && self.dies_at(CrashPoint::AfterApplySnap) {
             return self.crash(node);
@@ -538,22 +589,30 @@ impl World {
 
     /// Every property is checked for the replicas that the last turn of a core touched.
     fn look_at_settled(&mut self, node: usize, core: usize) -> Checked {
-        let Self { nodes, safety, outcome, .. } = self;
+        let Self { nodes, safety, outcome, now, embedded, .. } = self;
         let (id, it) = (nodes[node].replica(), &nodes[node].cores[core]);
         for (_, role) in &it.effects.roles {
             outcome.elections += u64::from(role.role == RoleKind::Leader && role.new_leader);
         }
-        it.shard.settled().try_for_each(|replica| safety.look(id, replica))
+        let tick = nodes[node].clock.read(*now);
+        it.shard.settled().try_for_each(|replica| {
+            embedded.as_mut().map_or(Ok(()), |embedded| embedded.look(id, replica))?;
+            safety.look(id, replica, tick)
+        })
     }
 
     /// Every property is checked for every replica of a core.
     pub(super) fn look(&mut self, node: usize, core: usize) -> Checked {
-        let Self { nodes, safety, outcome, .. } = self;
+        let Self { nodes, safety, outcome, now, embedded, .. } = self;
         let (id, it) = (nodes[node].replica(), &nodes[node].cores[core]);
         for (_, role) in &it.effects.roles {
             outcome.elections += u64::from(role.role == RoleKind::Leader && role.new_leader);
         }
-        it.shard.replicas().iter().try_for_each(|replica| safety.look(id, replica))
+        let tick = nodes[node].clock.read(*now);
+        it.shard.replicas().iter().try_for_each(|replica| {
+            embedded.as_mut().map_or(Ok(()), |embedded| embedded.look(id, replica))?;
+            safety.look(id, replica, tick)
+        })
     }
 
     /// The core of `node` that a link from `core` of another node ends at.

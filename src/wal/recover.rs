@@ -21,6 +21,7 @@
 
 use crate::id::SegmentSeq;
 use crate::limits::{BLOCK_BYTES, SEGMENT_BYTES};
+use crate::planted::{Planted, planted};
 
 use super::appender::Position;
 use super::batch::{BatchHeader, BatchRef, Payloads};
@@ -504,7 +505,11 @@ impl Recovery {
                 true => follows(&batch.header, number, end.chain).map(|()| batch),
                 false => Ok(batch),
             });
-            let verified = placed.and_then(|batch| batch.verify(Payloads::Verify).map(|()| batch));
+            let payloads = match planted(Planted::ChecksumIgnored) {
+                true => Payloads::Skip,
+                false => Payloads::Verify,
+            };
+            let verified = placed.and_then(|batch| batch.verify(payloads).map(|()| batch));
             let fault = match verified {
                 Ok(batch) => {
                     self.emit(&batch, on);
@@ -525,10 +530,14 @@ impl Recovery {
             let mut later = self.later(segment, bytes, resume);
             let witness = bound
                 .map(|bound| bound.by)
-                .or_else(|| later.find(|batch| batch.durable > end.at).map(|batch| batch.at));
+                .or_else(|| later.find(|batch| batch.durable > end.at).map(|batch| batch.at))
+                .filter(|_| !planted(Planted::DamageTakenForTornTail));
             let Some(by) = witness else {
                 let rest = usize::try_from(end.at.offset).unwrap_or(usize::MAX).min(bytes.len());
                 let torn = first_non_zero(&bytes[rest..]).is_some();
+                if torn && planted(Planted::TornTailRefused) {
+                    return Err(damage(Proof::Written));
+                }
                 self.tail =
                     Some(Tail { end, next_batch: number, fault, torn, is_loose: !is_known });
                 return Ok(());
@@ -610,6 +619,9 @@ impl Recovery {
 /// Is this the next batch of the log? An older or an abandoned one is not.
 fn follows(batch: &BatchHeader, number: u64, chain: u32) -> Result<(), Fault> {
     let at = batch.at.offset;
+    if planted(Planted::RecycledRecordAccepted) {
+        return Ok(());
+    }
     if batch.number != number {
         return Err(Fault::new("batch number", at + 24, number, batch.number));
     }

@@ -5,6 +5,8 @@
 //! and the ledger that says which writes must be there.
 
 mod live;
+#[cfg(feature = "planted-bugs")]
+mod planted;
 pub mod rounds;
 mod sim;
 mod transcripts;
@@ -36,6 +38,9 @@ enum Subject {
     Live(live::Arguments),
     /// Rounds of kill -9 under load against real nodes; then every write is read back.
     Rounds(rounds::Arguments),
+    /// Mistakes of our own, each to be found by the simulator.
+    #[cfg(feature = "planted-bugs")]
+    Planted(planted::Arguments),
     /// The transcripts of etcd-io/raft, played with our core.
     Transcripts(transcripts::Arguments),
 }
@@ -51,6 +56,10 @@ pub fn run() -> ExitCode {
         Subject::Sim(arguments) => sim::run(&arguments).map_err(|failed| failed.to_string()),
         Subject::Live(arguments) => live::run(&arguments).map_err(|failed| failed.to_string()),
         Subject::Rounds(arguments) => rounds::run(&arguments).map_err(|failed| failed.to_string()),
+        #[cfg(feature = "planted-bugs")]
+        Subject::Planted(arguments) => {
+            planted::run(&arguments).map_err(|failed| failed.to_string())
+        }
         Subject::Transcripts(arguments) => {
             transcripts::run(&arguments, &mut std::io::stdout().lock())
                 .map_err(|failed| failed.to_string())

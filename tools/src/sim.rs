@@ -258,6 +258,7 @@ struct Totals {
     operations: u64,
     operations_refused: u64,
     checked: u64,
+    audits: u64,
     unchecked_keys: u64,
     committed: u64,
     elections: u64,
@@ -311,6 +312,7 @@ impl Totals {
         self.operations += outcome.operations;
         self.operations_refused += outcome.operations_refused;
         self.checked += outcome.checked;
+        self.audits += outcome.audits;
         self.unchecked_keys += outcome.unchecked_keys;
         self.committed += outcome.committed;
         self.elections += outcome.elections;
@@ -359,8 +361,8 @@ impl Totals {
         );
         println!("  sessions  {} requests answered after more than one attempt", self.retried);
         println!(
-            "  checked   {} operations linearizable, {} keys too tangled to check",
-            self.checked, self.unchecked_keys
+            "  checked   {} operations linearizable, {} keys too tangled to check, {} disks audited",
+            self.checked, self.unchecked_keys, self.audits
         );
         println!("  healed    within {} election timeouts at worst", self.healed_after);
         println!(

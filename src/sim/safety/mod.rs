@@ -8,6 +8,10 @@
 //! | a leader holds everything committed in earlier terms | §5.4 | [`leader_completeness`] | acknowledging before the flush; counting an older term's entry |
 //! | no two replicas apply different entries at one index | §5.4.3 | [`state_machine_safety`] | all of the above, and replay from a torn log |
 //! | term, commit and applied never go back; a promise that was heard survives every crash | §5.1, contract row 22 | [`monotonic`] | forgetting the hard state |
+//! | everybody counts with the same members at the same change, one change at a time, and the removed fall silent | thesis §4.1, §4.2.1 | [`members`] | counting with a change before it is applied |
+//! | a leader that would read by its lease is the last there is | thesis §6.4.1 | [`leases`] | trusting clocks too far |
+//! | what a leader commits, a majority of the voters holds | §5.3, thesis §4.2.1 | [`majority`] | counting learners, or members that have not caught up |
+//! | whoever is told to take over holds the leader's log | thesis §3.10 | [`handover`] | not waiting for the last entries |
 //!
 //! The checks look at a replica after every turn that touched it, at all of them now and then, and at
 //! every message that arrives.
@@ -17,21 +21,31 @@
 //! They know nothing of the code under test but what a [`Sight`] shows.
 
 pub mod election_safety;
+pub mod handover;
 pub mod leader_append_only;
 pub mod leader_completeness;
+pub mod leases;
 pub mod log_matching;
+pub mod majority;
+pub mod members;
 pub mod monotonic;
 pub mod state_machine_safety;
 
+use crate::entry::EntryKind;
 use crate::group::Replica;
-use crate::id::{EntryId, GroupId, Index, ReplicaId, Term};
+use crate::id::{EntryId, GroupId, Index, ReplicaId, Term, Tick};
 use crate::raft::effects::RoleKind;
 use crate::raft::message::{Message, MessageKind};
+use crate::wire::SnapshotAck;
 
 use election_safety::ElectionSafety;
+use handover::Handover;
 use leader_append_only::LeaderAppendOnly;
 use leader_completeness::LeaderCompleteness;
+use leases::LeaseSafety;
 use log_matching::LogMatching;
+use majority::Majority;
+use members::Members;
 use monotonic::Monotonic;
 use state_machine_safety::StateMachineSafety;
 
@@ -183,12 +197,17 @@ struct Seen {
     first: Index,
     last: EntryId,
     is_forgetful: bool,
+    /// Its last change of members.
+    change: Index,
+    transferee: Option<ReplicaId>,
 }
 
 /// What is known of one replica in its present life.
 #[derive(Debug, Default)]
 struct Known {
     seen: Option<Seen>,
+    /// Its disk had lost something when it started: what others count on it for may be gone.
+    has_forgotten: bool,
     /// Its log as last seen.
     log: Vec<Stamp>,
 }
@@ -203,14 +222,18 @@ pub struct Safety {
     leader_completeness: LeaderCompleteness,
     state_machine_safety: StateMachineSafety,
     monotonic: Monotonic,
+    members: Members,
+    handover: Handover,
+    leases: LeaseSafety,
+    majority: Majority,
 }
 
 impl Safety {
-    /// Looks at a replica.
+    /// Looks at a replica, whose clock shows `now`.
     ///
     /// # Errors
     /// The property that broke, and how.
-    pub fn look(&mut self, id: ReplicaId, replica: &Replica) -> Checked {
+    pub fn look(&mut self, id: ReplicaId, replica: &Replica, now: Tick) -> Checked {
         if replica.is_gone() {
             // It has left the group, promises nothing any more, and may forget everything.
             return Ok(());
@@ -225,12 +248,18 @@ impl Safety {
             first: status.first,
             last: status.last,
             is_forgetful: replica.forgotten().is_some(),
+            change: replica.state().config_id,
+            transferee: status.transferee,
         };
+        let leads = status.role == RoleKind::Leader;
+        let is_leased = leads && replica.is_leased(now);
+        self.leases.look(group, id, leads.then_some(status.term), is_leased)?;
         let known = self.known.at(group, id);
         if known.seen == Some(seen) {
             return Ok(());
         }
         let is_new = known.seen.replace(seen).is_none();
+        known.has_forgotten |= seen.is_forgetful;
         let log = &mut known.log;
         let last = status.last.index.0 as usize;
         // From the end backwards until what is there is what was there: by the log matching
@@ -271,8 +300,33 @@ impl Safety {
         self.election_safety.look(&sight)?;
         self.leader_append_only.look(&sight)?;
         self.log_matching.look(&sight)?;
+        let known = self.leader_completeness.committed_in(group);
         self.leader_completeness.look(&sight)?;
-        self.state_machine_safety.look(&sight)
+        self.state_machine_safety.look(&sight)?;
+        self.handover.look(&sight, status.transferee);
+        let committed = self.leader_completeness.committed_in(group);
+        let changes = || {
+            let open = committed.0 + 1..=status.last.index.0;
+            let entries = open.filter_map(|index| replica.cache().get(Index(index)));
+            entries.filter(|entry| entry.kind == EntryKind::Config).count()
+        };
+        self.members.look(&sight, replica.state(), status.membership, changes)?;
+        if !leads {
+            return Ok(());
+        }
+        // Whatever is known committed only now was counted now, by this leader.
+        let commit = status.commit;
+        let counted = (known < commit).then_some(commit);
+        let stamp = sight.at(commit).copied();
+        let Self { known, majority, .. } = self;
+        let lacks = |voter: ReplicaId| {
+            let Some(stamp) = stamp.filter(|_| voter != id) else { return false };
+            let log = known.at(group, voter);
+            log.seen.is_some()
+                && !log.has_forgotten
+                && log.log.get(commit.0 as usize - 1).is_none_or(|here| !here.agrees(&stamp))
+        };
+        majority.look(group, id, status.membership, counted, lacks)
     }
 
     /// A message arrived at its receiver: whatever it promises is a promise now.
@@ -293,8 +347,30 @@ impl Safety {
                 self.monotonic.on_accept_heard(group, message.from, message.term, index);
                 Ok(())
             }
+            MessageKind::TimeoutNow => {
+                self.handover.on_told(group, message.from, message.term, message.to)
+            }
             _ => Ok(()),
         }
+    }
+
+    /// What is left of a replica if its node loses power now. Whatever it has promised is there.
+    ///
+    /// # Errors
+    /// The promise that would be broken.
+    pub fn on_rehearsed(&mut self, id: ReplicaId, replica: &Replica) -> Checked {
+        let has_forgotten = self.known.at(replica.group(), id).has_forgotten;
+        if replica.is_gone() || replica.forgotten().is_some() || has_forgotten {
+            return Ok(());
+        }
+        let status = replica.status();
+        let promises = (status.term, status.vote);
+        self.monotonic.keeps(replica.group(), id, promises, status.last.index, true)
+    }
+
+    /// A follower says that it has taken a snapshot: it holds all in it.
+    pub fn on_installed_heard(&mut self, ack: &SnapshotAck) {
+        self.monotonic.on_accept_heard(ack.group, ack.from, ack.term, ack.snapshot.index);
     }
 
     /// The node of these replicas stopped; what is seen of it next comes from its disk.
@@ -303,6 +379,9 @@ impl Safety {
         self.monotonic.on_crash(replica);
         self.leader_append_only.on_crash(replica);
         self.state_machine_safety.on_crash(replica);
+        self.handover.on_crash(replica);
+        self.leases.on_crash(replica);
+        self.majority.on_crash(replica);
     }
 
     /// Entries known committed, over all groups.

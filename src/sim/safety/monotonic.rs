@@ -78,21 +78,38 @@ impl Monotonic {
         }
         // Whoever has forgotten a vote has none to give in that term; that is all that can be asked.
         let is_bound = unasked == Unasked::Yes;
-        if let Some((term, candidate)) = *self.votes.at(group, replica)
-            && (now.term < term || (is_bound && now.term == term && now.vote != candidate))
+        let last = Index(sight.log.len() as u64);
+        self.keeps(group, replica, (now.term, now.vote), last, is_bound)
+    }
+
+    /// Whether a replica of which this is left keeps what it promised; its vote, only if it `is_bound` by it.
+    ///
+    /// # Errors
+    /// The promise it forgot.
+    pub fn keeps(
+        &mut self,
+        group: GroupId,
+        replica: ReplicaId,
+        (term, vote): (Term, ReplicaId),
+        last: Index,
+        is_bound: bool,
+    ) -> Checked {
+        let broke =
+            |what: String| Err(format!("monotonic: group {group}: replica {replica}: {what}"));
+        if let Some((promised, candidate)) = *self.votes.at(group, replica)
+            && (term < promised || (is_bound && term == promised && vote != candidate))
         {
-            return broke(&format!(
-                "voted for {candidate} in term {term} and forgot it in a crash: {now:?}"
+            return broke(format!(
+                "voted for {candidate} in term {promised} and forgot it in a crash: its vote in \
+                 term {term} is for {vote}"
             ));
         }
-        if let Some((term, index)) = *self.accepts.at(group, replica)
-            && (now.term < term || (now.term == term && (sight.log.len() as u64) < index.0))
+        if let Some((promised, index)) = *self.accepts.at(group, replica)
+            && (term < promised || (term == promised && last < index))
         {
-            return broke(&format!(
-                "accepted entries up to {index} in term {term} and forgot them in a crash: its \
-                 term is {}, its log ends at {}",
-                now.term,
-                sight.log.len()
+            return broke(format!(
+                "accepted entries up to {index} in term {promised} and forgot them in a crash: its \
+                 term is {term}, its log ends at {last}"
             ));
         }
         Ok(())

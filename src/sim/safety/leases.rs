@@ -1,0 +1,69 @@
+//! Leases (thesis §6.4.1): while a leader would answer reads by its lease, nobody leads a later term. Who
+//! leads is known here at every moment, so a lease that outlasts the promise it rests on is seen also when
+//! nobody happens to read by it.
+
+use std::collections::BTreeMap;
+
+use crate::id::{GroupId, ReplicaId, Term};
+
+use super::Checked;
+
+/// Who leads.
+#[derive(Debug, Default)]
+pub struct LeaseSafety {
+    leads: BTreeMap<(GroupId, ReplicaId), Term>,
+}
+
+impl LeaseSafety {
+    /// Looks at a replica, which leads a term or none, and has a lease or not.
+    ///
+    /// # Errors
+    /// If another one leads a later term all the same.
+    pub fn look(
+        &mut self,
+        group: GroupId,
+        replica: ReplicaId,
+        leads: Option<Term>,
+        is_leased: bool,
+    ) -> Checked {
+        let Some(term) = leads else {
+            self.leads.remove(&(group, replica));
+            return Ok(());
+        };
+        self.leads.insert((group, replica), term);
+        let of_group = (group, ReplicaId(0))..=(group, ReplicaId(u64::MAX));
+        let later = self.leads.range(of_group).find(|(_, other)| term < **other);
+        match later {
+            Some(((_, other), later)) if is_leased => Err(format!(
+                "lease safety: group {group}: {replica} has a lease in term {term}, and {other} leads \
+                 term {later}"
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The node of this replica stopped.
+    pub fn on_crash(&mut self, replica: ReplicaId) {
+        self.leads.retain(|&(_, id), _| id != replica);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_beside_a_later_leader_is_seen() {
+        let mut leases = LeaseSafety::default();
+        let mut look = |replica, term: u64, is_leased| {
+            let leads = (term > 0).then_some(Term(term));
+            leases.look(GroupId(0), ReplicaId(replica), leads, is_leased).is_ok()
+        };
+        assert!(look(1, 2, true));
+        assert!(look(2, 3, true), "the later one may have it");
+        assert!(look(1, 2, false));
+        assert!(!look(1, 2, true));
+        assert!(look(2, 0, false), "it stops leading");
+        assert!(look(1, 2, true));
+    }
+}
