@@ -299,9 +299,11 @@ impl Recovery {
             let fault = Fault::authentic("segment number", 40, segment.0, header.segment.0);
             // A recycled file keeps an older header until its first write. A newer one cannot be
             // there: the file was renamed by hand.
-            // What lies behind it was written for this very place, though: then only this block is not.
+            // If what lies behind it was written for that number, the file was; else only this block
+            // is not where it belongs.
             let is_own = self.later(segment, bytes, BLOCK).next().is_some();
-            return if header.segment < segment || is_own || bound.is_some() {
+            let is_other = self.later(header.segment, bytes, BLOCK).next().is_some();
+            return if header.segment < segment || is_own || !is_other {
                 self.without_header(segment, bytes, fault, bound, on)
             } else {
                 let by = Location { segment, offset: 0 };
@@ -377,13 +379,15 @@ impl Recovery {
         let witness = bound.map(|bound| bound.by).or(whole.map(|batch| batch.at));
         if let Some(by) = witness {
             // The first write covers header and first batch: once it was durable, the header was
-            // whole. Of the log itself nothing is lost with it, unless the segment in front has no
-            // other witness for where it ended.
+            // whole. Of the log itself nothing is lost with it, unless the segment in front, which has
+            // no other witness for where it ended, ended further on than it could be read.
             let damage = Damage { segment, offset: 0, fault, proof: Proof::Durable { by } };
-            let in_doubt = self.tail.as_ref().is_some_and(|tail| tail.torn);
+            let first = self.later(segment, bytes, BLOCK).next();
+            let follows = |tail: &Tail| first.is_some_and(|it| it.number == tail.next_batch);
+            let in_doubt = self.tail.as_ref().is_some_and(|tail| tail.torn || !follows(tail));
             let whose = if in_doubt { Whose::Anybody } else { Whose::Groups(Vec::new()) };
             on(Found::Lost(Loss { damage, whose }));
-            if let Some(first) = self.later(segment, bytes, BLOCK).next()
+            if let Some(first) = first
                 && let Err(damage) = self.check_durable(first.durable, first.at)
             {
                 on(Found::Lost(Loss { damage, whose: Whose::Anybody }));

@@ -117,3 +117,30 @@ fn a_torn_tail_behind_damage_stays_a_torn_tail() {
     let runs = told.iter().filter(|told| matches!(told, Told::Run(_))).count();
     assert_eq!(runs, 9, "of the batches 1, 3 and 4");
 }
+
+/// One misdirected write does this: the last block of a segment went where the next one's header was.
+#[test]
+fn a_lost_end_whose_only_witness_is_lost_as_well_is_named() {
+    let mut log = small_log(8, segment_bytes(3));
+    log.drop_spares();
+    log.disk.file(1)[3 * BLOCK_BYTES..4 * BLOCK_BYTES].fill(0);
+    log.disk.file(2)[..BLOCK_BYTES].fill(0xa5);
+    let (told, _) = salvage(&log.disk, log.segment_bytes);
+    assert_nothing_is_missed(&told, &log.written, "both");
+}
+
+/// A header that belongs elsewhere is decay; a file that does was renamed.
+#[test]
+fn a_later_header_in_place_of_ones_own_is_decay_unless_the_batches_say_so_too() {
+    let mut log = small_log(8, segment_bytes(3));
+    log.drop_spares();
+    let other = log.disk.file(2)[..BLOCK_BYTES].to_vec();
+    log.disk.file(1)[..BLOCK_BYTES].copy_from_slice(&other);
+    let (told, _) = salvage(&log.disk, log.segment_bytes);
+    assert_nothing_is_missed(&told, &log.written, "a header");
+    let whole = log.disk.file(2).clone();
+    log.disk.file(1).copy_from_slice(&whole);
+    let mut recovery = Recovery::with_segment_bytes(IDENTITY, log.segment_bytes);
+    let refused = recovery.salvage(SegmentSeq(1), log.disk.file(1), &mut |_| {});
+    assert_eq!(refused.expect_err("renamed").fault.what, "segment number");
+}
