@@ -1,6 +1,7 @@
 //! Bits that flip at rest, in the middle of a node's log: it must not be believed. The node refuses to
 //! start and names the segment, or repairs it; nobody ever reads a wrong value.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -9,13 +10,13 @@ use tools::rounds::cluster::pause;
 use crate::cuts::FLAGS;
 use crate::disk::Mode;
 use crate::machine::Failed;
-use crate::rig::{Common, Rig, Shelf};
+use crate::rig::{Common, Rig, Shelf, until};
 use crate::totals::Totals;
 
 /// Begins every value of the first writer that is written once; so it stands in the log.
 const VALUE: &[u8] = b"w0.";
 /// How long a node may take to notice.
-const NOTICE: Duration = Duration::from_secs(20);
+const NOTICE: Duration = Duration::from_secs(60);
 
 /// How many.
 #[derive(clap::Args, Debug, Clone)]
@@ -67,16 +68,15 @@ fn round(
     let victim = rig.random.u8(1..=rig.plan.nodes);
     rig.under_load(|rig| {
         pause(Duration::from_millis(400));
+        let disk = Arc::clone(&rig.device(victim).disk);
+        until("something in the log", NOTICE, || (!disk.find(VALUE).is_empty()).then_some(()))?;
         rig.cluster.all_run()?;
         // Of what the node has in its page cache, nothing may be left.
         rig.cut(&[victim], Mode::Keep, totals)
     })?;
     let mut places = rig.device(victim).disk.find(VALUE);
     // At the very end of a log, damage cannot be told from a write that was cut short.
-    places.truncate(places.len() * 3 / 4);
-    if places.is_empty() {
-        return Err(Failed::Stopped(format!("{what}: node {victim} has written nothing")));
-    }
+    places.truncate((places.len() * 3).div_ceil(4));
     let offset = places[rig.random.usize(..places.len())] + 1;
     let bit = rig.random.u8(..8);
     rig.device(victim).disk.flip(offset, bit);
