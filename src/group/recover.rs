@@ -138,6 +138,8 @@ struct Lost {
     /// An earlier life found it, and wrote since then without being whole: only its word that it is
     /// counts, not what the log looks like.
     is_noted: bool,
+    /// Something is gone that no note in front of it can be about.
+    is_fresh: bool,
     /// What follows the gap shows that nothing behind it is missing.
     is_bridged: bool,
 }
@@ -201,7 +203,7 @@ impl ReplicaRecovery {
         self.incoming = None;
         let is_noted = self.lost.is_some_and(|lost| lost.is_noted);
         let what = Forgotten { promises_known: false, last: None };
-        self.lost = Some(Lost { what, is_noted, is_bridged: false });
+        self.lost = Some(Lost { what, is_noted, is_fresh: true, is_bridged: false });
     }
 
     /// What a run says about what is gone.
@@ -212,13 +214,19 @@ impl ReplicaRecovery {
                 let promises_known = kind == RunKind::EntriesForgotten;
                 let last = Some(entry).filter(|last| promises_known && last.index > Index(0));
                 let what = Forgotten { promises_known, last };
-                self.lost = Some(Lost { what, is_noted: true, is_bridged: false });
+                self.lost = Some(Lost { what, is_noted: true, is_fresh: false, is_bridged: false });
                 return;
             }
-            RunKind::Recalled if self.is_anchored => {
-                self.lost = None;
-                return;
-            }
+            // It was whole then, by what it had noted. What has decayed since lies in front of this
+            // too, and behind that note.
+            RunKind::Recalled => match &mut self.lost {
+                Some(lost) if lost.is_fresh => lost.is_noted = false,
+                Some(_) if self.is_anchored => {
+                    self.lost = None;
+                    return;
+                }
+                _ => {}
+            },
             _ => {}
         }
         let Some(lost) = &mut self.lost else { return };

@@ -389,8 +389,11 @@ impl Raft {
                 feed.feed(peer, due, entries, fx);
             }
         }
+        // Unless an entry of the leader's own (it leaves a joint membership) has come between.
+        let has_all = |to| leader.peer(to).is_some_and(|peer| peer.matched == self.log.last());
+        let nudges = leader.transfer.filter(|&(to, _)| self.config.plain || has_all(to));
         if std::mem::take(&mut leader.nudge)
-            && let Some((to, _)) = leader.transfer
+            && let Some((to, _)) = nudges
         {
             fx.send.push(Message::new(MessageKind::TimeoutNow, id, to, self.term));
         }

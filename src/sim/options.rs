@@ -248,7 +248,7 @@ impl Options {
             value_bytes_max,
             log_cache_bytes: pick(rng, &[1 << 10, 16 << 10, 1 << 20]),
             // Small, so that logs rotate; but any batch must fit, even one of all there ever was.
-            segment_bytes: if value_bytes_max > 1_000 { 2 << 20 } else { 128 << 10 },
+            segment_bytes: if value_bytes_max > 1_000 { 2 << 20 } else { 256 << 10 },
             log_bytes,
             ticker_us: 5_000,
             turn_us: 0,

@@ -212,6 +212,12 @@ fn after_a_life_that_was_not_whole_only_its_own_word_counts() {
     // A snapshot from the leader on the way does not make it whole either.
     let installed = [Log(1, 6, 5), Loss, Forgotten(10), Pieces(7, 0), Installed(7)];
     assert_eq!(forgotten(&installed, (8, 7, 7)), Some((true, Some(10))));
+    // What has decayed since is not what it was whole of (seed 90004447).
+    let since = [Log(1, 5, 5), Forgotten(9), Log(6, 8, 8), Loss, Pieces(8, 0), Taken(8), Recalled];
+    assert_eq!(forgotten(&since, (9, 8, 8)), Some((true, None)));
+    let mut further = since.to_vec();
+    further.push(Log(10, 11, 9));
+    assert_eq!(forgotten(&further, (9, 8, 8)), Some((true, Some(11))));
     // This time the disk could read what it could not read then.
     let read = [Log(1, 9, 9), Forgotten(9), Log(6, 9, 9), Log(10, 11, 10), Recalled];
     assert_eq!(forgotten(&read, (1, 11, 10)), None);

@@ -20,6 +20,11 @@ impl Handover {
     /// Looks at a replica, which is handing its leadership to `to`, or to nobody.
     pub fn look(&mut self, sight: &Sight<'_>, to: Option<ReplicaId>) {
         let last = sight.log.len();
+        if sight.is_forgetful {
+            // Its leader goes by what it acknowledged before its loss, and it stands for no election.
+            self.seen.remove(&(sight.group, sight.replica));
+            return;
+        }
         self.seen.insert((sight.group, sight.replica), (sight.term, last));
         if let Some(to) = to {
             // A later handover in the same term may have to wait for more: the least is certain.
