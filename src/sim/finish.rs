@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::id::{GroupId, ReplicaId, Term};
+use crate::limits;
 use crate::raft::effects::RoleKind;
 
 use super::appends;
@@ -131,6 +132,7 @@ impl World {
 
     fn every_key_is_read(&mut self) -> Checked {
         let began = self.now;
+        let patience = self.catch_up_us();
         let step = self.options.election_ms * 1_000 / 4;
         let pairs = (0..self.workload.keys())
             .flat_map(|key| (0..self.nodes.len()).map(move |node| (key, node)));
@@ -142,7 +144,7 @@ impl World {
             if open.is_empty() {
                 return Ok(());
             }
-            if self.now - began > HEAL_ELECTIONS * self.options.election_ms * 1_000 {
+            if self.now - began > patience {
                 return Err(format!("liveness: (key, node) {open:?} cannot be read"));
             }
             let mut calls = Vec::new();
@@ -156,15 +158,22 @@ impl World {
         }
     }
 
+    /// How long everything may take to be everywhere. A node takes a few snapshots at a time, and one
+    /// that finds it busy comes again after a pause: with many groups that adds up.
+    fn catch_up_us(&self) -> u64 {
+        let rounds = self.options.groups / limits::SNAPSHOTS_RECEIVING_MAX as u64;
+        let pauses = rounds * limits::SNAPSHOT_RESEND_MS;
+        (HEAL_ELECTIONS * self.options.election_ms + 2 * pauses) * 1_000
+    }
+
     /// Followers learn the last commit with a heartbeat; then all state machines are the same.
     pub(super) fn replicas_agree(&mut self) -> Checked {
         let began = self.now;
+        let patience = self.catch_up_us();
         loop {
             self.run_until(self.now + self.options.election_ms * 1_000)?;
             match self.compare_replicas() {
-                Err(what)
-                    if self.now - began > HEAL_ELECTIONS * self.options.election_ms * 1_000 =>
-                {
+                Err(what) if self.now - began > patience => {
                     return Err(what);
                 }
                 Err(_) => {}
