@@ -376,7 +376,9 @@ impl World {
         let until = read.at.offset + (limits::LOG_READ_BYTES_MAX + limits::BATCH_BYTES_SOFT) as u64;
         let disk = &self.nodes[node].disks[core];
         if disk.unreadable(read.at.segment, read.at.offset..until).is_some() {
-            return self.crash(node);
+            let result = Err(wal::Damage::unreadable(read.at));
+            self.deliver(node, core, Event::LogRead(LogReadDone { read, result }));
+            return Ok(());
         }
         let Self { nodes, scratch, .. } = self;
         let result = nodes[node].disks[core].look(read.at.segment, scratch, |bytes| {
