@@ -7,7 +7,7 @@ use tools::rounds::cluster::{now, pause};
 use tools::rounds::resp::{Client, Reply, encode};
 
 use crate::cuts::FLAGS;
-use crate::machine::{Failed, stopped};
+use crate::machine::Failed;
 use crate::rig::{Common, Rig, Shelf, until};
 use crate::totals::{Totals, spread};
 
@@ -60,7 +60,7 @@ pub(crate) fn run(arguments: &Arguments, seed: u64) -> Result<(), Failed> {
 
 /// After how long the node led nothing any more, and after how long every group took writes.
 fn stall(rig: &mut Rig<'_>, totals: &mut Totals) -> Result<(Duration, Duration), Failed> {
-    let leader = rig.leader(0).ok_or_else(|| stopped("stall", "group 0 has no leader"))?;
+    let (leader, _) = until("a leader of group 0", GIVE_UP, || rig.leader(0))?;
     let others: Vec<u8> = rig.all().into_iter().filter(|id| *id != leader).collect();
     rig.under_load(|rig| {
         pause(Duration::from_millis(200));
