@@ -224,8 +224,15 @@ impl World {
 
     /// Nobody disturbs anybody any more: whoever leads goes on leading.
     pub(super) fn calm_stays_calm(&mut self) -> Checked {
+        let calm = CALM_ELECTIONS * self.options.election_ms * 1_000;
+        // Frames that were slow before the faults stopped still hold up those behind them.
+        let stale = self.leaders();
+        self.run_until(self.now + calm)?;
         let before = self.leaders();
-        self.run_until(self.now + CALM_ELECTIONS * self.options.election_ms * 1_000)?;
+        if stale == before {
+            return Ok(());
+        }
+        self.run_until(self.now + calm)?;
         let after = self.leaders();
         if before == after {
             return Ok(());
