@@ -142,7 +142,7 @@ impl Raft {
         leader.reads.remote.push((asked.0, asked.1, seq));
     }
 
-    /// Whether a leader's reads may be answered without asking anybody; see [`read`](super::read).
+    /// Whether a leader's reads may be answered without asking anybody; see `read.rs`.
     #[must_use]
     pub fn lease_holds(&self, now: Tick) -> bool {
         let (Some(lease), Role::Leader(leader)) = (self.config.lease, &self.role) else {
