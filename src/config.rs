@@ -196,7 +196,11 @@ impl Settings {
         Self::from_text(path, &text)
     }
 
-    fn from_text(path: &Path, text: &str) -> Result<Self, ConfigError> {
+    /// Reads the text of a configuration file; `path` is named in errors.
+    ///
+    /// # Errors
+    /// If it is not TOML, or names a setting that does not exist.
+    pub fn from_text(path: &Path, text: &str) -> Result<Self, ConfigError> {
         toml::from_str(text).map_err(|error| {
             // In one line: a supervisor shows the last line a node said.
             let message = error.message().replace('\n', " ");
@@ -255,7 +259,13 @@ impl Settings {
                 value: format!("keyed by `{id}`"),
                 allowed: "keyed by node ids: peers = { 1 = \"ip:port\", … }".into(),
             })?;
-            peers.insert(number, address);
+            if peers.insert(number, address).is_some() {
+                return Err(ConfigError::OutOfRange {
+                    key: "peers",
+                    value: format!("naming node {number} twice"),
+                    allowed: "a list that holds each node once".into(),
+                });
+            }
         }
         let election_ms = self.election_ms.unwrap_or(1000);
         let lease_groups = self.lease_groups.unwrap_or_else(|| "none".into());
@@ -379,7 +389,7 @@ impl Config {
 # This node's id: 1 or more, different on every node, the same for the life of its directory.
 id = {id}
 # Where the node keeps everything. One process at a time; needs a filesystem with O_DIRECT.
-dir = {dir:?}
+dir = {dir}
 # Where clients connect (Redis protocol), and where the other nodes connect. Neither is encrypted.
 client = "{client}"
 peer = "{peer}"
@@ -389,7 +399,7 @@ peers = {{ {peers} }}
 # Join a cluster that exists, at the first start: `outrigger ctl member add` makes it a member.
 join = {join}
 # The cluster's name; with the groups it makes the cluster id.
-cluster = "{cluster}"
+cluster = {cluster}
 
 # Cores to use, one executor and one log each (1 to {cores_max}). Fixed at the first start.
 cores = {cores}
@@ -429,13 +439,13 @@ wal_bytes_max = {wal_bytes_max}
 {admin}
 "#,
             id = self.id,
-            dir = self.dir.display().to_string(),
+            dir = quoted(&self.dir.display().to_string()),
             client = self.client,
             peer = self.peer,
             peers = peers.join(", "),
             join = self.join,
             priority = self.priority,
-            cluster = self.cluster,
+            cluster = quoted(&self.cluster),
             cores_max = limits::CORES_MAX,
             cores = self.cores,
             groups_max = limits::GROUPS_MAX,
@@ -455,6 +465,11 @@ wal_bytes_max = {wal_bytes_max}
             wal_bytes_max = self.wal_bytes_max,
         )
     }
+}
+
+/// A text as TOML writes it.
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
 }
 
 #[cfg(test)]
@@ -481,6 +496,7 @@ mod tests {
     fn what_is_printed_reads_back_the_same() {
         for extra in [
             "",
+            "cluster = \"a\\tb'\\u007f\"",
             "cores = 2\nadmin = \"127.0.0.1:9\"\nwal_bytes_max = 1073741824\njoin = true\npriority = 7",
         ] {
             let config = resolved(extra).expect("valid");
@@ -507,6 +523,10 @@ mod tests {
             (
                 "wal_bytes_max = 5",
                 "`wal_bytes_max` is 5, but must be from 268435456 to 18446744073709551615",
+            ),
+            (
+                "peers.01 = \"127.0.0.1:7103\"",
+                "`peers` is naming node 1 twice, but must be a list that holds each node once",
             ),
             ("cluster = \"\"", "`cluster` is \"\", but must be a plain, non-empty name"),
         ];

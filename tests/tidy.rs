@@ -52,7 +52,10 @@ fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
     entries.sort();
     for path in entries {
         if path.is_dir() {
-            rust_files(&path, found);
+            // What a build leaves behind is nobody's source.
+            if !path.ends_with("target") {
+                rust_files(&path, found);
+            }
         } else if path.extension().is_some_and(|ending| ending == "rs") {
             found.push(path);
         }

@@ -293,6 +293,10 @@ impl GroupState {
             for _ in 0..count {
                 set.push(ReplicaId(bytes.try_get_u64_le().ok()?));
             }
+            // Whoever looks for a replica in it relies on that.
+            if !set.is_sorted_by(|one, next| one < next) {
+                return None;
+            }
         }
         let [incoming, outgoing, learners, learners_next, removed] = sets;
         let config_id = Index(bytes.try_get_u64_le().ok()?);

@@ -19,13 +19,16 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::config::Config;
 use crate::id::{ClusterId, Incarnation, NodeId, SegmentSeq};
 
 use super::fatal::Fatal;
 use super::segments::Directory;
+
+pub mod text;
+
+pub use text::Known;
+use text::Saved;
 
 /// The layout of the directory, raised when an older program could not read it.
 const FORMAT: u32 = 2;
@@ -34,39 +37,6 @@ const FORMAT: u32 = 2;
 /// longer by its I/O still in the kernel (TigerBeetle #2578).
 const LOCK_TRIES: u32 = 40;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
-
-/// What the file says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Saved {
-    format: u32,
-    cluster: String,
-    node: u64,
-    cores: u16,
-    groups: u64,
-    incarnation: u64,
-    /// Every core's log directory has held its first segment. A directory without any segment is a
-    /// new log before that, and a lost one after.
-    begun: bool,
-    /// The number of this directory.
-    birth: u64,
-    /// Enough peers have written its birth down: it takes part.
-    proven: bool,
-    /// The members the groups began with, and where they listened; none if the node joined later.
-    /// Logs are replayed from there, so it never changes.
-    bootstrap: BTreeMap<String, SocketAddr>,
-    /// The nodes that were greeted.
-    known: BTreeMap<String, Known>,
-}
-
-/// What is known of another node's directory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Known {
-    /// Its number.
-    pub birth: u64,
-    /// It said that it was proven.
-    pub proven: bool,
-}
 
 /// A directory that is ours for the life of this value.
 #[derive(Debug)]
@@ -158,7 +128,7 @@ impl Home {
         let cluster = config.cluster_id();
         let mut saved = match fs::read_to_string(&path) {
             Ok(text) => {
-                let saved = parse(&path, &text)?;
+                let saved = Saved::parse(&text).map_err(|why| damaged(&path, &why))?;
                 check(&path, &saved, config, cluster)?;
                 saved
             }
@@ -229,6 +199,13 @@ impl Home {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         }) | 1
     }
+}
+
+fn damaged(path: &Path, why: &str) -> Fatal {
+    Fatal::new(format!(
+        "{} is damaged ({why}); it says who this directory belongs to, so nothing was started. Restore it from a copy, or wipe the directory and add the node anew",
+        path.display()
+    ))
 }
 
 fn failed(what: &str, path: &Path, error: &std::io::Error) -> Fatal {
@@ -304,31 +281,6 @@ fn refuse_orphans(config: &Config) -> Result<(), Fatal> {
     )))
 }
 
-/// The file's text: the settings, and a checksum of them on the last line.
-fn render(saved: &Saved) -> Result<String, Fatal> {
-    let body = toml::to_string(saved)
-        .map_err(|error| Fatal::new(format!("cannot encode the identity: {error}")))?;
-    let crc = crc32fast::hash(body.as_bytes());
-    Ok(format!("{body}# crc32 {crc:08x}\n"))
-}
-
-fn parse(path: &Path, text: &str) -> Result<Saved, Fatal> {
-    let damaged = |why: &str| {
-        Fatal::new(format!(
-            "{} is damaged ({why}); it says who this directory belongs to, so nothing was started. Restore it from a copy, or wipe the directory and add the node anew",
-            path.display()
-        ))
-    };
-    let at = text.rfind("# crc32 ").ok_or_else(|| damaged("no checksum line"))?;
-    let (body, crc) = text.split_at(at);
-    let expected = u32::from_str_radix(crc["# crc32 ".len()..].trim(), 16)
-        .map_err(|_| damaged("no checksum"))?;
-    if crc32fast::hash(body.as_bytes()) != expected {
-        return Err(damaged("checksum mismatch"));
-    }
-    toml::from_str(body).map_err(|error| damaged(error.message()))
-}
-
 fn check(path: &Path, saved: &Saved, config: &Config, cluster: ClusterId) -> Result<(), Fatal> {
     let refuse =
         |what: &str, has: &dyn std::fmt::Display, asked: &dyn std::fmt::Display, remedy: &str| {
@@ -388,7 +340,9 @@ fn check(path: &Path, saved: &Saved, config: &Config, cluster: ClusterId) -> Res
 /// serve reads.
 fn save(dir: &Path, path: &Path, saved: &Saved) -> Result<(), Fatal> {
     let other: PathBuf = dir.join("identity.toml.old");
-    let text = render(saved)?;
+    let text = saved
+        .render()
+        .map_err(|error| Fatal::new(format!("cannot encode the identity: {error}")))?;
     let put = |to: &Path| -> std::io::Result<()> {
         let mut file = File::options().create(true).truncate(false).write(true).open(to)?;
         file.write_all(text.as_bytes())?;

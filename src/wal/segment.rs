@@ -206,13 +206,18 @@ impl SegmentHeader {
             node: NodeId(take.u64()),
             shard: ShardId(take.u16()),
         };
-        take.u16();
+        let zero_34 = u64::from(take.u16());
         let segment_bytes = take.u32();
         let number = SegmentSeq(take.u64());
         let at = Location { segment: SegmentSeq(take.u64()), offset: take.u64() };
         let chain = take.u32();
-        take.u32();
+        let zero_68 = u64::from(take.u32());
         let first_batch = take.u64();
+        for (at, found) in [(34, zero_34), (68, zero_68)] {
+            if found != 0 {
+                return Err(Fault::authentic("segment header's zero", at, 0, found));
+            }
+        }
         if let Some((at, found)) = first_non_zero(&block[HEADER_BYTES..]) {
             let at = (HEADER_BYTES + at) as u64;
             return Err(Fault::new("segment header padding", at, 0, found));
