@@ -524,15 +524,17 @@ mod tests {
                 "wal_bytes_max = 5",
                 "`wal_bytes_max` is 5, but must be from 268435456 to 18446744073709551615",
             ),
-            (
-                "peers.01 = \"127.0.0.1:7103\"",
-                "`peers` is naming node 1 twice, but must be a list that holds each node once",
-            ),
             ("cluster = \"\"", "`cluster` is \"\", but must be a plain, non-empty name"),
         ];
         for (extra, expected) in cases {
             assert_eq!(resolved(extra).expect_err("refused").to_string(), expected);
         }
+        let twice = MINIMAL.replace("2 = ", "01 = ");
+        let twice = settings(&twice).expect("readable").resolve().expect_err("refused");
+        assert_eq!(
+            twice.to_string(),
+            "`peers` is naming node 1 twice, but must be a list that holds each node once"
+        );
         let unknown = resolved("corse = 2").expect_err("refused").to_string();
         assert!(
             unknown.starts_with("node.toml:") && unknown.contains("unknown field `corse`"),
