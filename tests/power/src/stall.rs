@@ -1,9 +1,12 @@
 //! A disk that stops answering under a leader: others lead, and take writes.
 
-use std::time::Duration;
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use tools::rounds::cluster::{now, pause};
+use outrigger::store::slot::key_group;
+use tools::rounds::cluster::{Plan, now, pause};
 use tools::rounds::resp::{Client, Reply, encode};
 
 use crate::cuts::FLAGS;
@@ -15,8 +18,8 @@ use crate::totals::{Totals, spread};
 const LIMIT: Duration = Duration::from_secs(5);
 /// When to stop waiting for it.
 const GIVE_UP: Duration = Duration::from_secs(30);
-/// Keys written to reach every group.
-const KEYS: u32 = 256;
+/// Between two writes to all groups.
+const BETWEEN: Duration = Duration::from_millis(50);
 
 /// How many.
 #[derive(clap::Args, Debug, Clone)]
@@ -67,24 +70,55 @@ fn stall(rig: &mut Rig<'_>, totals: &mut Totals) -> Result<(Duration, Duration),
         totals.faults += 1;
         let started = now();
         rig.device(leader).disk.set(|faults| faults.stalled = true);
-        let mut moved = None;
-        let mut turn = 0;
-        let (writes, _) = until("writes in every group", GIVE_UP, || {
-            let through = others[turn % others.len()];
-            turn += 1;
-            if moved.is_none() && leads_nothing(rig, &others, leader) {
-                moved = Some(started.elapsed());
-            }
-            all_written(rig, through).then(|| started.elapsed())
-        })?;
-        let (moved, _) = until("another leader for every group", GIVE_UP, || {
-            moved.or_else(|| leads_nothing(rig, &others, leader).then(|| started.elapsed()))
-        })?;
+        let (moved, writes) = watch(rig, &others, leader, started)?;
         // The stalled disk stays stalled for a while, under load.
         pause(Duration::from_millis(rig.random.u64(100..1_000)));
         rig.device(leader).disk.set(|faults| faults.stalled = false);
         pause(Duration::from_millis(300));
         Ok((moved, writes))
+    })
+}
+
+/// Polls who leads, and has a client write to all groups every so often: one that came too early waits for
+/// the stalled leader until its request times out, so nobody waits for it before the next is sent.
+fn watch(
+    rig: &Rig<'_>,
+    others: &[u8],
+    leader: u8,
+    started: Instant,
+) -> Result<(Duration, Duration), Failed> {
+    let plan = rig.plan;
+    let written = Mutex::new(None);
+    let first = || *written.lock().expect("no holder of this lock panics");
+    let mut moved = None;
+    thread::scope(|scope| {
+        for turn in 0.. {
+            if moved.is_none() && leads_nothing(rig, others, leader) {
+                moved = Some(started.elapsed());
+            }
+            if let (Some(moved), Some(written)) = (moved, first()) {
+                return Ok((moved, written));
+            }
+            if GIVE_UP < started.elapsed() {
+                break;
+            }
+            if first().is_none() {
+                let (through, written) = (others[turn % others.len()], &written);
+                scope.spawn(move || {
+                    if all_written(plan, through) {
+                        let mut first = written.lock().expect("no holder of this lock panics");
+                        first.get_or_insert(started.elapsed());
+                    }
+                });
+            }
+            pause(BETWEEN);
+        }
+        Err(Failed::Stopped(format!(
+            "after {} s the stalled node leads ({}) or not all groups take writes ({})",
+            GIVE_UP.as_secs(),
+            moved.is_none(),
+            first().is_none()
+        )))
     })
 }
 
@@ -101,16 +135,23 @@ fn leads_nothing(rig: &Rig<'_>, others: &[u8], leader: u8) -> bool {
 }
 
 /// Whether a key in every group can be written through this node, just now.
-fn all_written(rig: &Rig<'_>, through: u8) -> bool {
+fn all_written(plan: &Plan, through: u8) -> bool {
     let mut bytes = Vec::new();
-    for key in 0..KEYS {
-        encode(&["SET", &format!("stall:{key}"), "x"], &mut bytes);
+    let keys: Vec<String> = (0..plan.groups).map(|group| key_of(group, plan.groups)).collect();
+    for key in &keys {
+        encode(&["SET", key, "x"], &mut bytes);
     }
-    let Ok(mut client) = Client::connect(rig.plan.client(through)) else { return false };
+    let Ok(mut client) = Client::connect(plan.client(through)) else { return false };
     let sent = client.send(&bytes).is_ok();
+    let ok = Reply::Simple("OK".into());
     // All replies are taken, whatever they are.
-    let replies: Vec<_> = (0..KEYS).map(|_| client.receive()).collect();
-    sent && replies
-        .iter()
-        .all(|reply| *reply.as_ref().unwrap_or(&Reply::Integer(0)) == Reply::Simple("OK".into()))
+    let replies: Vec<_> = keys.iter().map(|_| client.receive()).collect();
+    sent && replies.iter().all(|reply| reply.as_ref().is_ok_and(|reply| *reply == ok))
+}
+
+/// A key of this group.
+fn key_of(group: u64, groups: u64) -> String {
+    let mut names = (0..).map(|number: u32| format!("stall:{number}"));
+    let own = |name: &String| key_group(name.as_bytes(), groups).0 == group;
+    names.find(own).expect("there are more names than anybody can try")
 }
