@@ -391,7 +391,9 @@ impl Raft {
         }
         // Unless an entry of the leader's own (it leaves a joint membership) has come between.
         let has_all = |to| leader.peer(to).is_some_and(|peer| peer.matched == self.log.last());
-        let nudges = leader.transfer.filter(|&(to, _)| self.config.plain || has_all(to));
+        let nudges = leader.transfer.filter(|&(to, _)| {
+            self.config.plain || has_all(to) || planted(Planted::TransferToLaggard)
+        });
         if std::mem::take(&mut leader.nudge)
             && let Some((to, _)) = nudges
         {
