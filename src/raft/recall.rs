@@ -194,8 +194,7 @@ impl Raft {
             return;
         }
         if !answer.reject && answer.term == self.term {
-            recall.target.get_or_insert((answer.term, answer.entry.index));
-            if recall.target.is_some_and(|(term, _)| term < answer.term) {
+            if recall.target.is_none_or(|(term, _)| term < answer.term) {
                 recall.target = Some((answer.term, answer.entry.index));
             }
             self.check_recall();
