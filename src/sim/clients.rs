@@ -89,7 +89,8 @@ impl World {
         if self.clients[client].in_session.is_some() {
             return self.call_in_session(client, node);
         }
-        let call = self.workload.next(client, is_reader(client, &self.options), &mut self.rng);
+        let call =
+            self.workload.next(client, is_reader(client, &self.options), self.now, &mut self.rng);
         self.call(client, node, call);
     }
 

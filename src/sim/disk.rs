@@ -89,10 +89,13 @@ pub struct Loss {
     pub writes: usize,
 }
 
+/// A block without the zeroes at its end: most of them hold one small batch, and zeroes are what costs.
+type Block = Box<[u8]>;
+
 #[derive(Debug, Default)]
 struct Segment {
     /// Durable blocks by number; the others are zero.
-    blocks: BTreeMap<u32, Box<[u8; BLOCK_BYTES]>>,
+    blocks: BTreeMap<u32, Block>,
     /// Those that cannot be read.
     unreadable: BTreeSet<u32>,
     /// Those that are left from an earlier life of the file.
@@ -104,24 +107,67 @@ struct InFlight {
     ticket: FlushTicket,
     segment: SegmentSeq,
     offset: u64,
-    data: Vec<u8>,
+    bytes: usize,
+    /// What it writes, without the zeroes at its end.
+    data: Box<[u8]>,
+}
+
+/// What is left of `bytes` without the zeroes at their end, or most of them.
+pub(super) fn trimmed(bytes: &[u8]) -> &[u8] {
+    const STEP: usize = 64;
+    let used = bytes.chunks(STEP).rposition(|chunk| chunk != &[0; STEP][..chunk.len()]);
+    &bytes[..used.map_or(0, |last| ((last + 1) * STEP).min(bytes.len()))]
+}
+
+/// A whole block.
+fn whole(block: &[u8]) -> [u8; BLOCK_BYTES] {
+    let mut bytes = [0; BLOCK_BYTES];
+    bytes[..block.len()].copy_from_slice(block);
+    bytes
+}
+
+impl InFlight {
+    /// Its bytes from here on, without those at its end that are zero.
+    fn range(&self, at: usize, bytes: usize) -> &[u8] {
+        let end = self.data.len();
+        &self.data[at.min(end)..(at + bytes).min(end)]
+    }
 }
 
 impl Segment {
-    fn write(&mut self, offset: u64, data: &[u8]) {
-        let mut at = offset as usize;
-        let mut data = data;
-        while !data.is_empty() {
-            let (block, within) = ((at / BLOCK_BYTES) as u32, at % BLOCK_BYTES);
-            let bytes = data.len().min(BLOCK_BYTES - within);
-            if self.old.remove(&block) {
-                self.blocks.remove(&block);
-            }
-            let target = self.blocks.entry(block).or_insert_with(|| Box::new([0; BLOCK_BYTES]));
-            target[within..within + bytes].copy_from_slice(&data[..bytes]);
-            at += bytes;
-            data = &data[bytes..];
+    /// A whole block is written.
+    fn put(&mut self, block: u32, data: Block) {
+        self.old.remove(&block);
+        self.blocks.insert(block, data);
+    }
+
+    /// A part of a block is written.
+    fn patch(&mut self, offset: u64, data: &[u8]) {
+        let (block, within) =
+            ((offset as usize / BLOCK_BYTES) as u32, offset as usize % BLOCK_BYTES);
+        let before = self.blocks.get(&block).filter(|_| !self.old.contains(&block));
+        let mut bytes = whole(before.map_or(&[], |before| before));
+        bytes[within..within + data.len()].copy_from_slice(data);
+        self.put(block, trimmed(&bytes).into());
+    }
+
+    /// All of a write arrives.
+    fn take(&mut self, write: InFlight) {
+        let first = (write.offset as usize / BLOCK_BYTES) as u32;
+        if write.bytes == BLOCK_BYTES {
+            return self.put(first, write.data);
         }
+        for (number, at) in (first..).zip((0..write.bytes).step_by(BLOCK_BYTES)) {
+            self.put(number, trimmed(write.range(at, BLOCK_BYTES)).into());
+        }
+    }
+
+    /// One sector of a write arrives.
+    fn take_sector(&mut self, write: &InFlight, number: usize) {
+        let mut sector = [0; SECTOR_BYTES];
+        let data = write.range(number * SECTOR_BYTES, SECTOR_BYTES);
+        sector[..data.len()].copy_from_slice(data);
+        self.patch(write.offset + (number * SECTOR_BYTES) as u64, &sector);
     }
 }
 
@@ -177,7 +223,7 @@ impl Disk {
     }
 
     /// A write starts; nothing of it is durable until [`Self::finish`].
-    pub fn start(&mut self, ticket: FlushTicket, segment: SegmentSeq, offset: u64, data: Vec<u8>) {
+    pub fn start(&mut self, ticket: FlushTicket, segment: SegmentSeq, offset: u64, data: &[u8]) {
         assert!(
             offset.is_multiple_of(BLOCK_BYTES as u64) && data.len().is_multiple_of(BLOCK_BYTES),
             "O_DIRECT wants whole blocks"
@@ -188,7 +234,8 @@ impl Disk {
             let is_new = !old.blocks.contains_key(&block) || old.old.contains(&block);
             assert!(is_new, "a block is written once");
         }
-        self.in_flight.push(InFlight { ticket, segment, offset, data });
+        let (bytes, data) = (data.len(), trimmed(data).into());
+        self.in_flight.push(InFlight { ticket, segment, offset, bytes, data });
     }
 
     /// The write with this ticket is durable now, all of it. False if there is none (the node
@@ -199,9 +246,9 @@ impl Disk {
         };
         let write = self.in_flight.remove(at);
         let segment = self.segments.get_mut(&write.segment).expect("written segments stay");
-        segment.write(write.offset, &write.data);
         self.proven = self.proven.max(watermark(&write));
-        self.finished.push((write.segment, write.offset, write.data.len()));
+        self.finished.push((write.segment, write.offset, write.bytes));
+        segment.take(write);
         true
     }
 
@@ -222,7 +269,7 @@ impl Disk {
     #[must_use]
     pub fn sectors(&self, ticket: FlushTicket) -> usize {
         let write = self.in_flight.iter().find(|write| write.ticket == ticket);
-        write.map_or(0, |write| write.data.len() / SECTOR_BYTES)
+        write.map_or(0, |write| write.bytes / SECTOR_BYTES)
     }
 
     /// The write with this ticket, or its flush, fails.
@@ -230,14 +277,15 @@ impl Disk {
         let Some(at) = self.in_flight.iter().position(|write| write.ticket == ticket) else {
             return;
         };
-        let InFlight { segment, offset, data, .. } = self.in_flight.remove(at);
-        let segment = self.segments.get_mut(&segment).expect("written segments stay");
+        let write = self.in_flight.remove(at);
+        let segment = self.segments.get_mut(&write.segment).expect("written segments stay");
         match left {
             Left::Nothing => {}
             Left::Sectors(count) => {
-                segment.write(offset, &data[..data.len().min(count * SECTOR_BYTES)]);
+                let count = count.min(write.bytes / SECTOR_BYTES);
+                (0..count).for_each(|number| segment.take_sector(&write, number));
             }
-            Left::All => segment.write(offset, &data),
+            Left::All => segment.take(write),
         }
     }
 
@@ -253,14 +301,16 @@ impl Disk {
         (!proven.is_empty()).then(|| proven[rng.usize(..proven.len())])
     }
 
-    fn block(&mut self, (segment, block): Place) -> Option<&mut [u8; BLOCK_BYTES]> {
-        Some(self.segments.get_mut(&segment)?.blocks.get_mut(&block)?)
+    fn block(&mut self, (segment, block): Place) -> Option<&mut Block> {
+        self.segments.get_mut(&segment)?.blocks.get_mut(&block)
     }
 
     /// A durable block rots: one of its bits is another.
     pub fn flip_bit(&mut self, place: Place, bit: usize) {
-        if let Some(bytes) = self.block(place) {
+        if let Some(block) = self.block(place) {
+            let mut bytes = whole(block);
             bytes[bit / 8] ^= 1 << (bit % 8);
+            *block = trimmed(&bytes).into();
         }
     }
 
@@ -274,7 +324,7 @@ impl Disk {
     /// What was written to one durable block went to another, and is not where it belongs.
     pub fn misdirect(&mut self, from: Place, to: Place) {
         if from != to
-            && let Some(bytes) = self.block(from).map(|bytes| *bytes)
+            && let Some(bytes) = self.block(from).map(|bytes| bytes.clone())
             && let Some(other) = self.block(to)
         {
             *other = bytes;
@@ -316,7 +366,7 @@ impl Disk {
         let mut loss = Loss::default();
         for write in std::mem::take(&mut self.in_flight) {
             let segment = self.segments.get_mut(&write.segment).expect("written segments stay");
-            let sectors = write.data.len() / SECTOR_BYTES;
+            let sectors = write.bytes / SECTOR_BYTES;
             if sectors == 0 {
                 continue;
             }
@@ -324,8 +374,7 @@ impl Disk {
             let whole = rng.bool();
             let garbled = rng.usize(0..sectors);
             let before = loss.sectors;
-            for (number, sector) in write.data.chunks(SECTOR_BYTES).enumerate() {
-                let offset = write.offset + (number * SECTOR_BYTES) as u64;
+            for number in 0..sectors {
                 let kept = match tear {
                     Tear::Lose => false,
                     Tear::Keep => true,
@@ -334,12 +383,12 @@ impl Disk {
                     Tear::Prefix => number < cut,
                 };
                 if kept {
-                    segment.write(offset, sector);
+                    segment.take_sector(&write, number);
                 } else {
                     loss.sectors += 1;
                     if tear == Tear::Garbage && number == garbled {
                         let garbage: Vec<u8> = (0..SECTOR_BYTES).map(|_| rng.u8(..)).collect();
-                        segment.write(offset, &garbage);
+                        segment.patch(write.offset + (number * SECTOR_BYTES) as u64, &garbage);
                     }
                 }
             }
@@ -357,7 +406,9 @@ impl Disk {
     #[must_use]
     pub fn first_block(&self, segment: SegmentSeq) -> [u8; BLOCK_BYTES] {
         let segment = self.segments.get(&segment).filter(|it| !it.unreadable.contains(&0));
-        segment.and_then(|segment| segment.blocks.get(&0)).map_or([0; BLOCK_BYTES], |block| **block)
+        segment
+            .and_then(|segment| segment.blocks.get(&0))
+            .map_or([0; BLOCK_BYTES], |block| whole(block))
     }
 
     /// Writes in flight.
@@ -381,12 +432,12 @@ impl Disk {
                 continue;
             }
             let at = block as usize * BLOCK_BYTES;
-            scratch.bytes[at..at + BLOCK_BYTES].copy_from_slice(&data[..]);
+            scratch.bytes[at..at + data.len()].copy_from_slice(data);
         }
         let result = look(&scratch.bytes);
-        for &block in blocks.keys() {
+        for (&block, data) in blocks {
             let at = block as usize * BLOCK_BYTES;
-            scratch.bytes[at..at + BLOCK_BYTES].fill(0);
+            scratch.bytes[at..at + data.len()].fill(0);
         }
         result
     }
@@ -427,8 +478,8 @@ mod tests {
     fn disk() -> Disk {
         let mut disk = Disk::default();
         disk.prepare(SEGMENT, false);
-        disk.start(FlushTicket(1), SEGMENT, 0, vec![1; BLOCK_BYTES]);
-        disk.start(FlushTicket(2), SEGMENT, BLOCK_BYTES as u64, vec![2; 2 * BLOCK_BYTES]);
+        disk.start(FlushTicket(1), SEGMENT, 0, &[1; BLOCK_BYTES]);
+        disk.start(FlushTicket(2), SEGMENT, BLOCK_BYTES as u64, &[2; 2 * BLOCK_BYTES]);
         disk
     }
 

@@ -62,6 +62,13 @@ pub struct Options {
     pub nodes: NodeOptions,
     /// One client in so many only reads.
     pub readers_one_in: usize,
+    /// Of a hundred calls of other clients so many are a plain write of one key, whatever the mix of
+    /// commands; zero for the mix alone.
+    pub writes_percent: u32,
+    /// So many groups at a time have all the load, and others after [`Self::busy_ms`]; zero for all of them.
+    pub busy_groups: u64,
+    /// How long the same groups have the load.
+    pub busy_ms: u64,
     /// How many of the clients write in sessions, and retry until they know.
     pub session_clients: usize,
     /// Of the faults with numbers, only these strike; all if none are named. Ascending.
@@ -258,6 +265,9 @@ impl Options {
             leases,
             reads_nearby: rng.bool(),
             readers_one_in: 3,
+            writes_percent: 0,
+            busy_groups: 0,
+            busy_ms: 0,
             session_clients: rng.usize(0..=5),
             strikes: None,
         };
@@ -291,7 +301,9 @@ impl Options {
     }
 
     /// A world that lasts, to measure the simulator by: three nodes, 64 groups, fifty and more writes
-    /// committed a second, and a fault every few seconds. Its cores turn on a grid of 20 ms.
+    /// committed a second, and a fault every few seconds. Its cores turn on a grid of 100 ms, so that a turn
+    /// has something to do, and five groups at a time have all the load, as a few have in most
+    /// clusters.
     #[must_use]
     pub fn lasting(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed ^ 0x6c61_7374_696e_6700);
@@ -301,19 +313,19 @@ impl Options {
             spares: 0,
             operate_every_ms: 10_000,
             groups: 64,
-            election_ms: 3_000,
-            heartbeat_ms: 1_000,
+            election_ms: 4_000,
+            heartbeat_ms: 1_500,
             request_ms: 3_000,
-            chaos_ms: 300_000,
-            clients: 16,
+            chaos_ms: 600_000,
+            clients: 36,
             think_us: 120_000,
-            keys_per_group: 1,
+            keys_per_group: 4,
             value_bytes_max: 600,
             log_cache_bytes: 1 << 20,
-            segment_bytes: 512 << 10,
-            log_bytes: 3 << 20,
-            ticker_us: 20_000,
-            turn_us: 20_000,
+            segment_bytes: 128 << 10,
+            log_bytes: 1 << 20,
+            ticker_us: 100_000,
+            turn_us: 100_000,
             net: NetOptions {
                 delay_us: pick(rng, &[50, 200, 1_000]),
                 jitter_us: pick(rng, &[50, 1_000, 5_000]),
@@ -358,6 +370,9 @@ impl Options {
             leases: Leases { groups: LeasedGroups::All, drift_percent: 25 },
             reads_nearby: rng.bool(),
             readers_one_in: 8,
+            writes_percent: 60,
+            busy_groups: 5,
+            busy_ms: 5_000,
             session_clients: 1,
             strikes: None,
         }

@@ -10,7 +10,7 @@ use crate::wal::{self, Write};
 use crate::wire::{Expect, Frame, FrameError, FrameReader, OutFrame};
 
 use super::crash_points::{CrashPoint, is_snapshot};
-use super::disk::Left;
+use super::disk::{Left, trimmed};
 use super::net::{Fate, Path, happens};
 use super::safety::Checked;
 use super::world::{Flight, ForNode, Happening, World};
@@ -153,9 +153,10 @@ impl World {
             let life = self.nodes[node].life;
             self.snapshot_writes.insert((node, life, core, write.ticket));
         }
-        let mut data = vec![0; write.bytes];
+        let mut data = std::mem::take(&mut self.encoded);
+        data.resize(write.bytes, 0);
         write.encode_into(&mut data);
-        let hash = crc32fast::hash(&data).into();
+        let hash = crc32fast::hash(trimmed(&data)).into();
         let (ticket, segment, offset) = (write.ticket, write.segment, write.offset);
         let words = [8, node as u64, core as u64, ticket.0, segment.0, offset, hash];
         self.note(&words, || {
@@ -165,7 +166,8 @@ impl World {
         if planted(Planted::HalfBatchOnFullDisk) && self.nodes[node].disk_full {
             data.truncate(data.len() / BLOCK_BYTES / 2 * BLOCK_BYTES);
         }
-        self.nodes[node].disks[core].start(ticket, segment, offset, data);
+        self.nodes[node].disks[core].start(ticket, segment, offset, &data);
+        self.encoded = data;
         if let Some(left) = self.write_error(node, core, ticket) {
             let delay = self.rng.u64(..20_000);
             return self.after_for(delay, node, ForNode::WriteFailed { core, ticket, left });
@@ -273,7 +275,7 @@ impl World {
         }
     }
 
-    pub(super) fn on_frame(&mut self, flight: Flight) -> Checked {
+    pub(super) fn on_frame(&mut self, mut flight: Flight) -> Checked {
         let Path { from, core, to, .. } = flight.path;
         if !self.nodes[to].lives(flight.to_life)
             || flight.generation != self.net.generation(from, to)
@@ -283,7 +285,11 @@ impl World {
             return self.deliver_stale(&flight);
         }
         let flip = flight.corrupt.then(|| (self.rng.usize(..flight.bytes.len()), self.rng.u8(1..)));
-        let decoded = self.link(&flight).receive(&flight.bytes, flip);
+        let bytes = match flight.again {
+            Some(_) => flight.bytes.clone(),
+            None => std::mem::take(&mut flight.bytes),
+        };
+        let decoded = self.link(&flight).receive(bytes, flip);
         let frame = match (decoded, flip) {
             (Ok(Some(frame)), None) => frame,
             (Ok(Some(_)), Some((at, bits))) => {
@@ -341,7 +347,7 @@ impl World {
             bytes: flight.bytes.clone(),
             ..*flight
         };
-        if let Ok(frame) = self.link(&now).receive(&now.bytes, None) {
+        if let Ok(frame) = self.link(&now).receive(now.bytes.clone(), None) {
             return Err(format!(
                 "node {to} takes bytes of an earlier life of node {from}: {frame:?}"
             ));
@@ -402,11 +408,11 @@ impl Link {
     /// A frame from the bytes of one, with one byte changed or none.
     fn receive(
         &mut self,
-        bytes: &[u8],
+        bytes: Bytes,
         flip: Option<(usize, u8)>,
     ) -> Result<Option<Frame>, FrameError> {
         match flip {
-            None => self.reader.feed(bytes),
+            None => self.reader.feed_owned(bytes),
             Some((at, bits)) => {
                 self.reader.feed(&bytes[..at]);
                 self.reader.feed(&[bytes[at] ^ bits]);

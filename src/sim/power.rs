@@ -170,7 +170,7 @@ impl World {
             if let Some(write) = core.shard.closing_write() {
                 let mut data = vec![0; write.bytes];
                 write.encode_into(&mut data);
-                disk.start(write.ticket, write.segment, write.offset, data);
+                disk.start(write.ticket, write.segment, write.offset, &data);
             }
             disk.crash(super::disk::Tear::Keep, rng);
         }

@@ -78,7 +78,7 @@ impl World {
             let close = Command::from_args(&[b"CLIENT", b"SESSION", b"CLOSE", id.as_bytes()]);
             return self.ask(client, node, close, Asked::Close);
         }
-        let call = self.workload.next(client, false, &mut self.rng);
+        let call = self.workload.next(client, false, self.now, &mut self.rng);
         if call.acts.iter().all(|(_, act)| *act == Act::Get) {
             self.call(client, node, call);
             return;

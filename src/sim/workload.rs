@@ -1,5 +1,7 @@
 //! What clients ask, and what they make of the answers.
 
+use std::ops::Range;
+
 use fastrand::Rng;
 
 use crate::id::GroupId;
@@ -45,6 +47,9 @@ pub(super) struct Workload {
     written: u64,
     /// Clients are divided among so many parts of the keys.
     parts: usize,
+    writes_percent: u32,
+    /// Of the keys in use so many are called at a time, and the next ones after so many microseconds.
+    busy: (usize, u64),
 }
 
 /// Clients that may call on one key: the checker's work grows with what is under way at once.
@@ -75,6 +80,8 @@ impl Workload {
             value_bytes_max: options.value_bytes_max,
             written: 0,
             parts: options.clients.div_ceil(CLIENTS_PER_KEY_MAX).max(1),
+            writes_percent: options.writes_percent,
+            busy: (options.busy_groups as usize * options.keys_per_group, 1_000 * options.busy_ms),
         };
         for group in 0..options.groups {
             for place in 0..options.keys_per_group {
@@ -137,14 +144,37 @@ impl Workload {
         found.expect("every group has keys")
     }
 
+    /// Which of the keys in use are called now.
+    fn busy(&self, now: u64) -> Range<usize> {
+        let (count, period) = self.busy;
+        let all = self.used.len();
+        if count == 0 || all < 2 * count {
+            return 0..all;
+        }
+        let windows = all / count;
+        let start = (now / period) as usize % windows * count;
+        start..start + count
+    }
+
     /// Whatever a client feels like.
-    pub(super) fn next(&mut self, client: usize, reads_only: bool, rng: &mut Rng) -> Call {
+    pub(super) fn next(
+        &mut self,
+        client: usize,
+        reads_only: bool,
+        now: u64,
+        rng: &mut Rng,
+    ) -> Call {
         let part = client % self.parts;
-        let count = (self.used.len() - part).div_ceil(self.parts);
-        let any = |it: &Self, rng: &mut Rng| it.used[rng.usize(..count) * it.parts + part];
+        let busy = self.busy(now);
+        let count = (busy.len() - part).div_ceil(self.parts);
+        let any =
+            |it: &Self, rng: &mut Rng| it.used[busy.start + rng.usize(..count) * it.parts + part];
         let key = any(self, rng);
         if reads_only {
             return self.get(key);
+        }
+        if chance(self.writes_percent, rng) {
+            return self.set(key, rng);
         }
         if self.keys[key].counts {
             return match rng.u32(..10) {
@@ -256,6 +286,11 @@ impl Workload {
     }
 }
 
+/// A coin that shows "yes" so often in a hundred; not thrown if it never does.
+fn chance(percent: u32, rng: &mut Rng) -> bool {
+    percent > 0 && rng.u32(..100) < percent
+}
+
 /// What `reply` says about acts of these kinds.
 ///
 /// # Errors
@@ -285,4 +320,32 @@ pub(super) fn hear(acts: &[Act], reply: &Reply) -> Result<Heard, String> {
         _ => return impossible(),
     };
     Ok(Heard::Done(vec![answer]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_groups_are_busy_and_all_have_their_turn() {
+        let options = Options::lasting(1);
+        let workload = Workload::new(&options);
+        let period = 1_000 * options.busy_ms;
+        let mut seen = Vec::new();
+        for now in (0..64 * period).step_by(period as usize) {
+            let busy = workload.busy(now);
+            assert_eq!(busy, workload.busy(now + period - 1));
+            let groups = workload.used[busy].iter().map(|key| workload.keys[*key].group);
+            let groups: std::collections::BTreeSet<_> = groups.collect();
+            assert_eq!(groups.len() as u64, options.busy_groups);
+            seen.extend(groups);
+        }
+        seen.sort_unstable();
+        seen.dedup();
+        let windows = options.groups / options.busy_groups;
+        assert_eq!(seen.len() as u64, windows * options.busy_groups);
+
+        let all = Workload::new(&Options { busy_groups: 0, ..options });
+        assert_eq!(all.busy(0).len(), all.used.len());
+    }
 }

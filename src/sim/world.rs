@@ -42,7 +42,7 @@ use super::trace::Trace;
 use super::workload::Workload;
 
 /// Turns between two looks at all replicas of a core, touched or not.
-const LOOK_EVERYWHERE: u64 = 64;
+const LOOK_EVERYWHERE: u64 = 256;
 
 /// A frame on its way.
 #[derive(Debug)]
@@ -167,6 +167,8 @@ pub(super) struct World {
     /// The receiving ends of all connections.
     pub(super) links: BTreeMap<Path, Link>,
     pub(super) scratch: Scratch,
+    /// The bytes of the write that is being encoded.
+    pub(super) encoded: Vec<u8>,
     pub(super) safety: Safety,
     pub(super) history: History,
     pub(super) workload: Workload,
@@ -281,6 +283,7 @@ impl World {
             net: Net::new(options.net.clone()),
             links: BTreeMap::new(),
             scratch: Scratch::new(options.segment_bytes),
+            encoded: Vec::new(),
             safety: Safety::default(),
             history: History::new(workload.keys()),
             clients: (0..options.clients).map(|client| Client::new(client, &options)).collect(),

@@ -11,7 +11,7 @@
 //! turns out to be longer than the buffer, room for exactly all of it is made once, after its
 //! header has been judged.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use super::error::FrameError;
 use super::frame::{Expect, FrameHeader, HEADER_BYTES};
@@ -88,6 +88,16 @@ impl FrameReader {
             space[..count].copy_from_slice(&bytes[..count]);
             self.filled(count);
             bytes = &bytes[count..];
+        }
+    }
+
+    /// Takes bytes, and copies them only if a part of a frame is waiting for them or they are shared.
+    pub fn feed_owned(&mut self, bytes: Bytes) {
+        if self.filled == 0 {
+            self.filled = bytes.len();
+            self.buffer = BytesMut::from(bytes);
+        } else {
+            self.feed(&bytes);
         }
     }
 

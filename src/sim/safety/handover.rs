@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::id::{GroupId, ReplicaId, Term};
 
-use super::{Checked, Sight};
+use super::{Checked, Sight, Table};
 
 /// Handovers under way, and how long each log is.
 #[derive(Debug, Default)]
@@ -13,7 +13,7 @@ pub struct Handover {
     /// By group, term and successor: the leader's log when a handover to it first began.
     begun: BTreeMap<(GroupId, Term, ReplicaId), usize>,
     /// Term and log of each replica when last seen.
-    seen: BTreeMap<(GroupId, ReplicaId), (Term, usize)>,
+    seen: Table<Option<(Term, usize)>>,
 }
 
 impl Handover {
@@ -22,10 +22,10 @@ impl Handover {
         let last = sight.log.len();
         if sight.is_forgetful {
             // Its leader goes by what it acknowledged before its loss, and it stands for no election.
-            self.seen.remove(&(sight.group, sight.replica));
+            *self.seen.at(sight.group, sight.replica) = None;
             return;
         }
-        self.seen.insert((sight.group, sight.replica), (sight.term, last));
+        *self.seen.at(sight.group, sight.replica) = Some((sight.term, last));
         if let Some(to) = to {
             // A later handover in the same term may have to wait for more: the least is certain.
             let least = self.begun.entry((sight.group, sight.term, to)).or_insert(last);
@@ -45,9 +45,9 @@ impl Handover {
         to: ReplicaId,
     ) -> Checked {
         let begun = self.begun.get(&(group, term, to));
-        let seen = self.seen.get(&(group, to)).filter(|(of, _)| *of == term);
+        let seen = self.seen.at(group, to).filter(|(of, _)| *of == term);
         match (begun, seen) {
-            (Some(&needed), Some(&(_, last))) if last < needed => Err(format!(
+            (Some(&needed), Some((_, last))) if last < needed => Err(format!(
                 "handover: group {group}: {from} tells {to} to take over in term {term}, whose log \
                  ends at {last} and not at {needed}"
             )),
@@ -57,7 +57,7 @@ impl Handover {
 
     /// The node of this replica stopped.
     pub fn on_crash(&mut self, replica: ReplicaId) {
-        self.seen.retain(|&(_, id), _| id != replica);
+        self.seen.forget(replica);
     }
 }
 

@@ -2,16 +2,14 @@
 //! leads is known here at every moment, so a lease that outlasts the promise it rests on is seen also when
 //! nobody happens to read by it.
 
-use std::collections::BTreeMap;
-
 use crate::id::{GroupId, ReplicaId, Term};
 
-use super::Checked;
+use super::{Checked, Table};
 
 /// Who leads.
 #[derive(Debug, Default)]
 pub struct LeaseSafety {
-    leads: BTreeMap<(GroupId, ReplicaId), Term>,
+    leads: Table<Option<Term>>,
 }
 
 impl LeaseSafety {
@@ -26,25 +24,22 @@ impl LeaseSafety {
         leads: Option<Term>,
         is_leased: bool,
     ) -> Checked {
-        let Some(term) = leads else {
-            self.leads.remove(&(group, replica));
-            return Ok(());
-        };
-        self.leads.insert((group, replica), term);
-        let of_group = (group, ReplicaId(0))..=(group, ReplicaId(u64::MAX));
-        let later = self.leads.range(of_group).find(|(_, other)| term < **other);
-        match later {
-            Some(((_, other), later)) if is_leased => Err(format!(
+        *self.leads.at(group, replica) = leads;
+        let Some(term) = leads.filter(|_| is_leased) else { return Ok(()) };
+        let others = (0..).zip(self.leads.row(group));
+        let mut later = others.filter_map(|(id, leads)| leads.map(|leads| (ReplicaId(id), leads)));
+        match later.find(|(_, leads)| term < *leads) {
+            Some((other, later)) => Err(format!(
                 "lease safety: group {group}: {replica} has a lease in term {term}, and {other} leads \
                  term {later}"
             )),
-            _ => Ok(()),
+            None => Ok(()),
         }
     }
 
     /// The node of this replica stopped.
     pub fn on_crash(&mut self, replica: ReplicaId) {
-        self.leads.retain(|&(_, id), _| id != replica);
+        self.leads.forget(replica);
     }
 }
 

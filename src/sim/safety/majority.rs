@@ -1,17 +1,15 @@
 //! Commitment (§5.3, thesis §4.2.1): what a leader commits is in the logs of a majority of the voters; of
 //! both halves, while a change of members is joint.
 
-use std::collections::BTreeMap;
-
 use crate::id::{GroupId, Index, ReplicaId};
 use crate::raft::Membership;
 
-use super::Checked;
+use super::{Checked, Table};
 
 /// With whom each leader counted when it was last seen.
 #[derive(Debug, Default)]
 pub struct Majority {
-    counting: BTreeMap<(ReplicaId, GroupId), Membership>,
+    counting: Table<Option<Membership>>,
 }
 
 impl Majority {
@@ -28,7 +26,7 @@ impl Majority {
         counted: Option<Index>,
         mut lacks: impl FnMut(ReplicaId) -> bool,
     ) -> Checked {
-        let before = self.counting.get(&(leader, group));
+        let before = self.counting.at(group, leader);
         if let Some(index) = counted {
             let mut holds = |half: &Vec<ReplicaId>| {
                 half.is_empty()
@@ -36,22 +34,22 @@ impl Majority {
             };
             let mut is_held = |it: &Membership| holds(&it.incoming) && holds(&it.outgoing);
             // It may have counted with those before a change that took effect in the same turn.
-            if !is_held(membership) && !before.is_some_and(is_held) {
+            if !is_held(membership) && !before.as_ref().is_some_and(is_held) {
                 return Err(format!(
                     "majority: group {group}: {leader} commits {index}, which no majority of \
                      {membership:?} holds"
                 ));
             }
         }
-        if before != Some(membership) {
-            self.counting.insert((leader, group), membership.clone());
+        if before.as_ref() != Some(membership) {
+            *before = Some(membership.clone());
         }
         Ok(())
     }
 
     /// The node of this replica stopped.
     pub fn on_crash(&mut self, replica: ReplicaId) {
-        self.counting.retain(|&(id, _), _| id != replica);
+        self.counting.forget(replica);
     }
 }
 

@@ -5,16 +5,16 @@
 use std::collections::BTreeMap;
 
 use crate::group::GroupState;
-use crate::id::{GroupId, Index};
+use crate::id::Index;
 use crate::raft::Membership;
 use crate::raft::effects::RoleKind;
 
-use super::{Checked, Sight};
+use super::{Checked, PerGroup, Sight};
 
 /// With whom each group counted, change by change.
 #[derive(Debug, Default)]
 pub struct Members {
-    counted: BTreeMap<(GroupId, Index), Membership>,
+    counted: PerGroup<BTreeMap<Index, Membership>>,
 }
 
 impl Members {
@@ -35,8 +35,8 @@ impl Members {
         let broke = |what: String| Err(format!("members: group {group}: replica {replica} {what}"));
         // Whoever joined later knows nobody until it has applied its first change.
         if !membership.incoming.is_empty() {
-            let change = (group, state.config_id);
-            let known = self.counted.entry(change).or_insert_with(|| membership.clone());
+            let counted = self.counted.at(group).entry(state.config_id);
+            let known = counted.or_insert_with(|| membership.clone());
             if known != membership {
                 return broke(format!(
                     "counts with {membership:?} after change {}, another with {known:?}",

@@ -147,6 +147,11 @@ impl<T: Default> Table<T> {
         &mut row[replica]
     }
 
+    /// The values of a group, by replica; of those that were never asked for there may be none.
+    pub(crate) fn row(&self, group: GroupId) -> &[T] {
+        self.groups.get(group.0 as usize).map_or(&[], Vec::as_slice)
+    }
+
     /// Forgets one replica of every group.
     pub(crate) fn forget(&mut self, replica: ReplicaId) {
         for row in &mut self.groups {

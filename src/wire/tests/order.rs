@@ -24,10 +24,14 @@ proptest! {
             builder.message(group, &message, &entries);
             said.entry(group).or_default().push((message.entry.index, entries));
             if number % cut == 0 {
-                reader.feed(&builder.finish(&ROUTE, Lane::Append).to_bytes());
+                let bytes = builder.finish(&ROUTE, Lane::Append).to_bytes();
+                // Two parts of bytes that are not the reader's alone.
+                let first = number % bytes.len();
+                reader.feed_owned(bytes.slice(..first));
+                reader.feed_owned(bytes.slice(first..));
             }
         }
-        reader.feed(&builder.finish(&ROUTE, Lane::Append).to_bytes());
+        reader.feed_owned(builder.finish(&ROUTE, Lane::Append).to_bytes());
 
         let mut heard: BTreeMap<GroupId, Vec<(Index, Vec<Entry>)>> = BTreeMap::new();
         while let Some(frame) = reader.next().expect("sound") {
