@@ -13,6 +13,28 @@ use crate::id::{ClusterId, NodeId};
 use crate::limits;
 use crate::shard::LeasedGroups;
 
+/// How a log write is made durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FlushMethod {
+    /// The write itself is done when the device has it for good (`RWF_DSYNC`). A large one, in parts, is
+    /// flushed once.
+    #[default]
+    Dsync,
+    /// Write, then `fdatasync`.
+    Fdatasync,
+}
+
+impl FlushMethod {
+    /// Its name in the configuration and in `INFO`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Dsync => "dsync",
+            Self::Fdatasync => "fdatasync",
+        }
+    }
+}
+
 /// A node's settings; data only. Validation has the last word on every field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -63,6 +85,8 @@ pub struct Config {
     /// Log writes that may be on their way to the disk at once, per core. Default 2; 1 to
     /// `limits::FLUSHES_IN_FLIGHT_MAX`. More: higher throughput of small writes, smaller batches.
     pub flushes_in_flight: usize,
+    /// How a log write is made durable. Default `dsync`; the other is `fdatasync`.
+    pub flush_method: FlushMethod,
     /// How long an idle core looks for work before it sleeps, in microseconds. Default 0. About
     /// 20 saves some 10 µs of latency and costs the core.
     pub spin_us: u64,
@@ -126,6 +150,8 @@ pub struct Settings {
     pub request_ms: Option<u64>,
     /// [`Config::flushes_in_flight`].
     pub flushes_in_flight: Option<usize>,
+    /// [`Config::flush_method`].
+    pub flush_method: Option<String>,
     /// [`Config::spin_us`].
     pub spin_us: Option<u64>,
     /// [`Config::log_cache_bytes`].
@@ -235,6 +261,7 @@ impl Settings {
             cluster: self.cluster.or(under.cluster),
             request_ms: self.request_ms.or(under.request_ms),
             flushes_in_flight: self.flushes_in_flight.or(under.flushes_in_flight),
+            flush_method: self.flush_method.or(under.flush_method),
             spin_us: self.spin_us.or(under.spin_us),
             log_cache_bytes: self.log_cache_bytes.or(under.log_cache_bytes),
             fault_commands: self.fault_commands.or(under.fault_commands),
@@ -274,6 +301,17 @@ impl Settings {
             value: format!("{lease_groups:?}"),
             allowed: "`none`, `all`, or groups such as `0-3,7`".into(),
         })?;
+        let flush_method = match self.flush_method.as_deref() {
+            None | Some("dsync") => FlushMethod::Dsync,
+            Some("fdatasync") => FlushMethod::Fdatasync,
+            Some(other) => {
+                return Err(ConfigError::OutOfRange {
+                    key: "flush_method",
+                    value: format!("{other:?}"),
+                    allowed: "`dsync` or `fdatasync`".into(),
+                });
+            }
+        };
         Config {
             id: self.id.ok_or(missing("id", "id"))?,
             dir: self.dir.ok_or(missing("dir", "dir"))?,
@@ -290,6 +328,7 @@ impl Settings {
             cluster: self.cluster.unwrap_or_else(|| "outrigger".into()),
             request_ms: self.request_ms.unwrap_or(2500),
             flushes_in_flight: self.flushes_in_flight.unwrap_or(2),
+            flush_method,
             spin_us: self.spin_us.unwrap_or(0),
             log_cache_bytes: self.log_cache_bytes.unwrap_or(limits::LOG_CACHE_BYTES_MAX),
             lease_groups,
@@ -417,6 +456,8 @@ request_ms = {request_ms}
 
 # Log writes on their way to the disk at once, per core (1 to {flushes_max}).
 flushes_in_flight = {flushes_in_flight}
+# How a log write is made durable: dsync (the write itself waits for the device), or fdatasync after it.
+flush_method = "{flush_method}"
 # How long an idle core looks for work before it sleeps, in microseconds; 0 saves the processor.
 spin_us = {spin_us}
 # Recent entries kept in memory to feed followers, per core, in bytes (8388608 or more).
@@ -455,6 +496,7 @@ wal_bytes_max = {wal_bytes_max}
             request_ms = self.request_ms,
             flushes_max = limits::FLUSHES_IN_FLIGHT_MAX,
             flushes_in_flight = self.flushes_in_flight,
+            flush_method = self.flush_method.name(),
             spin_us = self.spin_us,
             log_cache_bytes = self.log_cache_bytes,
             lease_groups = self.lease_groups,

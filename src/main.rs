@@ -102,6 +102,10 @@ struct Serve {
     /// Log writes on their way to the disk at once, per core [default: 2].
     #[arg(long, value_name = "N")]
     flushes_in_flight: Option<usize>,
+    /// How a log write is made durable: `dsync` (the write itself waits for the device), or `fdatasync`
+    /// after it [default: dsync]
+    #[arg(long, value_name = "METHOD")]
+    flush_method: Option<String>,
     /// How long an idle core looks for work before it sleeps, in microseconds [default: 0].
     #[arg(long, value_name = "US")]
     spin_us: Option<u64>,
@@ -172,6 +176,7 @@ impl Serve {
             cluster: self.cluster,
             request_ms: self.request_ms,
             flushes_in_flight: self.flushes_in_flight,
+            flush_method: self.flush_method,
             spin_us: self.spin_us,
             log_cache_bytes: self.log_cache_bytes,
             fault_commands: self.fault_commands.then_some(true),

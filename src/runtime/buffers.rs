@@ -16,7 +16,7 @@
 )]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use bytes::BytesMut;
 use glommio::io::DmaFile;
@@ -136,12 +136,4 @@ pub(super) fn lock_opened(file: &DmaFile) -> io::Result<bool> {
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
         Err(errno) => Err(errno.into()),
     }
-}
-
-/// Hand a descriptor to glommio, which will close it. It need not be a socket: see
-/// [`super::poller`] for what is done with it.
-pub(super) fn lend_to_glommio(fd: OwnedFd) -> glommio::net::TcpStream {
-    // SAFETY: `into_raw_fd` gives up ownership, so the descriptor is open and has exactly one
-    // owner from here on, which is the returned stream.
-    unsafe { glommio::net::TcpStream::from_raw_fd(fd.into_raw_fd()) }
 }

@@ -6,19 +6,19 @@
 //!  │
 //!  ├─ core-N ── glommio executor, one queue, no preemption ────────────────────────────────┐
 //!  │    shard_loop   the one task that thinks; owns the shard and every socket             │
-//!  │      gather     poller ─► clients, peer port, links    mailbox    inbox               │
+//!  │      reap       ring ─► wal_writer: what the disk has done                            │
+//!  │      gather     poller ─► clients, peer port, links    mailbox                        │
 //!  │      think      Shard::on_event … Shard::turn                                         │
-//!  │      perform    wal_writer · links · siblings' mailboxes · clients · readers          │
-//!  │      sleep      glommio, until a socket, the bell, a disk write or the ticker         │
-//!  │    write tasks  one per log write in flight: write ─► fdatasync ─► inbox              │
-//!  │    ticker       wakes the loop every 5 ms: the timers' clock, the bound on lateness   │
+//!  │      perform    wal_writer ─► ring · links · siblings' mailboxes · clients · readers  │
+//!  │      sleep      in the ring: a socket, the bell, a disk write, or 5 ms at most        │
+//!  │    file tasks   open and close segments, off the path of a write                      │
 //!  ├─ prep-N        makes log segments ahead of need ─► mailbox                            │
 //!  └─ read-N        reads entries back from sealed segments ─► mailbox ────────────────────┘
 //! ```
 //!
 //! # Promises
 //!
-//! - A flush is reported only after `fdatasync` has succeeded on everything it covers. After the
+//! - A flush is reported only when the device has everything it covers for good. After the
 //!   first error nothing is reported any more, and the node ends with one line and a non-zero exit.
 //! - A frame is handed to the kernel at most once.
 //! - What was read from a socket in one turn is thought about in that turn, together.
@@ -35,15 +35,14 @@
 //!
 //! # glommio, and what was put around it
 //!
-//! glommio runs the executor and the disk. Its faults, and how each is fenced, are in
-//! `docs/decisions/0003-glommio-fenced.md`; the short of it: its preemption timer is set to an hour
-//! and all queues are alike, because that timer is what loses wake-ups; a ticker bounds what
-//! remains; ports are bound without its SO_REUSEPORT; files are whole before they are opened, and
-//! closed by hand; sockets are not its business at all (see [`poller`]).
+//! glommio runs each core's executor, and opens and closes files. Its faults, and how each is fenced,
+//! are in `docs/decisions/0003-glommio-fenced.md`; the short of it: its preemption timer is set to an hour
+//! and all queues are alike, because that timer is what loses wake-ups; files are whole before they are
+//! opened, and closed by hand. Sockets (see [`poller`]), log writes and sleeping (see [`ring`]) are not
+//! its business.
 //!
-//! One consequence of having no preemption is worth knowing: *glommio submits disk writes and reaps
-//! completions only when no task can run.* The loop therefore ends every turn by really going to
-//! sleep (see [`sleep`]), never by yielding.
+//! One consequence is worth knowing: *glommio's tasks run only when the loop lets them.* It does so while
+//! there are any, and only then.
 //!
 //! # The end, in order (contract row 60)
 //!
@@ -74,6 +73,7 @@ pub mod up;
 pub mod inbox;
 pub mod mailbox;
 pub mod poller;
+pub mod ring;
 pub mod shard_loop;
 pub mod sleep;
 

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use glommio::{LocalExecutorBuilder, Placement};
 
+use crate::config::FlushMethod;
 use crate::id::{ClusterId, Incarnation, NodeId, ShardId};
 use crate::limits::MAILBOX_MAX;
 use crate::shard;
@@ -33,6 +34,7 @@ use super::peer_link::PeerLinks;
 use super::peer_port::{Memory, PeerPort};
 use super::poller::Poller;
 use super::recovery::Recovery;
+use super::ring::Ring;
 use super::roster::{Card, Roster};
 use super::segments::{Directory, Preparer};
 use super::shard_loop::{Mail, ShardLoop, Shared};
@@ -87,6 +89,8 @@ pub struct Setup {
     pub request_ms: u64,
     /// See [`shard::Config::flushes_in_flight`].
     pub flushes_in_flight: usize,
+    /// How log writes are made durable.
+    pub flush_method: FlushMethod,
     /// Entries kept in memory per core, in bytes.
     pub log_cache_bytes: usize,
     /// See [`shard::Config::leases`].
@@ -242,7 +246,6 @@ fn start_core(seat: Seat, tell: mpsc::Sender<End>) -> Result<(), Fatal> {
     // Cores are not pinned: several nodes on one machine would all be pinned to its first cores.
     let builder = LocalExecutorBuilder::new(Placement::Unbound)
         .name(&format!("core-{core}"))
-        .spin_before_park(seat.setup.spin)
         .preempt_timer(PREEMPT);
     let started = builder.spawn(move || async move {
         let mut farewell = Farewell { core, tell, result: None };
@@ -297,13 +300,19 @@ impl Seat {
         let (made, read) = (Arc::clone(&mailbox), Arc::clone(&mailbox));
         let parts = ShardLoop {
             core,
-            sleeper: Sleeper::new(&poller, mailbox, Rc::clone(&inbox)).map_err(failed)?,
+            sleeper: Sleeper::new(&poller, mailbox).map_err(failed)?,
+            ring: Ring::new(&poller, setup.spin).map_err(failed)?,
             clients: Clients::new(clients, open, setup.connections_max, &poller)
                 .map_err(failed)?
                 .with_faults(shared.faults.clone()),
             links: PeerLinks::new(Arc::clone(&roster), core),
             port: PeerPort::new(roster, core, peers, memory, &poller).map_err(failed)?,
-            writer: WalWriter::new(directory.clone(), Rc::clone(&inbox), shared.faults.clone()),
+            writer: WalWriter::new(
+                directory.clone(),
+                setup.flush_method,
+                Rc::clone(&inbox),
+                shared.faults.clone(),
+            ),
             preparer: Preparer::start(
                 format!("prep-{core}"),
                 directory.clone(),

@@ -10,12 +10,11 @@
 //! one disk write. So sockets live in one epoll set: one `epoll_wait` that never waits, one `recv`
 //! per ready socket, no task, no waker and no buffer for an idle connection.
 //!
-//! An idle core still has to sleep inside glommio, because that is where disk completions arrive.
-//! The epoll descriptor is itself pollable, so glommio watches that one descriptor for all
-//! sockets ([`Watch`]).
+//! The epoll descriptor is itself pollable: the core sleeps in its ring ([`super::ring`]), which watches that
+//! one descriptor for all sockets.
 //!
-//! The seam is small on purpose ([`Poller`], [`Interest`], [`Ready`]): a private io_uring ring
-//! with multishot receives can take its place without a change above.
+//! The seam is small on purpose ([`Poller`], [`Interest`], [`Ready`]): multishot receives of that ring
+//! can take its place without a change above.
 //!
 //! Readiness is level-triggered: a socket that was not read empty is reported again, so a turn may
 //! read a bounded amount of each and nobody starves.
@@ -23,14 +22,9 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_lite::AsyncRead;
 use rustix::event::epoll;
-
-use super::buffers;
 
 /// Most sockets reported by one poll; the rest are reported by the next.
 const READY_MAX: usize = 1024;
@@ -207,45 +201,11 @@ impl Poller {
         Ok(())
     }
 
-    /// A way to sleep in glommio until any socket of the set is ready.
+    /// The set itself, which is readable when one of its sockets is ready: for [`super::ring`] to wait on.
     ///
     /// # Errors
     /// When the process has no descriptor left.
-    pub fn watch(&self) -> io::Result<Watch> {
-        Ok(Watch { epoll: self.epoll.try_clone()?, armed: None })
-    }
-}
-
-/// Lets glommio sleep on the epoll set.
-///
-/// glommio has no call for "wait until this descriptor is readable", but a stream that is made from
-/// a descriptor begins to poll it at once, and its first `poll_read` waits for that poll before it
-/// tries to receive. An epoll set is readable when one of its sockets is ready; the receive that
-/// follows fails with ENOTSOCK, touches nothing, and tells us that the poll has fired. One
-/// duplicated descriptor per sleep (about 0.3 µs) is the price.
-#[derive(Debug)]
-pub struct Watch {
-    epoll: OwnedFd,
-    armed: Option<glommio::net::TcpStream>,
-}
-
-impl Watch {
-    /// Ready once when a socket of the set is ready; the waker is kept otherwise. A watch that has
-    /// not fired stays armed from one call to the next.
-    ///
-    /// # Errors
-    /// When the process has no descriptor left.
-    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.armed.is_none() {
-            self.armed = Some(buffers::lend_to_glommio(self.epoll.try_clone()?));
-        }
-        let stream = self.armed.as_mut().expect("armed above");
-        match Pin::new(stream).poll_read(cx, &mut [0]) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(_) => {
-                self.armed = None;
-                Poll::Ready(Ok(()))
-            }
-        }
+    pub fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.epoll.try_clone()
     }
 }

@@ -46,6 +46,7 @@ pub fn serve(config: &Config) -> Result<(), Fatal> {
         fault_commands: config.fault_commands,
         request_ms: config.request_ms,
         flushes_in_flight: config.flushes_in_flight,
+        flush_method: config.flush_method,
         log_cache_bytes: config.log_cache_bytes,
         leases: Leases {
             groups: config.lease_groups.clone(),

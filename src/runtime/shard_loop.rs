@@ -33,6 +33,7 @@ use super::peer_link::PeerLinks;
 use super::peer_port::{Greeted, PeerPort};
 use super::poller::{Poller, Ready, Token};
 use super::recovery::Recovery;
+use super::ring::{Done, Ring};
 use super::roster::Roster;
 use super::segments::{Made, Preparer};
 use super::sleep::Sleeper;
@@ -45,6 +46,10 @@ const STOP_MS: u64 = 5000;
 const HAND_OVER_MS: u64 = 1000;
 /// How often what the driver measures is brought up to date, in ms.
 const REPORT_MS: u64 = 1000;
+/// The longest sleep.
+const TICK: Duration = Duration::from_millis(TICK_MS);
+/// How long glommio may look after its own tasks at a time.
+const TASKS: Duration = Duration::from_micros(50);
 /// Turns in a row before the core lets its disk writes go out, while turns cause new events.
 const TURNS_MAX: usize = 4;
 
@@ -90,6 +95,8 @@ pub struct ShardLoop {
     pub poller: Poller,
     /// How it waits.
     pub sleeper: Sleeper<Mail>,
+    /// What it waits in, and what its log is written through.
+    pub ring: Ring,
     /// What its own tasks tell it.
     pub inbox: Rc<Inbox>,
     /// Its clients.
@@ -113,6 +120,7 @@ struct Running {
     fx: Effects,
     events: Vec<Event>,
     ready: Vec<Ready>,
+    done: Vec<Done>,
     mail: Vec<Mail>,
     metrics: Metrics,
     last_turn: Tick,
@@ -135,7 +143,6 @@ impl ShardLoop {
     /// # Errors
     /// What makes the whole node stop.
     pub async fn run(mut self, mut recovery: Recovery) -> Result<(), Fatal> {
-        self.start_ticker();
         let mut ready = Vec::new();
         let mailbox = Arc::clone(&self.shared.mailboxes[self.core.0 as usize]);
         while recovery.step()? {
@@ -149,20 +156,6 @@ impl ShardLoop {
         let (shard, spares) = recovery.finish(self.shared.clock.now())?;
         self.shared.loading.fetch_sub(1, Ordering::SeqCst);
         Running::new(self, shard, spares).run().await
-    }
-
-    /// One task per core wakes the loop every few milliseconds. It is the clock of the timers, and
-    /// the bound on any wake-up that may be lost.
-    fn start_ticker(&self) {
-        let inbox = Rc::downgrade(&self.inbox);
-        glommio::spawn_local(async move {
-            loop {
-                glommio::timer::sleep(Duration::from_millis(TICK_MS)).await;
-                let Some(inbox) = inbox.upgrade() else { return };
-                inbox.wake();
-            }
-        })
-        .detach();
     }
 
     /// Between two segments: tell clients that they are too early. Peers wait in the kernel.
@@ -211,6 +204,7 @@ impl Running {
             fx: Effects::default(),
             events,
             ready: Vec::new(),
+            done: Vec::new(),
             mail: Vec::new(),
             metrics: Metrics::default(),
             last_turn: now,
@@ -239,16 +233,35 @@ impl Running {
             {
                 return self.stop().await;
             }
-            if !self.events.is_empty() {
-                // Not by the inbox: that would skip the reactor, and the disk would wait for us.
-                self.parts.shared.mailboxes[self.parts.core.0 as usize].nudge();
+            let has_tasks = self.parts.writer.has_tasks();
+            // No longer than a tick: that is the clock of the timers.
+            let is_idle = self.events.is_empty() && !has_tasks;
+            self.sleep(if is_idle { TICK } else { Duration::ZERO })?;
+            if has_tasks {
+                // Files are being opened or closed: glommio goes once around.
+                glommio::timer::sleep(TASKS).await;
             }
-            let slept = self.parts.sleeper.sleep().await;
-            slept.map_err(|error| self.parts.broken("sleep", &error))?;
         }
     }
 
+    fn sleep(&mut self, timeout: Duration) -> Result<(), Fatal> {
+        let ShardLoop { core, sleeper, ring, .. } = &mut self.parts;
+        let slept = sleeper.sleep(ring, timeout);
+        slept.map_err(|error| Fatal::new(format!("core {core} cannot sleep: {error}")))
+    }
+
+    /// What the disk has done becomes events.
+    fn reap(&mut self) {
+        let ShardLoop { ring, writer, .. } = &mut self.parts;
+        ring.take(&mut self.done);
+        for done in self.done.drain(..) {
+            writer.on_done(done, ring, &mut self.events);
+        }
+        writer.tick(ring, &mut self.events);
+    }
+
     fn turn(&mut self) -> Result<(), Fatal> {
+        self.reap();
         if let Some(fatal) = self.parts.inbox.fatal() {
             self.shard.counters_mut().fsync_errors += 1;
             return Err(fatal);
@@ -317,9 +330,11 @@ impl Running {
     fn gather(&mut self, now: Tick) -> Result<(), Fatal> {
         let gate = self.gate();
         let parts = &mut self.parts;
-        parts.poller.poll(&mut self.ready).map_err(|error| {
-            Fatal::new(format!("core {} cannot poll its sockets: {error}", parts.core))
-        })?;
+        if parts.ring.is_rung() {
+            parts.poller.poll(&mut self.ready).map_err(|error| {
+                Fatal::new(format!("core {} cannot poll its sockets: {error}", parts.core))
+            })?;
+        }
         for ready in self.ready.drain(..) {
             match Token::from_number(ready.token) {
                 Some(Token::Bell) => parts.shared.mailboxes[parts.core.0 as usize].silence(),
@@ -342,7 +357,6 @@ impl Running {
         }
         parts.port.tick(now);
         parts.links.tick(now, &parts.poller);
-        parts.inbox.take(&mut self.events);
         let mut mail = std::mem::take(&mut self.mail);
         parts.shared.mailboxes[parts.core.0 as usize].take(&mut mail);
         let opened = mail.drain(..).try_for_each(|letter| self.open(letter, now));
@@ -398,7 +412,7 @@ impl Running {
         let parts = &mut self.parts;
         let fx = &mut self.fx;
         for write in fx.writes.drain(..) {
-            parts.writer.start(write);
+            parts.writer.start(write, &mut parts.ring);
         }
         let mut paused = 0;
         if let Some(faults) = &parts.shared.faults {
@@ -411,6 +425,13 @@ impl Running {
             parts.shared.roster.change(parts.core, change);
         }
         parts.links.flush(now, &parts.poller, &mut self.events);
+        // Frames first: a follower's write and its answer take longer than our own write. If nothing else
+        // is to be done, the sleep that follows submits it.
+        if !(fx.posts.is_empty() && fx.replies.is_empty())
+            && let Err(error) = parts.ring.submit()
+        {
+            parts.inbox.fail(parts.broken("start its writes", &error));
+        }
         for (core, post) in fx.posts.drain(..) {
             let mailbox = &parts.shared.mailboxes[core.0 as usize];
             self.events.extend(post_to(mailbox, post));
@@ -471,6 +492,7 @@ impl Running {
                 flushes: parts.writer.durations().spread(),
                 turns: self.metrics.turn.spread(),
                 links: parts.links.report(),
+                flush_method: parts.writer.method().name(),
             };
         }
     }
@@ -504,18 +526,20 @@ impl Running {
     async fn stop(mut self) -> Result<(), Fatal> {
         self.parts.links.close();
         self.parts.port.close();
-        let writer = self.parts.writer.clone();
-        if writer.in_flight() == 0
+        if self.parts.writer.in_flight() == 0
             && let Some(write) = self.shard.closing_write()
         {
-            writer.start(write);
+            self.parts.writer.start(write, &mut self.parts.ring);
         }
         let started = Instant::now();
-        while 0 < writer.in_flight() && started.elapsed() < Duration::from_millis(STOP_MS) {
-            self.parts.sleeper.sleep().await.map_err(|error| {
-                Fatal::new(format!("core {} cannot sleep: {error}", self.parts.core))
-            })?;
+        while 0 < self.parts.writer.in_flight()
+            && started.elapsed() < Duration::from_millis(STOP_MS)
+        {
+            self.sleep(TICK)?;
+            glommio::timer::sleep(TASKS).await;
+            self.reap();
         }
+        let writer = &self.parts.writer;
         if let Some(fatal) = self.parts.inbox.fatal() {
             return Err(fatal);
         }

@@ -1,9 +1,10 @@
-//! Performs a shard's log writes: encode, write past the page cache, flush, report.
+//! Performs a shard's log writes: encode, write past the page cache, make durable, report.
 //!
 //! ```text
-//!  Effects.writes ──► task: encode ► write ► fdatasync ──► Event::Flushed    (one task per write,
-//!                      │ over 256 KiB: written in parallel parts             up to 4 at once)
-//!                      └ any error: Fatal, nothing is ever reported again
+//!  Effects.writes ──► encode ──► ring: write, durably ───────────────────► Event::Flushed
+//!                        │   or: ring: write ► fdatasync ──────────────────►    (up to 4 at once)
+//!                        │   over 256 KiB: parts side by side ► fdatasync ─►
+//!                        └ any error: Fatal, nothing is ever reported again
 //! ```
 //!
 //! # What must not happen
@@ -11,11 +12,10 @@
 //! - *A failed flush is never repeated.* The kernel may have dropped the pages and forgotten the
 //!   error; a second fdatasync would succeed and mean nothing (fsyncgate). The log is dead from the
 //!   first error on (contract row 30).
-//! - *A write is never abandoned.* A dropped future does not stop the kernel, so each write is a
-//!   detached task that owns its buffer and ends only when the kernel is done with it.
+//! - *A write is never abandoned.* The ring owns its buffer until the kernel is done with it.
 //! - *A short write is not a write.* It is carried on, and if the file has ended, it is an error.
-//! - *Old memory does not reach the disk.* DMA buffers come uninitialised; `encode_into` fills every
-//!   byte, zero padding included.
+//! - *Old memory does not reach the disk.* Buffers are used again; `encode_into` fills every byte, zero
+//!   padding included.
 //! - *Completions are reported as they come*, in any order; the shard acts on them in ticket order.
 
 use std::cell::{Cell, RefCell};
@@ -25,10 +25,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use glommio::io::{DmaBuffer, DmaFile, OpenOptions};
+use glommio::io::{DmaFile, OpenOptions};
 
-use crate::id::SegmentSeq;
-use crate::limits::BLOCK_BYTES;
+use crate::config::FlushMethod;
+use crate::id::{FlushTicket, SegmentSeq};
+use crate::limits::{BLOCK_BYTES, FLUSHES_IN_FLIGHT_MAX};
 use crate::shard::Event;
 use crate::wal::Write;
 
@@ -37,6 +38,7 @@ use super::fatal::Fatal;
 use super::faults::Faults;
 use super::inbox::Inbox;
 use super::metrics::Durations;
+use super::ring::{Buffer, Done, Ring};
 use super::segments::Directory;
 
 /// A larger write is cut into parts of this size that are written side by side, in bytes: one
@@ -44,108 +46,308 @@ use super::segments::Directory;
 const PART_BYTES: usize = 256 << 10;
 /// A flush this slow is worth a line in the log (contract row 58).
 const SLOW: Duration = Duration::from_secs(1);
+/// The token of a write's flush, beside those of its parts.
+const FLUSH: u64 = (1 << PART_BITS) - 1;
+/// A token is the ticket and so many bits for the part.
+const PART_BITS: u32 = 12;
+/// Buffers larger than this are not kept, in bytes.
+const KEPT_BYTES_MAX: usize = 1 << 20;
 
 /// The log files of one core. One per core.
-#[derive(Debug, Clone)]
-pub struct WalWriter {
-    log: Rc<Log>,
-}
-
 #[derive(Debug)]
-struct Log {
-    directory: Directory,
-    inbox: Rc<Inbox>,
-    /// Files being written or about to be.
-    files: RefCell<BTreeMap<SegmentSeq, Rc<DmaFile>>>,
-    in_flight: Cell<usize>,
-    dead: Cell<bool>,
-    durations: RefCell<Durations>,
+pub struct WalWriter {
+    files: Rc<Files>,
+    method: FlushMethod,
+    /// Writes on their way, by ticket.
+    writes: BTreeMap<FlushTicket, Job>,
+    /// Writes whose file is not open yet, oldest first.
+    early: Vec<(Write, Instant)>,
+    durations: Durations,
     /// Flushes that took over [`SLOW`], since the last look.
-    slow: Cell<u64>,
+    slow: u64,
+    /// Buffers to use again.
+    spare: Vec<Buffer>,
     faults: Option<Arc<Faults>>,
 }
 
+/// One write on its way.
+#[derive(Debug)]
+struct Job {
+    segment: SegmentSeq,
+    file: Rc<DmaFile>,
+    buffer: Rc<Buffer>,
+    /// Where it begins in the file, and how long it is.
+    offset: u64,
+    bytes: usize,
+    started: Instant,
+    /// Parts the kernel has not written.
+    parts_left: usize,
+    /// Of parts that it has written a beginning of, how many bytes. Hardly ever any.
+    begun: Vec<(u64, usize)>,
+    stage: Stage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Writing {
+        syncs: bool,
+    },
+    /// A switch of [`Faults`] holds it up.
+    Stalled {
+        is_durable: bool,
+    },
+    Flushing,
+}
+
+/// Open files; opened and closed by tasks, so that a turn does not wait for the file system.
+#[derive(Debug)]
+struct Files {
+    directory: Directory,
+    inbox: Rc<Inbox>,
+    open: RefCell<BTreeMap<SegmentSeq, Rc<DmaFile>>>,
+    /// Tasks that have not ended.
+    tasks: Cell<usize>,
+    /// Nothing is reported any more.
+    is_dead: Cell<bool>,
+}
+
+impl Job {
+    /// What is left to write of a part.
+    fn rest(&self, part: u64) -> std::ops::Range<usize> {
+        let from = part as usize * PART_BYTES;
+        let begun = self.begun.iter().find(|(of, _)| *of == part).map_or(0, |(_, bytes)| *bytes);
+        from + begun..(from + PART_BYTES).min(self.bytes)
+    }
+}
+
 impl WalWriter {
-    /// A writer of the segments in `directory`. It reports to `inbox`. A disk that is switched to stall
-    /// in `faults` takes its time.
+    /// A writer of the segments in `directory`. What goes wrong it tells `inbox`. A disk that is switched
+    /// to stall in `faults` takes its time.
     #[must_use]
-    pub fn new(directory: Directory, inbox: Rc<Inbox>, faults: Option<Arc<Faults>>) -> Self {
+    pub fn new(
+        directory: Directory,
+        method: FlushMethod,
+        inbox: Rc<Inbox>,
+        faults: Option<Arc<Faults>>,
+    ) -> Self {
+        let (open, tasks, is_dead) = (RefCell::default(), Cell::new(0), Cell::new(false));
         Self {
-            log: Rc::new(Log {
-                directory,
-                inbox,
-                files: RefCell::default(),
-                in_flight: Cell::new(0),
-                dead: Cell::new(false),
-                durations: RefCell::default(),
-                slow: Cell::new(0),
-                faults,
-            }),
+            files: Rc::new(Files { directory, inbox, open, tasks, is_dead }),
+            method,
+            writes: BTreeMap::new(),
+            early: Vec::new(),
+            durations: Durations::default(),
+            slow: 0,
+            spare: Vec::new(),
+            faults,
         }
     }
 
     /// Start a write; `Event::Flushed` follows when it is durable. The file of its segment exists,
     /// whole and zeroed.
-    pub fn start(&self, write: Write) {
-        let log = Rc::clone(&self.log);
-        if log.dead.get() {
+    pub fn start(&mut self, write: Write, ring: &mut Ring) {
+        if self.files.is_dead.get() {
             return;
         }
-        log.in_flight.set(log.in_flight.get() + 1);
-        log.close_before(write.segment);
+        self.files.close_before(write.segment);
         let started = Instant::now();
-        glommio::spawn_local(async move {
-            let ticket = write.ticket;
-            let segment = write.segment;
-            match log.write(write).await {
-                Ok(()) if !log.dead.get() => {
-                    log.record(segment, started.elapsed());
-                    log.inbox.push(Event::Flushed(ticket));
-                }
-                // Another write has failed: nothing after it may be acknowledged.
-                Ok(()) => {}
-                Err(fatal) => {
-                    log.dead.set(true);
-                    log.inbox.fail(fatal);
+        match self.files.get(write.segment) {
+            Some(file) => self.begin(&write, file, started, ring),
+            None => {
+                Files::open_ahead(&self.files, write.segment);
+                self.early.push((write, started));
+            }
+        }
+    }
+
+    fn begin(&mut self, write: &Write, file: Rc<DmaFile>, started: Instant, ring: &mut Ring) {
+        let bytes = write.bytes;
+        let mut buffer = self.buffer(bytes);
+        write.encode_into(buffer.space(bytes));
+        let buffer = Rc::new(buffer);
+        let parts_left = bytes.div_ceil(PART_BYTES);
+        let syncs = self.method == FlushMethod::Dsync && parts_left == 1;
+        for part in 0..parts_left {
+            let range = part * PART_BYTES..((part + 1) * PART_BYTES).min(bytes);
+            let offset = write.offset + range.start as u64;
+            ring.write(&file, &buffer, range, offset, syncs, token(write.ticket, part as u64));
+        }
+        let (segment, offset, stage) = (write.segment, write.offset, Stage::Writing { syncs });
+        let job = Job {
+            segment,
+            file,
+            buffer,
+            offset,
+            bytes,
+            started,
+            parts_left,
+            begun: Vec::new(),
+            stage,
+        };
+        self.writes.insert(write.ticket, job);
+    }
+
+    fn buffer(&mut self, bytes: usize) -> Buffer {
+        let fits = self.spare.iter().position(|buffer| bytes <= buffer.capacity());
+        match fits {
+            Some(at) => self.spare.swap_remove(at),
+            None => Buffer::new(bytes.next_power_of_two()),
+        }
+    }
+
+    fn put_back(&mut self, buffer: Rc<Buffer>) {
+        let Some(buffer) = Rc::into_inner(buffer) else { return };
+        if buffer.capacity() <= KEPT_BYTES_MAX {
+            if self.spare.len() == FLUSHES_IN_FLIGHT_MAX {
+                // The smallest goes: the others serve for small writes as well.
+                self.spare.sort_by_key(Buffer::capacity);
+                self.spare.remove(0);
+            }
+            self.spare.push(buffer);
+        }
+    }
+
+    /// The kernel has finished something that this writer gave to `ring`.
+    pub fn on_done(&mut self, done: Done, ring: &mut Ring, events: &mut Vec<Event>) {
+        let (ticket, part) = (FlushTicket(done.token >> PART_BITS), done.token & FLUSH);
+        let Some(job) = self.writes.get_mut(&ticket) else { return };
+        if part == FLUSH {
+            return match done.result {
+                Ok(_) => self.finish(ticket, events),
+                Err(error) => self.fail(ticket, "flush", &error.to_string()),
+            };
+        }
+        match done.result {
+            Ok(written) if written < job.rest(part).len() => {
+                self.carry_on(ticket, part, written, ring)
+            }
+            Ok(_) => {
+                job.parts_left -= 1;
+                if job.parts_left == 0 {
+                    self.written(ticket, ring, events);
                 }
             }
-            log.in_flight.set(log.in_flight.get() - 1);
-            log.inbox.wake();
-        })
-        .detach();
+            Err(error) => self.fail(ticket, "write", &error.to_string()),
+        }
+    }
+
+    /// Of a part only a beginning was written: it goes on from the last whole block.
+    fn carry_on(&mut self, ticket: FlushTicket, part: u64, written: usize, ring: &mut Ring) {
+        let Some(job) = self.writes.get_mut(&ticket) else { return };
+        let whole = written - written % BLOCK_BYTES;
+        if whole == 0 {
+            let at = job.offset + (job.rest(part).start + written) as u64;
+            return self.fail(ticket, "write", &format!("the device takes no more at offset {at}"));
+        }
+        match job.begun.iter_mut().find(|(of, _)| *of == part) {
+            Some((_, begun)) => *begun += whole,
+            None => job.begun.push((part, whole)),
+        }
+        let range = job.rest(part);
+        let offset = job.offset + range.start as u64;
+        let syncs = matches!(job.stage, Stage::Writing { syncs: true });
+        ring.write(&job.file, &job.buffer, range, offset, syncs, token(ticket, part));
+    }
+
+    /// All parts are written.
+    fn written(&mut self, ticket: FlushTicket, ring: &mut Ring, events: &mut Vec<Event>) {
+        let Some(job) = self.writes.get_mut(&ticket) else { return };
+        let is_durable = matches!(
+            job.stage,
+            Stage::Writing { syncs: true } | Stage::Stalled { is_durable: true }
+        );
+        if self.faults.as_ref().is_some_and(|faults| faults.stall_left().is_some()) {
+            job.stage = Stage::Stalled { is_durable };
+        } else if is_durable {
+            self.finish(ticket, events);
+        } else {
+            job.stage = Stage::Flushing;
+            let file = Rc::clone(&job.file);
+            ring.sync(&file, token(ticket, FLUSH));
+        }
+    }
+
+    fn finish(&mut self, ticket: FlushTicket, events: &mut Vec<Event>) {
+        let Some(job) = self.writes.remove(&ticket) else { return };
+        if self.files.is_dead.get() {
+            // Another write has failed: nothing after it may be acknowledged.
+            return;
+        }
+        let elapsed = job.started.elapsed();
+        self.durations.record(elapsed);
+        if SLOW < elapsed {
+            self.slow += 1;
+            tracing::warn!(
+                segment = %self.files.directory.segment(job.segment).display(),
+                ms = elapsed.as_millis() as u64,
+                "slow log flush: the disk is busy or failing",
+            );
+        }
+        self.put_back(job.buffer);
+        events.push(Event::Flushed(ticket));
+    }
+
+    fn fail(&mut self, ticket: FlushTicket, what: &str, cause: &str) {
+        let Some(job) = self.writes.remove(&ticket) else { return };
+        self.files.fail(dead(what, &self.files.directory.segment(job.segment), cause));
+    }
+
+    /// Take up what waited for a file to be opened, or for a stalled disk. Call it once per turn.
+    pub fn tick(&mut self, ring: &mut Ring, events: &mut Vec<Event>) {
+        if !self.early.is_empty() && !self.files.is_dead.get() {
+            for (write, started) in std::mem::take(&mut self.early) {
+                match self.files.get(write.segment) {
+                    Some(file) => self.begin(&write, file, started, ring),
+                    None => self.early.push((write, started)),
+                }
+            }
+        }
+        let Some(faults) = &self.faults else { return };
+        if faults.stall_left().is_none() {
+            let is_stalled = |job: &Job| matches!(job.stage, Stage::Stalled { .. });
+            let stalled = self.writes.iter().filter(|(_, job)| is_stalled(job));
+            let stalled: Vec<_> = stalled.map(|(ticket, _)| *ticket).collect();
+            stalled.into_iter().for_each(|ticket| self.written(ticket, ring, events));
+        }
     }
 
     /// Open a segment ahead of its first write, so that the write does not wait for it.
     pub fn open_ahead(&self, segment: SegmentSeq) {
-        let log = Rc::clone(&self.log);
-        glommio::spawn_local(async move {
-            if let Err(fatal) = log.file(segment).await {
-                log.inbox.fail(fatal);
-            }
-        })
-        .detach();
+        Files::open_ahead(&self.files, segment);
     }
 
-    /// Writes that the kernel has not finished.
+    /// Whether tasks of glommio's have something to do for this writer.
+    #[must_use]
+    pub fn has_tasks(&self) -> bool {
+        0 < self.files.tasks.get()
+    }
+
+    /// Writes that are not durable.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.log.in_flight.get()
+        self.writes.len() + self.early.len()
+    }
+
+    /// How writes are made durable.
+    #[must_use]
+    pub fn method(&self) -> FlushMethod {
+        self.method
     }
 
     /// How long writes took until they were durable.
     #[must_use]
-    pub fn durations(&self) -> Durations {
-        self.log.durations.borrow().clone()
+    pub fn durations(&self) -> &Durations {
+        &self.durations
     }
 
     /// Flushes that took over a second, since the last call.
-    pub fn take_slow(&self) -> u64 {
-        self.log.slow.take()
+    pub fn take_slow(&mut self) -> u64 {
+        std::mem::take(&mut self.slow)
     }
 
     /// Close all files. The caller has waited until nothing is in flight.
     pub async fn close(&self) {
-        let files = std::mem::take(&mut *self.log.files.borrow_mut());
+        let files = std::mem::take(&mut *self.files.open.borrow_mut());
         for file in files.into_values() {
             // Everything is durable already; there is nothing an error could tell.
             let _ = file.close_rc().await;
@@ -153,51 +355,43 @@ impl WalWriter {
     }
 }
 
-impl Log {
-    async fn write(self: &Rc<Self>, write: Write) -> Result<(), Fatal> {
-        let file = self.file(write.segment).await?;
-        let path = self.directory.segment(write.segment);
-        if write.bytes <= PART_BYTES {
-            let mut buffer = file.alloc_dma_buffer(write.bytes);
-            write.encode_into(&mut buffer.as_bytes_mut()[..write.bytes]);
-            write_all(&file, &path, buffer, write.bytes, write.offset).await?;
-        } else {
-            let mut whole = vec![0; write.bytes];
-            write.encode_into(&mut whole);
-            let parts: Vec<_> = whole
-                .chunks(PART_BYTES)
-                .zip((write.offset..).step_by(PART_BYTES))
-                .map(|(part, offset)| {
-                    let mut buffer = file.alloc_dma_buffer(part.len());
-                    buffer.as_bytes_mut()[..part.len()].copy_from_slice(part);
-                    let (file, path, bytes) = (Rc::clone(&file), path.clone(), part.len());
-                    glommio::spawn_local(async move {
-                        write_all(&file, &path, buffer, bytes, offset).await
-                    })
-                })
-                .collect();
-            // All parts are waited for even if one fails: the kernel still holds their buffers.
-            let mut outcome = Ok(());
-            for part in parts {
-                let written = part.await;
-                outcome = outcome.and(written);
-            }
-            outcome?;
-        }
-        while let Some(left) = self.faults.as_ref().and_then(|faults| faults.stall_left()) {
-            glommio::timer::sleep(left).await;
-        }
-        file.fdatasync().await.map_err(|error| dead("flush", &path, &error))
+impl Files {
+    fn fail(&self, fatal: Fatal) {
+        self.is_dead.set(true);
+        self.inbox.fail(fatal);
     }
 
-    /// The open file of a segment.
-    async fn file(&self, segment: SegmentSeq) -> Result<Rc<DmaFile>, Fatal> {
-        if let Some(file) = self.files.borrow().get(&segment) {
-            return Ok(Rc::clone(file));
+    fn get(&self, segment: SegmentSeq) -> Option<Rc<DmaFile>> {
+        self.open.borrow().get(&segment).map(Rc::clone)
+    }
+
+    /// A task of its own, counted while it runs.
+    fn spawn(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
+        let files = Rc::clone(self);
+        files.tasks.set(files.tasks.get() + 1);
+        glommio::spawn_local(async move {
+            task.await;
+            files.tasks.set(files.tasks.get() - 1);
+        })
+        .detach();
+    }
+
+    fn open_ahead(files: &Rc<Self>, segment: SegmentSeq) {
+        if files.get(segment).is_some() {
+            return;
         }
+        let own = Rc::clone(files);
+        files.spawn(async move {
+            if let Err(fatal) = own.open(segment).await {
+                own.fail(fatal);
+            }
+        });
+    }
+
+    async fn open(&self, segment: SegmentSeq) -> Result<(), Fatal> {
         let path = self.directory.segment(segment);
         let opened = OpenOptions::new().read(true).write(true).dma_open(&path).await;
-        let file = Rc::new(opened.map_err(|error| dead("open", &path, &error))?);
+        let file = Rc::new(opened.map_err(|error| dead("open", &path, &cause(&error)))?);
         if file.alignment() > BLOCK_BYTES as u64 {
             let (path, wants) = (path.display(), file.alignment());
             let _ = file.close_rc().await;
@@ -205,11 +399,10 @@ impl Log {
                 "{path}: the device wants writes aligned to {wants} bytes, the log aligns to {BLOCK_BYTES}"
             )));
         }
-        let known = self.files.borrow().get(&segment).map(Rc::clone);
-        if let Some(known) = known {
+        if self.get(segment).is_some() {
             // Somebody else opened it while we did.
             let _ = file.close_rc().await;
-            return Ok(known);
+            return Ok(());
         }
         match buffers::lock_opened(&file) {
             Ok(true) => {}
@@ -221,77 +414,41 @@ impl Log {
             }
             Err(error) => return Err(Fatal::new(format!("{}: {error}", path.display()))),
         }
-        self.files.borrow_mut().insert(segment, Rc::clone(&file));
-        Ok(file)
+        self.open.borrow_mut().insert(segment, file);
+        Ok(())
     }
 
     /// Close the segments that are sealed now that this one is written: the log enters a segment
     /// only when nothing is in flight in the one before.
-    fn close_before(&self, segment: SegmentSeq) {
-        while let Some(entry) = self.files.borrow_mut().first_entry() {
+    fn close_before(self: &Rc<Self>, segment: SegmentSeq) {
+        while let Some(entry) = self.open.borrow_mut().first_entry() {
             if segment <= *entry.key() {
                 break;
             }
             let file = entry.remove();
-            glommio::spawn_local(async move {
+            self.spawn(async move {
                 let _ = file.close_rc().await;
-            })
-            .detach();
-        }
-    }
-
-    fn record(&self, segment: SegmentSeq, elapsed: Duration) {
-        self.durations.borrow_mut().record(elapsed);
-        if SLOW < elapsed {
-            self.slow.set(self.slow.get() + 1);
-            tracing::warn!(
-                segment = %self.directory.segment(segment).display(),
-                ms = elapsed.as_millis() as u64,
-                "slow log flush: the disk is busy or failing",
-            );
+            });
         }
     }
 }
 
-/// Write a whole buffer. `bytes` is a multiple of the block size, and so is `offset`.
-async fn write_all(
-    file: &DmaFile,
-    path: &Path,
-    buffer: DmaBuffer,
-    bytes: usize,
-    offset: u64,
-) -> Result<(), Fatal> {
-    let buffer = Rc::new(buffer);
-    let written = file.write_rc_at(Rc::clone(&buffer), offset).await;
-    let mut written = written.map_err(|error| dead("write", path, &error))?;
-    while written < bytes {
-        // Go on from the last whole block; a buffer cannot be cut, so the rest moves to a new one.
-        let done = written - written % BLOCK_BYTES;
-        let mut rest = file.alloc_dma_buffer(bytes - done);
-        let rest_bytes = bytes - done;
-        rest.as_bytes_mut()[..rest_bytes].copy_from_slice(&buffer.as_bytes()[done..bytes]);
-        let more = file.write_at(rest, offset + done as u64).await;
-        let more = more.map_err(|error| dead("write", path, &error))?;
-        if more < BLOCK_BYTES.min(rest_bytes) {
-            return Err(Fatal::new(format!(
-                "{}: the device takes no more at offset {}: log write failed",
-                path.display(),
-                offset + done as u64
-            )));
-        }
-        written = done + more;
-    }
-    Ok(())
+fn token(ticket: FlushTicket, part: u64) -> u64 {
+    debug_assert!(part <= FLUSH, "a write has fewer parts");
+    ticket.0 << PART_BITS | part
 }
 
-fn dead(what: &str, path: &Path, error: &glommio::GlommioError<()>) -> Fatal {
-    // glommio's text repeats file and descriptor; the cause is the operating system's.
-    let cause = match error {
+fn dead(what: &str, path: &Path, cause: &str) -> Fatal {
+    Fatal::new(format!("log {what} failed: {}: {cause}", path.display()))
+}
+
+/// glommio's text repeats file and descriptor; the cause is the operating system's.
+fn cause(error: &glommio::GlommioError<()>) -> String {
+    match error {
         glommio::GlommioError::IoError(error) => error.to_string(),
         glommio::GlommioError::EnhancedIoError { source, .. } => source.to_string(),
         other => other.to_string(),
-    };
-    Fatal::new(format!("log {what} failed: {}: {cause}", path.display()))
+    }
 }
 
 #[cfg(test)]
@@ -304,6 +461,7 @@ mod tests {
     use crate::entry::Entry;
     use crate::id::{ClusterId, FlushTicket, GroupId, Index, NodeId, ShardId, Term};
     use crate::raft::HardState;
+    use crate::runtime::poller::Poller;
     use crate::runtime::scratch::Scratch;
     use crate::wal::{Appender, Batch, Identity, Position, Recovery, Run, RunKind};
 
@@ -336,13 +494,16 @@ mod tests {
         batch
     }
 
-    /// The tickets reported so far, once nothing is in flight.
-    async fn finished(writer: &WalWriter, inbox: &Inbox) -> Vec<FlushTicket> {
-        while 0 < writer.in_flight() {
-            glommio::timer::sleep(Duration::from_millis(1)).await;
+    /// The tickets reported from here on, once nothing is in flight or the log is dead.
+    async fn finished(writer: &mut WalWriter, ring: &mut Ring) -> Vec<FlushTicket> {
+        let (mut events, mut done) = (Vec::new(), Vec::new());
+        while 0 < ring.in_flight() || writer.has_tasks() || !writer.writes.is_empty() {
+            ring.wait(Duration::from_millis(1)).unwrap();
+            ring.take(&mut done);
+            done.drain(..).for_each(|done| writer.on_done(done, ring, &mut events));
+            glommio::timer::sleep(Duration::from_micros(100)).await;
+            writer.tick(ring, &mut events);
         }
-        let mut events = Vec::new();
-        inbox.take(&mut events);
         let mut tickets: Vec<_> = events
             .into_iter()
             .map(|event| match event {
@@ -354,27 +515,38 @@ mod tests {
         tickets
     }
 
+    fn writer(directory: Directory, method: FlushMethod, inbox: &Rc<Inbox>) -> (WalWriter, Ring) {
+        let ring = Ring::new(&Poller::new().unwrap(), Duration::ZERO).unwrap();
+        (WalWriter::new(directory, method, Rc::clone(inbox), None), ring)
+    }
+
     #[test]
     fn what_was_reported_is_read_back_small_and_in_parts() {
+        for method in [FlushMethod::Dsync, FlushMethod::Fdatasync] {
+            is_read_back(method);
+        }
+    }
+
+    fn is_read_back(method: FlushMethod) {
         let scratch = Scratch::new("wal-writer");
         let directory = Directory::open(scratch.path().join("core-0")).unwrap();
         directory.make(SegmentSeq(1)).unwrap();
         let written = directory.clone();
         run_on_executor(move || async move {
             let inbox = Rc::new(Inbox::default());
-            let writer = WalWriter::new(written, Rc::clone(&inbox), None);
+            let (mut writer, mut ring) = writer(written, method, &inbox);
             let mut appender = Appender::new(IDENTITY, Position::default());
             appender.on_spare(SegmentSeq(1));
             // The second is cut into parts; all four are in flight at once.
             for (index, bytes) in [(1, 100), (2, 1_000_000), (3, 5_000), (4, 300_000)] {
-                writer.start(appender.place(batch(index, bytes)));
+                writer.start(appender.place(batch(index, bytes)), &mut ring);
             }
             assert_eq!(writer.in_flight(), 4);
-            let tickets = finished(&writer, &inbox).await;
+            let tickets = finished(&mut writer, &mut ring).await;
             assert_eq!(tickets.len(), 4);
             tickets.into_iter().for_each(|ticket| appender.on_durable(ticket));
-            writer.start(appender.closing_write().expect("the last batch is unproven"));
-            assert_eq!(finished(&writer, &inbox).await.len(), 1);
+            writer.start(appender.closing_write().expect("the last batch is unproven"), &mut ring);
+            assert_eq!(finished(&mut writer, &mut ring).await.len(), 1);
             writer.close().await;
         });
 
@@ -398,17 +570,17 @@ mod tests {
         directory.make(SegmentSeq(2)).unwrap();
         run_on_executor(move || async move {
             let inbox = Rc::new(Inbox::default());
-            let writer = WalWriter::new(directory, Rc::clone(&inbox), None);
+            let (mut writer, mut ring) = writer(directory, FlushMethod::Dsync, &inbox);
             let mut appender = Appender::new(IDENTITY, Position::default());
             // The shard believes in a segment that is not there.
             appender.on_spare(SegmentSeq(1));
-            writer.start(appender.place(batch(1, 100)));
-            assert!(finished(&writer, &inbox).await.is_empty());
+            writer.start(appender.place(batch(1, 100)), &mut ring);
+            assert!(finished(&mut writer, &mut ring).await.is_empty());
             let fatal = inbox.fatal().expect("the node must stop").to_string();
             assert!(fatal.starts_with("log open failed: "), "{fatal}");
             assert!(fatal.contains("0000000000000001.seg: No such file"), "{fatal}");
-            writer.start(appender.place(batch(2, 100)));
-            assert!(finished(&writer, &inbox).await.is_empty());
+            writer.start(appender.place(batch(2, 100)), &mut ring);
+            assert!(finished(&mut writer, &mut ring).await.is_empty());
         });
     }
 }

@@ -137,6 +137,8 @@ pub struct DriverReport {
     pub turns: Spread,
     /// The links to the other nodes.
     pub links: Vec<LinkReport>,
+    /// How log writes are made durable.
+    pub flush_method: &'static str,
 }
 
 /// One group as this node sees it.
@@ -283,6 +285,8 @@ pub fn info_text(reports: &[ShardReport], section: Option<&[u8]>) -> String {
         line("snapshots_received", &counters.snapshots_received);
         line("snapshot_bytes_sent", &counters.snapshot_bytes_sent);
         line("snapshots_failed", &counters.snapshots_failed);
+        let method = reports.first().map_or("", |report| report.driver.flush_method);
+        line("flush_method", &method);
         for report in reports {
             let core = report.shard;
             for (what, it) in [("flush", report.driver.flushes), ("turn", report.driver.turns)] {
