@@ -76,6 +76,11 @@ bugs! {
     AcceptedBeforeFlush: "a follower accepts entries before they are durable",
     LeaderCountsUnflushed: "a leader counts its own log before it is durable",
 
+    // Repair from peers.
+    LossIgnored: "a replica that has lost part of its log goes on as if it were whole",
+    ForgetfulElects: "a replica that has lost entries elects whoever asks",
+    WholeTooSoon: "a replica counts as whole once its leader has told where the log ends",
+
     // Elections and commits.
     VotedTwice: "a second candidate gets a vote in the same term",
     ShorterLogElected: "a vote is given to a candidate whose log is behind",

@@ -499,7 +499,7 @@ impl ReplicaRecovery {
             runs: self.runs,
             last,
             applied: self.applied,
-            forgotten: self.lost.map(|lost| lost.what),
+            forgotten: self.lost.map(|lost| lost.what).filter(|_| !planted(Planted::LossIgnored)),
         };
         let hard_state = self.hard_state;
         let election_ms = config.election_ticks;

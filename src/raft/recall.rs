@@ -37,6 +37,7 @@
 //! reaches, and the leader takes its word ([`Progress::forget_after`](super::progress::Progress)).
 
 use crate::id::{EntryId, Index, ReplicaId, Term, Tick};
+use crate::planted::{Planted, planted};
 
 use super::message::{Message, MessageKind};
 use super::state::{Raft, Role};
@@ -83,6 +84,9 @@ impl Recall {
 
     /// Whether a candidate whose log ends with `last` may get the vote.
     pub(super) fn may_elect(&self, last: EntryId) -> bool {
+        if planted(Planted::ForgetfulElects) {
+            return true;
+        }
         let known = self.what.last.filter(|_| self.what.promises_known);
         known.is_some_and(|known| (known.term, known.index) <= (last.term, last.index))
     }
@@ -224,10 +228,11 @@ impl Raft {
         let is_whole = recall.what.promises_known
             && recall.target.is_some_and(|(term, last)| {
                 let (agreed_term, agreed) = recall.agreed;
-                term == self.term
-                    && agreed_term == term
-                    && last <= agreed
-                    && last <= self.log.durable()
+                planted(Planted::WholeTooSoon)
+                    || term == self.term
+                        && agreed_term == term
+                        && last <= agreed
+                        && last <= self.log.durable()
             });
         if is_whole {
             self.recall = None;

@@ -120,6 +120,7 @@ impl Options {
                 it.crashes().changes_leaders();
                 it.operated();
             }
+            Planted::LossIgnored | Planted::ForgetfulElects | Planted::WholeTooSoon => it.decays(),
             Planted::HeartbeatCoalescedAway => {
                 it.several().groups = 4;
             }
@@ -193,6 +194,14 @@ impl Options {
         self.cores = vec![1; 5];
         self.spares = 2;
         self.operate_every_ms = 100;
+    }
+
+    /// One node's disk decays under it while leaders come and go.
+    fn decays(&mut self) {
+        self.several().crashes().changes_leaders();
+        self.writes_much();
+        self.disk.decay_every_ms = 400;
+        self.disk.recycles = false;
     }
 
     fn changes_leaders(&mut self) {
