@@ -8,7 +8,7 @@
 //! ┌─ runtime/ ── one thread per core · glommio · the only folder that waits ────────────┐
 //! │  client_conn ─┐            ┌─► wal_writer ──► disk (O_DIRECT, one log per shard)    │
 //! │  peer_link  ──┼─ events ─┐ ├─► peer_link                                            │
-//! │  ticker     ──┘          │ └─► client_conn (replies)                                │
+//! │  ring       ──┘          │ └─► client_conn (replies)                                │
 //! │                          ▼ │                                                        │
 //! ├────────────────────── shard_loop ───────────────────────────────────────────────────┤
 //! │            Shard::on_event(now, event) …   Shard::turn(now, &mut Effects)           │

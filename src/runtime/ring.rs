@@ -313,3 +313,92 @@ fn tolerate(entered: io::Result<usize>) -> io::Result<()> {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use glommio::io::OpenOptions;
+    use glommio::{LocalExecutorBuilder, Placement};
+
+    use super::*;
+    use crate::runtime::scratch::Scratch;
+
+    fn run_on_executor<F: Future<Output = ()> + 'static>(
+        test: impl FnOnce() -> F + Send + 'static,
+    ) {
+        let builder = LocalExecutorBuilder::new(Placement::Unbound);
+        builder.spawn(move || async move { test().await }).unwrap().join().unwrap();
+    }
+
+    fn finished(ring: &mut Ring) -> Vec<(u64, Option<usize>)> {
+        let mut done = Vec::new();
+        while 0 < ring.in_flight() {
+            ring.wait(Duration::from_millis(5)).unwrap();
+            ring.take(&mut done);
+        }
+        done.sort_by_key(|it| it.token);
+        done.into_iter().map(|it| (it.token, it.result.ok())).collect()
+    }
+
+    #[test]
+    fn more_than_the_queue_holds_is_written_all_the_same_and_errors_are_told() {
+        let scratch = Scratch::new("ring-many");
+        let path = scratch.path().join("file");
+        let blocks = 3 * ENTRIES as usize;
+        File::create(&path).unwrap().set_len((blocks * BLOCK_BYTES) as u64).unwrap();
+        let written = path.clone();
+        run_on_executor(move || async move {
+            let opened = OpenOptions::new().write(true).dma_open(&path).await;
+            let (file, mut ring) = (
+                Rc::new(opened.unwrap()),
+                Ring::new(&Poller::new().unwrap(), Duration::ZERO).unwrap(),
+            );
+            for block in 0..blocks {
+                let mut buffer = Buffer::new(BLOCK_BYTES);
+                buffer.space(BLOCK_BYTES).fill(block as u8);
+                let offset = (block * BLOCK_BYTES) as u64;
+                ring.write(&file, &Rc::new(buffer), 0..BLOCK_BYTES, offset, false, block as u64);
+                ring.submit().unwrap();
+            }
+            ring.sync(&file, blocks as u64);
+            let done = finished(&mut ring);
+            assert!(done.iter().map(|(token, _)| *token).eq(0..=blocks as u64));
+            assert!(done[..blocks].iter().all(|(_, bytes)| *bytes == Some(BLOCK_BYTES)));
+            // Not a multiple of a block: the file was opened for direct writes.
+            ring.write(&file, &Rc::new(Buffer::new(BLOCK_BYTES)), 0..100, 7, true, 9);
+            assert_eq!(finished(&mut ring), [(9, None)]);
+            file.close_rc().await.unwrap();
+        });
+        let bytes = std::fs::read(written).unwrap();
+        for (block, bytes) in bytes.chunks(BLOCK_BYTES).enumerate() {
+            assert!(bytes.iter().all(|byte| *byte == block as u8), "block {block}");
+        }
+    }
+
+    #[test]
+    fn a_ready_socket_ends_a_sleep_and_nothing_else_is_waited_for() {
+        use super::super::poller::Interest;
+        use std::os::unix::net::UnixStream;
+        let mut poller = Poller::new().unwrap();
+        let mut ring = Ring::new(&poller, Duration::ZERO).unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        poller.add(&ours, 7, Interest::READ).unwrap();
+        let mut done = Vec::new();
+        ring.wait(Duration::ZERO).unwrap();
+        ring.take(&mut done);
+        assert!(!ring.is_rung(), "nothing is there");
+        std::io::Write::write_all(&mut &theirs, b"x").unwrap();
+        // An hour, unless the socket ends it.
+        ring.wait(Duration::from_secs(3600)).unwrap();
+        ring.take(&mut done);
+        assert!(ring.is_rung() && done.is_empty());
+        let mut ready = Vec::new();
+        poller.poll(&mut ready).unwrap();
+        assert_eq!(ready.len(), 1);
+        // It was not read: the next sleep ends as well.
+        ring.wait(Duration::from_secs(3600)).unwrap();
+        ring.take(&mut done);
+        assert!(ring.is_rung());
+    }
+}

@@ -3,7 +3,7 @@
 //! ```text
 //!   ┌─► poll sockets ─► take mail, disk completions ─► Shard::on_event … ─► Shard::turn ─┐
 //!   │                                                                                    │
-//!   └── sleep (glommio) ◄── flush clients and links ◄── start writes, post, reply ◄──────┘
+//!   └── sleep (ring) ◄───── flush clients and links ◄── start writes, post, reply ◄──────┘
 //! ```
 //!
 //! One turn takes *everything* that is ready, so that the commands of many connections share one
@@ -497,7 +497,7 @@ impl Running {
         }
     }
 
-    /// The ticker wakes the loop every 5 ms; a turn that starts much later means that this core was
+    /// The loop sleeps 5 ms at most; a turn that starts much later means that this core was
     /// held up, by its own turn, by a lost wake-up, or by the machine.
     fn note_lateness(&mut self, now: Tick) {
         let gap_ms = now.since(self.last_turn);

@@ -30,6 +30,8 @@ cargo +nightly fuzz build "${fuzz[@]}" >&2
 
 echo "| target | executions | seconds | exec/s | failed | inputs found |"
 echo "|---|--:|--:|--:|--:|--:|"
+# Half of the time would go into giving memory back to the kernel and getting it again.
+export MALLOC_TRIM_THRESHOLD_=268435456 MALLOC_TOP_PAD_=16777216 MALLOC_MMAP_THRESHOLD_=1073741824
 failed=0
 for target in "${targets[@]}"; do
     found=target/fuzz/found/$target
