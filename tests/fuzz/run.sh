@@ -5,6 +5,7 @@
 #     tests/fuzz/run.sh 1000000 resp config  as many inputs, of these targets
 #     SANITIZER=none tests/fuzz/run.sh       without AddressSanitizer: six times as many a second
 #
+#     MAX_LEN=512 tests/fuzz/run.sh          shorter inputs, more of them a second [4096]
 #     HANG=60 tests/fuzz/run.sh              for a busy machine: seconds by the clock that an input may take
 #
 # The decoders have no unsafe code but for the accessors that flatc generates, which peer_frame and
@@ -41,7 +42,7 @@ for target in "${targets[@]}"; do
     start=$SECONDS
     # One input: 4 KiB, a second, 32 MiB in one allocation, which is twice the largest frame.
     cargo +nightly fuzz run "${fuzz[@]}" "$target" "$found" "tests/fuzz/corpus/$target" -- \
-        -runs="$runs" -max_len=4096 -timeout="${HANG:-1}" -rss_limit_mb=1024 -malloc_limit_mb=32 \
+        -runs="$runs" -max_len="${MAX_LEN:-4096}" -timeout="${HANG:-1}" -rss_limit_mb=1024 -malloc_limit_mb=32 \
         -print_final_stats=1 >"$log" 2>&1 || status=FAILED
     seconds=$((SECONDS - start))
     executed=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
