@@ -319,17 +319,9 @@ mod tests {
     use std::fs::File;
 
     use glommio::io::OpenOptions;
-    use glommio::{LocalExecutorBuilder, Placement};
 
     use super::*;
-    use crate::runtime::scratch::Scratch;
-
-    fn run_on_executor<F: Future<Output = ()> + 'static>(
-        test: impl FnOnce() -> F + Send + 'static,
-    ) {
-        let builder = LocalExecutorBuilder::new(Placement::Unbound);
-        builder.spawn(move || async move { test().await }).unwrap().join().unwrap();
-    }
+    use crate::runtime::scratch::{Scratch, run_on_executor};
 
     fn finished(ring: &mut Ring) -> Vec<(u64, Option<usize>)> {
         let mut done = Vec::new();

@@ -1,7 +1,10 @@
-//! A directory that goes away with its test.
+//! What tests of the shell need: a directory that goes away with its test, and an executor as a core has.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use glommio::{LocalExecutorBuilder, Placement};
 
 /// An empty directory on a real file system (O_DIRECT must work), removed when dropped.
 #[derive(Debug)]
@@ -29,4 +32,16 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.path);
     }
+}
+
+/// Runs a test as a core runs: in an executor that preempts nobody.
+pub(super) fn run_on_executor<F: Future<Output = ()> + 'static>(
+    test: impl FnOnce() -> F + Send + 'static,
+) {
+    LocalExecutorBuilder::new(Placement::Unbound)
+        .preempt_timer(Duration::from_secs(3600))
+        .spawn(move || async move { test().await })
+        .unwrap()
+        .join()
+        .unwrap();
 }

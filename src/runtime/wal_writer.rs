@@ -454,7 +454,6 @@ fn cause(error: &glommio::GlommioError<()>) -> String {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use glommio::{LocalExecutorBuilder, Placement};
     use smallvec::SmallVec;
 
     use super::*;
@@ -462,22 +461,11 @@ mod tests {
     use crate::id::{ClusterId, FlushTicket, GroupId, Index, NodeId, ShardId, Term};
     use crate::raft::HardState;
     use crate::runtime::poller::Poller;
-    use crate::runtime::scratch::Scratch;
+    use crate::runtime::scratch::{Scratch, run_on_executor};
     use crate::wal::{Appender, Batch, Identity, Position, Recovery, Run, RunKind};
 
     const IDENTITY: Identity =
         Identity { cluster: ClusterId(1), node: NodeId(2), shard: ShardId(0) };
-
-    fn run_on_executor<F: Future<Output = ()> + 'static>(
-        test: impl FnOnce() -> F + Send + 'static,
-    ) {
-        LocalExecutorBuilder::new(Placement::Unbound)
-            .preempt_timer(Duration::from_secs(3600))
-            .spawn(move || async move { test().await })
-            .unwrap()
-            .join()
-            .unwrap();
-    }
 
     fn batch(index: u64, bytes: usize) -> Batch {
         let payload = Bytes::from(vec![index as u8; bytes]);
