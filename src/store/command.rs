@@ -111,14 +111,36 @@ pub const COMMANDS: &[Spec] = &[
     spec("type", 2, Access::Read, ONE_KEY, "Returns the type of a value."),
 ];
 
+/// The names of [`COMMANDS`] as numbers, in their order: every lookup compares numbers, not strings.
+static NAMES: [u128; COMMANDS.len()] = {
+    let mut names = [0; COMMANDS.len()];
+    let mut at = 0;
+    while at < names.len() {
+        names[at] = as_number(COMMANDS[at].name.as_bytes());
+        at += 1;
+    }
+    names
+};
+
+/// A name of up to 16 bytes as a number that sorts as the name does.
+const fn as_number(name: &[u8]) -> u128 {
+    assert!(name.len() <= size_of::<u128>());
+    let mut bytes = [0; size_of::<u128>()];
+    let mut at = 0;
+    while at < name.len() {
+        bytes[at] = name[at].to_ascii_lowercase();
+        at += 1;
+    }
+    u128::from_be_bytes(bytes)
+}
+
 /// The command with this name, in any case.
 #[must_use]
 pub fn lookup(name: &[u8]) -> Option<&'static Spec> {
-    let mut lower = [0u8; 16];
-    let lower = lower.get_mut(..name.len())?;
-    lower.copy_from_slice(name);
-    lower.make_ascii_lowercase();
-    let found = COMMANDS.binary_search_by(|spec| spec.name.as_bytes().cmp(lower)).ok()?;
+    if name.len() > size_of::<u128>() || name.contains(&0) {
+        return None;
+    }
+    let found = NAMES.binary_search(&as_number(name)).ok()?;
     Some(&COMMANDS[found])
 }
 
@@ -336,6 +358,7 @@ mod tests {
             assert_eq!(lookup(spec.name.to_uppercase().as_bytes()), Some(spec));
         }
         assert_eq!(lookup(b"a-name-longer-than-any-command"), None);
+        assert_eq!(lookup(b"get\0"), None, "zeroes fill up a shorter name");
     }
 
     #[test]
