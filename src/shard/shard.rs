@@ -615,7 +615,7 @@ impl Shard {
         if fx.reclaim.is_some() {
             (0..self.replicas.len()).for_each(|slot| self.note_cached(slot));
         }
-        self.outbox.flush(&mut fx.frames);
+        self.outbox.flush(now, &mut fx.frames);
         if let Some(segment) = self.log.ask_spare() {
             fx.spare = Some(segment);
         }
@@ -667,7 +667,7 @@ impl Shard {
                 fx.late_beats.push((NodeId(message.to.0), late_ms));
             }
             let entries = replica.cache().range(message.entry.index.next(), message.count);
-            self.outbox.message(NodeId(message.to.0), group, message, entries);
+            self.outbox.message(now, NodeId(message.to.0), group, message, entries);
         }
         for fetch in &raft_fx.fetch {
             let last = replica.cache().first().prev();
@@ -748,7 +748,7 @@ impl Shard {
     pub fn deadline(&self) -> Tick {
         let timers = self.timers.next().unwrap_or(Tick(u64::MAX));
         let transfers = self.sends.deadline().min(self.receives.deadline());
-        let timers = timers.min(transfers);
+        let timers = timers.min(transfers).min(self.outbox.deadline());
         self.requests.next_deadline().map_or(timers, |request| request.min(timers))
     }
 
