@@ -83,7 +83,8 @@ pub struct Config {
     /// How long a client's command may wait for its result, in ms. Default 2500; 10 to 600000.
     pub request_ms: u64,
     /// Log writes that may be on their way to the disk at once, per core. Default 2; 1 to
-    /// `limits::FLUSHES_IN_FLIGHT_MAX`. More: higher throughput of small writes, smaller batches.
+    /// `limits::FLUSHES_IN_FLIGHT_MAX`. More than one only while [`FLUSH_JOINS_BYTES`](limits::FLUSH_JOINS_BYTES)
+    /// wait: more bandwidth.
     pub flushes_in_flight: usize,
     /// How a log write is made durable. Default `dsync`; the other is `fdatasync`.
     pub flush_method: FlushMethod,

@@ -53,6 +53,7 @@
 //!     priority: 100,
 //!     request_ms: 1_000,
 //!     flushes_in_flight: 2,
+//!     flush_joins_bytes: outrigger::limits::FLUSH_JOINS_BYTES,
 //!     leases: outrigger::shard::Leases::default(),
 //!     log_cache_bytes: 1 << 20,
 //!     log_bytes: 1 << 30,

@@ -35,6 +35,9 @@ pub const BATCH_BYTES_SOFT: usize = 512 << 10;
 pub const BATCH_BYTES_MAX: usize = 8 << 20;
 /// WAL batches of one core being made durable at once.
 pub const FLUSHES_IN_FLIGHT_MAX: usize = 4;
+/// While a write is on its way, a batch smaller than this waits for its end and grows, in bytes. A larger one goes
+/// beside it: one write at a time does not fill a device.
+pub const FLUSH_JOINS_BYTES: usize = 64 << 10;
 /// Spare (zeroed, durable, named) segments kept ready per core.
 pub const SPARE_SEGMENTS: usize = 2;
 

@@ -456,6 +456,24 @@ impl Replica {
         }
     }
 
+    /// About how many bytes wait to be written, or `enough` if that is less. A vote counts nothing, and what
+    /// is no entry, such as a piece of a snapshot, is enough.
+    #[must_use]
+    pub fn unwritten_bytes(&self, enough: usize) -> usize {
+        let Some(persist) = self.unwritten else {
+            return if self.is_unwritten() { enough } else { 0 };
+        };
+        let count = u32::try_from(persist.count).unwrap_or(u32::MAX);
+        let mut bytes = 0;
+        for entry in self.cache.range(persist.first, count) {
+            if enough <= bytes {
+                return enough;
+            }
+            bytes += entry.payload.len();
+        }
+        bytes
+    }
+
     /// The core takes part in nothing any more.
     pub(super) fn is_failed(&self) -> bool {
         self.raft.status().failure.is_some()

@@ -20,7 +20,7 @@ use glommio::{LocalExecutorBuilder, Placement};
 
 use crate::config::FlushMethod;
 use crate::id::{ClusterId, Incarnation, NodeId, ShardId};
-use crate::limits::MAILBOX_MAX;
+use crate::limits::{FLUSH_JOINS_BYTES, MAILBOX_MAX};
 use crate::shard;
 
 use super::clock::Clock;
@@ -347,6 +347,7 @@ fn shard_config(setup: &Setup, core: ShardId) -> shard::Config {
         priority: setup.priority,
         request_ms: setup.request_ms,
         flushes_in_flight: setup.flushes_in_flight,
+        flush_joins_bytes: FLUSH_JOINS_BYTES,
         log_cache_bytes: setup.log_cache_bytes,
         leases: setup.leases.clone(),
         log_bytes: setup.log_bytes,

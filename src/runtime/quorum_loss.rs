@@ -137,6 +137,7 @@ fn shard_config(config: &Config, home: &Home, core: u16) -> shard::Config {
         priority: config.priority,
         request_ms: config.request_ms,
         flushes_in_flight: config.flushes_in_flight,
+        flush_joins_bytes: 0,
         log_cache_bytes: config.log_cache_bytes,
         leases: Leases::default(),
         log_bytes: config.log_bytes,

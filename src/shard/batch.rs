@@ -40,6 +40,7 @@ pub(super) struct Log {
     index: LogIndex,
     cores: u16,
     flushes_max: usize,
+    joins_bytes: usize,
     /// A batch that found no room yet; it goes first.
     waiting: Option<Gathered>,
     in_flight: VecDeque<InFlight>,
@@ -59,19 +60,14 @@ pub(super) struct Log {
 }
 
 impl Log {
-    pub(super) fn new(
-        appender: Appender,
-        index: LogIndex,
-        slots: usize,
-        cores: u16,
-        flushes_max: usize,
-    ) -> Self {
+    pub(super) fn new(appender: Appender, index: LogIndex, slots: usize, cores: u16) -> Self {
         Self {
             appender,
             index,
             cores,
             waiting: None,
-            flushes_max: flushes_max.clamp(1, limits::FLUSHES_IN_FLIGHT_MAX),
+            flushes_max: 1,
+            joins_bytes: 0,
             in_flight: VecDeque::new(),
             staged: VecDeque::new(),
             is_staged: vec![false; slots],
@@ -82,6 +78,12 @@ impl Log {
             durable: FlushTicket(0),
             spent: Vec::new(),
         }
+    }
+
+    /// At most `flushes_max` writes in flight; one beside others only of `joins_bytes` or more.
+    pub(super) fn flushing(self, flushes_max: usize, joins_bytes: usize) -> Self {
+        let flushes_max = flushes_max.clamp(1, limits::FLUSHES_IN_FLIGHT_MAX);
+        Self { flushes_max, joins_bytes, ..self }
     }
 
     /// `slot` has something to write.
@@ -174,7 +176,8 @@ impl Log {
     }
 
     /// Turns what is staged into writes, as long as more may be in flight. At low load a write
-    /// goes at once; under load entries gather here while the flushes in flight finish. No timer.
+    /// goes at once; under load entries gather here while the flushes in flight finish, and only much of
+    /// them goes beside one. No timer.
     pub(super) fn gather(
         &mut self,
         replicas: &mut [Replica],
@@ -182,6 +185,9 @@ impl Log {
         writes: &mut Vec<Write>,
     ) {
         while self.in_flight.len() < self.flushes_max {
+            if !self.in_flight.is_empty() && self.waiting.is_none() && self.joins(replicas) {
+                return;
+            }
             let Some(gathered) = self.waiting.take().or_else(|| self.fill(replicas, counters))
             else {
                 return;
@@ -193,6 +199,19 @@ impl Log {
             }
             writes.push(self.place(gathered, replicas, counters));
         }
+    }
+
+    /// Whether so little is staged that it is better written with what comes until the flush in flight is
+    /// done: a write of its own costs a core and the device about the same for one entry as for a hundred.
+    fn joins(&self, replicas: &[Replica]) -> bool {
+        let mut left = self.joins_bytes;
+        for &slot in &self.staged {
+            left = left.saturating_sub(replicas[slot as usize].unwritten_bytes(left));
+            if left == 0 {
+                return false;
+            }
+        }
+        true
     }
 
     /// Fills one batch from the staged replicas; none if nothing is staged.

@@ -297,8 +297,8 @@ impl Recovering {
         }
         let appender = Appender::with_segment_bytes(identity, log.position, segment_bytes);
         let slots = replicas.len();
-        let mut log_of_shard =
-            Log::new(appender, index, slots, config.cores, config.flushes_in_flight);
+        let mut log_of_shard = Log::new(appender, index, slots, config.cores)
+            .flushing(config.flushes_in_flight, config.flush_joins_bytes);
         for (slot, replica) in (0..).zip(&replicas) {
             if replica.is_unwritten() {
                 log_of_shard.stage(slot);
@@ -356,6 +356,7 @@ mod tests {
             priority: 100,
             request_ms: 1_000,
             flushes_in_flight: 2,
+            flush_joins_bytes: 0,
             log_cache_bytes: 1 << 20,
             leases: crate::shard::Leases::default(),
             log_bytes: 1 << 30,

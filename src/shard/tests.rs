@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 
+mod batching;
 mod contract;
 
 use super::event::{Effects, Event, Post, ReplyTo, Request};
@@ -26,7 +27,11 @@ const NOW: Tick = Tick(0);
 
 /// The first of these nodes, with a disk that takes no time.
 fn shard(nodes: &[u64], cores: u16, groups: u64) -> Shard {
-    let config = Config {
+    Recovering::new(config(nodes, cores, groups)).finish(NOW).expect("an empty log").0
+}
+
+fn config(nodes: &[u64], cores: u16, groups: u64) -> Config {
+    Config {
         cluster: ClusterId(1),
         node: NodeId(1),
         incarnation: Incarnation(1),
@@ -41,12 +46,12 @@ fn shard(nodes: &[u64], cores: u16, groups: u64) -> Shard {
         priority: 100,
         request_ms: 1_000,
         flushes_in_flight: 2,
+        flush_joins_bytes: 0,
         log_cache_bytes: 1 << 20,
         log_bytes: 1 << 30,
         snapshot_bytes_per_s: 1 << 20,
         seed: 1,
-    };
-    Recovering::new(config).finish(NOW).expect("an empty log").0
+    }
 }
 
 /// Some turns at once; what they ask for, except of the disk.

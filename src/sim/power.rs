@@ -110,6 +110,7 @@ impl World {
 
     pub(super) fn config(&mut self, node: usize, core: usize) -> Config {
         let founders = self.nodes.len() - self.options.spares;
+        let flushes_in_flight = self.rng.usize(1..=limits::FLUSHES_IN_FLIGHT_MAX);
         Config {
             cluster: CLUSTER,
             node: self.nodes[node].id,
@@ -126,7 +127,9 @@ impl World {
             election_ms: self.options.election_ms,
             heartbeat_ms: self.options.heartbeat_ms,
             request_ms: self.options.request_ms,
-            flushes_in_flight: self.rng.usize(1..=limits::FLUSHES_IN_FLIGHT_MAX),
+            flushes_in_flight,
+            // Small batches are all there are here: half of the cores have several of them in flight.
+            flush_joins_bytes: flushes_in_flight % 2 * limits::FLUSH_JOINS_BYTES,
             log_cache_bytes: self.options.log_cache_bytes,
             leases: self.options.leases.clone(),
             log_bytes: self.options.log_bytes,

@@ -83,6 +83,7 @@ impl Cluster {
             heartbeat_ms: 10,
             request_ms: 1_000,
             flushes_in_flight: 2,
+            flush_joins_bytes: 0,
             log_cache_bytes: 1 << 20,
             log_bytes: 4 * SEGMENT_BYTES as u64,
             snapshot_bytes_per_s: self.bytes_per_s,
