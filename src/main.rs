@@ -11,6 +11,10 @@ use outrigger::config::{Config, Settings};
 use outrigger::runtime::fatal::Fatal;
 use outrigger::runtime::{ctl, quorum_loss, serve, up};
 
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A multi-raft storage node that speaks the Redis protocol.
 #[derive(Debug, Parser)]
 #[command(name = "outrigger", version, arg_required_else_help = true)]

@@ -143,6 +143,10 @@ impl Map {
 
     fn set_if(&mut self, command: &Command, options: SetOptions) -> Reply {
         let (key, value) = (command.arg(1), command.arg(2));
+        if options == SetOptions::default() {
+            self.set(key, value);
+            return Reply::Ok;
+        }
         let old = self.get(key);
         let holds = match options {
             SetOptions { must_exist: Some(must), .. } => old.is_some() == must,
