@@ -86,8 +86,9 @@ pub struct Config {
     /// `limits::FLUSHES_IN_FLIGHT_MAX`. More than one only while [`FLUSH_JOINS_BYTES`](limits::FLUSH_JOINS_BYTES)
     /// wait: more bandwidth.
     pub flushes_in_flight: usize,
-    /// How a log write is made durable. Default `dsync`; the other is `fdatasync`.
-    pub flush_method: FlushMethod,
+    /// How a log write is made durable. Default `auto`, which is `None` here: the node measures both at
+    /// every start and takes the faster one.
+    pub flush_method: Option<FlushMethod>,
     /// How long an idle core looks for work before it sleeps, in microseconds. Default 0. About
     /// 20 saves some 10 µs of latency and costs the core.
     pub spin_us: u64,
@@ -303,13 +304,14 @@ impl Settings {
             allowed: "`none`, `all`, or groups such as `0-3,7`".into(),
         })?;
         let flush_method = match self.flush_method.as_deref() {
-            None | Some("dsync") => FlushMethod::Dsync,
-            Some("fdatasync") => FlushMethod::Fdatasync,
+            None | Some("auto") => None,
+            Some("dsync") => Some(FlushMethod::Dsync),
+            Some("fdatasync") => Some(FlushMethod::Fdatasync),
             Some(other) => {
                 return Err(ConfigError::OutOfRange {
                     key: "flush_method",
                     value: format!("{other:?}"),
-                    allowed: "`dsync` or `fdatasync`".into(),
+                    allowed: "`auto`, `dsync` or `fdatasync`".into(),
                 });
             }
         };
@@ -457,7 +459,8 @@ request_ms = {request_ms}
 
 # Log writes on their way to the disk at once, per core (1 to {flushes_max}).
 flushes_in_flight = {flushes_in_flight}
-# How a log write is made durable: dsync (the write itself waits for the device), or fdatasync after it.
+# How a log write is made durable: dsync (the write itself waits for the device), fdatasync after it, or
+# auto: what is faster at the start.
 flush_method = "{flush_method}"
 # How long an idle core looks for work before it sleeps, in microseconds; 0 saves the processor.
 spin_us = {spin_us}
@@ -497,7 +500,7 @@ wal_bytes_max = {wal_bytes_max}
             request_ms = self.request_ms,
             flushes_max = limits::FLUSHES_IN_FLIGHT_MAX,
             flushes_in_flight = self.flushes_in_flight,
-            flush_method = self.flush_method.name(),
+            flush_method = self.flush_method.map_or("auto", FlushMethod::name),
             spin_us = self.spin_us,
             log_cache_bytes = self.log_cache_bytes,
             lease_groups = self.lease_groups,

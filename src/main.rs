@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use outrigger::config::{Config, Settings};
 use outrigger::runtime::fatal::Fatal;
-use outrigger::runtime::{ctl, quorum_loss, serve, up};
+use outrigger::runtime::{ctl, doctor, quorum_loss, serve, up};
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
@@ -39,6 +39,9 @@ enum Command {
     Ctl(ctl::Options),
     /// Have a node hand over what it leads, and stop.
     Drain(ctl::DrainOptions),
+    /// Measure the disk under a directory, look at kernel and limits, and advise.
+    #[command(after_help = DOCTOR_EXAMPLE)]
+    Doctor(doctor::Options),
 }
 
 const SERVE_EXAMPLES: &str = "Example, the first of three nodes:
@@ -58,6 +61,9 @@ const CTL_EXAMPLES: &str = "Examples:
   outrigger ctl --node 10.0.0.1:6379 member add 4 10.0.0.4:7379   after: outrigger serve --id 4 --join …
   outrigger ctl --node 10.0.0.1:6379 member promote 4             waits until node 4 has caught up
 More in docs/operations.md.";
+
+const DOCTOR_EXAMPLE: &str = "Example: outrigger doctor /var/lib/outrigger
+It overwrites a file of 4 MiB there for a second or two, and removes it. Exit code 1: a node could not start.";
 
 #[derive(Debug, Args)]
 struct Serve {
@@ -106,8 +112,8 @@ struct Serve {
     /// Log writes on their way to the disk at once, per core [default: 2].
     #[arg(long, value_name = "N")]
     flushes_in_flight: Option<usize>,
-    /// How a log write is made durable: `dsync` (the write itself waits for the device), or `fdatasync`
-    /// after it [default: dsync]
+    /// How a log write is made durable: dsync (the write itself waits for the device), fdatasync after it,
+    /// or auto: what is faster at the start [default: auto].
     #[arg(long, value_name = "METHOD")]
     flush_method: Option<String>,
     /// How long an idle core looks for work before it sleeps, in microseconds [default: 0].
@@ -254,6 +260,7 @@ fn main() -> ExitCode {
         Command::Up(options) => up::up(&options),
         Command::Ctl(options) => ctl::ctl(&options),
         Command::Drain(options) => ctl::drain(&options),
+        Command::Doctor(options) => doctor::doctor(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

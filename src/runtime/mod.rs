@@ -60,6 +60,8 @@ pub mod asker;
 pub mod book;
 pub mod clock;
 pub mod ctl;
+pub mod disk;
+pub mod doctor;
 pub mod fatal;
 pub mod faults;
 pub mod identity;

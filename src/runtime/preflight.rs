@@ -30,7 +30,7 @@ pub fn check(config: &Config) -> Result<usize, Fatal> {
     Ok(connections)
 }
 
-fn io_uring() -> Result<(), Fatal> {
+pub(super) fn io_uring() -> Result<(), Fatal> {
     // The kernel says so itself where the setting exists (Linux 6.6 and later); an older one that
     // lacks io_uring is named by glommio when the first core starts.
     let setting = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
@@ -57,7 +57,7 @@ fn raised(resource: Resource, needed: u64) -> Option<u64> {
     getrlimit(resource).current
 }
 
-fn memlock(cores: u16) -> Result<(), Fatal> {
+pub(super) fn memlock(cores: u16) -> Result<(), Fatal> {
     let needed = MEMLOCK_PER_CORE * u64::from(cores);
     match raised(Resource::Memlock, needed) {
         Some(have) if have < needed => Err(Fatal::new(format!(
@@ -75,7 +75,7 @@ const FILES_RESERVED: u64 = 256;
 
 /// How many clients the limit of open files leaves room for. Never reaching that limit matters: a
 /// core cannot sleep, open a segment or dial a peer without a descriptor.
-fn open_files() -> Result<usize, Fatal> {
+pub(super) fn open_files() -> Result<usize, Fatal> {
     let needed = limits::CONNECTIONS_MAX as u64 + FILES_RESERVED;
     let Some(have) = raised(Resource::Nofile, needed).filter(|have| *have < needed) else {
         return Ok(limits::CONNECTIONS_MAX);
@@ -93,7 +93,7 @@ fn open_files() -> Result<usize, Fatal> {
 }
 
 /// One aligned block, written past the page cache as the log will be.
-fn direct_io(dir: &Path) -> Result<(), Fatal> {
+pub(super) fn direct_io(dir: &Path) -> Result<(), Fatal> {
     fs::create_dir_all(dir)
         .map_err(|error| Fatal::new(format!("cannot create {}: {error}", dir.display())))?;
     let path = dir.join("preflight.tmp");

@@ -5,10 +5,11 @@ use std::time::Duration;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::config::Config;
+use crate::config::{Config, FlushMethod};
 use crate::id::NodeId;
 use crate::shard::Leases;
 
+use super::disk;
 use super::fatal::Fatal;
 use super::identity::Home;
 use super::node::{Node, Setup};
@@ -46,7 +47,7 @@ pub fn serve(config: &Config) -> Result<(), Fatal> {
         fault_commands: config.fault_commands,
         request_ms: config.request_ms,
         flushes_in_flight: config.flushes_in_flight,
-        flush_method: config.flush_method,
+        flush_method: flush_method(config),
         log_cache_bytes: config.log_cache_bytes,
         leases: Leases {
             groups: config.lease_groups.clone(),
@@ -87,4 +88,21 @@ pub fn serve(config: &Config) -> Result<(), Fatal> {
         let _ = listener.join();
     }
     result
+}
+
+/// What the configuration says, or what suits the disk.
+fn flush_method(config: &Config) -> FlushMethod {
+    if let Some(method) = config.flush_method {
+        return method;
+    }
+    let (method, measured) = disk::choose(&config.dir);
+    if let Some(flushes) = measured {
+        tracing::info!(
+            dsync = %flushes.dsync,
+            fdatasync = %flushes.fdatasync,
+            "log writes are made durable by {}",
+            method.name(),
+        );
+    }
+    method
 }

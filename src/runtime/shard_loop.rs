@@ -191,8 +191,9 @@ impl ShardLoop {
 }
 
 impl Running {
-    fn new(parts: ShardLoop, shard: Shard, spares: Vec<SegmentSeq>) -> Self {
+    fn new(parts: ShardLoop, mut shard: Shard, spares: Vec<SegmentSeq>) -> Self {
         let now = parts.shared.clock.now();
+        shard.driver_mut().flush_method = parts.writer.method().name();
         let mut events = Vec::new();
         for seq in spares {
             parts.writer.open_ahead(seq);

@@ -116,6 +116,7 @@ fn defaults_are_those_of_the_help() {
         "heartbeat_ms = 100",
         "request_ms = 2500",
         "flushes_in_flight = 2",
+        "flush_method = \"auto\"",
         "spin_us = 0",
         "log_cache_bytes = 134217728",
         "log_bytes = 1073741824",
@@ -146,6 +147,7 @@ fn a_mistake_in_the_file_names_the_file_and_the_key() {
         ("heartbeat_ms = 999999", "heartbeat_ms"),
         ("request_ms = 1", "request_ms"),
         ("flushes_in_flight = 5", "flushes_in_flight"),
+        ("flush_method = \"hope\"", "flush_method"),
         ("log_cache_bytes = 1", "log_cache_bytes"),
         ("log_bytes = 1", "log_bytes"),
         ("wal_bytes_max = 1", "wal_bytes_max"),
@@ -220,4 +222,28 @@ fn a_flag_that_is_wrong_is_named() {
         assert!(stderr.contains(name), "{flags:?}: the message names {name}: {stderr}");
         assert!(!stderr.contains("panicked"), "{flags:?}: {stderr}");
     }
+}
+
+#[test]
+fn doctor_measures_a_directory_and_leaves_nothing_there() {
+    let dir = TestDir::new("doctor");
+    let place = dir.path().join("place");
+    let output = run(Command::new(OUTRIGGER).arg("doctor").arg(&place));
+    let page = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{page}{}", String::from_utf8_lossy(&output.stderr));
+    let of = |name: &str| {
+        let line = page.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("no {name} in\n{page}")).trim().to_owned()
+    };
+    assert!(["dsync", "fdatasync"].contains(&of("flush method").as_str()), "{page}");
+    assert!(of("4 KiB durable, dsync").starts_with("p50 "), "{page}");
+    assert!(of("4 KiB durable, fdatasync").contains(" µs, p99 "), "{page}");
+    assert!(of("directory").ends_with("/place"), "{page}");
+    assert_eq!(fs::read_dir(&place).expect("made").count(), 0);
+
+    let file = file(&dir, "file", "");
+    let output = run(Command::new(OUTRIGGER).arg("doctor").arg(file.join("below")));
+    assert_eq!(output.status.code(), Some(1));
+    let page = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(page.contains("OBSTACLE"), "{page}");
 }

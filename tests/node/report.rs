@@ -36,6 +36,8 @@ fn info_has_every_promised_field() {
         assert_eq!(info.number("node_id"), node.id);
         assert_eq!(info.number("cores"), CORES);
         assert_eq!(info.number("groups"), GROUPS);
+        let method = info.fields["flush_method"].as_str();
+        assert!(["dsync", "fdatasync"].contains(&method), "measured at the start: {method}");
         let calm = ["corrupt_detected", "corrupt_repaired", "fsync_errors", "disk_full"];
         for name in calm {
             assert_eq!(info.number(name), 0, "{name} of a healthy node");

@@ -1,0 +1,276 @@
+//! `outrigger doctor DIR`: what a node would find on this machine, measured and said in one page, with
+//! advice. It starts nothing and leaves nothing behind.
+
+use std::fmt::{self, Write as _};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::limits;
+
+use super::disk::{Flushes, Scratch};
+use super::fatal::Fatal;
+use super::preflight;
+
+/// Blocks written by each method.
+const WRITES: usize = 200;
+/// No longer than this for them.
+const TIME: Duration = Duration::from_secs(5);
+/// Times the file of 4 MiB is written for the bandwidth.
+const ROUNDS: usize = 16;
+/// A flush above this, at the 99th percentile, delays heartbeats and elections at the default timeouts.
+const SLOW_FLUSH: Duration = Duration::from_millis(10);
+/// No device makes a block durable in less, unless it has a cache that outlives the power.
+const INCREDIBLE_FLUSH: Duration = Duration::from_micros(15);
+
+/// The command line of `doctor`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// Where a node would keep everything; made if it does not exist.
+    #[arg(default_value = ".")]
+    pub dir: PathBuf,
+    /// Cores the node would use, one executor each.
+    #[arg(long, value_name = "C", default_value_t = 1)]
+    pub cores: u16,
+}
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Report {
+    /// What stands in a node's way; empty if nothing does.
+    obstacles: Vec<String>,
+    dir: PathBuf,
+    filesystem: String,
+    free_mib: Option<u64>,
+    flushes: Option<Flushes>,
+    bytes_per_s: Option<u64>,
+    kernel: String,
+    clients: Option<usize>,
+    governor: Option<String>,
+}
+
+/// Prints the page.
+///
+/// # Errors
+/// When a node could not start here; the page says why.
+pub fn doctor(options: &Options) -> Result<(), Fatal> {
+    let report = Report::of(&options.dir, options.cores);
+    print!("{report}");
+    match report.obstacles.len() {
+        0 => Ok(()),
+        count => Err(Fatal::new(format!("a node cannot start here: {count} obstacles, see above"))),
+    }
+}
+
+impl Report {
+    fn of(dir: &Path, cores: u16) -> Self {
+        let mut obstacles = Vec::new();
+        let mut note = |checked: Result<(), Fatal>| {
+            obstacles.extend(checked.err().map(|fatal| fatal.to_string()));
+        };
+        note(preflight::io_uring());
+        note(preflight::memlock(cores));
+        note(preflight::direct_io(dir));
+        let clients = preflight::open_files().map_err(|fatal| note(Err(fatal))).ok();
+        let (mut flushes, mut bytes_per_s) = (None, None);
+        if let Ok(scratch) = Scratch::new(dir) {
+            flushes = scratch.flushes(WRITES, TIME).ok();
+            bytes_per_s = scratch.bandwidth(ROUNDS).ok();
+        }
+        let stat = rustix::fs::statvfs(dir).ok();
+        let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let read = |path| fs::read_to_string(path).ok().map(|text: String| text.trim().to_owned());
+        Self {
+            obstacles,
+            filesystem: mount_of(&mounts, &dir).unwrap_or_else(|| "unknown".into()),
+            dir,
+            free_mib: stat.map(|it| it.f_bavail.saturating_mul(it.f_frsize) >> 20),
+            flushes,
+            bytes_per_s,
+            kernel: read("/proc/sys/kernel/osrelease").unwrap_or_else(|| "unknown".into()),
+            clients,
+            governor: read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        }
+    }
+
+    fn advice(&self) -> Vec<String> {
+        let mut advice = Vec::new();
+        if let Some(flushes) = &self.flushes {
+            let times = flushes.by(flushes.better());
+            if SLOW_FLUSH < times.percentile(99) {
+                advice.push(format!(
+                    "1 flush in 100 takes {} ms or more. Every write waits for two of three such disks; use one \
+                     with power-loss protection, keep other writers off it, or raise --election-ms",
+                    times.percentile(99).as_millis()
+                ));
+            }
+            if times.median() < INCREDIBLE_FLUSH {
+                advice.push(
+                    "a flush takes less than a device needs. Unless its cache outlives a power cut, the disk (or \
+                     the host of this virtual machine) does not flush, and acknowledged writes can be lost"
+                        .into(),
+                );
+            }
+        }
+        if let Some((major, minor)) = version(&self.kernel)
+            && (major, minor) < (6, 1)
+        {
+            advice.push(format!(
+                "Linux {major}.{minor} works; from 6.1 on, a core's ring interrupts it less"
+            ));
+        }
+        if !["ext4", "xfs"].iter().any(|known| self.filesystem.starts_with(known)) {
+            advice.push(format!("{} is untested; ext4 and xfs are tested", self.filesystem));
+        }
+        if let Some(governor) = &self.governor
+            && governor != "performance"
+        {
+            advice.push(format!(
+                "the processor's governor is {governor}; benchmarks want performance: cpupower frequency-set -g performance"
+            ));
+        }
+        if let Some(clients) = self.clients
+            && clients < limits::CONNECTIONS_MAX
+        {
+            advice.push(format!(
+                "open files are limited: {clients} clients can connect, not {}. Raise LimitNOFILE= in the systemd unit",
+                limits::CONNECTIONS_MAX
+            ));
+        }
+        advice
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut page = String::new();
+        let mut line = |name: &str, value: String| {
+            let _ = writeln!(page, "{name:<26}{value}");
+        };
+        line("directory", self.dir.display().to_string());
+        line("filesystem", self.filesystem.clone());
+        if let Some(free) = self.free_mib {
+            line("free", format!("{free} MiB"));
+        }
+        if let Some(flushes) = &self.flushes {
+            line("4 KiB durable, dsync", flushes.dsync.to_string());
+            line("4 KiB durable, fdatasync", flushes.fdatasync.to_string());
+            line("flush method", flushes.better().name().into());
+        }
+        if let Some(rate) = self.bytes_per_s {
+            line("1 MiB after another", format!("{} MB/s", rate / 1_000_000));
+        }
+        line("kernel", format!("Linux {}", self.kernel));
+        if let Some(clients) = self.clients {
+            line("clients at most", clients.to_string());
+        }
+        for obstacle in &self.obstacles {
+            line("OBSTACLE", obstacle.clone());
+        }
+        let advice = self.advice();
+        for advice in &advice {
+            line("advice", advice.clone());
+        }
+        if self.obstacles.is_empty() && advice.is_empty() {
+            line("advice", "none: a node is well placed here".into());
+        }
+        f.write_str(&page)
+    }
+}
+
+/// Filesystem and device of the longest mount point above `dir`, of a table like `/proc/self/mounts`.
+fn mount_of(mounts: &str, dir: &Path) -> Option<String> {
+    let mounts = mounts.lines().filter_map(|line| {
+        let mut words = line.split(' ');
+        let (device, point, kind) = (words.next()?, words.next()?, words.next()?);
+        dir.starts_with(point).then(|| (point.len(), format!("{kind} on {device}")))
+    });
+    // Of two at the same place the later one is on top.
+    mounts.max_by_key(|(length, _)| *length).map(|(_, text)| text)
+}
+
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(['.', '-']).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::scratch;
+
+    fn report(micros: u64) -> Report {
+        let scratch = scratch::Scratch::new("doctor");
+        let mut report = Report::of(scratch.path(), 1);
+        report.flushes = Some(Flushes::of_micros(&[micros], &[micros * 2]));
+        (report.kernel, report.filesystem) = ("6.18.44".into(), "ext4 on /dev/vda".into());
+        (report.governor, report.clients) = (None, Some(limits::CONNECTIONS_MAX));
+        report
+    }
+
+    #[test]
+    fn a_good_machine_gets_no_advice_and_the_page_has_what_was_measured() {
+        let page = report(90).to_string();
+        for expected in [
+            "filesystem                ext4 on /dev/vda\n",
+            "4 KiB durable, dsync      p50 90 µs, p99 90 µs of 1\n",
+            "4 KiB durable, fdatasync  p50 180 µs, p99 180 µs of 1\n",
+            "flush method              dsync\n",
+            "kernel                    Linux 6.18.44\n",
+            "advice                    none: a node is well placed here\n",
+        ] {
+            assert!(page.contains(expected), "{expected:?} is not in:\n{page}");
+        }
+        assert!(page.contains(" MB/s\n"), "{page}");
+    }
+
+    #[test]
+    fn each_weakness_has_its_advice() {
+        let advice = |change: fn(&mut Report)| {
+            let mut report = report(90);
+            change(&mut report);
+            let advice = report.advice();
+            assert_eq!(advice.len(), 1, "{advice:?}");
+            advice[0].clone()
+        };
+        let slow = advice(|it| it.flushes = Some(Flushes::of_micros(&[12_000], &[15_000])));
+        assert!(slow.starts_with("1 flush in 100 takes 12 ms"), "{slow}");
+        let lying = advice(|it| it.flushes = Some(Flushes::of_micros(&[3], &[3])));
+        assert!(lying.contains("can be lost"), "{lying}");
+        let old = advice(|it| it.kernel = "5.15.0-91-generic".into());
+        assert!(old.starts_with("Linux 5.15 works"), "{old}");
+        let strange = advice(|it| it.filesystem = "btrfs on /dev/vdb".into());
+        assert!(strange.starts_with("btrfs on /dev/vdb is untested"), "{strange}");
+        let lazy = advice(|it| it.governor = Some("powersave".into()));
+        assert!(lazy.contains("governor is powersave"), "{lazy}");
+        let few = advice(|it| it.clients = Some(10));
+        assert!(few.starts_with("open files are limited: 10 clients"), "{few}");
+    }
+
+    #[test]
+    fn a_place_where_no_node_can_start_is_an_error_and_says_why() {
+        let scratch = scratch::Scratch::new("doctor-obstacle");
+        let file = scratch.path().join("file");
+        fs::write(&file, b"x").unwrap();
+        let report = Report::of(&file.join("below"), 1);
+        assert_eq!(report.obstacles.len(), 1, "{report}");
+        assert!(
+            report.to_string().contains("OBSTACLE                  cannot create "),
+            "{report}"
+        );
+        let options = Options { dir: file.join("below"), cores: 1 };
+        assert!(doctor(&options).unwrap_err().to_string().starts_with("a node cannot start here"));
+    }
+
+    #[test]
+    fn the_mount_is_the_longest_above_and_the_last_of_equals() {
+        let mounts = "rootfs / rootfs rw 0 0\n/dev/a / ext4 rw 0 0\n/dev/b /data xfs rw 0 0\n\
+                      tmpfs /database tmpfs rw 0 0\n";
+        let of = |dir: &str| mount_of(mounts, Path::new(dir));
+        assert_eq!(of("/data/node-1").as_deref(), Some("xfs on /dev/b"));
+        assert_eq!(of("/home").as_deref(), Some("ext4 on /dev/a"));
+        assert_eq!(version("6.18.44-fc"), Some((6, 18)));
+        assert_eq!(version("strange"), None);
+    }
+}
