@@ -4,9 +4,11 @@
 //! The map is persistent: a copy of it shares every node, and a change copies the nodes on its way. So
 //! a snapshot takes a copy in no time and reads it at leisure (docs/decisions/0007).
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use equivalent::{Comparable, Equivalent};
 use imbl::OrdMap;
 
 use crate::id::Index;
@@ -29,6 +31,30 @@ struct Place {
     hash: u64,
     /// Counted: whoever changes a node that a snapshot still holds copies all its keys.
     key: Arc<[u8]>,
+}
+
+/// The same, of a key that is looked for: nothing is allocated for it.
+struct Spot<'a> {
+    hash: u64,
+    key: &'a [u8],
+}
+
+impl<'a> Spot<'a> {
+    fn of(key: &'a [u8]) -> Self {
+        Self { hash: hash(key), key }
+    }
+}
+
+impl Equivalent<Place> for Spot<'_> {
+    fn equivalent(&self, place: &Place) -> bool {
+        self.hash == place.hash && *self.key == *place.key
+    }
+}
+
+impl Comparable<Place> for Spot<'_> {
+    fn compare(&self, place: &Place) -> Ordering {
+        self.hash.cmp(&place.hash).then_with(|| self.key.cmp(&place.key))
+    }
 }
 
 /// Where `key` stands: equal on every replica and in every version, because cursors outlive both.
@@ -65,18 +91,35 @@ impl Map {
         Self::default()
     }
 
-    fn place(key: &[u8]) -> Place {
-        Place { hash: hash(key), key: key.into() }
-    }
-
     fn get(&self, key: &[u8]) -> Option<&Bytes> {
-        self.values.get(&Self::place(key))
+        self.values.get(&Spot::of(key))
     }
 
-    fn set(&mut self, key: &[u8], value: &[u8]) -> Option<Bytes> {
-        // The value moves into memory of its own: kept as a slice it would pin the receive buffer
-        // it came in.
-        self.values.insert(Self::place(key), Bytes::copy_from_slice(value))
+    /// The value moves into memory of its own: kept as a slice it would pin the receive buffer it came
+    /// in. It is the memory of the value before, if that is as long and nobody reads it any more.
+    fn set(&mut self, key: &[u8], value: &[u8]) {
+        if let Some(old) = self.values.get_mut(&Spot::of(key)) {
+            *old = match std::mem::take(old).try_into_mut() {
+                Ok(mut memory) if memory.len() == value.len() => {
+                    memory.copy_from_slice(value);
+                    memory.freeze()
+                }
+                _ => Bytes::copy_from_slice(value),
+            };
+        } else {
+            self.insert(key, Bytes::copy_from_slice(value));
+        }
+    }
+
+    fn insert(&mut self, key: &[u8], value: Bytes) {
+        self.values.insert(Place { hash: hash(key), key: key.into() }, value);
+    }
+
+    /// Sets, and tells what was there.
+    fn swap(&mut self, key: &[u8], value: &[u8]) -> Option<Bytes> {
+        let old = self.get(key).cloned();
+        self.set(key, value);
+        old
     }
 
     fn execute(&mut self, command: &Command, wanted: Wanted) -> Result<Reply, Reply> {
@@ -87,8 +130,8 @@ impl Map {
                 let absent = SetOptions { must_exist: Some(false), ..SetOptions::default() };
                 Reply::Int(i64::from(self.set_if(command, absent) == Reply::Ok))
             }
-            "getset" => or_nil(self.set(command.arg(1), command.arg(2))),
-            "getdel" => or_nil(self.values.remove(&Self::place(command.arg(1)))),
+            "getset" => or_nil(self.swap(command.arg(1), command.arg(2))),
+            "getdel" => or_nil(self.values.remove(&Spot::of(command.arg(1)))),
             "mset" => {
                 for key in spec.keys(command.len()) {
                     self.set(command.arg(key), command.arg(key + 1));
@@ -96,7 +139,7 @@ impl Map {
                 Reply::Ok
             }
             "del" => {
-                let gone = |key| self.values.remove(&Self::place(command.arg(key))).is_some();
+                let gone = |key| self.values.remove(&Spot::of(command.arg(key))).is_some();
                 Reply::Int(spec.keys(command.len()).map(gone).map(i64::from).sum())
             }
             "append" => self.append(command.arg(1), command.arg(2))?,
@@ -154,7 +197,7 @@ impl Map {
             _ => true,
         };
         match (options.get, holds) {
-            (true, true) => or_nil(self.set(key, value)),
+            (true, true) => or_nil(self.swap(key, value)),
             (true, false) => or_nil(old.cloned()),
             (false, true) => {
                 self.set(key, value);
@@ -174,7 +217,7 @@ impl Map {
         }
         let value = [old, tail].concat();
         let len = value.len() as i64;
-        self.values.insert(Self::place(key), value.into());
+        self.insert(key, value.into());
         Ok(Reply::Int(len))
     }
 
@@ -183,12 +226,11 @@ impl Map {
             old.checked_add(by)
                 .ok_or_else(|| Reply::error("ERR", "increment or decrement would overflow"))
         };
-        let place = Self::place(key);
-        let new = match self.values.get(&place) {
+        let new = match self.get(key) {
             Some(value) => added(integer(value).ok_or_else(Reply::not_an_integer)?)?,
             None => by,
         };
-        self.values.insert(place, new.to_string().into());
+        self.set(key, new.to_string().as_bytes());
         Ok(Reply::Int(new))
     }
 

@@ -155,6 +155,7 @@ impl Restoring for RestoringMap {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::Spot;
     use super::*;
 
     fn map(pairs: &[(Vec<u8>, Vec<u8>)]) -> Map {
@@ -194,7 +195,7 @@ mod tests {
                 // What is applied later is not seen.
                 let count = given.len() as u8;
                 map.set(&[count], b"later");
-                map.values.remove(&Map::place(&[count ^ 1]));
+                map.values.remove(&Spot::of(&[count ^ 1]));
             }
             let back = restored(&map, &given).expect("whole");
             prop_assert_eq!((back.digest(), back.len()), (digest, len));

@@ -184,3 +184,24 @@ fn a_reply_that_gathers_too_much_is_refused_and_a_scan_stops_early() {
     let Reply::Array(parts) = &scan else { panic!("{scan:?}") };
     assert_ne!(parts[0], Reply::bulk(SCAN_END.to_string()), "and says where to go on");
 }
+
+#[test]
+fn a_value_as_long_as_the_last_takes_its_memory_unless_somebody_reads_it() {
+    let mut map = Map::new();
+    let memory = |map: &Map| map.get(b"k").expect("set").as_ptr();
+    run(&mut map, "SET k aaa");
+    let first = memory(&map);
+    run(&mut map, "SET k bbb");
+    assert_eq!(memory(&map), first, "the same memory");
+    // A reply on its way, and a snapshot.
+    let reply = map.get(b"k").expect("set").clone();
+    let mut frozen = map.freeze();
+    run(&mut map, "SET k ccc");
+    assert_eq!(&reply[..], b"bbb");
+    run(&mut map, "SET k ddd");
+    let chunk = frozen.next_chunk(1 << 20).expect("one pair");
+    assert!(chunk.ends_with(b"bbb"), "{chunk:?}");
+    assert_eq!(run(&mut map, "GET k"), "$3 ddd");
+    run(&mut map, "SET k longer");
+    assert_eq!(run(&mut map, "GET k"), "$6 longer");
+}
