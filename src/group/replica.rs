@@ -42,6 +42,9 @@ pub enum Verdict {
     Answered(Reply),
 }
 
+/// Room is made at once for a run of so many entries; more are seldom small enough to fit one.
+const ENTRIES_EXPECTED_MAX: usize = 256;
+
 /// One replica of one group; one per group and node, on one shard for life.
 pub struct Replica {
     pub(super) group: GroupId,
@@ -519,6 +522,7 @@ impl Replica {
             let count_max = (run_last.0 - persist.first.0 + 1)
                 .min(u64::from(crate::limits::APPEND_ENTRIES_MAX))
                 as u32;
+            run.entries.reserve_exact((count_max as usize).min(ENTRIES_EXPECTED_MAX));
             for entry in self.cache.range(persist.first, count_max) {
                 if !run.entries.is_empty() && bytes + entry.payload.len() > bytes_max {
                     break;

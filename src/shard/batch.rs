@@ -216,7 +216,7 @@ impl Log {
 
     /// Fills one batch from the staged replicas; none if nothing is staged.
     fn fill(&mut self, replicas: &mut [Replica], counters: &mut Counters) -> Option<Gathered> {
-        let mut batch = Batch::new();
+        let mut batch = Batch::with_capacity(self.staged.len());
         let mut completes = self.spent.pop().unwrap_or_default();
         while batch.bytes() < limits::BATCH_BYTES_SOFT {
             let Some(&slot) = self.staged.front() else { break };

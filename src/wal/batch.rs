@@ -52,6 +52,12 @@ impl Batch {
         Self { runs: Vec::new(), crcs: Vec::new(), bytes: BATCH_HEADER_BYTES }
     }
 
+    /// An empty batch with room for so many runs.
+    #[must_use]
+    pub fn with_capacity(runs: usize) -> Self {
+        Self { runs: Vec::with_capacity(runs), crcs: Vec::with_capacity(runs), ..Self::new() }
+    }
+
     /// Add a run; checksums its header and entry table. Runs take effect in the order they were
     /// pushed, so one group may appear more than once.
     ///

@@ -1,0 +1,348 @@
+//! The whole path of a write without a kernel: three nodes in one thread, real frames, real log batches, no
+//! socket, no disk. What is left is our own work, counted: time, allocations, frames and log writes for each
+//! committed entry.
+//!
+//! ```sh
+//! cargo run --release -p bench --bin path                     # batches of 1, 16, 64 and 256
+//! cargo run --release -p bench --bin path -- --batches 64 --entries 200000
+//! ```
+//!
+//! Commands arrive as bytes and are parsed in place, as from a socket; each is said to the node that leads its
+//! group, or with `--forward` to any node. Frames go as bytes from one node to the next. Every write is encoded
+//! into a buffer, and is durable when the turn is over.
+#![allow(clippy::disallowed_methods, reason = "a benchmark reads clocks")]
+
+use std::alloc::{GlobalAlloc, Layout};
+use std::cell::Cell;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use clap::Parser;
+use mimalloc::MiMalloc;
+use outrigger::id::{ClusterId, ConnId, Incarnation, NodeId, ShardId, Tick};
+use outrigger::limits;
+use outrigger::shard::event::Request;
+use outrigger::shard::{Config, Effects, Event, Recovering, Shard};
+use outrigger::store::slot::key_group;
+use outrigger::wire::reply::Reply;
+use outrigger::wire::resp::RequestReader;
+use outrigger::wire::{FrameReader, Lane};
+
+/// Counts what is allocated by the thread that measures.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    static ALLOCATED_BYTES: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count(bytes: usize) {
+    // A thread that ends allocates after its counters are gone.
+    let _ = ALLOCATIONS.try_with(|it| it.set(it.get() + 1));
+    let _ = ALLOCATED_BYTES.try_with(|it| it.set(it.get() + bytes as u64));
+}
+
+#[allow(unsafe_code, reason = "an allocator is unsafe by its nature; this one only counts")]
+// SAFETY: every call is handed to mimalloc as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size());
+        // SAFETY: the caller's promise, handed on.
+        unsafe { MiMalloc.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(layout.size());
+        // SAFETY: as above.
+        unsafe { MiMalloc.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
+        count(bytes);
+        // SAFETY: as above.
+        unsafe { MiMalloc.realloc(memory, layout, bytes) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { MiMalloc.dealloc(memory, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// What a committed entry costs us, without a kernel.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Commands said at once.
+    #[arg(long, value_delimiter = ',', default_value = "1,16,64,256")]
+    batches: Vec<usize>,
+    /// Entries for each batch size, after as many as there are keys, to warm up.
+    #[arg(long, default_value_t = 100_000)]
+    entries: usize,
+    /// Raft groups.
+    #[arg(long, default_value_t = 16)]
+    groups: u64,
+    /// Length of a value, in bytes.
+    #[arg(long, default_value_t = 256)]
+    value_size: usize,
+    /// Keys that are written.
+    #[arg(long, default_value_t = 100_000)]
+    keys: u64,
+    /// Say commands to any node, so that two of three are forwarded.
+    #[arg(long)]
+    forward: bool,
+    /// Seed of keys and nodes.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+fn main() {
+    let args = Args::parse();
+    println!(
+        "three nodes in one thread, {} groups, values of {} bytes, {} keys, seed {}{}",
+        args.groups,
+        args.value_size,
+        args.keys,
+        args.seed,
+        if args.forward { ", two of three commands forwarded" } else { "" }
+    );
+    println!();
+    println!(
+        "| batch | ns/entry | allocations/entry | bytes allocated/entry | frames/entry | log writes/entry | log bytes/entry | turns/entry |"
+    );
+    println!("|--:|--:|--:|--:|--:|--:|--:|--:|");
+    for &batch in &args.batches {
+        let mut cluster = Cluster::new(&args);
+        cluster.elect();
+        // Memory that is used for the first time is the kernel's work: every key is there, and the cache full.
+        cluster.fill = args.keys;
+        cluster.run(&args, 256, args.keys as usize);
+        cluster.run(&args, batch, args.entries / 10);
+        let before = cluster.tally;
+        let start = Instant::now();
+        let (allocations, bytes) = (ALLOCATIONS.get(), ALLOCATED_BYTES.get());
+        cluster.run(&args, batch, args.entries);
+        let spent = start.elapsed();
+        let (allocations, bytes) = (ALLOCATIONS.get() - allocations, ALLOCATED_BYTES.get() - bytes);
+        let after = cluster.tally;
+        let entries = (after.replies - before.replies) as f64;
+        println!(
+            "| {batch} | {:.0} | {:.2} | {:.0} | {:.3} | {:.3} | {:.0} | {:.2} |",
+            spent.as_nanos() as f64 / entries,
+            allocations as f64 / entries,
+            bytes as f64 / entries,
+            (after.frames - before.frames) as f64 / entries,
+            (after.writes - before.writes) as f64 / entries,
+            (after.bytes - before.bytes) as f64 / entries,
+            (after.turns - before.turns) as f64 / entries,
+        );
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Tally {
+    replies: u64,
+    frames: u64,
+    writes: u64,
+    bytes: u64,
+    turns: u64,
+}
+
+/// One node: what its runtime would hold.
+struct Node {
+    shard: Shard,
+    fx: Effects,
+    /// One reader for each peer and lane, as there is a connection for each; by node, then lane.
+    readers: Vec<[FrameReader; 3]>,
+    /// Something has happened that it has not thought about.
+    is_awake: bool,
+}
+
+struct Cluster {
+    nodes: Vec<Node>,
+    now: Tick,
+    disk: Vec<u8>,
+    rng: fastrand::Rng,
+    input: BytesMut,
+    reader: RequestReader,
+    tally: Tally,
+    /// Who leads, by group.
+    leaders: Vec<usize>,
+    seq: u64,
+    /// Keys that are still to be written for the first time.
+    fill: u64,
+}
+
+impl Cluster {
+    fn new(args: &Args) -> Self {
+        let nodes: Vec<NodeId> = (1..=3).map(NodeId).collect();
+        let node = |&node: &NodeId| {
+            let config = Config {
+                cluster: ClusterId(1),
+                node,
+                incarnation: Incarnation(1),
+                shard: ShardId(0),
+                cores: 1,
+                groups: args.groups,
+                nodes: nodes.clone(),
+                addresses: Vec::new(),
+                election_ms: 1_000,
+                heartbeat_ms: 100,
+                priority: 100,
+                request_ms: 60_000,
+                flushes_in_flight: 2,
+                flush_joins_bytes: limits::FLUSH_JOINS_BYTES,
+                leases: outrigger::shard::Leases::default(),
+                log_cache_bytes: 8 << 20,
+                log_bytes: 1 << 40,
+                snapshot_bytes_per_s: 64 << 20,
+                seed: args.seed + node.0,
+            };
+            let recovered = Recovering::new(config).finish(Tick(0));
+            Node {
+                shard: recovered.expect("an empty log").0,
+                fx: Effects::default(),
+                readers: (0..=3).map(|_| std::array::from_fn(|_| FrameReader::new())).collect(),
+                is_awake: true,
+            }
+        };
+        Self {
+            nodes: nodes.iter().map(node).collect(),
+            now: Tick(0),
+            disk: Vec::new(),
+            rng: fastrand::Rng::with_seed(args.seed),
+            input: BytesMut::new(),
+            reader: RequestReader::new(),
+            tally: Tally::default(),
+            leaders: vec![0; args.groups as usize],
+            seq: 0,
+            fill: 0,
+        }
+    }
+
+    /// Time passes until every group has a leader that has committed.
+    fn elect(&mut self) {
+        for _ in 0..10_000 {
+            self.now = self.now.plus(5);
+            self.nodes.iter_mut().for_each(|node| node.is_awake = true);
+            self.settle();
+            let leader = |group: usize| {
+                self.nodes.iter().position(|it| it.shard.replicas()[group].status().leader_ready)
+            };
+            let leaders: Vec<Option<usize>> = (0..self.leaders.len()).map(leader).collect();
+            if leaders.iter().all(Option::is_some) {
+                self.leaders = leaders.into_iter().flatten().collect();
+                return;
+            }
+        }
+        panic!("no leaders after {}", self.now.0);
+    }
+
+    /// So many entries, a batch after the other: one is committed and answered before the next is said.
+    fn run(&mut self, args: &Args, batch: usize, entries: usize) {
+        let value = vec![b'v'; args.value_size];
+        let until = self.tally.replies + entries as u64;
+        while self.tally.replies < until {
+            let answered = self.tally.replies;
+            for _ in 0..batch {
+                self.say(args, &value);
+            }
+            self.settle();
+            assert_eq!(self.tally.replies - answered, batch as u64, "everything is answered");
+            // A batch a millisecond: heartbeats and news of commits have their share.
+            self.now = self.now.plus(1);
+            self.nodes.iter_mut().for_each(|node| node.is_awake = true);
+        }
+    }
+
+    /// One SET arrives, as bytes.
+    fn say(&mut self, args: &Args, value: &[u8]) {
+        let key = match self.fill.checked_sub(1) {
+            Some(key) => {
+                self.fill = key;
+                key
+            }
+            None => self.rng.u64(..args.keys),
+        };
+        if self.input.capacity() < args.value_size + 128 {
+            // As a core receives: into a large buffer, of which commands are slices.
+            self.input = BytesMut::with_capacity(256 << 10);
+        }
+        self.input.extend_from_slice(b"*3\r\n$3\r\nSET\r\n$16\r\n");
+        let mut text = *b"key:000000000000";
+        for (digit, place) in text[4..].iter_mut().rev().zip(0..) {
+            *digit = b'0' + (key / 10u64.pow(place) % 10) as u8;
+        }
+        self.input.extend_from_slice(&text);
+        self.input.extend_from_slice(b"\r\n$");
+        let mut length = args.value_size;
+        let mut digits = [0u8; 8];
+        let mut at = digits.len();
+        while {
+            at -= 1;
+            digits[at] = b'0' + (length % 10) as u8;
+            length /= 10;
+            length > 0
+        } {}
+        self.input.extend_from_slice(&digits[at..]);
+        self.input.extend_from_slice(b"\r\n");
+        self.input.extend_from_slice(value);
+        self.input.extend_from_slice(b"\r\n");
+        let command = self.reader.next(&mut self.input).expect("sound").expect("whole");
+        let group = key_group(&text, args.groups).0 as usize;
+        let node = if args.forward { self.rng.usize(..3) } else { self.leaders[group] };
+        let (conn, seq) = (ConnId(1), self.seq);
+        self.seq += 1;
+        let request = Request { conn, seq, command, after_writes: false, nearby: false };
+        self.nodes[node].shard.on_event(self.now, Event::Request(request));
+        self.nodes[node].is_awake = true;
+    }
+
+    /// Turns, until nobody has anything to do.
+    fn settle(&mut self) {
+        while let Some(at) = self.nodes.iter().position(|node| node.is_awake) {
+            let node = &mut self.nodes[at];
+            node.is_awake = false;
+            let mut fx = std::mem::take(&mut node.fx);
+            node.shard.turn(self.now, &mut fx);
+            self.tally.turns += 1;
+            if let Some(segment) = fx.spare.take() {
+                node.shard.on_event(self.now, Event::SpareReady(segment));
+                node.is_awake = true;
+            }
+            for write in fx.writes.drain(..) {
+                self.disk.resize(write.bytes, 0);
+                write.encode_into(&mut self.disk);
+                self.tally.writes += 1;
+                self.tally.bytes += write.bytes as u64;
+                node.shard.on_event(self.now, Event::Flushed(write.ticket));
+                node.is_awake = true;
+            }
+            for reply in fx.replies.drain(..) {
+                assert_eq!(reply.reply, Reply::Ok, "every SET succeeds");
+                self.tally.replies += 1;
+            }
+            for (to, frame) in fx.frames.drain(..) {
+                self.tally.frames += 1;
+                let lane = match frame.lane {
+                    Lane::Control => 0,
+                    Lane::Append => 1,
+                    Lane::Bulk => 2,
+                };
+                let receiver = &mut self.nodes[to.0 as usize - 1];
+                let reader = &mut receiver.readers[at + 1][lane];
+                frame.slices().for_each(|slice: &Bytes| reader.feed(slice));
+                while let Some(frame) = reader.next().expect("sound") {
+                    receiver.shard.on_event(self.now, Event::Frame(frame));
+                    receiver.is_awake = true;
+                }
+            }
+            fx.roles.clear();
+            fx.late_beats.clear();
+            fx.peers.clear();
+            self.nodes[at].fx = fx;
+        }
+    }
+}
