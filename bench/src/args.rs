@@ -2,12 +2,14 @@
 
 use crate::keys::{Dist, KEYS_MAX};
 use crate::procstat::Probe;
+use crate::protocol::Manner;
 use crate::workload::{Sizes, Spec};
+use crate::zookeeper;
 use clap::{Parser, ValueEnum};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
-/// Load generator for servers that speak the Redis protocol, and for etcd's v3 API.
+/// Load generator for servers that speak the Redis protocol, for etcd's v3 API and for ZooKeeper.
 ///
 /// Closed loop by default: every connection keeps --pipeline operations outstanding. With --rate
 /// an open loop: arrivals follow a fixed schedule and latency counts from the scheduled time.
@@ -55,7 +57,8 @@ pub(crate) struct Args {
     /// Fresh random bytes in every value, so that no server can compress them
     #[arg(long)]
     random_values: bool,
-    /// Write every key once before the first run, so that reads find something
+    /// Write every key once before the first run, so that reads find something (for ZooKeeper this
+    /// is always done: what is not there cannot be set)
     #[arg(long)]
     fill: bool,
 
@@ -106,6 +109,8 @@ pub(crate) enum Target {
     /// etcd's v3 API: gRPC Put and linearizable Range.
     #[cfg(feature = "etcd")]
     Etcd,
+    /// ZooKeeper: setData, and getData from the member at hand.
+    Zookeeper,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -140,8 +145,8 @@ pub(crate) struct Plan {
     pub(crate) pipeline: usize,
     /// Generator threads, at least 1.
     pub(crate) threads: usize,
-    /// Connections begin with `READONLY`.
-    pub(crate) readonly: bool,
+    /// How connections begin and what writes mean.
+    pub(crate) manner: Manner,
     /// Operations per second of an open loop.
     pub(crate) rate_per_s: Option<f64>,
     /// What is asked.
@@ -196,6 +201,16 @@ impl Args {
         )?;
         ensure((0.0..=1.0).contains(&share), "--read-share must be between 0 and 1")?;
         ensure(self.keys <= KEYS_MAX, "--keys: a key has twelve digits, so at most 10^12 keys")?;
+        if self.target == Target::Zookeeper {
+            ensure(
+                self.keys <= zookeeper::KEYS_MAX,
+                "--keys: ZooKeeper keeps every key in memory, so at most 10^6",
+            )?;
+            ensure(
+                self.value_size.max <= zookeeper::VALUE_BYTES_MAX,
+                "--value-size: ZooKeeper takes requests of less than 1 MiB",
+            )?;
+        }
         let seconds = self.duration.unwrap_or(10.0);
         for (flag, value) in
             [("--warmup", self.warmup), ("--duration", seconds), ("--drain", self.drain)]
@@ -213,7 +228,7 @@ impl Args {
             connections: self.connections,
             pipeline: self.pipeline,
             threads: self.threads,
-            readonly: self.readonly,
+            manner: Manner { readonly: self.readonly, creating: false },
             rate_per_s: self.rate,
             workload: Spec {
                 keys: self.keys,
@@ -222,7 +237,7 @@ impl Args {
                 random_values: self.random_values,
                 read_share: share,
             },
-            fill: self.fill,
+            fill: self.fill || self.target == Target::Zookeeper,
             warmup_s: self.warmup,
             ends: self.requests.map_or(Ends::After { seconds }, Ends::Requests),
             drain_s: self.drain,
@@ -246,10 +261,15 @@ impl Plan {
         plan.ends = Ends::Requests(plan.workload.keys);
         (plan.rate_per_s, plan.warmup_s, plan.runs) = (None, 0.0, 1);
         plan.probe = Probe::default();
-        plan.readonly = false;
+        plan.manner = Manner { readonly: false, creating: true };
+        // A single connection of depth one would fill for longer than it measures.
+        plan.pipeline = plan.pipeline.max(FILL_OPS_MIN / plan.connections);
         plan
     }
 }
+
+/// Operations kept outstanding while filling, at least.
+const FILL_OPS_MIN: usize = 64;
 
 fn ensure(holds: bool, problem: &str) -> Result<(), String> {
     if holds { Ok(()) } else { Err(problem.into()) }
@@ -297,6 +317,17 @@ mod tests {
     }
 
     #[test]
+    fn filling_writes_every_key_once_and_zookeeper_is_always_filled() {
+        assert!(!plan("-n 1").unwrap().fill);
+        let plan = plan("--target zookeeper --keys 500 -c 2 --rate 9 --read-share 1").unwrap();
+        assert!(plan.fill && !plan.manner.creating);
+        let filling = plan.filling();
+        assert!(filling.manner.creating);
+        assert!(matches!(filling.ends, Ends::Requests(500)));
+        assert_eq!((filling.rate_per_s, filling.pipeline), (None, 32));
+    }
+
+    #[test]
     fn nonsense_is_refused_by_name() {
         for (flags, word) in [
             ("--connections 0", "--connections"),
@@ -312,6 +343,8 @@ mod tests {
             ("--addr nowhere", "HOST:PORT"),
             ("--server-pids 4294967295", "no such process"),
             ("--device none0", "none0"),
+            ("--target zookeeper --keys 1000001", "--keys"),
+            ("--target zookeeper --value-size 1048576", "--value-size"),
         ] {
             let problem = plan(flags).unwrap_err();
             assert!(problem.contains(word), "{flags}: {problem}");

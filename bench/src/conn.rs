@@ -7,6 +7,7 @@
 //!    └───────────────────────────┴────────────────────┘ or the peer closed
 //! ```
 
+use crate::protocol::{Manner, Protocol};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
@@ -38,8 +39,8 @@ pub(crate) struct Conn {
     addr: SocketAddr,
     /// The index epoll reports for this connection.
     slot: u64,
-    /// Every connection begins with `READONLY`.
-    readonly: bool,
+    /// How connections begin.
+    manner: Manner,
     link: Link,
     back_off_ns: u64,
     /// Requests encoded and not yet written.
@@ -53,23 +54,20 @@ pub(crate) struct Conn {
 
 impl Conn {
     /// Connects, waiting for it: before a run there is nothing else to do.
-    pub(crate) fn open(
+    pub(crate) fn open<P: Protocol>(
         epoll: &OwnedFd,
         addr: SocketAddr,
         slot: u64,
-        readonly: bool,
+        manner: Manner,
     ) -> io::Result<Self> {
         let mut stream = TcpStream::connect_timeout(&addr, CONNECT_TIMEOUT)?;
         stream.set_nodelay(true)?;
-        if readonly {
-            read_only(&mut stream)?;
-        }
-        stream.set_nonblocking(true)?;
+        greet::<P>(&mut stream, manner)?;
         epoll::add(epoll, &stream, EventData::new_u64(slot), EventFlags::IN)?;
         Ok(Self {
             addr,
             slot,
-            readonly,
+            manner,
             link: Link::Up(stream),
             back_off_ns: BACK_OFF_NS_MIN,
             out: Vec::new(),
@@ -185,7 +183,7 @@ impl Conn {
     }
 
     /// Called when epoll reports something. `true`: the connection has just come up.
-    pub(crate) fn came_up(&mut self, epoll: &OwnedFd, now_ns: u64) -> bool {
+    pub(crate) fn came_up<P: Protocol>(&mut self, epoll: &OwnedFd, now_ns: u64) -> bool {
         let Link::Opening(_) = &self.link else { return false };
         let Link::Opening(mut stream) =
             std::mem::replace(&mut self.link, Link::Down { retry_ns: 0 })
@@ -193,7 +191,7 @@ impl Conn {
             unreachable!("checked above");
         };
         let connected = matches!(sockopt::socket_error(&stream), Ok(Ok(())))
-            && (!self.readonly || read_only(&mut stream).is_ok())
+            && greet::<P>(&mut stream, self.manner).is_ok()
             && epoll::modify(epoll, &stream, EventData::new_u64(self.slot), EventFlags::IN).is_ok();
         if connected {
             self.link = Link::Up(stream);
@@ -209,16 +207,10 @@ impl Conn {
     }
 }
 
-/// Says `READONLY` and waits for the answer: a few times in a run, so it may block.
-fn read_only(stream: &mut TcpStream) -> io::Result<()> {
-    let mut answer = [0; 5];
+/// Lets the protocol say what comes first. Once per connection, so it may block.
+fn greet<P: Protocol>(stream: &mut TcpStream, manner: Manner) -> io::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(CONNECT_TIMEOUT))?;
-    stream.write_all(b"READONLY\r\n")?;
-    stream.read_exact(&mut answer)?;
-    stream.set_nonblocking(true)?;
-    if &answer == b"+OK\r\n" {
-        return Ok(());
-    }
-    Err(io::Error::new(ErrorKind::InvalidData, "the server refuses READONLY"))
+    P::hello(stream, manner)?;
+    stream.set_nonblocking(true)
 }

@@ -1,10 +1,10 @@
 //! The load generator: `cargo load -- --help`.
 //!
 //! ```text
-//! args ──► Plan ──► run::once ──┬─► driver_resp (conn, resp) ──┐
-//!                   (× --runs)  └─► driver_etcd                ├─► Record ──► report
-//!                                     keys, workload: what     │
-//!                                     schedule:       when ────┘   procstat: what servers used
+//! args ──► Plan ──► run::once ──┬─► driver_epoll (conn; resp, zookeeper) ──┐
+//!                   (× --runs)  └─► driver_etcd                            ├─► Record ──► report
+//!                                     keys, workload: what                 │
+//!                                     schedule:       when ────────────────┘   procstat: what servers used
 //! ```
 //!
 //! `bench/README.md` says how to run it and how to read what it prints.
@@ -12,19 +12,21 @@
 
 mod args;
 mod conn;
+mod driver_epoll;
 #[cfg(feature = "etcd")]
 mod driver_etcd;
-mod driver_resp;
 #[cfg(feature = "etcd")]
 mod etcd_wire;
 mod keys;
 mod procstat;
+mod protocol;
 mod record;
 mod report;
 mod resp;
 mod run;
 mod schedule;
 mod workload;
+mod zookeeper;
 
 use args::{Args, Plan};
 use clap::Parser;
@@ -52,7 +54,7 @@ fn load(plan: &Plan) -> Result<ExitCode, String> {
     let stop = watch_signals()?;
     let mut printer = Printer { to_stderr: plan.json.as_deref() == Some(Path::new("-")) };
     if plan.fill {
-        let filled = run::once(&plan.filling(), u64::MAX, &stop)?;
+        let filled = run::once(&plan.filling(), run::FILLING, &stop)?;
         printer.line(&format!("filled   {} keys in {:.1} s", filled.record.ops, filled.window_s));
         if filled.record.errors_count() > 0 && !plan.allow_errors {
             print_errors(&filled);

@@ -30,6 +30,8 @@ pub(crate) struct Record {
     /// Operations answered inside the window. Replies of the drain after it have a latency in the
     /// histograms, so that a stall at the end shows, but are not throughput.
     pub(crate) ops: u64,
+    /// Writes among them.
+    pub(crate) acked_writes: u64,
     /// Bytes of values written by those operations.
     pub(crate) payload_bytes: u64,
     /// Reads among them that found no such key.
@@ -56,6 +58,7 @@ impl Record {
             reads: histogram(),
             writes: histogram(),
             ops: 0,
+            acked_writes: 0,
             payload_bytes: 0,
             missing: 0,
             errors: BTreeMap::new(),
@@ -86,6 +89,7 @@ impl Record {
         latencies.saturating_record(now_ns.saturating_sub(intended_ns));
         if now_ns < self.window.end_ns {
             self.ops += 1;
+            self.acked_writes += u64::from(kind == Kind::Write);
             self.payload_bytes += bytes;
             self.last_ns = now_ns;
         }
@@ -123,6 +127,7 @@ impl Record {
         self.reads.add(&other.reads).expect(same);
         self.writes.add(&other.writes).expect(same);
         self.ops += other.ops;
+        self.acked_writes += other.acked_writes;
         self.payload_bytes += other.payload_bytes;
         self.missing += other.missing;
         for (token, count) in &other.errors {

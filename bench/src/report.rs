@@ -24,6 +24,7 @@ impl Figures {
         let payload = record.payload_bytes as f64;
         let per = |amount: Option<f64>, of: f64| amount.filter(|_| of > 0.0).map(|a| a / of);
         let write_bytes = outcome.usage.write_bytes.map(|bytes| bytes as f64);
+        let flushes = outcome.usage.device_flushes.map(|count| count as f64);
         let device_bytes = outcome.usage.device_bytes.map(|bytes| bytes as f64);
         let mut figures = vec![
             ("throughput_ops_per_s", per(Some(ops), outcome.window_s)),
@@ -46,9 +47,11 @@ impl Figures {
             ("server_write_bytes_per_payload_byte", per(write_bytes, payload)),
             ("device_write_bytes_per_op", per(device_bytes, ops)),
             ("device_write_bytes_per_payload_byte", per(device_bytes, payload)),
+            ("device_flushes_per_write", per(flushes, record.acked_writes as f64)),
             ("generator_cpu_us_per_op", per(outcome.own_cpu_us, ops)),
             ("window_s", Some(outcome.window_s)),
             ("ops_count", Some(ops)),
+            ("acked_writes_count", Some(record.acked_writes as f64)),
             ("latency_samples_count", Some((record.reads.len() + record.writes.len()) as f64)),
             ("missing_keys_count", Some(record.missing as f64)),
             ("errors_count", Some(record.errors_count() as f64)),
@@ -111,6 +114,7 @@ impl Figures {
             ("server_write_bytes_per_payload_byte", "per payload byte", 2),
             ("device_write_bytes_per_op", "device bytes/op", 0),
             ("device_write_bytes_per_payload_byte", "per payload byte", 2),
+            ("device_flushes_per_write", "device flushes/write", 3),
             ("generator_cpu_us_per_op", "µs generator CPU/op", 1),
         ] {
             if let Some(value) = self.get(name) {

@@ -8,11 +8,70 @@
 //! ```
 
 use crate::keys::{KEY_BYTES, write_key};
+use crate::protocol::{self, Garbage, Manner, Protocol};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::ops::Range;
+
+/// A connection that speaks RESP2. It needs no state: replies carry no numbers.
+#[derive(Debug)]
+pub(crate) struct Resp;
+
+impl Protocol for Resp {
+    const NAME: &'static str = "RESP2";
+    const GOODBYE: &'static [u8] = b"";
+
+    fn new(_manner: Manner) -> Self {
+        Self
+    }
+
+    /// Says `READONLY`, if it is wanted.
+    fn hello(stream: &mut TcpStream, manner: Manner) -> io::Result<()> {
+        if !manner.readonly {
+            return Ok(());
+        }
+        let mut answer = [0; 5];
+        stream.write_all(b"READONLY\r\n")?;
+        stream.read_exact(&mut answer)?;
+        if &answer == b"+OK\r\n" {
+            return Ok(());
+        }
+        Err(io::Error::new(ErrorKind::InvalidData, "the server refuses READONLY"))
+    }
+
+    fn push_read(&mut self, out: &mut Vec<u8>, key: u64) {
+        push_get(out, key);
+    }
+
+    fn push_write(
+        &mut self,
+        out: &mut Vec<u8>,
+        key: u64,
+        value_bytes: usize,
+        push_value: impl FnOnce(&mut Vec<u8>),
+    ) {
+        push_set(out, key, value_bytes, push_value);
+    }
+
+    #[inline]
+    fn take_reply(&mut self, input: &[u8]) -> Result<Option<(usize, protocol::Reply)>, Garbage> {
+        let reply = skip(input)?.map(|(bytes, reply)| {
+            let reply = match reply {
+                Reply::Plain | Reply::Bulk => protocol::Reply::Good,
+                Reply::Nil => protocol::Reply::Nil,
+                Reply::Error(text) => {
+                    protocol::Reply::Refused(String::from_utf8_lossy(&input[text]).into_owned())
+                }
+            };
+            (bytes, reply)
+        });
+        Ok(reply)
+    }
+}
 
 /// What one reply was.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Reply {
+enum Reply {
     /// A simple string, an integer or an array.
     Plain,
     /// A bulk string.
@@ -22,10 +81,6 @@ pub(crate) enum Reply {
     /// An error; its text lies here in the input, without sign and line end.
     Error(Range<usize>),
 }
-
-/// Bytes that are no reply. The connection cannot be used any further.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Garbage;
 
 /// Deepest nesting of arrays that is followed; a peer may not choose our stack depth.
 const DEPTH_MAX: u32 = 32;
@@ -38,7 +93,7 @@ const LINE_BYTES_MAX: usize = 64 << 10;
 /// An incomplete reply is read again from its start when more bytes are there. That costs a
 /// header of a few bytes, not the payload: a bulk is stepped over by its length.
 #[inline]
-pub(crate) fn skip(input: &[u8]) -> Result<Option<(usize, Reply)>, Garbage> {
+fn skip(input: &[u8]) -> Result<Option<(usize, Reply)>, Garbage> {
     // What SETs are answered with, checked first: one comparison per operation.
     if input.starts_with(b"+OK\r\n") {
         return Ok(Some((5, Reply::Plain)));
@@ -109,7 +164,7 @@ fn length(digits: &[u8]) -> Result<Option<usize>, Garbage> {
 }
 
 /// Appends `GET key`.
-pub(crate) fn push_get(out: &mut Vec<u8>, key: u64) {
+fn push_get(out: &mut Vec<u8>, key: u64) {
     const { assert!(KEY_BYTES == 16, "the templates below say $16") };
     out.extend_from_slice(b"*2\r\n$3\r\nGET\r\n$16\r\n");
     out.extend_from_slice(&write_key(key));
@@ -117,7 +172,7 @@ pub(crate) fn push_get(out: &mut Vec<u8>, key: u64) {
 }
 
 /// Appends `SET key value`; `push_value` appends the `value_bytes` bytes of the value itself.
-pub(crate) fn push_set(
+fn push_set(
     out: &mut Vec<u8>,
     key: u64,
     value_bytes: usize,

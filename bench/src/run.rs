@@ -5,6 +5,7 @@
 
 use crate::args::{Ends, Plan, Target};
 use crate::procstat::{self, Snapshot};
+use crate::protocol::Manner;
 use crate::record::{Record, Shared};
 use crate::schedule::{Arrivals, Clock, Gate, Window};
 use crate::workload::Stream;
@@ -20,14 +21,17 @@ const WATCH_NS: u64 = 50_000_000;
 /// How often the progress line changes.
 const PROGRESS_NS: u64 = 1_000_000_000;
 
+/// The number of the run that fills: no measured run has it, so none repeats its values.
+pub(crate) const FILLING: u64 = u64::MAX;
+
 /// What a generator thread is given.
 pub(crate) struct Worker {
     /// One address per connection of this thread.
     pub(crate) addrs: Vec<SocketAddr>,
     /// Operations a connection may have outstanding; at least 1.
     pub(crate) pipeline: usize,
-    /// Connections begin with `READONLY`.
-    pub(crate) readonly: bool,
+    /// How connections begin and what writes mean.
+    pub(crate) manner: Manner,
     /// The operations to send.
     pub(crate) stream: Stream,
     /// When to send them. Lets nothing through before [`Worker::await_start`].
@@ -91,7 +95,7 @@ pub(crate) struct Outcome {
     pub(crate) interrupted: bool,
 }
 
-/// Performs run number `run` (from 0) of `plan`. `stop` is set by a signal.
+/// Performs run number `run` (from 0, or [`FILLING`]) of `plan`. `stop` is set by a signal.
 pub(crate) fn once(plan: &Plan, run: u64, stop: &AtomicBool) -> Result<Outcome, String> {
     let clock = Clock::start();
     let shared = Arc::new(Shared::default());
@@ -113,7 +117,7 @@ pub(crate) fn once(plan: &Plan, run: u64, stop: &AtomicBool) -> Result<Outcome, 
                 .map(|connection| plan.addrs[connection % plan.addrs.len()])
                 .collect(),
             pipeline: plan.pipeline,
-            readonly: plan.readonly,
+            manner: plan.manner,
             stream: Stream::new(&plan.workload, plan.seed, run, thread, threads),
             gate: Gate::new(never, None, None),
             clock,
@@ -148,7 +152,8 @@ fn seconds_ns(seconds: f64) -> u64 {
 fn spawn(target: Target, worker: Worker, news: Sender<News>) -> Result<(), String> {
     let body = move || {
         let result = match target {
-            Target::Resp => crate::driver_resp::run(worker),
+            Target::Resp => crate::driver_epoll::run::<crate::resp::Resp>(worker),
+            Target::Zookeeper => crate::driver_epoll::run::<crate::zookeeper::ZooKeeper>(worker),
             #[cfg(feature = "etcd")]
             Target::Etcd => crate::driver_etcd::run(worker),
         };
@@ -263,7 +268,10 @@ impl Progress {
         Self {
             shown: in_place || plan.progress,
             in_place,
-            label: format!("run {}/{}", run + 1, plan.runs),
+            label: match run {
+                FILLING => "filling".into(),
+                run => format!("run {}/{}", run + 1, plan.runs),
+            },
             next_ns: now_ns + PROGRESS_NS,
             last_ns: now_ns,
             last_answers: 0,

@@ -2,9 +2,12 @@
 #![allow(clippy::disallowed_methods, reason = "the servers of these tests are threads that wait")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Output};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -39,7 +42,8 @@ fn answer(mut stream: TcpStream, reply: impl Fn(u64) -> Option<&'static [u8]>) {
 
 fn load(addr: &str, flags: &str) -> (Output, serde_json::Value) {
     let output = Command::new(env!("CARGO_BIN_EXE_bench"))
-        .args(["--addr", addr, "--value-size", "1", "--warmup", "0", "--json", "-"])
+        .args(["--addr", addr, "--warmup", "0", "--json", "-"])
+        .args(if flags.contains("--value-size") { &[][..] } else { &["--value-size", "1"] })
         .args(flags.split_whitespace())
         .output()
         .unwrap();
@@ -103,7 +107,9 @@ fn the_json_has_every_field_and_the_table_reads_back() {
             assert!(result[field].is_f64() || result[field].is_u64(), "{field} in {result}");
         }
         // Not asked for, and therefore null instead of absent.
-        for field in ["device_write_bytes_per_op", "unsent_arrivals_count"] {
+        for field in
+            ["device_write_bytes_per_op", "device_flushes_per_write", "unsent_arrivals_count"]
+        {
             assert_eq!(result.get(field), Some(&serde_json::Value::Null), "{field}");
         }
     }
@@ -175,6 +181,110 @@ fn ctrl_c_prints_what_was_measured() {
     assert!(child.wait().unwrap().success());
     assert!(text.contains("ops/s"), "{text}");
     assert!(asked.elapsed() < Duration::from_secs(300), "it did not wait for --duration");
+}
+
+/// What a small ZooKeeper keeps: the value of every path.
+type Znodes = Arc<Mutex<BTreeMap<Vec<u8>, Vec<u8>>>>;
+
+/// Reads one frame: four bytes of length, then as many.
+fn frame(stream: &mut TcpStream) -> Option<Vec<u8>> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length).ok()?;
+    let mut body = vec![0; u32::from_be_bytes(length) as usize];
+    stream.read_exact(&mut body).ok()?;
+    Some(body)
+}
+
+fn send_frame(stream: &mut TcpStream, parts: &[&[u8]]) {
+    let body = parts.concat();
+    let frame = [&(body.len() as u32).to_be_bytes()[..], &body].concat();
+    // A client that has gone needs no answer.
+    let _ = stream.write_all(&frame);
+}
+
+/// Serves one session: gives it an id, then answers create, getData, setData and close.
+fn zookeeper(mut stream: TcpStream, znodes: &Znodes, closed: &Sender<()>) {
+    let connect = frame(&mut stream).unwrap();
+    assert_eq!(connect.len(), 4 + 8 + 4 + 8 + 4 + 16 + 1);
+    let (timeout, session) = (&connect[12..16], &[7; 8]);
+    send_frame(&mut stream, &[&[0; 4], timeout, session, &[0, 0, 0, 16], &[1; 16], &[0]]);
+    let field = |bytes: &[u8], at: usize| {
+        let length = u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+        bytes[at + 4..at + 4 + length].to_vec()
+    };
+    while let Some(request) = frame(&mut stream) {
+        let (xid, kind) = (&request[..4], i32::from_be_bytes(request[4..8].try_into().unwrap()));
+        if kind == -11 {
+            // Whoever counts may have gone.
+            let _ = closed.send(());
+            return;
+        }
+        let path = field(&request, 8);
+        let value_at = 12 + path.len();
+        let mut znodes = znodes.lock().unwrap();
+        let there = znodes.contains_key(&path);
+        let (error, body): (i32, Vec<u8>) = match kind {
+            1 if there => (-110, Vec::new()),
+            1 => {
+                znodes.insert(path.clone(), field(&request, value_at));
+                (0, [&(path.len() as u32).to_be_bytes()[..], &path].concat())
+            }
+            4 | 5 if !there => (-101, Vec::new()),
+            4 => {
+                let value = &znodes[&path];
+                (0, [&(value.len() as u32).to_be_bytes()[..], value, &[0; 68]].concat())
+            }
+            5 => {
+                znodes.insert(path, field(&request, value_at));
+                (0, vec![0; 68])
+            }
+            _ => (-6, Vec::new()),
+        };
+        drop(znodes);
+        send_frame(&mut stream, &[xid, &[0; 8], &error.to_be_bytes(), &body]);
+    }
+}
+
+#[test]
+fn zookeeper_s_znodes_are_made_before_they_are_set_and_read() {
+    let (znodes, (sender, closed)) = (Znodes::default(), mpsc::channel());
+    let addr = serve({
+        let znodes = Arc::clone(&znodes);
+        move |stream| zookeeper(stream, &znodes, &sender)
+    });
+    let flags = "--target zookeeper -c 3 -P 4 --keys 50 -n 600 --read-share 0.5 --value-size 100";
+    let (output, json) = load(&addr, flags);
+    assert!(output.status.success(), "{output:?}");
+    let run = &json["runs"][0];
+    assert_eq!((&run["ops_count"], &run["errors_count"]), (&600.into(), &0.into()), "{run}");
+    assert_eq!(run["missing_keys_count"], 0);
+    let writes = run["acked_writes_count"].as_u64().unwrap();
+    assert!(0 < writes && writes < 600, "{run}");
+    assert!(run["read_latency_p50_us"].is_f64() && run["write_latency_p50_us"].is_f64(), "{run}");
+    let znodes = znodes.lock().unwrap();
+    assert_eq!(znodes.len(), 50);
+    assert!(znodes.contains_key(&b"/key:000000000049"[..]));
+    assert!(znodes.values().all(|value| value.len() == 100));
+    // Three connections filled and three were measured; each took its leave.
+    for _ in 0..6 {
+        closed.recv_timeout(Duration::from_secs(60)).unwrap();
+    }
+    // A second run finds the znodes there, which is as good.
+    drop(znodes);
+    assert!(load(&addr, "--target zookeeper -c 1 --keys 50 -n 10").0.status.success());
+}
+
+#[test]
+fn a_zookeeper_that_forgets_its_znodes_fails_the_run_in_words() {
+    let addr = serve(|stream| {
+        let znodes = Znodes::default();
+        zookeeper(stream, &znodes, &mpsc::channel().0);
+    });
+    // Every connection has znodes of its own here: those made by the fill are gone for the run.
+    let (output, json) = load(&addr, "--target zookeeper -c 1 --keys 5 -n 10");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(json["runs"][0]["errors_by_token_count"]["NIL"], 10);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("the key does not exist"));
 }
 
 #[test]

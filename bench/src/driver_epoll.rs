@@ -1,4 +1,4 @@
-//! Drives RESP servers: one thread, one epoll set, many connections.
+//! Drives RESP and ZooKeeper servers: one thread, one epoll set, many connections.
 //!
 //! The generator shares its cores with the servers, so a turn costs as little as it can: one
 //! `epoll_pwait2`, then per ready connection one read, the replies stepped over in place, the
@@ -6,8 +6,8 @@
 //! loop the wait ends at the next arrival, to the microsecond; nothing spins.
 
 use crate::conn::Conn;
+use crate::protocol::{Protocol, Reply};
 use crate::record::{Record, Tally};
-use crate::resp::{self, Reply};
 use crate::run::Worker;
 use crate::schedule::Admit;
 use crate::workload::{Kind, Op};
@@ -32,10 +32,12 @@ struct Pending {
 }
 
 /// One generator thread.
-struct Driver {
+struct Driver<P> {
     worker: Worker,
     epoll: OwnedFd,
     conns: Vec<Conn>,
+    /// Each connection's side of the protocol.
+    sides: Vec<P>,
     /// What each connection still owes, oldest first.
     pending: Vec<VecDeque<Pending>>,
     pending_count: usize,
@@ -51,13 +53,13 @@ struct Driver {
 }
 
 /// Connects, waits for the start signal, runs, and returns what was measured.
-pub(crate) fn run(worker: Worker) -> Result<Record, String> {
+pub(crate) fn run<P: Protocol>(worker: Worker) -> Result<Record, String> {
     // The default of 50 µs would make every arrival of an open loop late by as much.
     let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|e| format!("epoll: {e}"))?;
     let mut conns = Vec::with_capacity(worker.addrs.len());
     for (slot, addr) in worker.addrs.iter().enumerate() {
-        let conn = Conn::open(&epoll, *addr, slot as u64, worker.readonly)
+        let conn = Conn::open::<P>(&epoll, *addr, slot as u64, worker.manner)
             .map_err(|error| format!("cannot connect to {addr}: {error}; is the server there?"))?;
         conns.push(conn);
     }
@@ -73,6 +75,7 @@ pub(crate) fn run(worker: Worker) -> Result<Record, String> {
         down_count: 0,
         done: false,
         tally: Tally::default(),
+        sides: (0..count).map(|_| P::new(worker.manner)).collect(),
         epoll,
         conns,
         worker,
@@ -80,7 +83,7 @@ pub(crate) fn run(worker: Worker) -> Result<Record, String> {
     .turns()
 }
 
-impl Driver {
+impl<P: Protocol> Driver<P> {
     fn turns(mut self) -> Result<Record, String> {
         let mut events: Vec<epoll::Event> = Vec::with_capacity(EVENTS_MAX);
         let mut drain_end_ns = u64::MAX;
@@ -97,6 +100,7 @@ impl Driver {
                 if !stopped {
                     self.record.unknown += self.pending_count as u64;
                 }
+                self.say_goodbye();
                 return Ok(self.record);
             }
             let retry_ns = self.reopen_due(now_ns);
@@ -153,7 +157,8 @@ impl Driver {
     /// Encodes up to `room` operations for one connection and writes them at once. Returns the
     /// gate's last word.
     fn send(&mut self, slot: usize, now_ns: u64, room: usize) -> Admit {
-        let (conn, pending) = (&mut self.conns[slot], &mut self.pending[slot]);
+        let (conn, side) = (&mut self.conns[slot], &mut self.sides[slot]);
+        let pending = &mut self.pending[slot];
         let mut admit = Admit::Send(now_ns);
         for _ in 0..room {
             if pending.len() >= self.worker.pipeline {
@@ -164,8 +169,8 @@ impl Driver {
             let stream = &mut self.worker.stream;
             let Op { kind, key, value_bytes } = stream.next_op();
             match kind {
-                Kind::Read => resp::push_get(&mut conn.out, key),
-                Kind::Write => resp::push_set(&mut conn.out, key, value_bytes, |out| {
+                Kind::Read => side.push_read(&mut conn.out, key),
+                Kind::Write => side.push_write(&mut conn.out, key, value_bytes, |out| {
                     stream.push_value(out, value_bytes);
                 }),
             }
@@ -183,7 +188,7 @@ impl Driver {
     fn on_ready(&mut self, slot: usize) {
         let now_ns = self.worker.clock.now_ns();
         if !self.conns[slot].is_up() {
-            if self.conns[slot].came_up(&self.epoll, now_ns) {
+            if self.conns[slot].came_up::<P>(&self.epoll, now_ns) {
                 self.down_count -= 1;
                 self.offer(slot);
             }
@@ -209,9 +214,10 @@ impl Driver {
         loop {
             let more = self.conns[slot].fill().map_err(|_| ())?;
             let mut at = 0;
-            let input = self.conns[slot].input();
-            while let Some((bytes, reply)) = resp::skip(&input[at..]).map_err(|garbage| {
-                self.record.refused(&format!("(garbage) {garbage:?}: the reply is not RESP2"));
+            let (input, side) = (self.conns[slot].input(), &mut self.sides[slot]);
+            while let Some((bytes, reply)) = side.take_reply(&input[at..]).map_err(|garbage| {
+                self.record
+                    .refused(&format!("(garbage) {garbage:?}: the reply is not {}", P::NAME));
                 self.tally.errors += 1;
             })? {
                 // A reply nobody asked for: the stream cannot be trusted any further.
@@ -221,8 +227,14 @@ impl Driver {
                     return Err(());
                 };
                 self.pending_count -= 1;
-                if let Reply::Error(text) = reply {
-                    self.record.refused(&String::from_utf8_lossy(&input[at..][text]));
+                // A write of a key that is not there wrote nothing.
+                let refused = match &reply {
+                    Reply::Refused(text) => Some(text.as_str()),
+                    Reply::Nil if asked.kind == Kind::Write => Some("NIL the key does not exist"),
+                    Reply::Good | Reply::Nil => None,
+                };
+                if let Some(text) = refused {
+                    self.record.refused(text);
                     self.tally.errors += 1;
                 } else {
                     let bytes = u64::from(asked.value_bytes);
@@ -261,8 +273,18 @@ impl Driver {
         self.record.unknown += lost as u64;
         self.record.disconnects += 1;
         self.tally.disconnects += 1;
+        self.sides[slot] = P::new(self.worker.manner);
         self.conns[slot].break_off(now_ns);
         self.down_count += 1;
+    }
+
+    /// Takes leave of the server, so that it need not find out by a timeout that we are gone.
+    fn say_goodbye(&mut self) {
+        for conn in self.conns.iter_mut().filter(|conn| conn.is_up() && !P::GOODBYE.is_empty()) {
+            conn.out.extend_from_slice(P::GOODBYE);
+            // A courtesy: a connection too full to take it is closed without.
+            let _ = conn.flush(&self.epoll);
+        }
     }
 
     /// Reconnects what is due; returns when the next is.
