@@ -139,7 +139,8 @@ impl Lab {
             .args(["--duration", &self.duration_s.to_string()])
             .args(["--seed", &seed.to_string()])
             .args(["--server-pids", &pids.join(","), "--device", &self.device.name])
-            .arg("--json")
+            // A system may refuse for a moment; the record says how often.
+            .args(["--allow-errors", "--json"])
             .arg(&json);
         if let Some(rate) = rate_per_s {
             command.args(["--rate", &format!("{rate:.1}")]);
@@ -231,12 +232,13 @@ impl Drop for Lab {
 }
 
 /// Figures that every run must have.
-const NEEDED: [&str; 6] = [
+const NEEDED: [&str; 7] = [
     "throughput_ops_per_s",
     "latency_p50_us",
     "latency_p99_us",
     "server_cpu_us_per_op",
     "device_write_bytes_per_op",
+    "errors_count",
     "unknown_outcomes_count",
 ];
 

@@ -12,7 +12,7 @@ pub(crate) struct Line {
     pub(crate) name: String,
     /// Which colour: lines of one system share it.
     pub(crate) colour: usize,
-    /// Thinner and paler: the line that goes with another one.
+    /// Paler: the line that goes with another one.
     pub(crate) faint: bool,
     /// Points, by rising x; all above zero.
     pub(crate) points: Vec<(f64, f64)>,
@@ -29,6 +29,8 @@ pub(crate) struct Chart {
     pub(crate) y: &'static str,
     /// Where x has marks. Empty: at powers of ten.
     pub(crate) marks: Vec<f64>,
+    /// The lines fall: the legend belongs to the right, where they are low.
+    pub(crate) falls: bool,
     /// What is drawn.
     pub(crate) lines: Vec<Line>,
 }
@@ -79,13 +81,9 @@ impl Chart {
             .label_style(("sans-serif", 13))
             .axis_desc_style(("sans-serif", 14))
             .draw()?;
-        for line in &self.lines {
+        for line in self.lines.iter().filter(|line| !line.points.is_empty()) {
             let colour = COLOURS[line.colour % COLOURS.len()];
-            let style = if line.faint {
-                colour.mix(0.45).stroke_width(1)
-            } else {
-                colour.mix(1.0).stroke_width(2)
-            };
+            let style = if line.faint { pale(colour) } else { colour }.stroke_width(2);
             chart
                 .draw_series(LineSeries::new(line.points.iter().copied(), style).point_size(3))?
                 .label(&line.name)
@@ -93,7 +91,10 @@ impl Chart {
         }
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
+            .position(match self.falls {
+                true => SeriesLabelPosition::UpperRight,
+                false => SeriesLabelPosition::UpperLeft,
+            })
             .background_style(WHITE.mix(0.85))
             .border_style(RGBColor(200, 200, 200))
             .label_font(("sans-serif", 13))
@@ -101,6 +102,12 @@ impl Chart {
         area.present()?;
         Ok(())
     }
+}
+
+/// Half way to white, and opaque: where pale lines cross nothing gets darker.
+fn pale(RGBColor(red, green, blue): RGBColor) -> RGBColor {
+    let half = |part: u8| part / 2 + 127;
+    RGBColor(half(red), half(green), half(blue))
 }
 
 /// From the least to the greatest value above zero, with room around them.
@@ -145,6 +152,7 @@ mod tests {
             x: "connections",
             y: "µs",
             marks: vec![1.0, 64.0],
+            falls: false,
             lines: vec![line],
         }
     }

@@ -54,6 +54,7 @@ pub(crate) fn write(
         text.push_str(&table(suite, at, results));
     }
     text.push_str(&failures(results));
+    text.push_str(&troubles(suites, results));
     text.push_str(&every_run(suites, results));
     std::fs::write(path, text).map_err(failed)
 }
@@ -208,10 +209,12 @@ fn charts(suite: &Suite, at: usize, results: &Results) -> Vec<(&'static str, Cha
         let title = format!("{}: throughput", suite.name);
         let lines = lines("throughput_ops_per_s", "", false);
         let y = "operations per second";
-        charts.push(("throughput", Chart { title, x, y, marks: marks.clone(), lines }));
+        // The larger a value, the fewer of them.
+        let falls = suite.axis == Axis::ValueBytes;
+        charts.push(("throughput", Chart { title, x, y, marks: marks.clone(), falls, lines }));
     }
     let title = format!("{}: latency", suite.name);
-    charts.push(("latency", Chart { title, x, y: "µs", marks, lines: latency }));
+    charts.push(("latency", Chart { title, x, y: "µs", marks, falls: false, lines: latency }));
     charts
 }
 
@@ -223,19 +226,34 @@ fn failures(results: &Results) -> String {
             let _ = writeln!(text, "- {failure}");
         }
     }
-    let sum =
-        |name: &str| -> f64 { results.rows.iter().filter_map(|row| row.figures.get(name)).sum() };
-    for (name, what) in [
-        ("unknown_outcomes_count", "operations had an unknown outcome"),
-        ("missing_keys_count", "reads found no key"),
-        ("unsent_arrivals_count", "arrivals of open loops were never sent"),
-    ] {
-        let count = sum(name);
-        if count > 0.0 {
-            let _ = write!(text, "\n{count:.0} {what}.\n");
+    text
+}
+
+/// Counts that are zero in a good run, and what they count.
+const TROUBLES: [(&str, &str); 5] = [
+    ("errors_count", "replies were errors"),
+    ("disconnects_count", "connections broke"),
+    ("unknown_outcomes_count", "outcomes are unknown"),
+    ("missing_keys_count", "reads found no key"),
+    ("unsent_arrivals_count", "arrivals were never sent"),
+];
+
+fn troubles(suites: &[Suite], results: &Results) -> String {
+    let mut text = String::new();
+    for row in &results.rows {
+        let counts = TROUBLES.iter().filter_map(|(name, what)| {
+            let count = row.figures.get(*name).filter(|count| **count > 0.0)?;
+            Some(format!("{} {what}", grouped(*count)))
+        });
+        let counts: Vec<String> = counts.collect();
+        if !counts.is_empty() {
+            let suite = &suites[row.cell.0];
+            let (cell, system) = (suite.cells[row.cell.1].text(), row.system.name());
+            let (name, round, counts) = (suite.name, row.round + 1, counts.join(", "));
+            let _ = writeln!(text, "- {name} · {cell} · {system}, round {round}: {counts}");
         }
     }
-    text
+    if text.is_empty() { text } else { format!("\n## Troubles\n\n{text}") }
 }
 
 /// Figures of every run, in the order of measuring.
@@ -298,6 +316,7 @@ mod tests {
             &[(System::Outrigger, &[20_000.0, 30_000.0]), (System::Etcd, &[4_000.0, 5_000.0])],
         );
         results.failures.push("ZooKeeper fell over".into());
+        results.rows[0].figures.insert("errors_count".into(), 309.0);
         write(&path, &about(), &suites, &results).expect("it is written");
         let text = std::fs::read_to_string(&path).expect("it is there");
         let plot = std::fs::read_to_string(folder.join("r-quick-latency.svg")).expect("a plot");
@@ -312,6 +331,7 @@ mod tests {
             "| 64 × 1 | etcd | 4,500 | 225 | 900 | – | 12.5 | 4,096 | 0.250 | 5.50 | 0.18 |",
             "| 1 × 1 | ZooKeeper | – | – | – | – | – | – | – | – | – |",
             "- ZooKeeper fell over",
+            "- quick · 64 × 1, 256 B, writes, uniform · Outrigger, round 1: 309 replies were errors",
         ] {
             assert!(text.lines().any(|known| known == line), "{line}\nis not in\n{text}");
         }

@@ -42,7 +42,7 @@ impl Row {
 pub(crate) struct Results {
     /// In the order they were made.
     pub(crate) rows: Vec<Row>,
-    /// One sentence each.
+    /// What could not be measured, a sentence each.
     pub(crate) failures: Vec<String>,
 }
 
