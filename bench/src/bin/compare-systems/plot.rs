@@ -29,8 +29,6 @@ pub(crate) struct Chart {
     pub(crate) y: &'static str,
     /// Where x has marks. Empty: at powers of ten.
     pub(crate) marks: Vec<f64>,
-    /// The lines fall: the legend belongs to the right, where they are low.
-    pub(crate) falls: bool,
     /// What is drawn.
     pub(crate) lines: Vec<Line>,
 }
@@ -47,6 +45,8 @@ impl Chart {
         let (Some(x), Some(y)) = (span(points().map(|p| p.0)), span(points().map(|p| p.1))) else {
             return Ok(false);
         };
+        // Room on the right that no line reaches, for the legend.
+        let x = x.start..x.end * (x.end / x.start).powf(0.35);
         let marks = if self.marks.is_empty() { marks_of(&x) } else { self.marks.clone() };
         let y_marks = marks_of(&y);
         self.draw(path, (x, marks), (y, y_marks))
@@ -91,10 +91,7 @@ impl Chart {
         }
         chart
             .configure_series_labels()
-            .position(match self.falls {
-                true => SeriesLabelPosition::UpperRight,
-                false => SeriesLabelPosition::UpperLeft,
-            })
+            .position(SeriesLabelPosition::UpperRight)
             .background_style(WHITE.mix(0.85))
             .border_style(RGBColor(200, 200, 200))
             .label_font(("sans-serif", 13))
@@ -152,7 +149,6 @@ mod tests {
             x: "connections",
             y: "µs",
             marks: vec![1.0, 64.0],
-            falls: false,
             lines: vec![line],
         }
     }

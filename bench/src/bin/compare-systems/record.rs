@@ -209,12 +209,10 @@ fn charts(suite: &Suite, at: usize, results: &Results) -> Vec<(&'static str, Cha
         let title = format!("{}: throughput", suite.name);
         let lines = lines("throughput_ops_per_s", "", false);
         let y = "operations per second";
-        // The larger a value, the fewer of them.
-        let falls = suite.axis == Axis::ValueBytes;
-        charts.push(("throughput", Chart { title, x, y, marks: marks.clone(), falls, lines }));
+        charts.push(("throughput", Chart { title, x, y, marks: marks.clone(), lines }));
     }
     let title = format!("{}: latency", suite.name);
-    charts.push(("latency", Chart { title, x, y: "µs", marks, falls: false, lines: latency }));
+    charts.push(("latency", Chart { title, x, y: "µs", marks, lines: latency }));
     charts
 }
 
