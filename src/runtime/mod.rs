@@ -88,6 +88,7 @@ pub mod peer_port;
 pub mod slots;
 pub mod socket;
 
+pub mod log;
 pub mod mapped;
 pub mod metrics;
 pub mod recovery;

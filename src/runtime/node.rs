@@ -44,7 +44,7 @@ use super::wal_reader::WalReader;
 use super::wal_writer::WalWriter;
 
 /// glommio must never preempt: its preemption timer is what makes it lose wake-ups (DESIGN §5).
-const PREEMPT: Duration = Duration::from_secs(3600);
+pub(super) const PREEMPT: Duration = Duration::from_secs(3600);
 
 /// What a node must be told, checked and complete. Data only.
 #[derive(Debug, Clone)]

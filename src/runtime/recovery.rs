@@ -3,6 +3,7 @@
 //! It runs on the core's own thread, one segment at a time, so that between segments the core can
 //! tell its clients that it is loading.
 
+use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -11,19 +12,70 @@ use std::time::{Duration, Instant};
 use crate::id::{SegmentSeq, Tick};
 use crate::limits::{BLOCK_BYTES, SEGMENT_BYTES};
 use crate::shard::{self, Alone, Config, RecoverError, Recovering, Shard};
-use crate::wal::Location;
+use crate::wal::{self, Damage, Identity, Location, RecoveredRun};
 
 use super::fatal::Fatal;
+use super::log::Opened;
 use super::mapped::Mapped;
 use super::segments::Directory;
 
 /// A replay that takes longer than this tells how far it is, this often.
 const PROGRESS: Duration = Duration::from_secs(1);
 
+/// What the segments of a log are read into.
+pub trait Replay {
+    /// Why it cannot be.
+    type Error: fmt::Display;
+
+    /// See [`wal::Recovery::look_ahead`].
+    fn look_ahead(&mut self, segment: SegmentSeq, block: &[u8]) -> Option<Location>;
+
+    /// The next segment, whole.
+    ///
+    /// # Errors
+    /// When it is damaged where it must not be, or contradicts what came before.
+    fn segment(&mut self, segment: SegmentSeq, bytes: &[u8]) -> Result<(), Self::Error>;
+}
+
+impl Replay for Recovering {
+    type Error = RecoverError;
+
+    fn look_ahead(&mut self, segment: SegmentSeq, block: &[u8]) -> Option<Location> {
+        Self::look_ahead(self, segment, block)
+    }
+
+    fn segment(&mut self, segment: SegmentSeq, bytes: &[u8]) -> Result<(), RecoverError> {
+        Self::segment(self, segment, bytes)
+    }
+}
+
+/// A log that is read for its runs alone.
+pub struct Runs<F> {
+    recovery: wal::Recovery,
+    on_run: F,
+    entries: u64,
+}
+
+impl<F: FnMut(&RecoveredRun<'_>)> Replay for Runs<F> {
+    type Error = Damage;
+
+    fn look_ahead(&mut self, segment: SegmentSeq, block: &[u8]) -> Option<Location> {
+        self.recovery.look_ahead(segment, block)
+    }
+
+    fn segment(&mut self, segment: SegmentSeq, bytes: &[u8]) -> Result<(), Damage> {
+        let Self { recovery, on_run, entries } = self;
+        recovery.segment(segment, bytes, &mut |run| {
+            *entries += run.count;
+            on_run(&run);
+        })
+    }
+}
+
 /// The replay of one core. Lives until its shard does.
-pub struct Recovery {
+pub struct Recovery<R = Recovering> {
     directory: Directory,
-    recovering: Recovering,
+    recovering: R,
     segments: Vec<SegmentSeq>,
     done: usize,
     /// Where each segment but the last ends.
@@ -40,6 +92,59 @@ impl Recovery {
     /// When the directory cannot be used.
     pub fn begin(directory: Directory, config: Config) -> Result<Self, Fatal> {
         let core = config.shard.0;
+        Self::of(directory, core, |first| Recovering::new(config).reclaimed_to(first))
+    }
+
+    /// All segments were replayed: the shard, and the spare segments that were found.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    pub fn finish(self, now: Tick) -> Result<(Shard, Vec<SegmentSeq>), Fatal> {
+        self.finish_with(|recovering| recovering.finish(now))
+    }
+
+    /// All segments were replayed, and the groups go on without their other members: what becomes of
+    /// them, and the spare segments that were found.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step), and when a group cannot.
+    pub fn finish_alone(self) -> Result<(Alone, Vec<SegmentSeq>), Fatal> {
+        self.finish_with(Recovering::finish_alone)
+    }
+}
+
+impl<F: FnMut(&RecoveredRun<'_>)> Recovery<Runs<F>> {
+    /// As [`Recovery::begin`], for a log without a shard.
+    ///
+    /// # Errors
+    /// When the directory cannot be used.
+    pub fn of_log(directory: Directory, identity: Identity, on_run: F) -> Result<Self, Fatal> {
+        Self::of(directory, identity.shard.0, |first| Runs {
+            recovery: wal::Recovery::new(identity).reclaimed_to(first),
+            on_run,
+            entries: 0,
+        })
+    }
+
+    /// All segments were replayed: what the log says of itself, and the spare segments that were found.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    pub fn finish_log(self) -> Result<(Opened, Vec<SegmentSeq>), Fatal> {
+        self.finish_with(|Runs { recovery, entries, .. }| {
+            let log = recovery.finish()?;
+            let report = shard::Recovery { log: log.clone(), entries, losses: Vec::new() };
+            Ok((Opened { log, entries }, report))
+        })
+    }
+}
+
+impl<R: Replay> Recovery<R> {
+    fn of(
+        directory: Directory,
+        core: u16,
+        replay: impl FnOnce(SegmentSeq) -> R,
+    ) -> Result<Self, Fatal> {
         let listed = directory
             .clean()
             .and_then(|()| directory.wait_for_writes())
@@ -50,7 +155,7 @@ impl Recovery {
             Fatal::new(format!("cannot read the log in {}: {error}", directory.path().display()))
         })?;
         let now = Instant::now();
-        let recovering = Recovering::new(config).reclaimed_to(first);
+        let recovering = replay(first);
         Ok(Self {
             directory,
             recovering,
@@ -119,26 +224,9 @@ impl Recovery {
         Ok(true)
     }
 
-    /// All segments were replayed: the shard, and the spare segments that were found.
-    ///
-    /// # Errors
-    /// As [`step`](Self::step).
-    pub fn finish(self, now: Tick) -> Result<(Shard, Vec<SegmentSeq>), Fatal> {
-        self.finish_with(|recovering| recovering.finish(now))
-    }
-
-    /// All segments were replayed, and the groups go on without their other members: what becomes of
-    /// them, and the spare segments that were found.
-    ///
-    /// # Errors
-    /// As [`step`](Self::step), and when a group cannot.
-    pub fn finish_alone(self) -> Result<(Alone, Vec<SegmentSeq>), Fatal> {
-        self.finish_with(Recovering::finish_alone)
-    }
-
     fn finish_with<T>(
         self,
-        finish: impl FnOnce(Recovering) -> Result<(T, shard::Recovery), RecoverError>,
+        finish: impl FnOnce(R) -> Result<(T, shard::Recovery), R::Error>,
     ) -> Result<(T, Vec<SegmentSeq>), Fatal> {
         let Self { directory, recovering, segments, ends, core, started, .. } = self;
         // What was read may be in the page cache or the device's cache only. Nothing may be built
@@ -195,7 +283,7 @@ impl Recovery {
         Ok((found, report.log.spares))
     }
 
-    fn damaged(&self, error: &RecoverError) -> Fatal {
+    fn damaged(&self, error: &R::Error) -> Fatal {
         damaged(&self.directory, error)
     }
 }
@@ -213,6 +301,6 @@ fn read_what_can_be_read(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn damaged(directory: &Directory, error: &RecoverError) -> Fatal {
+fn damaged(directory: &Directory, error: &impl fmt::Display) -> Fatal {
     Fatal::new(format!("damaged log in {}: {error}", directory.path().display()))
 }

@@ -250,6 +250,7 @@ impl Directory {
 #[derive(Debug)]
 pub struct Preparer {
     wanted: mpsc::Sender<Order>,
+    thread: thread::JoinHandle<()>,
 }
 
 #[derive(Debug)]
@@ -271,10 +272,17 @@ impl Preparer {
         report: impl Fn(Made) + Send + 'static,
     ) -> io::Result<Self> {
         let (wanted, orders) = mpsc::channel();
-        thread::Builder::new()
+        let thread = thread::Builder::new()
             .name(name)
             .spawn(move || prepare(&directory, bytes_max, &orders, &report))?;
-        Ok(Self { wanted })
+        Ok(Self { wanted, thread })
+    }
+
+    /// Wait until the thread has done what was asked of it, as far as there is room, and has ended.
+    pub fn finish(self) {
+        drop(self.wanted);
+        // A panic has been printed already, and ends nothing that is not ending.
+        let _ = self.thread.join();
     }
 
     /// Make this segment, after those asked for before it.

@@ -47,9 +47,9 @@ const HAND_OVER_MS: u64 = 1000;
 /// How often what the driver measures is brought up to date, in ms.
 const REPORT_MS: u64 = 1000;
 /// The longest sleep.
-const TICK: Duration = Duration::from_millis(TICK_MS);
+pub(super) const TICK: Duration = Duration::from_millis(TICK_MS);
 /// How long glommio may look after its own tasks at a time.
-const TASKS: Duration = Duration::from_micros(50);
+pub(super) const TASKS: Duration = Duration::from_micros(50);
 /// Turns in a row before the core lets its disk writes go out, while turns cause new events.
 const TURNS_MAX: usize = 4;
 
