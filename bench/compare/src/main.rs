@@ -1,12 +1,13 @@
-//! Outrigger's layers beside the libraries that others build on: `compare consensus`.
+//! Outrigger's layers beside the libraries that others build on: `compare consensus` and `compare log`.
 //!
-//! It prints one Markdown record on standard output, and what it is doing on standard error. See
+//! Each prints one Markdown record on standard output, and what it is doing on standard error. See
 //! `bench/README.md`.
 
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock and starts threads")]
 
 mod alloc;
 mod consensus;
+mod log;
 mod machine;
 mod stats;
 
@@ -28,11 +29,14 @@ struct Args {
 enum What {
     /// The raft core beside the `raft` crate: nanoseconds, allocations and memory.
     Consensus(consensus::Options),
+    /// The log beside raft-engine and redb: synced appends and recovery, and what fio says of the device.
+    Log(log::Options),
 }
 
 fn main() -> Result<()> {
     let record = match Args::parse().what {
         What::Consensus(options) => consensus::run(&options)?,
+        What::Log(options) => log::run(&options)?,
     };
     print!("{record}");
     Ok(())
