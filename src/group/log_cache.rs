@@ -9,6 +9,8 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
+
 use crate::entry::Entry;
 use crate::id::Index;
 use crate::raft::{Entries, Fit};
@@ -20,6 +22,8 @@ pub struct LogCache {
     /// The index of `entries[0]`.
     base: Index,
     entries: VecDeque<Entry>,
+    /// How many of them, from the front, are known to own their payload.
+    owned: usize,
     /// What `entries` cost, see [`held`].
     bytes: usize,
     /// Entries read back from disk, and the index of the first.
@@ -42,6 +46,7 @@ impl LogCache {
         Self {
             base: next,
             entries: VecDeque::new(),
+            owned: 0,
             bytes: 0,
             window_base: next,
             window: Vec::new(),
@@ -75,6 +80,7 @@ impl LogCache {
                 self.bytes -= held(&entry);
             }
         }
+        self.owned = self.owned.min(self.entries.len());
         if self.entries.is_empty() && first < self.base {
             // Everything held is superseded: start over at the new tail.
             self.base = first;
@@ -121,9 +127,18 @@ impl LogCache {
             let Some(entry) = self.entries.pop_front() else { break };
             self.bytes -= held(&entry);
             freed += held(&entry);
+            self.owned = self.owned.saturating_sub(1);
             self.base = self.base.next();
         }
         freed
+    }
+
+    /// Copies payloads that are slices of something larger, a whole segment, which goes then.
+    pub fn detach(&mut self) {
+        for entry in self.entries.range_mut(self.owned..) {
+            entry.payload = Bytes::copy_from_slice(&entry.payload);
+        }
+        self.owned = self.entries.len();
     }
 
     /// Keeps a stretch read back from disk, in place of the one before.

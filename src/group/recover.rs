@@ -16,6 +16,9 @@
 //! entries that were written in front of it and follow it. Entries adrift are kept until the snapshot
 //! that was durable before the segments went; if none comes, the log is damaged.
 
+/// Committed entries that wait to be executed, at most.
+const UNSETTLED_MAX: u64 = 4_096;
+
 mod alone;
 
 pub use alone::{AloneRefusal, Survivor};
@@ -109,7 +112,11 @@ pub struct ReplicaRecovery {
     cache: LogCache,
     machine: Box<dyn StateMachine>,
     sessions: Sessions,
+    /// Every entry up to here is known to be committed and in its place.
     applied: Index,
+    /// Those up to here the machine has executed; see [`Self::settle`]. `executed <= applied` while
+    /// the log is anchored, and equal otherwise.
+    executed: Index,
     state: GroupState,
     /// Whether the machine holds what lies in front of the log; see the picture above.
     is_anchored: bool,
@@ -164,6 +171,7 @@ impl ReplicaRecovery {
             machine,
             sessions: Sessions::new(),
             applied: Index(0),
+            executed: Index(0),
             state: GroupState::default(),
             is_anchored: true,
             base: EntryId::default(),
@@ -193,6 +201,7 @@ impl ReplicaRecovery {
     /// Something that was durable here is gone, and may have been this group's: entries, promises, a
     /// snapshot. What was applied before stands; what was not may have been replaced in what is gone.
     pub fn on_loss(&mut self) {
+        self.settle();
         if self.is_anchored {
             self.base = self.applied_entry();
             self.missing = self.applied.next();
@@ -330,6 +339,7 @@ impl ReplicaRecovery {
             // Entries are missing: they were reclaimed with the segments in front, or are lost. What
             // was here before, perhaps on an old snapshot, leads nowhere; if a newer one reaches this
             // far, it was the former.
+            self.settle();
             self.missing = self.cache.next();
             if self.is_anchored {
                 self.base = self.applied_entry();
@@ -412,7 +422,9 @@ impl ReplicaRecovery {
             self.sessions = sessions;
             self.state = state;
             self.stored = Some(stored);
+            // What the machine had yet to execute is in this one.
             self.applied = entry.index;
+            self.executed = entry.index;
             self.base = entry;
             // Entries that begin too late stay adrift: a later snapshot must reach them, or entries
             // that begin here take their place.
@@ -424,6 +436,7 @@ impl ReplicaRecovery {
             }
         } else if installed {
             // Its first pieces are gone, so a newer one exists; but what was here before is void.
+            self.settle();
             self.is_anchored = false;
             self.begin_behind(entry, true);
         }
@@ -451,17 +464,42 @@ impl ReplicaRecovery {
             return;
         }
         let last = self.cache.next().prev();
-        while self.applied < self.hard_state.commit.min(last) {
-            self.applied = self.applied.next();
-            let entry = self.cache.get(self.applied).expect("not evicted before it is applied");
+        self.applied = self.applied.max(self.hard_state.commit.min(last));
+        if UNSETTLED_MAX < self.applied.0 - self.executed.0 {
+            self.settle();
+            self.evict();
+        }
+    }
+
+    /// The machine executes what is committed. Put off until many entries have come together: the
+    /// runs of a thousand groups lie among one another in the log, and a machine that is asked once
+    /// for each finds nothing of itself in the processor's cache.
+    pub fn settle(&mut self) {
+        while self.executed < self.applied {
+            self.executed = self.executed.next();
+            let entry = self.cache.get(self.executed).expect("not evicted before it is executed");
             // A change that had no effect then has none now.
             if entry.kind == EntryKind::Config {
-                drop(self.state.apply(self.applied, &entry.payload));
+                drop(self.state.apply(self.executed, &entry.payload));
             }
-            apply(&mut *self.machine, &mut self.sessions, self.applied, entry, Wanted::No);
+            apply(&mut *self.machine, &mut self.sessions, self.executed, entry, Wanted::No);
         }
+    }
+
+    /// The runs that follow lie in another segment. Entries in this one can be read back from it, so
+    /// those that are applied are let go; of the others a copy is kept.
+    pub fn leave_segment(&mut self) {
+        self.settle();
+        if self.is_anchored {
+            self.cache.evict(self.applied, usize::MAX);
+        }
+        self.cache.detach();
+    }
+
+    /// Lets go of what is applied and more than is kept for followers.
+    fn evict(&mut self) {
         let over = self.cache.bytes().saturating_sub(self.keep_bytes);
-        if over > 0 {
+        if over > 0 && self.is_anchored {
             self.cache.evict(self.applied, over);
         }
     }
@@ -471,6 +509,9 @@ impl ReplicaRecovery {
     /// # Errors
     /// If the log begins late and nothing stands for what is gone.
     pub fn finish(mut self, config: raft::Config, now: Tick) -> Result<Replica, RunError> {
+        self.settle();
+        self.evict();
+        self.cache.detach();
         if self.is_buried {
             // Nothing of it is left but this.
             self.begin_behind(EntryId::default(), true);

@@ -1,18 +1,29 @@
 //! Replays one core's log before anything else happens on that core.
 //!
 //! It runs on the core's own thread, one segment at a time, so that between segments the core can
-//! tell its clients that it is loading.
+//! tell its clients that it is loading. Meanwhile the next segment is brought into memory beside it:
+//!
+//! ```text
+//!   device      read 2        │ read 3        │ read 4
+//!   core        replay 1      │ replay 2      │ replay 3
+//! ```
+//!
+//! Nothing is copied on the way: entries are slices of the map until the machine has executed them
+//! (docs/decisions/0011).
 
 use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use bytes::Bytes;
 
 use crate::id::{SegmentSeq, Tick};
 use crate::limits::{BLOCK_BYTES, SEGMENT_BYTES};
 use crate::shard::{self, Alone, Config, RecoverError, Recovering, Shard};
-use crate::wal::{self, Damage, Identity, Location, RecoveredRun};
+use crate::wal::{self, Damage, Identity, Location, RecoveredRun, SegmentHeader};
 
 use super::fatal::Fatal;
 use super::log::Opened;
@@ -34,7 +45,7 @@ pub trait Replay {
     ///
     /// # Errors
     /// When it is damaged where it must not be, or contradicts what came before.
-    fn segment(&mut self, segment: SegmentSeq, bytes: &[u8]) -> Result<(), Self::Error>;
+    fn segment(&mut self, segment: SegmentSeq, bytes: &Bytes) -> Result<(), Self::Error>;
 }
 
 impl Replay for Recovering {
@@ -44,7 +55,7 @@ impl Replay for Recovering {
         Self::look_ahead(self, segment, block)
     }
 
-    fn segment(&mut self, segment: SegmentSeq, bytes: &[u8]) -> Result<(), RecoverError> {
+    fn segment(&mut self, segment: SegmentSeq, bytes: &Bytes) -> Result<(), RecoverError> {
         Self::segment(self, segment, bytes)
     }
 }
@@ -63,7 +74,7 @@ impl<F: FnMut(&RecoveredRun<'_>)> Replay for Runs<F> {
         self.recovery.look_ahead(segment, block)
     }
 
-    fn segment(&mut self, segment: SegmentSeq, bytes: &[u8]) -> Result<(), Damage> {
+    fn segment(&mut self, segment: SegmentSeq, bytes: &Bytes) -> Result<(), Damage> {
         let Self { recovery, on_run, entries } = self;
         recovery.segment(segment, bytes, &mut |run| {
             *entries += run.count;
@@ -80,6 +91,8 @@ pub struct Recovery<R = Recovering> {
     done: usize,
     /// Where each segment but the last ends.
     ends: Vec<Location>,
+    /// The segment that is read next is on its way into memory.
+    ahead: Option<(SegmentSeq, JoinHandle<std::io::Result<Mapped>>)>,
     core: u16,
     started: Instant,
     told: Instant,
@@ -162,6 +175,7 @@ impl<R: Replay> Recovery<R> {
             segments,
             done: 0,
             ends: Vec::new(),
+            ahead: None,
             core,
             started: now,
             told: now,
@@ -192,13 +206,16 @@ impl<R: Replay> Recovery<R> {
             }
         }
         let end = end.filter(|end| end.segment == seq);
-        let mapped = Mapped::open(&path).and_then(|bytes| {
+        let mapped = self.read_ahead(seq).unwrap_or_else(|| Mapped::open(&path));
+        let mapped = mapped.and_then(|bytes| {
+            // Costs little if all of it is there.
             bytes.load(0..end.map_or(SEGMENT_BYTES as u64, |end| end.offset))?;
             Ok(bytes)
         });
+        self.begin_ahead();
         self.ends.extend(end);
         match mapped {
-            Ok(bytes) => self.recovering.segment(seq, &bytes),
+            Ok(bytes) => self.recovering.segment(seq, &Bytes::from_owner(bytes)),
             Err(error) => {
                 tracing::warn!(
                     core = self.core,
@@ -206,7 +223,7 @@ impl<R: Replay> Recovery<R> {
                     path.display()
                 );
                 let bytes = read_what_can_be_read(&path).map_err(failed)?;
-                self.recovering.segment(seq, &bytes)
+                self.recovering.segment(seq, &Bytes::from(bytes))
             }
         }
         .map_err(|error| self.damaged(&error))?;
@@ -222,6 +239,37 @@ impl<R: Replay> Recovery<R> {
             );
         }
         Ok(true)
+    }
+
+    /// What the thread that reads ahead has come to, if it was this segment.
+    fn read_ahead(&mut self, seq: SegmentSeq) -> Option<std::io::Result<Mapped>> {
+        let (_, thread) = self.ahead.take().filter(|(ahead, _)| *ahead == seq)?;
+        thread.join().ok()
+    }
+
+    /// Starts to bring the segment after the one being replayed into memory. Not more of it than its
+    /// successor says there is: the rest was given back to the file system. Who cannot start a thread
+    /// reads later.
+    fn begin_ahead(&mut self) {
+        let Some((&next, later)) =
+            self.segments.get(self.done + 1..).and_then(|rest| rest.split_first())
+        else {
+            return;
+        };
+        let end = later.first().and_then(|later| {
+            let block = self.directory.first_block(*later).ok()?;
+            let previous = SegmentHeader::decode(&block).ok()?.previous.at;
+            (previous.segment == next).then_some(previous.offset)
+        });
+        let path = self.directory.segment(next);
+        let read = move || {
+            let bytes = Mapped::open(&path)?;
+            bytes.load(0..end.unwrap_or(SEGMENT_BYTES as u64))?;
+            Ok(bytes)
+        };
+        let name = format!("ahead-{}", self.core);
+        let thread = thread::Builder::new().name(name).spawn(read);
+        self.ahead = thread.ok().map(|thread| (next, thread));
     }
 
     fn finish_with<T>(

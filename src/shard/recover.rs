@@ -1,5 +1,6 @@
 //! A shard put together again from its segments.
 
+use bytes::Bytes;
 use thiserror::Error;
 
 use crate::entry::Entry;
@@ -87,6 +88,8 @@ pub struct Recovering {
     segment_bytes: usize,
     /// The first segment there is.
     first: Option<SegmentSeq>,
+    /// The segment whose runs are being replayed.
+    reading: SegmentSeq,
     losses: Vec<Damage>,
 }
 
@@ -126,6 +129,7 @@ impl Recovering {
             entries: 0,
             segment_bytes: limits::SEGMENT_BYTES,
             first: None,
+            reading: SegmentSeq(0),
             losses: Vec::new(),
         }
     }
@@ -156,13 +160,14 @@ impl Recovering {
         self.recovery.look_ahead(segment, block)
     }
 
-    /// The next segment, in ascending order, whole.
+    /// The next segment, in ascending order, whole. Entries are not copied out of `bytes` until the next
+    /// one that holds runs is given, or the end comes.
     ///
     /// # Errors
     /// If it is damaged where it must not be, or contradicts what came before.
-    pub fn segment(&mut self, seq: SegmentSeq, bytes: &[u8]) -> Result<(), RecoverError> {
+    pub fn segment(&mut self, seq: SegmentSeq, bytes: &Bytes) -> Result<(), RecoverError> {
         self.first.get_or_insert(seq);
-        let Self { config, recovery, replicas, index, entries, losses, .. } = self;
+        let Self { config, recovery, replicas, index, entries, losses, reading, .. } = self;
         let cores = u64::from(config.cores);
         let mut wrong = None;
         recovery.salvage(seq, bytes, &mut |found| {
@@ -196,10 +201,19 @@ impl Recovering {
                 wrong = Some(RecoverError::ForeignGroup { core: config.shard, group });
                 return;
             }
-            let copied = run.entries().map(|entry| Entry {
+            if *reading != run.location.segment {
+                *reading = run.location.segment;
+                replicas.iter_mut().for_each(ReplicaRecovery::leave_segment);
+            }
+            // Pieces of snapshots may be kept by who reads them; whose entries are kept is known here.
+            let is_lent = run.kind == RunKind::Log;
+            let entries_of_run = run.entries().map(|entry| Entry {
                 kind: entry.kind,
                 crc: entry.crc,
-                payload: bytes::Bytes::copy_from_slice(entry.payload),
+                payload: match is_lent {
+                    true => bytes.slice_ref(entry.payload),
+                    false => Bytes::copy_from_slice(entry.payload),
+                },
             });
             let replica = &mut replicas[(group.0 / cores) as usize];
             let replayed = Replayed {
@@ -208,7 +222,7 @@ impl Recovering {
                 entry: EntryId { term: run.run_term, index: run.first },
                 segment: run.location.segment,
             };
-            match replica.on_run(replayed, copied) {
+            match replica.on_run(replayed, entries_of_run) {
                 Ok(()) if run.kind == RunKind::Log => {
                     let count = run.count;
                     *entries += count;
@@ -220,6 +234,8 @@ impl Recovering {
                 Err(error) => wrong = Some(error.into()),
             }
         })?;
+        // One machine after the other, while what they read is still mapped.
+        replicas.iter_mut().for_each(ReplicaRecovery::settle);
         wrong.map_or(Ok(()), Err)
     }
 
@@ -277,6 +293,7 @@ impl Recovering {
             segment_bytes,
             first,
             losses,
+            ..
         } = self;
         let log = recovery.finish()?;
         let replicas: Vec<_> = (0..)
@@ -460,7 +477,8 @@ mod tests {
             for (segment, bytes) in &self.disk {
                 let mut later = self.disk.range(segment.next()..);
                 later.find_map(|(later, bytes)| recovering.look_ahead(*later, bytes));
-                recovering.segment(*segment, bytes).expect("whole");
+                let bytes = Bytes::copy_from_slice(bytes);
+                recovering.segment(*segment, &bytes).expect("whole");
             }
             recovering.finish(Tick(0)).expect("whole").0
         }

@@ -1,5 +1,7 @@
 //! Nodes start and stop.
 
+use bytes::Bytes;
+
 use crate::id::{ClusterId, Incarnation};
 use crate::limits;
 use crate::planted::{Planted, planted};
@@ -103,7 +105,8 @@ impl World {
         for (at, &segment) in segments.iter().enumerate() {
             let mut later = segments[at + 1..].iter();
             later.find_map(|&later| recovering.look_ahead(later, &disk.first_block(later)));
-            disk.look(segment, scratch, |bytes| recovering.segment(segment, bytes))?;
+            let bytes = disk.look(segment, scratch, Bytes::copy_from_slice);
+            recovering.segment(segment, &bytes)?;
         }
         recovering.finish(now)
     }

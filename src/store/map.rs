@@ -187,6 +187,7 @@ impl Map {
     fn set_if(&mut self, command: &Command, options: SetOptions) -> Reply {
         let (key, value) = (command.arg(1), command.arg(2));
         if options == SetOptions::default() {
+            // What was there does not matter.
             self.set(key, value);
             return Reply::Ok;
         }

@@ -48,6 +48,9 @@ pub trait StateMachine {
     /// Executes the committed entry at `index`. Called once per command, in log order. The reply may
     /// travel to another node, and be kept for a session's retry, so it is one that
     /// [`Reply::decode`] can read.
+    ///
+    /// `payload` is a slice of something larger, a receive buffer or a whole segment of the log: what
+    /// is kept of it is copied, or all of that stays in memory.
     fn apply(&mut self, index: Index, payload: &Bytes, wanted: Wanted) -> Reply;
 
     /// Answers a read of the state as it is.

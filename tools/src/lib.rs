@@ -7,6 +7,7 @@
 mod live;
 #[cfg(feature = "planted-bugs")]
 mod planted;
+mod replay;
 pub mod rounds;
 mod sim;
 mod transcripts;
@@ -38,6 +39,8 @@ enum Subject {
     Live(live::Arguments),
     /// Rounds of kill -9 under load against real nodes; then every write is read back.
     Rounds(rounds::Arguments),
+    /// Writes the log of one core, replays it, and tells what that takes.
+    Replay(replay::Arguments),
     /// Mistakes of our own, each to be found by the simulator.
     #[cfg(feature = "planted-bugs")]
     Planted(planted::Arguments),
@@ -56,6 +59,9 @@ pub fn run() -> ExitCode {
         Subject::Sim(arguments) => sim::run(&arguments).map_err(|failed| failed.to_string()),
         Subject::Live(arguments) => live::run(&arguments).map_err(|failed| failed.to_string()),
         Subject::Rounds(arguments) => rounds::run(&arguments).map_err(|failed| failed.to_string()),
+        Subject::Replay(arguments) => {
+            replay::run(&arguments, &mut std::io::stdout().lock()).map_err(|it| it.to_string())
+        }
         #[cfg(feature = "planted-bugs")]
         Subject::Planted(arguments) => {
             planted::run(&arguments).map_err(|failed| failed.to_string())

@@ -69,6 +69,7 @@ impl ReplicaRecovery {
         let last = self.cache.next().prev();
         self.hard_state.commit = last.max(self.applied);
         self.apply();
+        self.settle();
         let mut survivor =
             Survivor { group, term, commit: commit.min(last), last, removed: vec![], run: None };
         let mut state = self.state.clone();
@@ -116,6 +117,7 @@ impl ReplicaRecovery {
         };
         let followed = self.on_run(replayed, entries.clone().into_iter());
         debug_assert_eq!(followed, Ok(()), "it follows the log");
+        self.settle();
         debug_assert_eq!(self.state.membership.members().collect::<Vec<_>>(), [this]);
         let entries = entries.into_iter().collect();
         let kind = RunKind::Log;

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+
 use crate::group::Replica;
 use crate::id::{
     ClusterId, ConnId, FlushTicket, Incarnation, Index, NodeId, SegmentSeq, ShardId, Tick,
@@ -100,7 +102,8 @@ impl Cluster {
             let later = numbers[at + 1..].iter();
             let block = |number| &it.segments[number][..limits::BLOCK_BYTES];
             let _ = later.clone().find_map(|later| recovering.look_ahead(*later, block(later)));
-            recovering.segment(*number, &it.segments[number]).expect("sound");
+            let bytes = Bytes::copy_from_slice(&it.segments[number]);
+            recovering.segment(*number, &bytes).expect("sound");
         }
         let (shard, recovery) = recovering.finish(Tick(self.now)).expect("sound");
         recovery.log.discard.iter().for_each(|number| drop(it.segments.remove(number)));
