@@ -192,6 +192,7 @@ fn config(arguments: &Arguments) -> Config {
         priority: 100,
         request_ms: 10_000,
         flushes_in_flight: 2,
+        flush_joins_bytes: 0,
         log_cache_bytes: 128 << 20,
         leases: Leases::default(),
         log_bytes: arguments.log_mib << 20,
