@@ -140,6 +140,8 @@ pub(super) struct Group<L> {
     replicas: [Replica<L>; 3],
     applied: [Index; 3],
     commands: [u64; 3],
+    /// Something happened to it since it was last asked what it wants.
+    touched: [bool; 3],
     wire: VecDeque<Message>,
     fx: Effects,
 }
@@ -187,13 +189,16 @@ impl<L: Log> Group<L> {
     fn run(&mut self) {
         loop {
             for at in 0..3 {
-                self.settle(at);
+                if std::mem::take(&mut self.touched[at]) {
+                    self.settle(at);
+                }
             }
             if self.wire.is_empty() {
                 return;
             }
             while let Some(message) = self.wire.pop_front() {
                 let to = message.to.0 as usize - 1;
+                self.touched[to] = true;
                 let change = self.replicas[to].raft.step(&message, NOW);
                 self.mirror(to, change, Some(&message));
             }
@@ -213,6 +218,7 @@ impl<L: Log> Trio for Group<L> {
             replicas: [1, 2, 3].map(replica),
             applied: [Index(0); 3],
             commands: [0; 3],
+            touched: [true; 3],
             wire: VecDeque::new(),
             fx: Effects::default(),
         };
@@ -228,6 +234,7 @@ impl<L: Log> Trio for Group<L> {
         let Replica { raft, log } = &mut self.replicas[0];
         let first = raft.propose(payloads.len() as u32, bytes as u64);
         log.propose(first.expect("it leads, and nothing is uncommitted"), payloads);
+        self.touched[0] = true;
         self.run();
         // Everybody has everything; a node forgets when its budget is spent.
         let last = self.applied[0];

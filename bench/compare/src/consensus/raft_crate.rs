@@ -17,6 +17,8 @@ pub(super) struct Group {
     nodes: [RawNode<MemStorage>; 3],
     applied: [u64; 3],
     commands: [u64; 3],
+    /// Something happened to it since it was last asked what it wants.
+    touched: [bool; 3],
     wire: VecDeque<Message>,
     compacted: u64,
 }
@@ -60,13 +62,16 @@ impl Group {
     fn run(&mut self) {
         loop {
             for at in 0..3 {
-                self.settle(at);
+                if std::mem::take(&mut self.touched[at]) {
+                    self.settle(at);
+                }
             }
             if self.wire.is_empty() {
                 return;
             }
             while let Some(message) = self.wire.pop_front() {
                 let to = message.to as usize - 1;
+                self.touched[to] = true;
                 self.nodes[to].step(message).expect("members understand each other");
             }
         }
@@ -88,8 +93,14 @@ impl Trio for Group {
             RawNode::new(&config, storage, &logger).expect("the configuration is sound")
         };
         let nodes = [1, 2, 3].map(node);
-        let wire = VecDeque::new();
-        let mut group = Self { nodes, applied: [0; 3], commands: [0; 3], wire, compacted: 0 };
+        let mut group = Self {
+            nodes,
+            applied: [0; 3],
+            commands: [0; 3],
+            touched: [true; 3],
+            wire: VecDeque::new(),
+            compacted: 0,
+        };
         // The storage is born with a snapshot.
         for (applied, node) in group.applied.iter_mut().zip(&group.nodes) {
             *applied = node.raft.raft_log.applied;
@@ -107,6 +118,7 @@ impl Trio for Group {
         let entry = |payload: &Bytes| Entry { data: payload.clone(), ..Entry::default() };
         message.entries = payloads.iter().map(entry).collect::<Vec<_>>().into();
         self.nodes[0].step(message).expect("it leads");
+        self.touched[0] = true;
         self.run();
         if self.compacted + COMPACT <= self.applied[0] {
             self.compacted = self.applied[0];
