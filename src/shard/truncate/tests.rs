@@ -37,6 +37,7 @@ fn config() -> Config {
         priority: 100,
         request_ms: 1_000,
         flushes_in_flight: 2,
+        flush_joins_bytes: 0,
         log_cache_bytes: 1 << 20,
         leases: Leases::default(),
         log_bytes: 0,
