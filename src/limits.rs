@@ -104,9 +104,6 @@ pub const LOG_BYTES_DEFAULT: u64 = 1 << 30;
 /// Segments that a core's log keeps, however short it should be: the one being written and those that
 /// were just left.
 pub const LOG_SEGMENTS_MIN: u64 = 3;
-/// Entries that wait for a quorum are written again, so that they do not pin the log, if those of one
-/// group are not more than this, in bytes: they go in one batch.
-pub const TAIL_BYTES_MAX: usize = 4 << 20;
 /// Largest meta part of a snapshot, in bytes: everything of a replica but its machine. It is made and
 /// read in one go.
 pub const SNAPSHOT_META_BYTES_MAX: usize = 64 << 20;
@@ -154,7 +151,6 @@ const _: () = {
     // The largest entry, alone in its run, fits a batch, and a batch fits a segment beside its
     // header: recovery never stitches two files together.
     assert!(COMMAND_BYTES_MAX + BATCH_BYTES_SOFT + BLOCK_BYTES < BATCH_BYTES_MAX);
-    assert!(TAIL_BYTES_MAX + BLOCK_BYTES < BATCH_BYTES_MAX);
     assert!(BATCH_BYTES_MAX + 2 * BLOCK_BYTES < SEGMENT_BYTES);
     // A segment is a whole number of blocks: its tail needs no special case.
     assert!(SEGMENT_BYTES.is_multiple_of(BLOCK_BYTES));

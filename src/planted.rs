@@ -63,7 +63,6 @@ bugs! {
     SnapshotGap: "entries behind a snapshot's last are cut with those in front of it",
     StaleSnapshotInstalled: "a snapshot older than the state takes its place",
     SnapshotNamedByCommit: "a snapshot is named by the commit index, of which not all is applied",
-    TailRewrittenInPart: "of the entries that wait for a quorum only the first is written again",
     SessionsNotInSnapshot: "a snapshot says nothing of the clients' sessions",
 
     // What is applied, and what clients are told.

@@ -19,11 +19,10 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use crate::id::{EntryId, Index, SegmentSeq};
-use crate::limits::APPEND_ENTRIES_MAX;
 use crate::planted::{Planted, planted};
 use crate::raft::Recalled;
 use crate::raft::effects::{HardState, PersistSeq};
-use crate::wal::{self, LogIndex, Run, RunKind};
+use crate::wal::{LogIndex, Run, RunKind};
 
 use super::replica::Replica;
 use super::snapshot::{Outgoing, SnapshotMeta};
@@ -46,8 +45,6 @@ pub enum Written {
     Installed(EntryId),
     /// What there is of a replica without a snapshot, written again.
     Again,
-    /// Entries that are not committed yet, written again.
-    Tail,
 }
 
 /// A run that is not of the log, on its way there.
@@ -87,22 +84,17 @@ pub(super) struct Extent {
     coming: Option<SegmentSeq>,
     /// What there is of this replica is being written again, and where it was placed.
     again: Again,
-    /// The same, of the entries that are not committed.
-    tail: Again,
-    /// How many bytes of those were written again last.
-    tail_bytes: u64,
     /// Entries after this one are needed by somebody else.
     hold: Option<Index>,
 }
 
 /// ```text
-///   No ──► Wanted ──► Taken ──► Placed ──► No
+///   No ──► Taken ──► Placed ──► No
 /// ```
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default)]
 enum Again {
     #[default]
     No,
-    Wanted,
     Taken,
     Placed(SegmentSeq),
 }
@@ -187,8 +179,7 @@ impl Replica {
         let nothing = applied == Index(0) || applied < known || self.is_gone();
         let after = index.find(self.group, applied.next());
         let helps = after.is_none_or(|after| cutoff <= after.location.segment);
-        let busy =
-            self.beside.is_receiving || self.is_taking() || self.beside.extent.tail != Again::No;
+        let busy = self.beside.is_receiving || self.is_taking();
         if nothing || !helps || busy || self.is_failed() {
             return false;
         }
@@ -312,9 +303,6 @@ impl Replica {
         } else if run.entries.is_empty() && matches!(extent.again, Again::Taken) {
             // This run or one taken before it: not later than where it is.
             extent.again = Again::Placed(segment);
-        } else if run.kind == RunKind::Log && extent.tail == Again::Taken {
-            // Likewise.
-            extent.tail = Again::Placed(segment);
         }
         if planted(Planted::CutBeforeSnapshotDurable) && run.kind == RunKind::SnapshotTaken {
             self.on_taken(EntryId { term: run.run_term, index: run.first });
@@ -387,103 +375,6 @@ impl Replica {
         {
             extent.oldest = Some(segment);
         }
-    }
-
-    /// A replica of which no snapshot would help, because the first entry after what it would hold lies
-    /// in front of `cutoff` and is not committed: a quorum is missing, perhaps for long. Those entries are
-    /// written once more, as they are. Returns whether that is under way now.
-    pub fn rewrite_tail(&mut self, index: &LogIndex, cutoff: SegmentSeq, bytes_max: usize) -> bool {
-        let status = self.raft.status();
-        let (first, is_applied) = (status.commit.next(), status.commit == status.applied);
-        let is_far = |place: wal::Span| place.location.segment < cutoff;
-        let busy = self.is_taking()
-            || self.beside.is_receiving
-            || self.is_installing()
-            || self.is_gone()
-            || self.is_failed()
-            || self.raft.forgotten().is_some()
-            || self.beside.extent.tail != Again::No;
-        if busy || !is_applied || !index.find(self.group, first).is_some_and(is_far) {
-            return false;
-        }
-        let bytes: usize = self.tail().iter().map(Run::bytes).sum();
-        if bytes == 0 || bytes_max < bytes {
-            return false;
-        }
-        self.beside.extent.tail = Again::Wanted;
-        true
-    }
-
-    /// Entries that are not committed are to be written again.
-    #[must_use]
-    pub fn wants_tail(&self) -> bool {
-        self.beside.extent.tail == Again::Wanted
-    }
-
-    /// What [`Self::rewrite_tail`] asked for, to be written in one batch: a part alone would say that
-    /// what follows it is void. None if it does not matter any more, or the log is about to change.
-    pub fn take_tail(&mut self) -> Option<(Vec<Run>, Written)> {
-        let runs = match self.is_unwritten() || self.is_gone() || self.is_installing() {
-            true => Vec::new(),
-            false => self.tail(),
-        };
-        let extent = &mut self.beside.extent;
-        if runs.is_empty() {
-            extent.tail = Again::No;
-            return None;
-        }
-        extent.tail = Again::Taken;
-        extent.tail_bytes = runs.iter().map(|run| run.bytes() as u64).sum();
-        Some((runs, Written::Tail))
-    }
-
-    /// All entries behind what is committed, as runs; none unless the log on disk ends with the last of
-    /// them. That they begin behind the commit index is what makes writing them again harmless: a
-    /// replay has not executed them yet when it meets them the second time.
-    fn tail(&self) -> Vec<Run> {
-        let status = self.raft.status();
-        let (mut first, last) = (status.commit.next(), status.last.index);
-        let mut runs = Vec::new();
-        if self.written_last != last {
-            return runs;
-        }
-        let hard_state = self.hard_state();
-        while first <= last {
-            let (run_term, end) = self.raft.term_run(first, last);
-            let count = (end.0 - first.0 + 1).min(u64::from(APPEND_ENTRIES_MAX));
-            let entries = self.cache.range(first, count as u32).cloned().collect();
-            let kind = RunKind::Log;
-            let run = Run { kind, group: self.group, hard_state, run_term, first, entries };
-            assert_eq!(run.entries.len() as u64, count, "what is not applied stays in memory");
-            first = first.plus(count);
-            runs.push(run);
-        }
-        if planted(Planted::TailRewrittenInPart) {
-            runs.truncate(1);
-            runs.iter_mut().for_each(|run| run.entries.truncate(1));
-        }
-        runs
-    }
-
-    /// What [`Self::take_tail`] gave is durable.
-    pub fn on_tail_written(&mut self) {
-        let is_all = self.beside.extent.stored.is_none() && self.raft.status().commit == Index(0);
-        let extent = &mut self.beside.extent;
-        if let Again::Placed(segment) = std::mem::take(&mut extent.tail)
-            && is_all
-        {
-            extent.oldest = Some(segment);
-        }
-    }
-
-    /// Bytes of the log that are written again whenever it is cut: the snapshot, and what waits for a
-    /// quorum.
-    #[must_use]
-    pub fn kept_bytes(&self) -> u64 {
-        let status = self.raft.status();
-        let is_waiting = status.commit < status.last.index;
-        let tail = if is_waiting { self.beside.extent.tail_bytes } else { 0 };
-        self.stored().map_or(0, |stored| stored.bytes) + tail
     }
 
     fn last(&self) -> Index {

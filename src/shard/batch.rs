@@ -222,31 +222,11 @@ impl Log {
             let Some(&slot) = self.staged.front() else { break };
             match replicas[slot as usize].take_run(limits::BATCH_BYTES_SOFT) {
                 Some((run, done)) => {
-                    match run.kind {
-                        RunKind::Log => counters.entries_written += run.entries.len() as u64,
-                        RunKind::SnapshotPiece => counters.snapshot_bytes += run.bytes() as u64,
-                        RunKind::SnapshotTaken
-                        | RunKind::Tombstone
-                        | RunKind::SnapshotInstalled
-                        | RunKind::PromisesForgotten
-                        | RunKind::EntriesForgotten
-                        | RunKind::Recalled => {}
+                    if run.kind == RunKind::Log {
+                        counters.entries_written += run.entries.len() as u64;
                     }
                     batch.push(run);
                     completes.extend(done.map(|done| (slot, done)));
-                }
-                None if replicas[slot as usize].wants_tail() => {
-                    if !batch.is_empty() {
-                        // It goes alone: all of it must fit one write.
-                        break;
-                    }
-                    let Some((runs, done)) = replicas[slot as usize].take_tail() else { continue };
-                    for run in runs {
-                        counters.log_rewritten_bytes += run.bytes() as u64;
-                        batch.push(run);
-                    }
-                    completes.push((slot, done));
-                    break;
                 }
                 None => {
                     self.staged.pop_front();

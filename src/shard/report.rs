@@ -47,10 +47,6 @@ pub struct Counters {
     pub snapshots_begun: u64,
     /// Snapshots of themselves that are whole and durable.
     pub snapshots_taken: u64,
-    /// Bytes of snapshots written to the log, from here or from a leader.
-    pub snapshot_bytes: u64,
-    /// Bytes of entries written to the log again, because they wait for a quorum and lay too far back.
-    pub log_rewritten_bytes: u64,
     /// Segments of the log given up.
     pub segments_reclaimed: u64,
     /// Times a group got another leader.
@@ -95,8 +91,6 @@ impl Counters {
         self.commands_refused += other.commands_refused;
         self.snapshots_begun += other.snapshots_begun;
         self.snapshots_taken += other.snapshots_taken;
-        self.snapshot_bytes += other.snapshot_bytes;
-        self.log_rewritten_bytes += other.log_rewritten_bytes;
         self.segments_reclaimed += other.segments_reclaimed;
         self.leader_changes += other.leader_changes;
         self.snapshots_sent += other.snapshots_sent;
@@ -267,8 +261,6 @@ pub fn info_text(reports: &[ShardReport], section: Option<&[u8]>) -> String {
         line("wal_bytes", &counters.wal_bytes);
         line("log_bytes", &reports.iter().map(|report| report.log_bytes).sum::<u64>());
         line("snapshots_taken", &counters.snapshots_taken);
-        line("snapshot_bytes", &counters.snapshot_bytes);
-        line("log_rewritten_bytes", &counters.log_rewritten_bytes);
         line("segments_reclaimed", &counters.segments_reclaimed);
         line("entries_committed", &counters.entries_committed);
         let per_flush = counters.entries_written as f64 / counters.wal_flushes.max(1) as f64;

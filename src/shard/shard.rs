@@ -202,10 +202,6 @@ impl Shard {
                 replica.on_written_again();
                 self.truncation.on_done(&self.replicas, slot);
             }
-            Written::Tail => {
-                replica.on_tail_written();
-                self.truncation.on_tail_written(&self.replicas);
-            }
             Written::Piece { transfer, number } => self.on_piece_durable(slot, transfer, number),
             Written::Installed(_) => self.on_install_durable(now, slot),
         }

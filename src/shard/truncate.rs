@@ -10,10 +10,6 @@
 //!       it lands at the active end, and everything in front of the oldest need goes
 //! ```
 //!
-//! A group that waits for a quorum cannot be helped by a snapshot alone: its next entry lies in front of
-//! the cutoff, and is not committed. All its entries behind the commit index are written again then, in one
-//! batch, and the snapshot is taken after that.
-//!
 //! A segment goes in this order, so that a crash between any two steps leaves a log that recovers
 //! (contract row 27):
 //!
@@ -43,7 +39,7 @@ pub(super) struct Truncation {
     looked: (SegmentSeq, u64),
     /// Snapshots that became whole, and states that were written again.
     done: u64,
-    /// Bytes of the latest snapshots of all groups, and of what waits for a quorum.
+    /// Bytes of the latest snapshots of all groups.
     stored_bytes: u64,
     /// A cut that waits for the writes placed when it was chosen.
     cut: Option<(SegmentSeq, FlushTicket)>,
@@ -77,18 +73,8 @@ impl Truncation {
     }
 
     fn count_stored(&mut self, replicas: &[Replica]) {
-        self.stored_bytes = replicas.iter().map(Replica::kept_bytes).sum();
-    }
-
-    /// Entries that are written again go in one write, of which several fit a segment.
-    fn tail_bytes_max(&self) -> usize {
-        limits::TAIL_BYTES_MAX.min(self.segment_bytes as usize / 4)
-    }
-
-    /// Entries that wait for a quorum were written again.
-    pub(super) fn on_tail_written(&mut self, replicas: &[Replica]) {
-        self.done += 1;
-        self.count_stored(replicas);
+        let bytes = |replica: &Replica| replica.stored().map_or(0, |stored| stored.bytes);
+        self.stored_bytes = replicas.iter().map(bytes).sum();
     }
 
     /// A snapshot became whole, or what there was of a replica was written again.
@@ -187,9 +173,7 @@ impl Truncation {
             if replica.begin_snapshot(log.index(), cutoff) {
                 counters.snapshots_begun += 1;
                 self.taking.push(slot);
-            } else if replica.write_again()
-                || replica.rewrite_tail(log.index(), cutoff, self.tail_bytes_max())
-            {
+            } else if replica.write_again() {
                 log.stage(slot);
             }
         }
@@ -225,6 +209,3 @@ impl Truncation {
         Some(cut)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -54,11 +54,6 @@ impl Options {
                 it.crashes().flushes_slowly();
                 it.snapshots_often();
             }
-            Planted::TailRewrittenInPart => {
-                it.several().crashes().snapshots_often();
-                it.groups = 4;
-                it.clients = 8;
-            }
             Planted::CutBeforeSnapshotDurable => {
                 it.flushes_slowly();
                 it.snapshots_often();

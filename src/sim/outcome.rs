@@ -122,8 +122,6 @@ pub struct Outcome {
     pub installed: u64,
     /// Log segments deleted because snapshots stood for them.
     pub reclaimed: u64,
-    /// Bytes of entries written to the log again, because they waited for a quorum for long.
-    pub rewritten: u64,
     /// Damage that recoveries found, and that the other members made good.
     pub losses: u64,
     /// Runs that ended with a group standing still rather than losing anything.

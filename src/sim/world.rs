@@ -569,7 +569,6 @@ impl World {
         it.shard.turn(now, &mut it.effects);
         let installed = it.shard.counters_mut().snapshots_received - installed;
         self.outcome.installed += installed;
-        self.outcome.rewritten += std::mem::take(&mut it.shard.counters_mut().log_rewritten_bytes);
         self.note(&[4, node as u64, core as u64, events], || {
             format!("node {node} core {core} turn at {now} with {events} events")
         });

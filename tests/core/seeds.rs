@@ -134,24 +134,6 @@ fn contract_row_27_power_is_lost_where_segments_are_deleted() {
     assert!(sum(&outcomes, |it| it.crash_points[point]) > 0, "{outcomes:?}");
 }
 
-/// Entries that wait for a quorum under logs that are always full: they are written again, and no crash
-/// takes one that was acknowledged.
-#[test]
-fn contract_row_27_what_waits_for_a_quorum_is_written_again_and_survives() {
-    let outcomes = scenario(&[20, 21, 22, 23], |options| {
-        options.cores = vec![1; 3];
-        options.spares = 0;
-        options.operate_every_ms = 0;
-        options.log_bytes = 0;
-        options.groups = 4;
-        options.think_us = 500;
-        options.value_bytes_max = 600;
-        options.segment_bytes = 128 << 10;
-        options.nodes.crash_every_ms = 300;
-    });
-    assert!(sum(&outcomes, |it| it.rewritten) > 0, "{outcomes:?}");
-}
-
 /// Many groups on each core, under all the faults there are.
 #[test]
 fn sixty_four_groups_survive_everything() {

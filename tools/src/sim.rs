@@ -266,7 +266,6 @@ struct Totals {
     writes: u64,
     log_reads: u64,
     reclaimed: u64,
-    rewritten: u64,
     losses: u64,
     halts: u64,
     installed: u64,
@@ -321,7 +320,6 @@ impl Totals {
         self.writes += outcome.writes;
         self.log_reads += outcome.log_reads;
         self.reclaimed += outcome.reclaimed;
-        self.rewritten += outcome.rewritten;
         self.losses += outcome.losses;
         self.halts += outcome.halts;
         self.installed += outcome.installed;
@@ -350,8 +348,8 @@ impl Totals {
             self.acked, self.refused, self.unknown, self.committed, self.elections
         );
         println!(
-            "  logs      {} segments reclaimed, {} bytes written again, {} snapshots installed, {} losses made good",
-            self.reclaimed, self.rewritten, self.installed, self.losses
+            "  logs      {} segments reclaimed, {} snapshots installed, {} losses made good",
+            self.reclaimed, self.installed, self.losses
         );
         println!(
             "  halted    {} worlds, in which only members that are gone knew the rest",
