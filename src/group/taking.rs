@@ -80,7 +80,7 @@ pub(super) struct Extent {
     pub(super) stored: Option<Stored>,
     /// The segment of the first run there is of this replica.
     pub(super) oldest: Option<SegmentSeq>,
-    /// The segment of the first piece of the snapshot being written.
+    /// The segment of the first piece of the snapshot being written: its own, or one that arrives.
     coming: Option<SegmentSeq>,
     /// What there is of this replica is being written again, and where it was placed.
     again: Again,
@@ -347,8 +347,11 @@ impl Replica {
             }
             None => extent.oldest,
         };
+        // What has arrived of a snapshot is not this replica's state yet, but will be.
+        let is_coming = self.beside.is_receiving || self.is_taking();
+        let coming = extent.coming.filter(|_| is_coming);
         let held = extent.hold.filter(|_| holds).and_then(place);
-        [own, held].into_iter().flatten().min()
+        [own, coming, held].into_iter().flatten().min()
     }
 
     /// A replica of which nothing is applied, so that there is nothing to take a snapshot of: what
@@ -357,7 +360,8 @@ impl Replica {
     pub fn write_again(&mut self) -> bool {
         let is_empty = self.beside.extent.stored.is_none() && self.last() == Index(0);
         let is_whole = self.raft.forgotten().is_none();
-        if !(is_whole && is_empty || self.is_buried()) || !self.beside.aside.is_empty() {
+        let is_busy = !self.beside.aside.is_empty() || self.beside.is_receiving;
+        if !(is_whole && is_empty || self.is_buried()) || is_busy {
             return false;
         }
         let kind = if self.is_buried() { RunKind::Tombstone } else { RunKind::Log };

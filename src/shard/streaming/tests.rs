@@ -42,11 +42,18 @@ struct Cluster {
     /// Every frame that arrived, with sender and receiver.
     seen: Vec<(usize, usize, Frame)>,
     written: u64,
+    /// How many keys there are to write to.
+    keys: u64,
     bytes_per_s: u64,
 }
 
 impl Cluster {
     fn new() -> Self {
+        Self::of(&[0, 1, 2])
+    }
+
+    /// Three nodes, of which these have been started.
+    fn of(started: &[usize]) -> Self {
         let node = |_| Node {
             shard: None,
             life: 0,
@@ -62,9 +69,10 @@ impl Cluster {
             lanes: Lane::ALL.to_vec(),
             seen: Vec::new(),
             written: 0,
+            keys: 5,
             bytes_per_s: 1 << 30,
         };
-        (0..3).for_each(|node| cluster.start(node));
+        started.iter().for_each(|&node| cluster.start(node));
         cluster.until("a leader", |it| it.leader().is_some());
         cluster
     }
@@ -213,7 +221,7 @@ impl Cluster {
         let leader = self.leader().expect("somebody leads");
         for _ in 0..count {
             self.written += 1;
-            let key = format!("key{}", self.written % 5);
+            let key = format!("key{}", self.written % self.keys);
             let value = vec![b'a' + (self.written % 26) as u8; VALUE_BYTES];
             let command = Command::from_args(&[b"SET", key.as_bytes(), &value]);
             let (conn, seq) = (ConnId(1), self.written);
@@ -431,4 +439,29 @@ fn contract_row_50_installed_is_said_when_raft_has_taken_it() {
     assert!(ack.snapshot.index <= status.applied && ack.snapshot.index < status.first);
     cluster.write(1);
     cluster.until("they agree", |it| it.agree(leader, follower));
+}
+
+/// The pieces of a snapshot that is longer than the log may be stay until they are the state: an empty
+/// replica has nothing else, and would otherwise give up the first ones while the last ones arrive.
+#[test]
+fn contract_row_27_pieces_that_have_arrived_stay_until_they_are_the_state() {
+    let mut cluster = Cluster::of(&[0, 1]);
+    // A piece at a time: the log is looked at while none waits to be written.
+    cluster.bytes_per_s = 1 << 20;
+    for node in [0, 1] {
+        cluster.crash(node);
+        cluster.start(node);
+    }
+    cluster.until("a leader", |it| it.leader().is_some());
+    let (leader, follower) = (cluster.leader().expect("somebody leads"), 2);
+    cluster.keys = 90;
+    cluster.write(150);
+    cluster.start(follower);
+    cluster.until("the snapshot is its state", |it| it.agree(leader, follower));
+    assert!(cluster.counters(follower).snapshots_received > 0);
+    cluster.steps(100);
+    cluster.crash(follower);
+    cluster.start(follower);
+    cluster.until("it knows it again", |it| it.agree(leader, follower));
+    assert_eq!(cluster.acks(PieceStatus::Installed), 1, "not from the leader");
 }
