@@ -102,7 +102,7 @@ pub struct Replayed {
     pub segment: SegmentSeq,
 }
 
-/// Replays one group; committed entries go to the state machine as soon as they are known to be.
+/// Replays one group; committed entries go to the state machine together, a segment's worth at a time.
 pub struct ReplicaRecovery {
     group: GroupId,
     hard_state: HardState,

@@ -43,7 +43,8 @@ impl Mapped {
         // only ever unlinked, which keeps a mapped file alive. The directory is locked by this
         // process (runtime/identity.rs). While a core recovers nothing writes its log; afterwards
         // only sealed segments are mapped (`LogRead` promises it), and a sealed segment is never
-        // written again (wal/mod.rs). What a stranger with write access to the directory could do
+        // written again (wal/mod.rs); what is punched out of it lies behind every entry, and is punched
+        // after recovery has let all slices go. What a stranger with write access to the directory could do
         // is outside of what any program can guard against.
         let map = unsafe { options.map(&file)? };
         Ok(Self { map })

@@ -206,7 +206,9 @@ impl<R: Replay> Recovery<R> {
             }
         }
         let end = end.filter(|end| end.segment == seq);
-        let mapped = self.read_ahead(seq).unwrap_or_else(|| Mapped::open(&path));
+        // It read as far as it could guess; whether more than the log is unreadable is decided here.
+        let ahead = self.read_ahead(seq).and_then(Result::ok);
+        let mapped = ahead.map_or_else(|| Mapped::open(&path), Ok);
         let mapped = mapped.and_then(|bytes| {
             // Costs little if all of it is there.
             bytes.load(0..end.map_or(SEGMENT_BYTES as u64, |end| end.offset))?;
