@@ -58,7 +58,7 @@ trait Trio: Sized {
     fn commit(&mut self, payloads: &[Bytes]);
 
     /// How many payloads each replica has applied.
-    fn applied(&self) -> [u64; 3];
+    fn commands(&self) -> [u64; 3];
 
     /// Bytes of one leading and one following replica, each measured over `groups` idle groups.
     fn idle_bytes(groups: usize, seed: u64) -> Idle;
@@ -187,7 +187,7 @@ fn sample<T: Trio>(batch: u32, time: Duration, seed: u64) -> Result<Sample> {
     for _ in 0..WARM_UP {
         trio.commit(&payloads);
     }
-    let before = trio.applied();
+    let before = trio.commands();
     let (calls, started) = (alloc::calls(), thread_time());
     let mut batches = 0u64;
     while thread_time() - started < time {
@@ -200,7 +200,7 @@ fn sample<T: Trio>(batch: u32, time: Duration, seed: u64) -> Result<Sample> {
     let (elapsed, calls) = (thread_time() - started, alloc::calls() - calls);
     let entries = batches * u64::from(batch);
     let applied: Vec<u64> =
-        trio.applied().iter().zip(before).map(|(now, then)| now - then).collect();
+        trio.commands().iter().zip(before).map(|(now, then)| now - then).collect();
     ensure!(applied == [entries; 3], "{entries} entries were proposed, applied were {applied:?}");
     Ok(Sample {
         ns_per_entry: elapsed.as_nanos() as f64 / entries as f64,
@@ -237,14 +237,14 @@ mod tests {
 
     fn commits_everything_once<T: Trio>() {
         let mut trio = T::elect(1, 7);
-        assert_eq!(trio.applied(), [0; 3], "an empty entry is nobody's payload");
+        assert_eq!(trio.commands(), [0; 3], "an empty entry is nobody's payload");
         let mut expected = 0;
         for round in 0..300u64 {
             let batch = [1, 64, 3, 1, 256][round as usize % 5];
             // Every trio checks that indexes are applied one by one and payloads are the proposed ones.
             trio.commit(&payloads(batch, round));
             expected += u64::from(batch);
-            assert_eq!(trio.applied(), [expected; 3]);
+            assert_eq!(trio.commands(), [expected; 3]);
         }
     }
 

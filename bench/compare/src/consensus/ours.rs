@@ -241,7 +241,7 @@ impl<L: Log> Trio for Group<L> {
         self.replicas.iter_mut().for_each(|replica| replica.log.forget(last));
     }
 
-    fn applied(&self) -> [u64; 3] {
+    fn commands(&self) -> [u64; 3] {
         self.commands
     }
 

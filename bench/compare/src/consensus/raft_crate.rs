@@ -129,7 +129,7 @@ impl Trio for Group {
         }
     }
 
-    fn applied(&self) -> [u64; 3] {
+    fn commands(&self) -> [u64; 3] {
         self.commands
     }
 

@@ -60,8 +60,8 @@ pub(super) fn measure(run: Run<'_>) -> Result<Sample> {
         }
         let made = log.written().segments_made;
         let mut outstanding = VecDeque::new();
-        for at in 0..writers.len() {
-            outstanding.push_back((append(&mut log, &mut writers[at])?, at, Instant::now()));
+        for (at, writer) in writers.iter_mut().enumerate() {
+            outstanding.push_back((append(&mut log, writer)?, at, Instant::now()));
         }
         let opened = Instant::now();
         let mut began: Option<(Instant, Device, u64)> = None;
