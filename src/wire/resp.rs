@@ -55,10 +55,10 @@ impl Command {
     #[must_use]
     pub fn from_args(args: &[&[u8]]) -> Self {
         let mut raw = Vec::with_capacity(16 + args.iter().map(|arg| arg.len() + 16).sum::<usize>());
-        raw.extend_from_slice(format!("*{}\r\n", args.len()).as_bytes());
+        put_count(&mut raw, b'*', args.len());
         let mut places = SmallVec::new();
         for arg in args {
-            raw.extend_from_slice(format!("${}\r\n", arg.len()).as_bytes());
+            put_count(&mut raw, b'$', arg.len());
             places.push((raw.len() as u32, arg.len() as u32));
             raw.extend_from_slice(arg);
             raw.extend_from_slice(b"\r\n");
@@ -189,16 +189,45 @@ fn line(bytes: &[u8], from: usize) -> Result<Option<(&[u8], usize)>, ProtocolErr
 #[must_use]
 pub fn integer(text: &[u8]) -> Option<i64> {
     let digits = text.strip_prefix(b"-").unwrap_or(text);
-    let plain = match digits {
-        [] => false,
-        [b'0'] => text.len() == 1,
-        [b'1'..=b'9', rest @ ..] => rest.iter().all(u8::is_ascii_digit),
-        _ => false,
-    };
-    if !plain {
-        return None;
+    match digits {
+        [b'0'] => (text.len() == 1).then_some(0),
+        [b'1'..=b'9', ..] if digits.len() <= DIGITS_SAFE => {
+            let mut value = 0;
+            for digit in digits {
+                let digit = digit.wrapping_sub(b'0');
+                if 9 < digit {
+                    return None;
+                }
+                value = value * 10 + i64::from(digit);
+            }
+            Some(if digits.len() == text.len() { value } else { -value })
+        }
+        [b'1'..=b'9', rest @ ..] if rest.iter().all(u8::is_ascii_digit) => {
+            std::str::from_utf8(text).ok()?.parse().ok()
+        }
+        _ => None,
     }
-    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// So many decimal digits fit an `i64`, whatever they are.
+const DIGITS_SAFE: usize = 18;
+
+/// Appends `mark`, the number, and the end of the line.
+fn put_count(out: &mut Vec<u8>, mark: u8, count: usize) {
+    let mut digits = [0; 20];
+    let mut first = digits.len();
+    let mut rest = count;
+    loop {
+        first -= 1;
+        digits[first] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.push(mark);
+    out.extend_from_slice(&digits[first..]);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Reads commands from the bytes of one connection.
@@ -402,9 +431,28 @@ mod tests {
         for (text, value) in [("0", 0), ("-1", -1), ("9223372036854775807", i64::MAX)] {
             assert_eq!(integer(text.as_bytes()), Some(value));
         }
-        for text in ["", "-", "+1", "01", "-0", " 1", "1 ", "9223372036854775808", "1.0"] {
+        for text in
+            ["", "-", "+1", "01", "-0", " 1", "1 ", "9223372036854775808", "1.0", "1-", "--1"]
+        {
             assert_eq!(integer(text.as_bytes()), None, "{text:?}");
         }
+        // Every number of digits, on both sides of a power of ten, and the largest ones.
+        let powers = (0..19).map(|power| 10i64.pow(power)).chain([i64::MAX]);
+        for value in powers.flat_map(|it| [it - 1, it, it.saturating_add(1), -it, -it - 1]) {
+            assert_eq!(integer(value.to_string().as_bytes()), Some(value));
+        }
+    }
+
+    #[test]
+    fn a_command_says_how_long_its_arguments_are() {
+        for bytes in [0, 1, 9, 10, 99, 100, 12_345] {
+            let argument = vec![b'x'; bytes];
+            let command = Command::from_args(&[b"SET", &argument]);
+            let head = format!("*2\r\n$3\r\nSET\r\n${bytes}\r\n");
+            assert!(command.raw.starts_with(head.as_bytes()), "{bytes}");
+            assert_eq!(Command::parse(command.raw.clone()), Ok(command), "{bytes}");
+        }
+        assert_eq!(&Command::from_args(&[b"GET", b""]).raw[..], b"*2\r\n$3\r\nGET\r\n$0\r\n\r\n");
     }
 
     #[test]
