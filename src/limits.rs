@@ -38,6 +38,8 @@ pub const FLUSHES_IN_FLIGHT_MAX: usize = 4;
 /// While a write is on its way, a batch smaller than this waits for its end and grows, in bytes. A larger one goes
 /// beside it: one write at a time does not fill a device.
 pub const FLUSH_JOINS_BYTES: usize = 64 << 10;
+/// Committed entries of one group that wait to be executed while a log is replayed.
+pub const REPLAY_UNSETTLED_MAX: u64 = 4_096;
 /// Spare (zeroed, durable, named) segments kept ready per core.
 pub const SPARE_SEGMENTS: usize = 2;
 

@@ -16,9 +16,6 @@
 //! entries that were written in front of it and follow it. Entries adrift are kept until the snapshot
 //! that was durable before the segments went; if none comes, the log is damaged.
 
-/// Committed entries that wait to be executed, at most.
-const UNSETTLED_MAX: u64 = 4_096;
-
 mod alone;
 
 pub use alone::{AloneRefusal, Survivor};
@@ -27,6 +24,7 @@ use thiserror::Error;
 
 use crate::entry::{Entry, EntryKind};
 use crate::id::{EntryId, GroupId, Index, SegmentSeq, Tick};
+use crate::limits;
 use crate::planted::{Planted, planted};
 use crate::raft::effects::HardState;
 use crate::raft::{self, Forgotten, Raft, TermRun};
@@ -465,7 +463,7 @@ impl ReplicaRecovery {
         }
         let last = self.cache.next().prev();
         self.applied = self.applied.max(self.hard_state.commit.min(last));
-        if UNSETTLED_MAX < self.applied.0 - self.executed.0 {
+        if limits::REPLAY_UNSETTLED_MAX < self.applied.0 - self.executed.0 {
             self.settle();
             self.evict();
         }

@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
-use super::resp::integer;
+use super::resp::{integer, put_number};
 use crate::limits;
 
 /// Which RESP a connection speaks; `HELLO 3` switches.
@@ -130,20 +130,20 @@ impl Reply {
             Self::Ok => out.put_slice(b"+OK\r\n"),
             Self::Simple(text) => line(out, b'+', text.as_bytes()),
             Self::Error(text) => line(out, b'-', text.as_bytes()),
-            Self::Int(value) => number(out, b':', *value),
+            Self::Int(value) => put_number(out, b':', *value),
             Self::Bulk(bytes) => bulk(out, bytes),
             Self::Nil => out.put_slice(match protocol {
                 Protocol::Resp2 => b"$-1\r\n",
                 Protocol::Resp3 => b"_\r\n",
             }),
             Self::Array(items) => {
-                number(out, b'*', items.len() as i64);
+                put_number(out, b'*', items.len() as i64);
                 items.iter().for_each(|item| item.encode(protocol, out));
             }
             Self::Map(pairs) => {
                 match protocol {
-                    Protocol::Resp2 => number(out, b'*', 2 * pairs.len() as i64),
-                    Protocol::Resp3 => number(out, b'%', pairs.len() as i64),
+                    Protocol::Resp2 => put_number(out, b'*', 2 * pairs.len() as i64),
+                    Protocol::Resp3 => put_number(out, b'%', pairs.len() as i64),
                 }
                 for (key, value) in pairs {
                     key.encode(protocol, out);
@@ -153,7 +153,7 @@ impl Reply {
             Self::Verbatim(text) => match protocol {
                 Protocol::Resp2 => bulk(out, text.as_bytes()),
                 Protocol::Resp3 => {
-                    number(out, b'=', text.len() as i64 + 4);
+                    put_number(out, b'=', text.len() as i64 + 4);
                     out.put_slice(b"txt:");
                     out.put_slice(text.as_bytes());
                     out.put_slice(b"\r\n");
@@ -187,29 +187,8 @@ fn line(out: &mut BytesMut, mark: u8, text: &[u8]) {
     out.put_slice(b"\r\n");
 }
 
-/// Writes `value` in decimal; formatting through `fmt` showed in profiles of small replies.
-fn number(out: &mut BytesMut, mark: u8, value: i64) {
-    let mut digits = [0u8; 20];
-    let mut at = digits.len();
-    let mut rest = value.unsigned_abs();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    out.put_u8(mark);
-    if value < 0 {
-        out.put_u8(b'-');
-    }
-    out.put_slice(&digits[at..]);
-    out.put_slice(b"\r\n");
-}
-
 fn bulk(out: &mut BytesMut, bytes: &[u8]) {
-    number(out, b'$', bytes.len() as i64);
+    put_number(out, b'$', bytes.len() as i64);
     out.put_slice(bytes);
     out.put_slice(b"\r\n");
 }

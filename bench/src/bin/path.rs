@@ -242,12 +242,15 @@ impl Cluster {
 
     /// So many entries, a batch after the other: one is committed and answered before the next is said.
     fn run(&mut self, args: &Args, batch: usize, entries: usize) {
-        let value = vec![b'v'; args.value_size];
+        // What follows the key is the same in every command.
+        let mut rest = format!("\r\n${}\r\n", args.value_size).into_bytes();
+        rest.resize(rest.len() + args.value_size, b'v');
+        rest.extend_from_slice(b"\r\n");
         let until = self.tally.replies + entries as u64;
         while self.tally.replies < until {
             let answered = self.tally.replies;
             for _ in 0..batch {
-                self.say(args, &value);
+                self.say(args, &rest);
             }
             self.settle();
             assert_eq!(self.tally.replies - answered, batch as u64, "everything is answered");
@@ -257,8 +260,8 @@ impl Cluster {
         }
     }
 
-    /// One SET arrives, as bytes.
-    fn say(&mut self, args: &Args, value: &[u8]) {
+    /// One SET arrives, as bytes: the `rest` is what follows its key.
+    fn say(&mut self, args: &Args, rest: &[u8]) {
         let key = match self.fill.checked_sub(1) {
             Some(key) => {
                 self.fill = key;
@@ -276,20 +279,7 @@ impl Cluster {
             *digit = b'0' + (key / 10u64.pow(place) % 10) as u8;
         }
         self.input.extend_from_slice(&text);
-        self.input.extend_from_slice(b"\r\n$");
-        let mut length = args.value_size;
-        let mut digits = [0u8; 8];
-        let mut at = digits.len();
-        while {
-            at -= 1;
-            digits[at] = b'0' + (length % 10) as u8;
-            length /= 10;
-            length > 0
-        } {}
-        self.input.extend_from_slice(&digits[at..]);
-        self.input.extend_from_slice(b"\r\n");
-        self.input.extend_from_slice(value);
-        self.input.extend_from_slice(b"\r\n");
+        self.input.extend_from_slice(rest);
         let command = self.reader.next(&mut self.input).expect("sound").expect("whole");
         let group = key_group(&text, args.groups).0 as usize;
         let node = if args.forward { self.rng.usize(..3) } else { self.leaders[group] };
