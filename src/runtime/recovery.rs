@@ -207,8 +207,7 @@ impl<R: Replay> Recovery<R> {
         }
         let end = end.filter(|end| end.segment == seq);
         // It read as far as it could guess; whether more than the log is unreadable is decided here.
-        let ahead = self.read_ahead(seq).and_then(Result::ok);
-        let mapped = ahead.map_or_else(|| Mapped::open(&path), Ok);
+        let mapped = self.read_ahead(seq).map_or_else(|| Mapped::open(&path), Ok);
         let mapped = mapped.and_then(|bytes| {
             // Costs little if all of it is there.
             bytes.load(0..end.map_or(SEGMENT_BYTES as u64, |end| end.offset))?;
@@ -243,10 +242,10 @@ impl<R: Replay> Recovery<R> {
         Ok(true)
     }
 
-    /// What the thread that reads ahead has come to, if it was this segment.
-    fn read_ahead(&mut self, seq: SegmentSeq) -> Option<std::io::Result<Mapped>> {
+    /// What the thread that reads ahead has read, if it was this segment and could be.
+    fn read_ahead(&mut self, seq: SegmentSeq) -> Option<Mapped> {
         let (_, thread) = self.ahead.take().filter(|(ahead, _)| *ahead == seq)?;
-        thread.join().ok()
+        thread.join().ok()?.ok()
     }
 
     /// Starts to bring the segment after the one being replayed into memory. Not more of it than its
