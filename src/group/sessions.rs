@@ -36,14 +36,17 @@
 
 use std::collections::BTreeMap;
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
 use crate::entry::SESSION_HEADER_BYTES;
 use crate::id::{Index, SessionId, mix};
 use crate::limits;
 use crate::planted::{Planted, planted};
-use crate::wire::reply::Reply;
+use crate::wire::reply::{Protocol, Reply};
+
+/// The fewest bytes a session takes in a table: its numbers.
+const SESSION_BYTES_MIN: usize = 28;
 
 /// What a command has to do with a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -263,8 +266,10 @@ impl Sessions {
     /// ```
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.put_u64_le(self.open.len() as u64);
+        let mut reply = BytesMut::new();
         for (id, session) in &self.open {
-            let reply = session.reply.encode_forwarded();
+            reply.clear();
+            session.reply.encode(Protocol::Resp3, &mut reply);
             out.put_u64_le(id.0);
             out.put_u64_le(session.seq);
             out.put_u64_le(session.used.0);
@@ -281,6 +286,8 @@ impl Sessions {
         const SHORT: DecodeError = DecodeError("they end too soon");
         let mut table = Self::new();
         let count = bytes.try_get_u64_le().map_err(|_| SHORT)?;
+        let room = (count as usize).min(bytes.len() / SESSION_BYTES_MIN);
+        let mut open: Vec<(SessionId, Session)> = Vec::with_capacity(room);
         for _ in 0..count {
             let mut number = || bytes.try_get_u64_le().map_err(|_| SHORT);
             let (id, seq, used) = (SessionId(number()?), number()?, Index(number()?));
@@ -290,14 +297,18 @@ impl Sessions {
             // A copy: as a slice it would keep the whole snapshot in memory.
             let reply = Reply::decode(&Bytes::copy_from_slice(reply))
                 .map_err(|_| DecodeError("an answer is no reply"))?;
-            if table.open.last_key_value().is_some_and(|(last, _)| id <= *last) {
+            if open.last().is_some_and(|(last, _)| id <= *last) {
                 return Err(DecodeError("the ids do not ascend"));
             }
-            if table.by_use.contains_key(&used) {
-                return Err(DecodeError("one entry used two sessions"));
-            }
-            table.insert(id, Session { seq, reply, used });
+            table.reply_bytes += reply.bytes();
+            open.push((id, Session { seq, reply, used }));
         }
+        // Trees are built faster of all they hold.
+        table.by_use = open.iter().map(|(id, session)| (session.used, *id)).collect();
+        if table.by_use.len() < open.len() {
+            return Err(DecodeError("one entry used two sessions"));
+        }
+        table.open = open.into_iter().collect();
         if !bytes.is_empty() {
             return Err(DecodeError("they go on after the last session"));
         }

@@ -331,27 +331,35 @@ impl Replica {
     }
 
     /// The oldest segment that holds something this replica needs. None if there is nothing of it.
-    /// With `holds`, what others asked to be kept counts too.
     #[must_use]
-    pub fn pin(&self, index: &LogIndex, holds: bool) -> Option<SegmentSeq> {
+    pub fn pin(&self, index: &LogIndex) -> Option<SegmentSeq> {
         let extent = &self.beside.extent;
         if self.raft.forgotten().is_some() {
             // What tells the next life so must stay.
             return extent.oldest;
         }
-        let place = |after: Index| Some(index.find(self.group, after.next())?.location.segment);
         let own = match extent.stored.filter(|_| !self.is_buried()) {
             Some(stored) if planted(Planted::SnapshotGap) => Some(stored.segment),
             Some(stored) => {
-                place(stored.entry.index).min(Some(stored.segment)).or(Some(stored.segment))
+                let after = self.segment_after(index, stored.entry.index);
+                Some(after.map_or(stored.segment, |after| after.min(stored.segment)))
             }
             None => extent.oldest,
         };
         // What has arrived of a snapshot is not this replica's state yet, but will be.
         let is_coming = self.beside.is_receiving || self.is_taking();
         let coming = extent.coming.filter(|_| is_coming);
-        let held = extent.hold.filter(|_| holds).and_then(place);
-        [own, coming, held].into_iter().flatten().min()
+        [own, coming].into_iter().flatten().min()
+    }
+
+    /// The oldest segment of what others asked this replica to keep.
+    #[must_use]
+    pub fn pin_held(&self, index: &LogIndex) -> Option<SegmentSeq> {
+        self.segment_after(index, self.beside.extent.hold?)
+    }
+
+    fn segment_after(&self, index: &LogIndex, after: Index) -> Option<SegmentSeq> {
+        Some(index.find(self.group, after.next())?.location.segment)
     }
 
     /// A replica of which nothing is applied, so that there is nothing to take a snapshot of: what

@@ -155,9 +155,11 @@ impl Truncation {
             // Who holds the log for a follower is heard only while it is not far too long
             // (contract row 42).
             let holds = far <= self.first;
-            let Some(pin) = replica.pin(log.index(), holds) else { continue };
+            let held = if holds { replica.pin_held(log.index()) } else { None };
+            let own = replica.pin(log.index());
+            let Some(pin) = own.into_iter().chain(held).min() else { continue };
             cut = cut.min(pin);
-            if replica.pin(log.index(), false).is_some_and(|pin| pin < cutoff) {
+            if own.is_some_and(|own| own < cutoff) {
                 needs.push((pin, slot));
             }
         }

@@ -147,7 +147,7 @@ impl World {
     }
 
     pub(super) fn on_reply(&mut self, call: u64, reply: &Reply) -> Checked {
-        let mut encoded = BytesMut::new();
+        let mut encoded = BytesMut::with_capacity(64);
         reply.encode(Protocol::Resp3, &mut encoded);
         self.note(&[18, call, crc32fast::hash(&encoded).into()], || {
             let text = String::from_utf8_lossy(&encoded).replace("\r\n", " ");

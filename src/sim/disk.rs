@@ -222,19 +222,18 @@ impl Disk {
         self.segments.keys().copied().collect()
     }
 
-    /// A write starts; nothing of it is durable until [`Self::finish`].
+    /// A write of `data`, and of zeroes to the end of its last block, starts; nothing of it is durable until
+    /// [`Self::finish`].
     pub fn start(&mut self, ticket: FlushTicket, segment: SegmentSeq, offset: u64, data: &[u8]) {
-        assert!(
-            offset.is_multiple_of(BLOCK_BYTES as u64) && data.len().is_multiple_of(BLOCK_BYTES),
-            "O_DIRECT wants whole blocks"
-        );
+        assert!(offset.is_multiple_of(BLOCK_BYTES as u64), "O_DIRECT wants whole blocks");
+        let bytes = data.len().next_multiple_of(BLOCK_BYTES);
         let old = self.segments.get(&segment).expect("a write to a segment that is prepared");
-        for block in 0..data.len() / BLOCK_BYTES {
+        for block in 0..bytes / BLOCK_BYTES {
             let block = (offset as usize / BLOCK_BYTES + block) as u32;
             let is_new = !old.blocks.contains_key(&block) || old.old.contains(&block);
             assert!(is_new, "a block is written once");
         }
-        let (bytes, data) = (data.len(), trimmed(data).into());
+        let data = trimmed(data).into();
         self.in_flight.push(InFlight { ticket, segment, offset, bytes, data });
     }
 

@@ -154,8 +154,7 @@ impl World {
             self.snapshot_writes.insert((node, life, core, write.ticket));
         }
         let mut data = std::mem::take(&mut self.encoded);
-        data.resize(write.bytes, 0);
-        write.encode_into(&mut data);
+        write.encode_unpadded(&mut data);
         let hash = crc32fast::hash(trimmed(&data)).into();
         let (ticket, segment, offset) = (write.ticket, write.segment, write.offset);
         let words = [8, node as u64, core as u64, ticket.0, segment.0, offset, hash];
@@ -164,7 +163,7 @@ impl World {
             format!("node {node} core {core} writes {bytes} at {segment}+{offset}, ticket {ticket}")
         });
         if planted(Planted::HalfBatchOnFullDisk) && self.nodes[node].disk_full {
-            data.truncate(data.len() / BLOCK_BYTES / 2 * BLOCK_BYTES);
+            data.truncate(write.bytes / BLOCK_BYTES / 2 * BLOCK_BYTES);
         }
         self.nodes[node].disks[core].start(ticket, segment, offset, &data);
         self.encoded = data;

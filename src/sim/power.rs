@@ -174,8 +174,8 @@ impl World {
         let it = &mut nodes[node];
         for (disk, core) in it.disks.iter_mut().zip(&mut it.cores) {
             if let Some(write) = core.shard.closing_write() {
-                let mut data = vec![0; write.bytes];
-                write.encode_into(&mut data);
+                let mut data = Vec::new();
+                write.encode_unpadded(&mut data);
                 disk.start(write.ticket, write.segment, write.offset, &data);
             }
             disk.crash(super::disk::Tear::Keep, rng);

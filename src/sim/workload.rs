@@ -7,7 +7,7 @@ use fastrand::Rng;
 use crate::id::GroupId;
 use crate::store::slot;
 use crate::wire::reply::Reply;
-use crate::wire::resp::Command;
+use crate::wire::resp::{Command, put_decimal};
 
 use super::appends;
 use super::history::{Act, Answer};
@@ -98,9 +98,16 @@ impl Workload {
     /// A new key of `group`.
     fn add(&mut self, group: GroupId, counts: bool, grows: bool) -> usize {
         let key = self.keys.len();
-        let here = |name: &Vec<u8>| slot::slot_group(slot::key_slot(name), self.groups) == group;
-        let mut names = (0..).map(|number: u64| format!("k{key}.{number}").into_bytes());
-        let name = names.find(here).expect("every group has slots");
+        let mut name = numbered(b'k', key as u64);
+        name.push(b'.');
+        let stem = name.len();
+        for number in 0.. {
+            name.truncate(stem);
+            put_decimal(&mut name, number);
+            if slot::slot_group(slot::key_slot(&name), self.groups) == group {
+                break;
+            }
+        }
         self.keys.push(Key { name, group, counts, grows, guess: Vec::new(), unknown: 0 });
         key
     }
@@ -230,7 +237,8 @@ impl Workload {
     pub(super) fn set(&mut self, key: usize, rng: &mut Rng) -> Call {
         if self.keys[key].grows {
             self.written += 1;
-            let mut element = self.written.to_string().into_bytes();
+            let mut element = Vec::with_capacity(ROOM);
+            put_decimal(&mut element, self.written);
             element.push(appends::END);
             return self.call(&[(key, Act::Append(element))]);
         }
@@ -240,7 +248,7 @@ impl Workload {
 
     fn value(&mut self, rng: &mut Rng) -> Vec<u8> {
         self.written += 1;
-        let mut value = format!("v{}", self.written).into_bytes();
+        let mut value = numbered(b'v', self.written);
         if rng.u32(..8) == 0 {
             let bytes = rng.usize(..=self.value_bytes_max);
             value.resize(bytes.max(value.len()), b'.');
@@ -284,6 +292,16 @@ impl Workload {
         }
         Call { command, acts: acts.to_vec() }
     }
+}
+
+/// Room for a number and what stands around it.
+const ROOM: usize = 24;
+
+fn numbered(mark: u8, number: u64) -> Vec<u8> {
+    let mut name = Vec::with_capacity(ROOM);
+    name.push(mark);
+    put_decimal(&mut name, number);
+    name
 }
 
 /// A coin that shows "yes" so often in a hundred; not thrown if it never does.

@@ -308,6 +308,10 @@ impl Write {
     /// If `buffer` is not exactly `bytes` long.
     pub fn encode_into(&self, buffer: &mut [u8]) {
         assert_eq!(buffer.len(), self.bytes, "the buffer is as long as the write");
+        self.encode_parts(buffer);
+    }
+
+    fn encode_parts(&self, buffer: &mut [u8]) {
         let lead = match &self.segment_header {
             Some(header) => {
                 header.encode_into(&mut buffer[..BLOCK_BYTES]);
@@ -316,6 +320,14 @@ impl Write {
             None => 0,
         };
         self.batch.encode_into(&self.header, self.salt, &mut buffer[lead..]);
+    }
+
+    /// Its bytes without the zeroes that fill its last block, for drivers that need none: in place of what
+    /// `buffer` held.
+    pub fn encode_unpadded(&self, buffer: &mut Vec<u8>) {
+        let lead = if self.segment_header.is_some() { BLOCK_BYTES } else { 0 };
+        buffer.resize(lead + self.batch.bytes(), 0);
+        self.encode_parts(buffer);
     }
 
     /// The bytes as a new vector, for drivers without aligned buffers.

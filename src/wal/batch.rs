@@ -101,9 +101,10 @@ impl Batch {
         body_of(self.crcs.iter().copied())
     }
 
-    /// Fill `buffer`, a whole number of blocks, with header, runs and zeroes.
+    /// Fill `buffer` with header and runs: [`Self::bytes`], or its whole blocks, the rest zeroes.
     pub(super) fn encode_into(&self, header: &BatchHeader, salt: u32, buffer: &mut [u8]) {
-        assert_eq!(buffer.len(), align(self.bytes), "a batch fills its blocks");
+        let is_whole = [self.bytes, align(self.bytes)].contains(&buffer.len());
+        assert!(is_whole, "a batch, or the blocks it fills");
         buffer[..BATCH_HEADER_BYTES].copy_from_slice(&header.encode(salt).0);
         let mut at = BATCH_HEADER_BYTES;
         for (run, crc) in self.runs.iter().zip(&self.crcs) {

@@ -51,7 +51,15 @@ impl Reply {
     /// An error of this kind. `text` must hold no line ends; they are replaced by blanks.
     #[must_use]
     pub fn error(kind: &str, text: impl AsRef<str>) -> Self {
-        Self::Error(format!("{kind} {}", text.as_ref()).replace(['\r', '\n'], " "))
+        let text = text.as_ref();
+        let mut line = String::with_capacity(kind.len() + 1 + text.len());
+        line.push_str(kind);
+        line.push(' ');
+        line.push_str(text);
+        if line.contains(['\r', '\n']) {
+            line = line.replace(['\r', '\n'], " ");
+        }
+        Self::Error(line)
     }
 
     /// A bulk string from borrowed bytes, copied.

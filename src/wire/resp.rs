@@ -129,8 +129,8 @@ impl Scan {
                 if bytes.first() != Some(&b'*') {
                     return Err(ProtocolError::MultibulkLength);
                 }
-                let Some((line, next)) = line(bytes, 1)? else { return Ok(None) };
-                let count = integer(line).ok_or(ProtocolError::MultibulkLength)?;
+                let invalid = ProtocolError::MultibulkLength;
+                let Some((count, next)) = count_line(bytes, 1, invalid)? else { return Ok(None) };
                 if count > limits::COMMAND_ARGS_MAX as i64 {
                     return Err(ProtocolError::MultibulkLength);
                 }
@@ -144,8 +144,10 @@ impl Scan {
             if mark != b'$' {
                 return Err(ProtocolError::ExpectedBulk(mark));
             }
-            let Some((line, start)) = line(bytes, self.at + 1)? else { return Ok(None) };
-            let len = integer(line).ok_or(ProtocolError::BulkLength)?;
+            let invalid = ProtocolError::BulkLength;
+            let Some((len, start)) = count_line(bytes, self.at + 1, invalid)? else {
+                return Ok(None);
+            };
             // The command counts whole, its last line end included: followers refuse a longer entry.
             if len < 0 || start + len as usize + 2 > limits::COMMAND_BYTES_MAX {
                 return Err(ProtocolError::BulkLength);
@@ -164,6 +166,30 @@ impl Scan {
         self.missing = Some(0);
         Ok(Some(self.at))
     }
+}
+
+/// The number that is the line at `from`, and where the next line begins; `invalid` if it is none.
+#[inline]
+fn count_line(
+    bytes: &[u8],
+    from: usize,
+    invalid: ProtocolError,
+) -> Result<Option<(i64, usize)>, ProtocolError> {
+    // Most are short, and all there.
+    match bytes.get(from..) {
+        Some(&[one @ b'0'..=b'9', b'\r', b'\n', ..]) => Ok(Some((digit(one), from + 3))),
+        Some(&[ten @ b'1'..=b'9', one @ b'0'..=b'9', b'\r', b'\n', ..]) => {
+            Ok(Some((10 * digit(ten) + digit(one), from + 4)))
+        }
+        _ => match line(bytes, from)? {
+            Some((line, next)) => Ok(Some((integer(line).ok_or(invalid)?, next))),
+            None => Ok(None),
+        },
+    }
+}
+
+fn digit(byte: u8) -> i64 {
+    i64::from(byte - b'0')
 }
 
 /// The line that starts at `from`, without its end, and where the next begins.
@@ -212,12 +238,21 @@ pub fn integer(text: &[u8]) -> Option<i64> {
 /// So many decimal digits fit an `i64`, whatever they are.
 const DIGITS_SAFE: usize = 18;
 
-/// Writes a line: `mark`, and `value` in decimal; formatting through `fmt` showed in profiles of small
-/// replies and of commands.
+/// Writes a line: `mark`, and `value` in decimal.
 pub(super) fn put_number(out: &mut impl BufMut, mark: u8, value: i64) {
+    out.put_u8(mark);
+    if value < 0 {
+        out.put_u8(b'-');
+    }
+    put_decimal(out, value.unsigned_abs());
+    out.put_slice(b"\r\n");
+}
+
+/// Writes `value` in decimal; formatting through `fmt` showed in profiles of small replies and of commands.
+pub(crate) fn put_decimal(out: &mut impl BufMut, value: u64) {
     let mut digits = [0u8; 20];
     let mut at = digits.len();
-    let mut rest = value.unsigned_abs();
+    let mut rest = value;
     loop {
         at -= 1;
         digits[at] = b'0' + (rest % 10) as u8;
@@ -226,12 +261,7 @@ pub(super) fn put_number(out: &mut impl BufMut, mark: u8, value: i64) {
             break;
         }
     }
-    out.put_u8(mark);
-    if value < 0 {
-        out.put_u8(b'-');
-    }
     out.put_slice(&digits[at..]);
-    out.put_slice(b"\r\n");
 }
 
 /// Reads commands from the bytes of one connection.

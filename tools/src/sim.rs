@@ -4,7 +4,7 @@
 //! tool sim --seeds 1000            seeds 0..1000, a summary, non-zero exit if one fails
 //! tool sim --seed 42 --trace       the story of one seed
 //! tool sim --seeds 200 --twice     every seed twice: equal trace hashes prove determinism
-//! tool sim --speed --seeds 4       worlds that last: how much faster than real time they pass
+//! tool sim --speed --seeds 16      worlds that last: how much faster than real time they pass
 //! tool sim --seed 42 --only net.drop,nodes.crash --chaos-ms 900 --strikes 3,7
 //!                                  a world with only these of its faults, as the minimiser prints it
 //! ```
