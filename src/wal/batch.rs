@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  byte
-//!     0  magic "OBAT"                       4
-//!     4  crc of bytes 8..64                 4   seeded with the log's identity
+//!     0  magic "ORUN"                       4   "OBAT" in versions 1 to 3: runs of another layout
+//!     4  crc of bytes 0..4 and 8..64        4   seeded with the log's identity; older ones: of 8..64
 //!     8  segment                            8   ┐ where this batch belongs: bytes that lie
 //!    16  offset in the segment              8   ┘ anywhere else are not this batch
 //!    24  batch number                       8   counts over the whole log
@@ -23,10 +23,12 @@ use crate::planted::{Planted, planted};
 
 use super::codec::{Put, Take, first_non_zero};
 use super::damage::Fault;
-use super::record::{Run, RunKind, RunRef};
+use super::record::{Layout, Run, RunKind, RunRef};
 use super::segment::{End, Location, align};
 
-const MAGIC: u32 = u32::from_le_bytes(*b"OBAT");
+const MAGIC: u32 = u32::from_le_bytes(*b"ORUN");
+/// Of the versions before 4.
+const MAGIC_WIDE: u32 = u32::from_le_bytes(*b"OBAT");
 /// A batch header, in bytes.
 pub(super) const BATCH_HEADER_BYTES: usize = 64;
 
@@ -160,14 +162,17 @@ impl BatchHeader {
         put.u32(self.body);
         put.u64(self.durable.segment.0);
         put.u64(self.durable.offset);
-        let crc = header_crc(&bytes, salt);
+        let crc = header_crc(Layout::Packed, &bytes, salt);
         bytes[4..8].copy_from_slice(&crc.to_le_bytes());
         (bytes, crc)
     }
 }
 
-fn header_crc(bytes: &[u8], salt: u32) -> u32 {
+fn header_crc(layout: Layout, bytes: &[u8], salt: u32) -> u32 {
     let mut hasher = crc32fast::Hasher::new_with_initial(salt);
+    if layout == Layout::Packed {
+        hasher.update(&bytes[..4]);
+    }
     hasher.update(&bytes[8..BATCH_HEADER_BYTES]);
     hasher.finalize()
 }
@@ -180,6 +185,7 @@ pub struct BatchRef<'a> {
     pub header: BatchHeader,
     /// The header's checksum: the next batch chains to it.
     pub(super) crc: u32,
+    layout: Layout,
     /// The whole batch with its padding.
     bytes: &'a [u8],
 }
@@ -198,10 +204,12 @@ impl<'a> BatchRef<'a> {
         };
         let mut take = Take::new(rest);
         let (magic, stored) = (take.u32(), take.u32());
-        if magic != MAGIC {
-            return fault("batch magic", 0, u64::from(MAGIC), u64::from(magic));
-        }
-        let crc = header_crc(rest, salt);
+        let layout = match magic {
+            MAGIC => Layout::Packed,
+            MAGIC_WIDE => Layout::Wide,
+            _ => return fault("batch magic", 0, u64::from(MAGIC), u64::from(magic)),
+        };
+        let crc = header_crc(layout, rest, salt);
         if stored != crc {
             return fault("batch header checksum", 4, u64::from(crc), u64::from(stored));
         }
@@ -228,7 +236,7 @@ impl<'a> BatchRef<'a> {
             let (at, found) = (at.offset + 56, durable.offset);
             return Err(Fault::authentic("durable watermark", at, header.at.offset, found));
         }
-        Ok(Self { header, crc, bytes: &rest[..aligned] })
+        Ok(Self { header, crc, layout, bytes: &rest[..aligned] })
     }
 
     /// Bytes it takes in the file, padding included.
@@ -292,6 +300,7 @@ impl<'a> BatchRef<'a> {
             rest: &self.bytes[BATCH_HEADER_BYTES..self.header.bytes as usize],
             at: self.header.at.offset + BATCH_HEADER_BYTES as u64,
             left: self.header.runs,
+            layout: self.layout,
         }
     }
 }
@@ -302,6 +311,7 @@ pub struct Runs<'a> {
     rest: &'a [u8],
     at: u64,
     left: u32,
+    layout: Layout,
 }
 
 impl<'a> Iterator for Runs<'a> {
@@ -309,7 +319,7 @@ impl<'a> Iterator for Runs<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         self.left = self.left.checked_sub(1)?;
-        match RunRef::parse(self.rest, self.at) {
+        match RunRef::parse(self.layout, self.rest, self.at) {
             Ok((run, rest)) => {
                 self.at += (self.rest.len() - rest.len()) as u64;
                 self.rest = rest;

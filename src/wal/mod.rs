@@ -22,13 +22,13 @@
 //! └───┴┼───────────────────┴┼──────┴─────┼─ ─ ─
 //!      │                    └ zero to the end of the block
 //!      │
-//! batch, one character is 16 bytes
-//! 0   64  128   152            164
-//! ├────┬────┬────┬──────────────┬────┬─ ─ ─
-//! │head│run │ two│ payload,     │run │
-//! │    │head│12 B│ payload      │head│
-//! └────┴────┴────┴──────────────┴────┴─ ─ ─
-//!            entry table
+//! batch, one character is 8 bytes
+//! 0        64 81 97                                 161
+//! ├────────┬──┬──┬───────────────────────────────────┬──┬─ ─ ─
+//! │ head   │  │  │ payload, payload                  │  │
+//! └────────┴──┴──┴───────────────────────────────────┴──┴─ ─ ─
+//!           │  └ entry table, 8 bytes each            └ the next run's header
+//!           └ the run's header, 17 bytes as a rule
 //! ```
 //!
 //! The exact fields are drawn above the code that writes them: the segment header in `segment.rs`,
@@ -101,6 +101,7 @@
 //! | 1 | the first |
 //! | 2 | a run has a kind, where zero was: pieces and ends of snapshots, tombstones. Version 1 is read as before |
 //! | 3 | kinds of runs for a replica that lost part of its log, and for one that has it back |
+//! | 4 | runs take the bytes that their numbers need, and batches another magic, which tells |
 //!
 //! [`FLUSHES_IN_FLIGHT_MAX`]: crate::limits::FLUSHES_IN_FLIGHT_MAX
 

@@ -3,45 +3,71 @@
 //!
 //! ```text
 //!  byte
-//!     0  crc of bytes 4 .. 64 + 12 × count  4
-//!     4  count of entries                   4   0: hard state alone
-//!     8  group                              8
-//!    16  term       ┐                       8
-//!    24  vote       │ hard state            8
-//!    32  commit     ┘                       8
-//!    40  term of the entries                8
-//!    48  index of the first entry           8
-//!    56  payload bytes, all entries         4
-//!    60  kind of the run                    4   see [`RunKind`]
-//!    64  entry table, 12 bytes each
-//!          0  payload bytes                 4
-//!          4  payload crc                   4   the one the entry was born with
-//!          8  kind                          4
+//!     0  crc of what follows, to the end of the table   4
+//!     4  widths, four bits each                         4   bytes 0 to 8 of each field below, and the kind of
+//!                                                           the run (see [`RunKind`]) in the highest four
+//!     8  count of entries                               w   0: hard state alone
+//!        group                                          w
+//!        term       ┐                                   w
+//!        vote       │ hard state                        w
+//!        commit     ┘                                   w
+//!        term, less the term of the entries             w   wrapping
+//!        index of the first entry, less commit          w   zig-zag: 0, -1, 1, -2, …
+//!     …  entry table, 8 bytes each
+//!          0  payload bytes                             3
+//!          3  kind                                      1
+//!          4  payload crc                               4   the one the entry was born with
 //!     …  payloads, back to back, no padding
 //! ```
+//!
+//! Widths are the fewest that hold the value, so that a run has one form only. Most runs hold one entry, and a
+//! header of the full width was a quarter of a log of small ones: the usual header takes 17 bytes, and could
+//! take 64 ([`Layout`] tells what older versions wrote).
 //!
 //! The run's checksum covers the payloads' checksums, and the batch header covers the run's: a
 //! payload that passes belongs to this entry of this run of this batch, whatever lay in the file
 //! before.
 //!
 //! A run that is not of the log names the snapshot it belongs to in place of its entries: its last
-//! entry's term at 40, its index at 48. A piece is the payload of the only line of its table, with kind 1.
+//! entry's term and index. A piece is the payload of the only line of its table, with kind 1.
 
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::entry::{Entry, EntryKind};
+use crate::entry::{Entry, EntryKind, SESSION_HEADER_BYTES};
 use crate::id::{EntryId, GroupId, Index, ReplicaId, Term};
+use crate::limits::{COMMAND_BYTES_MAX, SNAPSHOT_PIECE_BYTES_MAX};
 use crate::planted::{Planted, planted};
 use crate::raft::effects::HardState;
 
 use super::codec::{Put, Take};
 use super::damage::Fault;
 
-/// A run's header, in bytes.
-pub(super) const RUN_HEADER_BYTES: usize = 64;
 /// One line of the entry table, in bytes.
-pub(super) const ENTRY_HEADER_BYTES: usize = 12;
+const LINE_BYTES: usize = 8;
+/// The checksum and the widths of a run.
+const WIDTHS_END: usize = 8;
+/// Fields that have widths.
+const FIELDS: usize = 7;
+/// A run's header at its longest, in bytes; also that of every run of a [`Layout::Wide`].
+const HEADER_BYTES_MAX: usize = WIDTHS_END + 8 * FIELDS;
+/// One line of the entry table of a [`Layout::Wide`].
+const WIDE_LINE_BYTES: usize = 12;
+
+// A payload's length leaves a byte of its word to its kind.
+const _: () = assert!(COMMAND_BYTES_MAX + SESSION_HEADER_BYTES < 1 << 24);
+const _: () = assert!(SNAPSHOT_PIECE_BYTES_MAX < 1 << 24);
+
+/// How the runs of a batch are laid out; the batch's magic tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::wal) enum Layout {
+    /// As drawn above, since format version 4.
+    Packed,
+    /// Of versions 1 to 3, which are read and never written: count 4, group, term, vote, commit, term of the
+    /// entries and first index 8 each, payload bytes of all entries 4, kind 4; lines of payload bytes, crc
+    /// and kind, 4 each.
+    Wide,
+}
 
 /// What a run holds beside its hard state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -140,37 +166,52 @@ impl Run {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let payload: usize = self.entries.iter().map(|entry| entry.payload.len()).sum();
-        RUN_HEADER_BYTES + ENTRY_HEADER_BYTES * self.entries.len() + payload
+        let header = WIDTHS_END + self.fields().iter().map(|field| width(*field)).sum::<usize>();
+        header + LINE_BYTES * self.entries.len() + payload
     }
 
-    fn header(&self) -> [u8; RUN_HEADER_BYTES] {
-        let payload: usize = self.entries.iter().map(|entry| entry.payload.len()).sum();
-        let mut bytes = [0; RUN_HEADER_BYTES];
-        let mut put = Put::new(&mut bytes);
-        put.u32(0);
-        put.u32(u32::try_from(self.entries.len()).expect("limits bound the entries of a run"));
-        put.u64(self.group.0);
-        put.u64(self.hard_state.term.0);
-        put.u64(self.hard_state.vote.0);
-        put.u64(self.hard_state.commit.0);
-        put.u64(self.run_term.0);
-        put.u64(self.first.0);
-        put.u32(u32::try_from(payload).expect("limits bound the bytes of a batch"));
-        put.u32(self.kind as u32);
-        bytes
+    /// What has widths, in its order.
+    fn fields(&self) -> [u64; FIELDS] {
+        let HardState { term, vote, commit } = self.hard_state;
+        [
+            self.entries.len() as u64,
+            self.group.0,
+            term.0,
+            vote.0,
+            commit.0,
+            term.0.wrapping_sub(self.run_term.0),
+            zigzag(self.first.0.wrapping_sub(commit.0)),
+        ]
+    }
+
+    /// The header, its checksum left out, and its length.
+    fn header(&self) -> ([u8; HEADER_BYTES_MAX + 8], usize) {
+        let mut bytes = [0; HEADER_BYTES_MAX + 8];
+        let mut widths = (self.kind as u32) << (4 * FIELDS);
+        let mut end = WIDTHS_END;
+        for (number, field) in self.fields().into_iter().enumerate() {
+            // Always eight bytes: the next field begins where this one's zeroes do.
+            bytes[end..end + 8].copy_from_slice(&field.to_le_bytes());
+            let width = width(field);
+            widths |= (width as u32) << (4 * number);
+            end += width;
+        }
+        bytes[4..WIDTHS_END].copy_from_slice(&widths.to_le_bytes());
+        (bytes, end)
     }
 
     /// The checksum of header and entry table. Independent of where the run is written, so it is
     /// taken once, when the run joins its batch.
     pub(super) fn crc(&self) -> u32 {
         let mut hasher = crc32fast::Hasher::new();
-        hasher.update(&self.header()[covered_from()..]);
-        // Hashed a few lines at a time: twelve bytes alone would not reach the fast path.
-        let mut lines = [0; 32 * ENTRY_HEADER_BYTES];
+        let (header, end) = self.header();
+        hasher.update(&header[covered_from(end)..end]);
+        // Hashed a few lines at a time: eight bytes alone would not reach the fast path.
+        let mut lines = [0; 32 * LINE_BYTES];
         for entries in self.entries.chunks(32) {
-            let used = &mut lines[..entries.len() * ENTRY_HEADER_BYTES];
-            for (line, entry) in used.chunks_exact_mut(ENTRY_HEADER_BYTES).zip(entries) {
-                put_entry_header(line, entry);
+            let used = &mut lines[..entries.len() * LINE_BYTES];
+            for (line, entry) in used.chunks_exact_mut(LINE_BYTES).zip(entries) {
+                put_line(line, entry);
             }
             hasher.update(used);
         }
@@ -179,27 +220,68 @@ impl Run {
 
     /// Write the run at the start of `buffer`; returns the bytes used.
     pub(super) fn encode_into(&self, crc: u32, buffer: &mut [u8]) -> usize {
-        buffer[..RUN_HEADER_BYTES].copy_from_slice(&self.header());
+        let (header, end) = self.header();
+        buffer[..end].copy_from_slice(&header[..end]);
         buffer[..4].copy_from_slice(&crc.to_le_bytes());
-        let table_end = RUN_HEADER_BYTES + ENTRY_HEADER_BYTES * self.entries.len();
-        let (table, payloads) =
-            buffer[RUN_HEADER_BYTES..].split_at_mut(table_end - RUN_HEADER_BYTES);
+        let (table, payloads) = buffer[end..].split_at_mut(LINE_BYTES * self.entries.len());
         let mut at = 0;
-        for (line, entry) in table.chunks_exact_mut(ENTRY_HEADER_BYTES).zip(&self.entries) {
+        for (line, entry) in table.chunks_exact_mut(LINE_BYTES).zip(&self.entries) {
             debug_assert!(entry.is_intact(), "an entry changed after it was born");
-            put_entry_header(line, entry);
+            put_line(line, entry);
             payloads[at..at + entry.payload.len()].copy_from_slice(&entry.payload);
             at += entry.payload.len();
         }
-        table_end + at
+        end + table.len() + at
     }
 }
 
-fn put_entry_header(line: &mut [u8], entry: &Entry) {
+/// Bytes that hold `value`.
+const fn width(value: u64) -> usize {
+    (u64::BITS - value.leading_zeros()).div_ceil(8) as usize
+}
+
+/// Small numbers for small differences of either sign.
+const fn zigzag(difference: u64) -> u64 {
+    (difference << 1) ^ ((difference as i64 >> 63) as u64)
+}
+
+const fn unzigzag(value: u64) -> u64 {
+    (value >> 1) ^ (value & 1).wrapping_neg()
+}
+
+fn put_line(line: &mut [u8], entry: &Entry) {
+    let bytes = u32::try_from(entry.payload.len()).expect("limits bound a payload");
+    assert!(bytes < 1 << 24, "limits bound a payload");
     let mut put = Put::new(line);
-    put.u32(u32::try_from(entry.payload.len()).expect("limits bound a payload"));
+    put.u32(bytes | (entry.kind as u32) << 24);
     put.u32(entry.crc);
-    put.u32(entry.kind as u32);
+}
+
+/// A line of an entry table.
+struct Line {
+    bytes: u32,
+    crc: u32,
+    kind: u32,
+}
+
+impl Layout {
+    const fn line_bytes(self) -> usize {
+        match self {
+            Self::Packed => LINE_BYTES,
+            Self::Wide => WIDE_LINE_BYTES,
+        }
+    }
+
+    fn line(self, line: &[u8]) -> Line {
+        let mut take = Take::new(line);
+        match self {
+            Self::Packed => {
+                let (word, crc) = (take.u32(), take.u32());
+                Line { bytes: word & 0xff_ffff, crc, kind: word >> 24 }
+            }
+            Self::Wide => Line { bytes: take.u32(), crc: take.u32(), kind: take.u32() },
+        }
+    }
 }
 
 /// One entry as it lies in a segment.
@@ -222,9 +304,93 @@ impl EntryRef<'_> {
     }
 }
 
-/// What a run's checksum covers begins behind the checksum itself.
-fn covered_from() -> usize {
-    if planted(Planted::HeaderNotCovered) { RUN_HEADER_BYTES } else { 4 }
+/// What a run's checksum covers begins behind the checksum itself. `end` is where its header does.
+fn covered_from(end: usize) -> usize {
+    if planted(Planted::HeaderNotCovered) { end } else { 4 }
+}
+
+/// A run's header as it lies in a segment. Nothing of it is verified.
+struct Header {
+    bytes: usize,
+    count: u64,
+    group: u64,
+    hard_state: HardState,
+    run_term: u64,
+    first: u64,
+    kind: u32,
+    /// Payload bytes of all entries, where it says so.
+    payload_bytes: Option<u64>,
+    /// Every field has the width it needs.
+    is_tight: bool,
+}
+
+impl Header {
+    /// The header at the start of `bytes`, or how many bytes it would take.
+    fn parse(layout: Layout, bytes: &[u8]) -> Result<Self, usize> {
+        match layout {
+            Layout::Packed => Self::packed(bytes),
+            Layout::Wide if bytes.len() < HEADER_BYTES_MAX => Err(HEADER_BYTES_MAX),
+            Layout::Wide => Ok(Self::wide(bytes)),
+        }
+    }
+
+    fn packed(bytes: &[u8]) -> Result<Self, usize> {
+        let widths = bytes.get(4..WIDTHS_END).ok_or(WIDTHS_END)?;
+        let widths = Take::new(widths).u32();
+        // Room for a field to be read as eight bytes, whatever follows it.
+        let mut padded = [0; HEADER_BYTES_MAX + 8];
+        let used = bytes.len().min(HEADER_BYTES_MAX);
+        padded[..used].copy_from_slice(&bytes[..used]);
+        let mut end = WIDTHS_END;
+        let mut is_tight = true;
+        let mut next = |number: usize| {
+            // More than eight are as eight: no checksum will hold, or none of ours.
+            let wide = (widths >> (4 * number)) & 15;
+            let width = wide.min(8);
+            let field = Take::new(&padded[end..]).u64();
+            let field = field & u64::MAX.checked_shr(64 - 8 * width).unwrap_or(0);
+            is_tight &= self::width(field) == wide as usize;
+            end += width as usize;
+            field
+        };
+        let (count, group) = (next(0), next(1));
+        let (term, vote, commit) = (next(2), next(3), next(4));
+        let (run_term, first) =
+            (term.wrapping_sub(next(5)), unzigzag(next(6)).wrapping_add(commit));
+        if bytes.len() < end {
+            return Err(end);
+        }
+        let hard_state =
+            HardState { term: Term(term), vote: ReplicaId(vote), commit: Index(commit) };
+        let kind = widths >> (4 * FIELDS);
+        let payload_bytes = None;
+        Ok(Self {
+            bytes: end,
+            count,
+            group,
+            hard_state,
+            run_term,
+            first,
+            kind,
+            payload_bytes,
+            is_tight,
+        })
+    }
+
+    fn wide(bytes: &[u8]) -> Self {
+        let mut take = Take::new(&bytes[4..]);
+        let count = u64::from(take.u32());
+        let group = take.u64();
+        let hard_state = HardState {
+            term: Term(take.u64()),
+            vote: ReplicaId(take.u64()),
+            commit: Index(take.u64()),
+        };
+        let (run_term, first) = (take.u64(), take.u64());
+        let payload_bytes = Some(u64::from(take.u32()));
+        let (bytes, kind, is_tight) = (HEADER_BYTES_MAX, take.u32(), true);
+        Self { bytes, count, group, hard_state, run_term, first, kind, payload_bytes, is_tight }
+    }
 }
 
 /// One run as it lies in a segment: its header and table are verified, its payloads only where a
@@ -246,6 +412,8 @@ pub struct RunRef<'a> {
     /// Checksum of header and table, as stored.
     pub(super) crc: u32,
     at: u64,
+    layout: Layout,
+    header_bytes: usize,
     table: &'a [u8],
     payloads: &'a [u8],
 }
@@ -253,41 +421,56 @@ pub struct RunRef<'a> {
 impl<'a> RunRef<'a> {
     /// Parse the run at the start of `bytes`, which lies at byte `at` of its segment, and return
     /// it with what follows.
-    pub(super) fn parse(bytes: &'a [u8], at: u64) -> Result<(Self, &'a [u8]), Fault> {
-        let short = |what, needed: usize| Fault::new(what, at, needed as u64, bytes.len() as u64);
-        if bytes.len() < RUN_HEADER_BYTES {
-            return Err(short("room for a run header", RUN_HEADER_BYTES));
-        }
-        let mut take = Take::new(bytes);
-        let (crc, count) = (take.u32(), take.u32());
-        let group = GroupId(take.u64());
-        let hard_state = HardState {
-            term: Term(take.u64()),
-            vote: ReplicaId(take.u64()),
-            commit: Index(take.u64()),
-        };
-        let (run_term, first) = (Term(take.u64()), Index(take.u64()));
-        let payload_bytes = take.u32() as usize;
-        let code = take.u32();
-        let table_end = RUN_HEADER_BYTES + ENTRY_HEADER_BYTES * count as usize;
-        if bytes.len() < table_end {
+    pub(super) fn parse(
+        layout: Layout,
+        bytes: &'a [u8],
+        at: u64,
+    ) -> Result<(Self, &'a [u8]), Fault> {
+        let short = |what, needed: u64| Fault::new(what, at, needed, bytes.len() as u64);
+        let header = Header::parse(layout, bytes)
+            .map_err(|needed| short("room for a run header", needed as u64))?;
+        let table_bytes = header.count.saturating_mul(layout.line_bytes() as u64);
+        let table_end = table_bytes.saturating_add(header.bytes as u64);
+        if (bytes.len() as u64) < table_end {
             return Err(short("room for an entry table", table_end));
         }
-        let computed = crc32fast::hash(&bytes[covered_from()..table_end]);
+        let table_end = table_end as usize;
+        let crc = Take::new(bytes).u32();
+        let computed = crc32fast::hash(&bytes[covered_from(header.bytes)..table_end]);
         if crc != computed {
             return Err(Fault::new("run checksum", at, u64::from(computed), u64::from(crc)));
         }
-        let Some(kind) = RunKind::from_code(code) else {
-            let known = RunKind::Recalled as u64;
-            return Err(Fault::authentic("run kind", at + 60, known, u64::from(code)));
-        };
-        if bytes.len() - table_end < payload_bytes {
-            return Err(short("room for payloads", table_end + payload_bytes));
+        if !header.is_tight {
+            return Err(Fault::authentic("widths of a run's fields", at + 4, 0, 0));
         }
-        let table = &bytes[RUN_HEADER_BYTES..table_end];
-        let (payloads, rest) = bytes[table_end..].split_at(payload_bytes);
-        let run =
-            Self { kind, group, hard_state, run_term, first, count, crc, at, table, payloads };
+        let Some(kind) = RunKind::from_code(header.kind) else {
+            let (known, found) = (RunKind::Recalled as u64, u64::from(header.kind));
+            return Err(Fault::authentic("run kind", at + 4, known, found));
+        };
+        let table = &bytes[header.bytes..table_end];
+        let payload_bytes = payload_bytes(layout, table, at + header.bytes as u64)?;
+        if let Some(said) = header.payload_bytes.filter(|said| *said != payload_bytes) {
+            return Err(Fault::authentic("payload bytes of a run", at + 56, payload_bytes, said));
+        }
+        if ((bytes.len() - table_end) as u64) < payload_bytes {
+            return Err(short("room for payloads", table_end as u64 + payload_bytes));
+        }
+        let (payloads, rest) = bytes[table_end..].split_at(payload_bytes as usize);
+        let run = Self {
+            kind,
+            group: GroupId(header.group),
+            hard_state: header.hard_state,
+            run_term: Term(header.run_term),
+            first: Index(header.first),
+            // There are as many lines.
+            count: header.count as u32,
+            crc,
+            at,
+            layout,
+            header_bytes: header.bytes,
+            table,
+            payloads,
+        };
         run.check_written()?;
         Ok((run, rest))
     }
@@ -298,40 +481,14 @@ impl<'a> RunRef<'a> {
         let lines = self.kind.lines();
         if !lines.contains(&self.count) {
             let (most, found) = (u64::from(*lines.end()), u64::from(self.count));
-            return Err(Fault::authentic(
-                "entries in a run of this kind",
-                self.at + 4,
-                most,
-                found,
-            ));
-        }
-        let mut sum = 0;
-        for (number, line) in self.table.chunks_exact(ENTRY_HEADER_BYTES).enumerate() {
-            let at = self.at + (RUN_HEADER_BYTES + number * ENTRY_HEADER_BYTES) as u64;
-            let mut take = Take::new(line);
-            sum += u64::from(take.u32());
-            take.u32();
-            let kind = take.u32();
-            if kind_from(kind).is_none() {
-                let known = EntryKind::Session as u64;
-                return Err(Fault::authentic("entry kind", at + 8, known, u64::from(kind)));
-            }
-        }
-        let payload_bytes = self.payloads.len() as u64;
-        if sum != payload_bytes {
-            return Err(Fault::authentic(
-                "payload bytes of a run",
-                self.at + 56,
-                sum,
-                payload_bytes,
-            ));
+            return Err(Fault::authentic("entries in a run of this kind", self.at, most, found));
         }
         if (self.count > 0 || self.is_snapshot()) && self.first.0 == 0 {
-            return Err(Fault::authentic("first index of a run", self.at + 48, 1, 0));
+            return Err(Fault::authentic("first index of a run", self.at, 1, 0));
         }
         if self.first.0.checked_add(u64::from(self.count)).is_none() {
             let (most, first) = (u64::MAX - u64::from(self.count), self.first.0);
-            return Err(Fault::authentic("first index of a run", self.at + 48, most, first));
+            return Err(Fault::authentic("first index of a run", self.at, most, first));
         }
         Ok(())
     }
@@ -349,7 +506,7 @@ impl<'a> RunRef<'a> {
 
     /// Compare every payload with its checksum.
     pub(super) fn verify_payloads(&self) -> Result<(), Fault> {
-        let mut at = self.at + (RUN_HEADER_BYTES + self.table.len()) as u64;
+        let mut at = self.at + (self.header_bytes + self.table.len()) as u64;
         for entry in self.entries() {
             let computed = crc32fast::hash(entry.payload);
             if computed != entry.crc {
@@ -369,16 +526,30 @@ impl<'a> RunRef<'a> {
 
     /// The entries, in index order.
     pub fn entries(&self) -> impl ExactSizeIterator<Item = EntryRef<'a>> + use<'a> {
-        let mut payloads = self.payloads;
-        self.table.chunks_exact(ENTRY_HEADER_BYTES).map(move |line| {
-            let mut take = Take::new(line);
-            let (payload, rest) = payloads.split_at(take.u32() as usize);
+        let (layout, mut payloads) = (self.layout, self.payloads);
+        self.table.chunks_exact(layout.line_bytes()).map(move |line| {
+            let Line { bytes, crc, kind } = layout.line(line);
+            let (payload, rest) = payloads.split_at(bytes as usize);
             payloads = rest;
-            let crc = take.u32();
-            let kind = kind_from(take.u32()).expect("checked when the run was parsed");
+            let kind = kind_from(kind).expect("checked when the run was parsed");
             EntryRef { kind, crc, payload }
         })
     }
+}
+
+/// What the lines of a table, which lies at byte `at` of its segment, add up to; their kinds are checked.
+fn payload_bytes(layout: Layout, table: &[u8], at: u64) -> Result<u64, Fault> {
+    let mut sum = 0;
+    for (number, line) in table.chunks_exact(layout.line_bytes()).enumerate() {
+        let Line { bytes, kind, .. } = layout.line(line);
+        sum += u64::from(bytes);
+        if kind_from(kind).is_none() {
+            let at = at + (number * layout.line_bytes()) as u64;
+            let known = EntryKind::Session as u64;
+            return Err(Fault::authentic("entry kind", at, known, u64::from(kind)));
+        }
+    }
+    Ok(sum)
 }
 
 fn kind_from(code: u32) -> Option<EntryKind> {

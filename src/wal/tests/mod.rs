@@ -27,6 +27,11 @@ fn segment_bytes(batches: usize) -> usize {
     (batches + 2) * BLOCK_BYTES
 }
 
+/// Where the payloads of a run begin in it.
+fn before_payloads(run: &Run) -> usize {
+    run.bytes() - run.entries.iter().map(|entry| entry.payload.len()).sum::<usize>()
+}
+
 /// A run with `payloads` as commands.
 fn run(group: u64, term: u64, first: u64, payloads: &[&[u8]]) -> Run {
     let entries = payloads.iter().map(|payload| Entry::command(Bytes::copy_from_slice(payload)));

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use crate::entry::EntryKind;
 
 use super::*;
+use crate::wal::record::Layout;
 
 fn any_entry() -> impl Strategy<Value = Entry> {
     let payload = prop_oneof![4 => vec(any::<u8>(), 0..200), 1 => vec(any::<u8>(), 3000..9000)];
@@ -69,11 +70,60 @@ fn a_run_of_an_unknown_kind_or_shape_is_refused_by_name() {
         let run = run(1, 4, 18, &vec![&b"a"[..]; lines]);
         let mut bytes = vec![0; run.bytes()];
         run.encode_into(0, &mut bytes);
-        bytes[60] = kind;
-        let table_end = 64 + 12 * lines;
-        let crc = crc32fast::hash(&bytes[4..table_end]).to_le_bytes();
-        bytes[..4].copy_from_slice(&crc);
-        assert_eq!(RunRef::parse(&bytes, 0).unwrap_err().what, what, "{kind} {lines}");
+        bytes[7] = kind << 4 | bytes[7] & 15;
+        seal(&mut bytes, run.bytes() - lines);
+        let refused = RunRef::parse(Layout::Packed, &bytes, 0).unwrap_err();
+        assert_eq!(refused.what, what, "{kind} {lines}");
+    }
+}
+
+/// Makes the checksum of a run hold, whose table ends there.
+fn seal(bytes: &mut [u8], table_end: usize) {
+    let crc = crc32fast::hash(&bytes[4..table_end]).to_le_bytes();
+    bytes[..4].copy_from_slice(&crc);
+}
+
+#[test]
+fn a_run_has_one_form_only() {
+    let run = run(1, 4, 18, &[b"a"]);
+    let mut bytes = vec![0; run.bytes()];
+    run.encode_into(run.crc(), &mut bytes);
+    let (found, rest) = RunRef::parse(Layout::Packed, &bytes, 0).unwrap();
+    assert_eq!((found.count, rest.len()), (1, 0));
+    // The same count in two bytes.
+    let mut wider = bytes.clone();
+    wider.insert(9, 0);
+    wider[4] += 1;
+    let table_end = wider.len() - 1;
+    seal(&mut wider, table_end);
+    let refused = RunRef::parse(Layout::Packed, &wider, 0).unwrap_err();
+    assert_eq!(refused.what, "widths of a run's fields");
+    // A width that no field has.
+    bytes[4] |= 15;
+    assert!(RunRef::parse(Layout::Packed, &bytes, 0).is_err());
+}
+
+#[test]
+fn any_numbers_fit_a_run() {
+    let most = u64::MAX;
+    for (term, vote, commit, run_term, first) in [
+        (0, 0, 0, 0, 0),
+        (most, most, most, most, most - 1),
+        (1, 2, most, most, 3),
+        (7, 0, 9, 8, 1),
+    ] {
+        let hard_state =
+            HardState { term: Term(term), vote: ReplicaId(vote), commit: Index(commit) };
+        let entry = EntryId { term: Term(run_term), index: Index(first) };
+        for group in [0, 1, 255, 256, most] {
+            let run = Run::mark(RunKind::Tombstone, GroupId(group), hard_state, entry);
+            let mut bytes = vec![0; run.bytes()];
+            assert_eq!(run.encode_into(run.crc(), &mut bytes), bytes.len());
+            let (found, rest) = RunRef::parse(Layout::Packed, &bytes, 0).unwrap();
+            assert!(rest.is_empty());
+            assert_eq!((found.group, found.hard_state), (run.group, hard_state));
+            assert_eq!((found.run_term, found.first), (run.run_term, run.first));
+        }
     }
 }
 

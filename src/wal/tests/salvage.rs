@@ -81,7 +81,8 @@ fn a_bad_payload_is_its_own_groups_loss_alone() {
     let mut log = small_log(4, segment_bytes(3));
     log.drop_spares();
     // The payload of group 1 in the second batch.
-    log.disk.file(1)[2 * BLOCK_BYTES + 64 + 64 + 12] ^= 1;
+    let payload = 2 * BLOCK_BYTES + 64 + before_payloads(&log.written[3]);
+    log.disk.file(1)[payload] ^= 1;
     let (told, _) = salvage(&log.disk, log.segment_bytes);
     let lost: Vec<_> = told.iter().filter(|told| matches!(told, Told::Lost(_))).collect();
     assert_eq!(lost, [&Told::Lost(Whose::Groups(vec![GroupId(1)]))]);

@@ -296,9 +296,10 @@ fn a_stale_run_inside_a_torn_batch_is_not_believed() {
         log
     };
     let (mut new, mut old) = (write(b"new"), write(b"old"));
-    let second = BLOCK + 64 + 64 + 12 + 600;
-    let stale = old.disk.file(1)[second..second + 79].to_vec();
-    new.disk.file(1)[second..second + 79].copy_from_slice(&stale);
+    let [first, bytes] = [0, 1].map(|run: usize| old.written[run].bytes());
+    let second = BLOCK + 64 + first..BLOCK + 64 + first + bytes;
+    let stale = old.disk.file(1)[second.clone()].to_vec();
+    new.disk.file(1)[second].copy_from_slice(&stale);
     let (recovered, runs) = new.recover().unwrap();
     assert!(runs.is_empty());
     assert_eq!(recovered.torn.unwrap().reason.what, "checksum over the runs");
