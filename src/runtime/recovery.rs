@@ -1,10 +1,11 @@
 //! Replays one core's log before anything else happens on that core.
 //!
 //! It runs on the core's own thread, one segment at a time, so that between segments the core can
-//! tell its clients that it is loading. Meanwhile the next segment is brought into memory beside it:
+//! tell its clients that it is loading. Meanwhile a thread beside it brings the next segment into memory and
+//! takes its checksums:
 //!
 //! ```text
-//!   device      read 2        │ read 3        │ read 4
+//!   beside      read 2        │ read 3        │ read 4
 //!   core        replay 1      │ replay 2      │ replay 3
 //! ```
 //!
@@ -23,7 +24,7 @@ use bytes::Bytes;
 use crate::id::{SegmentSeq, Tick};
 use crate::limits::{BLOCK_BYTES, SEGMENT_BYTES};
 use crate::shard::{self, Alone, Config, RecoverError, Recovering, Shard};
-use crate::wal::{self, Damage, Identity, Location, RecoveredRun, SegmentHeader};
+use crate::wal::{self, Checked, Damage, Identity, Location, RecoveredRun, SegmentHeader};
 
 use super::fatal::Fatal;
 use super::log::Opened;
@@ -38,8 +39,14 @@ pub trait Replay {
     /// Why it cannot be.
     type Error: fmt::Display;
 
+    /// Whose log it is.
+    fn identity(&self) -> Identity;
+
     /// See [`wal::Recovery::look_ahead`].
     fn look_ahead(&mut self, segment: SegmentSeq, block: &[u8]) -> Option<Location>;
+
+    /// See [`wal::Recovery::trust`].
+    fn trust(&mut self, checked: Checked);
 
     /// The next segment, whole.
     ///
@@ -50,6 +57,14 @@ pub trait Replay {
 
 impl Replay for Recovering {
     type Error = RecoverError;
+
+    fn identity(&self) -> Identity {
+        Self::identity(self)
+    }
+
+    fn trust(&mut self, checked: Checked) {
+        Self::trust(self, checked);
+    }
 
     fn look_ahead(&mut self, segment: SegmentSeq, block: &[u8]) -> Option<Location> {
         Self::look_ahead(self, segment, block)
@@ -62,6 +77,7 @@ impl Replay for Recovering {
 
 /// A log that is read for its runs alone.
 pub struct Runs<F> {
+    identity: Identity,
     recovery: wal::Recovery,
     on_run: F,
     entries: u64,
@@ -70,18 +86,29 @@ pub struct Runs<F> {
 impl<F: FnMut(&RecoveredRun<'_>)> Replay for Runs<F> {
     type Error = Damage;
 
+    fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    fn trust(&mut self, checked: Checked) {
+        self.recovery.trust(checked);
+    }
+
     fn look_ahead(&mut self, segment: SegmentSeq, block: &[u8]) -> Option<Location> {
         self.recovery.look_ahead(segment, block)
     }
 
     fn segment(&mut self, segment: SegmentSeq, bytes: &Bytes) -> Result<(), Damage> {
-        let Self { recovery, on_run, entries } = self;
+        let Self { recovery, on_run, entries, .. } = self;
         recovery.segment(segment, bytes, &mut |run| {
             *entries += run.count;
             on_run(&run);
         })
     }
 }
+
+/// A segment in memory, which of its batches are whole, and how much of it was read.
+type Ahead = (Bytes, Checked, u64);
 
 /// The replay of one core. Lives until its shard does.
 pub struct Recovery<R = Recovering> {
@@ -92,7 +119,7 @@ pub struct Recovery<R = Recovering> {
     /// Where each segment but the last ends.
     ends: Vec<Location>,
     /// The segment that is read next is on its way into memory.
-    ahead: Option<(SegmentSeq, JoinHandle<std::io::Result<Mapped>>)>,
+    ahead: Option<(SegmentSeq, JoinHandle<std::io::Result<Ahead>>)>,
     core: u16,
     started: Instant,
     told: Instant,
@@ -133,6 +160,7 @@ impl<F: FnMut(&RecoveredRun<'_>)> Recovery<Runs<F>> {
     /// When the directory cannot be used.
     pub fn of_log(directory: Directory, identity: Identity, on_run: F) -> Result<Self, Fatal> {
         Self::of(directory, identity.shard.0, |first| Runs {
+            identity,
             recovery: wal::Recovery::new(identity).reclaimed_to(first),
             on_run,
             entries: 0,
@@ -207,16 +235,22 @@ impl<R: Replay> Recovery<R> {
         }
         let end = end.filter(|end| end.segment == seq);
         // It read as far as it could guess; whether more than the log is unreadable is decided here.
-        let mapped = self.read_ahead(seq).map_or_else(|| Mapped::open(&path), Ok);
-        let mapped = mapped.and_then(|bytes| {
-            // Costs little if all of it is there.
-            bytes.load(0..end.map_or(SEGMENT_BYTES as u64, |end| end.offset))?;
-            Ok(bytes)
-        });
+        let end_offset = end.map_or(SEGMENT_BYTES as u64, |end| end.offset);
+        let mapped = match self.read_ahead(seq) {
+            // Its guess was no shorter than what is read.
+            Some((bytes, checked, loaded)) if end_offset <= loaded => Ok((bytes, Some(checked))),
+            _ => Mapped::open(&path).and_then(|bytes| {
+                bytes.load(0..end_offset)?;
+                Ok((Bytes::from_owner(bytes), None))
+            }),
+        };
         self.begin_ahead();
         self.ends.extend(end);
         match mapped {
-            Ok(bytes) => self.recovering.segment(seq, &Bytes::from_owner(bytes)),
+            Ok((bytes, checked)) => {
+                checked.into_iter().for_each(|checked| self.recovering.trust(checked));
+                self.recovering.segment(seq, &bytes)
+            }
             Err(error) => {
                 tracing::warn!(
                     core = self.core,
@@ -243,7 +277,7 @@ impl<R: Replay> Recovery<R> {
     }
 
     /// What the thread that reads ahead has read, if it was this segment and could be.
-    fn read_ahead(&mut self, seq: SegmentSeq) -> Option<Mapped> {
+    fn read_ahead(&mut self, seq: SegmentSeq) -> Option<Ahead> {
         let (_, thread) = self.ahead.take().filter(|(ahead, _)| *ahead == seq)?;
         thread.join().ok()?.ok()
     }
@@ -263,10 +297,14 @@ impl<R: Replay> Recovery<R> {
             (previous.segment == next).then_some(previous.offset)
         });
         let path = self.directory.segment(next);
+        let identity = self.recovering.identity();
         let read = move || {
             let bytes = Mapped::open(&path)?;
-            bytes.load(0..end.unwrap_or(SEGMENT_BYTES as u64))?;
-            Ok(bytes)
+            let end = end.unwrap_or(SEGMENT_BYTES as u64);
+            bytes.load(0..end)?;
+            let bytes = Bytes::from_owner(bytes);
+            let checked = Checked::new(identity, next, &bytes, end);
+            Ok((bytes, checked, end))
         };
         let name = format!("ahead-{}", self.core);
         let thread = thread::Builder::new().name(name).spawn(read);

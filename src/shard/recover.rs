@@ -160,6 +160,17 @@ impl Recovering {
         self.recovery.look_ahead(segment, block)
     }
 
+    /// See [`wal::Recovery::trust`].
+    pub fn trust(&mut self, checked: wal::Checked) {
+        self.recovery.trust(checked);
+    }
+
+    /// The identity of the log that is read.
+    #[must_use]
+    pub const fn identity(&self) -> wal::Identity {
+        self.identity
+    }
+
     /// The next segment, in ascending order, whole. Entries are not copied out of `bytes` until the next
     /// one that holds runs is given, or the end comes.
     ///

@@ -301,7 +301,13 @@ impl<'a> BatchRef<'a> {
             at: self.header.at.offset + BATCH_HEADER_BYTES as u64,
             left: self.header.runs,
             layout: self.layout,
+            is_verified: false,
         }
+    }
+
+    /// As [`Self::runs`], after all of them were verified: their checksums are not taken again.
+    pub(super) fn runs_again(&self) -> Runs<'a> {
+        Runs { is_verified: true, ..self.runs() }
     }
 }
 
@@ -312,6 +318,7 @@ pub struct Runs<'a> {
     at: u64,
     left: u32,
     layout: Layout,
+    is_verified: bool,
 }
 
 impl<'a> Iterator for Runs<'a> {
@@ -319,7 +326,7 @@ impl<'a> Iterator for Runs<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         self.left = self.left.checked_sub(1)?;
-        match RunRef::parse(self.layout, self.rest, self.at) {
+        match RunRef::parse(self.layout, self.rest, self.at, self.is_verified) {
             Ok((run, rest)) => {
                 self.at += (self.rest.len() - rest.len()) as u64;
                 self.rest = rest;

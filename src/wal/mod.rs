@@ -110,6 +110,7 @@ mod segment;
 
 mod appender;
 mod batch;
+mod check;
 mod damage;
 mod index;
 mod read;
@@ -118,6 +119,7 @@ mod recover;
 
 pub use appender::{Appender, Position, Room, Write};
 pub use batch::{Batch, BatchHeader, BatchRef, Runs};
+pub use check::Checked;
 pub use damage::{Damage, Fault, Proof, TornTail};
 pub use index::{LogIndex, Span};
 pub use read::{batch_at, read_span};

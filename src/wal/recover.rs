@@ -25,6 +25,7 @@ use crate::planted::{Planted, planted};
 
 use super::appender::Position;
 use super::batch::{BatchHeader, BatchRef, Payloads};
+use super::check::Checked;
 use super::codec::first_non_zero;
 use super::damage::{Damage, Fault, Proof, TornTail};
 use super::record::{EntryRef, RunKind, RunRef};
@@ -181,6 +182,8 @@ pub struct Recovery {
     fed: SegmentSeq,
     /// Where the segment fed next ends, by the header of the one after it.
     bound: Option<Bound>,
+    /// What somebody else found whole of the segment fed next.
+    checked: Option<Checked>,
     tail: Option<Tail>,
     unused: Vec<Unused>,
     segments: u64,
@@ -207,6 +210,7 @@ impl Recovery {
             first: SegmentSeq(0),
             fed: SegmentSeq(0),
             bound: None,
+            checked: None,
             tail: None,
             unused: Vec::new(),
             segments: 0,
@@ -241,6 +245,12 @@ impl Recovery {
             }
             _ => None,
         }
+    }
+
+    /// Batches that were found whole beforehand are not checked again, if the segment fed next is the very
+    /// bytes that were looked at.
+    pub fn trust(&mut self, checked: Checked) {
+        self.checked = Some(checked);
     }
 
     /// Read one segment file, `bytes` being all of it. Every `*.seg` file of the directory is fed,
@@ -285,6 +295,7 @@ impl Recovery {
         assert!(self.fed < segment, "segments are fed once each, in ascending order");
         self.fed = segment;
         let bound = self.bound.take().filter(|bound| bound.end.segment == segment);
+        self.checked = self.checked.take().filter(|checked| checked.is_of(bytes));
         let header = match SegmentHeader::decode(bytes) {
             Ok(header) => header,
             Err(fault) => return self.without_header(segment, bytes, fault, bound, on),
@@ -513,7 +524,11 @@ impl Recovery {
                 true => Payloads::Skip,
                 false => Payloads::Verify,
             };
-            let verified = placed.and_then(|batch| batch.verify(payloads).map(|()| batch));
+            let is_checked = |at| self.checked.as_ref().is_some_and(|checked| checked.holds(at));
+            let verified = placed.and_then(|batch| match is_checked(end.at.offset) {
+                true => Ok(batch),
+                false => batch.verify(payloads).map(|()| batch),
+            });
             let fault = match verified {
                 Ok(batch) => {
                     self.emit(&batch, on);
@@ -572,7 +587,7 @@ impl Recovery {
     }
 
     fn emit(&mut self, batch: &BatchRef<'_>, on: &mut dyn FnMut(Found<'_>)) {
-        for run in batch.runs() {
+        for run in batch.runs_again() {
             let run = run.expect("the batch was verified");
             on(Found::Run(RecoveredRun::new(run, batch.header.at)));
         }

@@ -72,7 +72,7 @@ fn a_run_of_an_unknown_kind_or_shape_is_refused_by_name() {
         run.encode_into(0, &mut bytes);
         bytes[7] = kind << 4 | bytes[7] & 15;
         seal(&mut bytes, run.bytes() - lines);
-        let refused = RunRef::parse(Layout::Packed, &bytes, 0).unwrap_err();
+        let refused = RunRef::parse(Layout::Packed, &bytes, 0, false).unwrap_err();
         assert_eq!(refused.what, what, "{kind} {lines}");
     }
 }
@@ -88,7 +88,7 @@ fn a_run_has_one_form_only() {
     let run = run(1, 4, 18, &[b"a"]);
     let mut bytes = vec![0; run.bytes()];
     run.encode_into(run.crc(), &mut bytes);
-    let (found, rest) = RunRef::parse(Layout::Packed, &bytes, 0).unwrap();
+    let (found, rest) = RunRef::parse(Layout::Packed, &bytes, 0, false).unwrap();
     assert_eq!((found.count, rest.len()), (1, 0));
     // The same count in two bytes.
     let mut wider = bytes.clone();
@@ -96,11 +96,11 @@ fn a_run_has_one_form_only() {
     wider[4] += 1;
     let table_end = wider.len() - 1;
     seal(&mut wider, table_end);
-    let refused = RunRef::parse(Layout::Packed, &wider, 0).unwrap_err();
+    let refused = RunRef::parse(Layout::Packed, &wider, 0, false).unwrap_err();
     assert_eq!(refused.what, "widths of a run's fields");
     // A width that no field has.
     bytes[4] |= 15;
-    assert!(RunRef::parse(Layout::Packed, &bytes, 0).is_err());
+    assert!(RunRef::parse(Layout::Packed, &bytes, 0, false).is_err());
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn any_numbers_fit_a_run() {
             let run = Run::mark(RunKind::Tombstone, GroupId(group), hard_state, entry);
             let mut bytes = vec![0; run.bytes()];
             assert_eq!(run.encode_into(run.crc(), &mut bytes), bytes.len());
-            let (found, rest) = RunRef::parse(Layout::Packed, &bytes, 0).unwrap();
+            let (found, rest) = RunRef::parse(Layout::Packed, &bytes, 0, false).unwrap();
             assert!(rest.is_empty());
             assert_eq!((found.group, found.hard_state), (run.group, hard_state));
             assert_eq!((found.run_term, found.first), (run.run_term, run.first));

@@ -2,7 +2,7 @@
 //! written is missing without being named.
 
 use super::*;
-use crate::wal::{Found, Loss, Whose};
+use crate::wal::{Checked, Found, Loss, Whose};
 
 #[derive(Debug, Clone, PartialEq)]
 enum Told {
@@ -11,11 +11,21 @@ enum Told {
 }
 
 fn salvage(disk: &Disk, segment_bytes: usize) -> (Vec<Told>, Recovered) {
+    salvage_with(disk, segment_bytes, |_, _, _| {})
+}
+
+/// With `before` for each segment before it is fed.
+fn salvage_with(
+    disk: &Disk,
+    segment_bytes: usize,
+    before: impl Fn(&mut Recovery, SegmentSeq, &[u8]),
+) -> (Vec<Told>, Recovered) {
     let mut told = Vec::new();
     let mut recovery = Recovery::with_segment_bytes(IDENTITY, segment_bytes);
     for (segment, bytes) in &disk.0 {
         let mut later = disk.0.range(segment.next()..);
         later.find_map(|(later, bytes)| recovery.look_ahead(*later, bytes));
+        before(&mut recovery, *segment, bytes);
         recovery
             .salvage(*segment, bytes, &mut |found| {
                 told.push(match found {
@@ -144,4 +154,40 @@ fn a_later_header_in_place_of_ones_own_is_decay_unless_the_batches_say_so_too() 
     let mut recovery = Recovery::with_segment_bytes(IDENTITY, log.segment_bytes);
     let refused = recovery.salvage(SegmentSeq(1), log.disk.file(1), &mut |_| {});
     assert_eq!(refused.expect_err("renamed").fault.what, "segment number");
+}
+
+/// What recovery says of a log of which every segment was checked beforehand.
+fn salvage_checked(disk: &Disk, segment_bytes: usize) -> (Vec<Told>, Recovered) {
+    salvage_with(disk, segment_bytes, |recovery, segment, bytes| {
+        recovery.trust(Checked::new(IDENTITY, segment, bytes, bytes.len() as u64));
+    })
+}
+
+#[test]
+fn checksums_taken_beforehand_change_nothing() {
+    let mut log = small_log(4, segment_bytes(3));
+    log.close();
+    log.drop_spares();
+    let whole = salvage(&log.disk, log.segment_bytes);
+    assert_eq!(salvage_checked(&log.disk, log.segment_bytes), whole);
+    for at in 0..4 * BLOCK_BYTES {
+        let bit = 1 << (at % 8);
+        log.disk.file(1)[at] ^= bit;
+        let plain = salvage(&log.disk, log.segment_bytes);
+        assert_eq!(salvage_checked(&log.disk, log.segment_bytes), plain, "byte {at}");
+        log.disk.file(1)[at] ^= bit;
+    }
+}
+
+#[test]
+fn what_was_found_whole_elsewhere_is_checked_all_the_same() {
+    let mut log = small_log(4, segment_bytes(3));
+    log.drop_spares();
+    let clean: BTreeMap<_, _> = log.disk.0.clone();
+    log.disk.file(1)[BLOCK_BYTES + 64] ^= 1;
+    let (told, _) = salvage_with(&log.disk, log.segment_bytes, |recovery, segment, _| {
+        let bytes = &clean[&segment];
+        recovery.trust(Checked::new(IDENTITY, segment, bytes, bytes.len() as u64));
+    });
+    assert_eq!(told, salvage(&log.disk, log.segment_bytes).0);
 }
