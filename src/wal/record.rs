@@ -335,19 +335,27 @@ impl Header {
     }
 
     fn packed(bytes: &[u8]) -> Result<Self, usize> {
-        let widths = bytes.get(4..WIDTHS_END).ok_or(WIDTHS_END)?;
-        let widths = Take::new(widths).u32();
-        // Room for a field to be read as eight bytes, whatever follows it.
-        let mut padded = [0; HEADER_BYTES_MAX + 8];
-        let used = bytes.len().min(HEADER_BYTES_MAX);
-        padded[..used].copy_from_slice(&bytes[..used]);
+        // Room for every field to be read as eight bytes, whatever follows it.
+        const ROOM: usize = HEADER_BYTES_MAX + 8;
+        let mut padded = [0; ROOM];
+        let room: &[u8; ROOM] = match bytes.first_chunk() {
+            Some(room) => room,
+            None => {
+                padded[..bytes.len()].copy_from_slice(bytes);
+                &padded
+            }
+        };
+        if bytes.len() < WIDTHS_END {
+            return Err(WIDTHS_END);
+        }
+        let widths = Take::new(&room[4..]).u32();
         let mut end = WIDTHS_END;
         let mut is_tight = true;
         let mut next = |number: usize| {
             // More than eight are as eight: no checksum will hold, or none of ours.
             let wide = (widths >> (4 * number)) & 15;
             let width = wide.min(8);
-            let field = Take::new(&padded[end..]).u64();
+            let field = Take::new(&room[end..]).u64();
             let field = field & u64::MAX.checked_shr(64 - 8 * width).unwrap_or(0);
             is_tight &= self::width(field) == wide as usize;
             end += width as usize;
