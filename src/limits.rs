@@ -27,7 +27,7 @@ pub const UNCOMMITTED_BYTES_MAX: u64 = 32 << 20;
 
 /// Disk writes are aligned to this, in bytes, so that O_DIRECT accepts them.
 pub const BLOCK_BYTES: usize = 4096;
-/// One WAL segment, in bytes. Zeroed before use, written once, sealed whole.
+/// One WAL segment, in bytes. Zeroed before its first use, written once in each, sealed whole.
 pub const SEGMENT_BYTES: usize = 64 << 20;
 /// Soft size of one WAL batch, in bytes; gathering stops here and goes on in the next batch.
 pub const BATCH_BYTES_SOFT: usize = 512 << 10;
@@ -40,8 +40,12 @@ pub const FLUSHES_IN_FLIGHT_MAX: usize = 4;
 pub const FLUSH_JOINS_BYTES: usize = 64 << 10;
 /// Committed entries of one group that wait to be executed while a log is replayed.
 pub const REPLAY_UNSETTLED_MAX: u64 = 4_096;
-/// Spare (zeroed, durable, named) segments kept ready per core.
+/// Spare (durable, named) segments kept ready per core.
 pub const SPARE_SEGMENTS: usize = 2;
+/// Segments that the log of one core no longer needs and that are kept to become spares; more are
+/// deleted. As snapshots become whole several segments go at once, and the next ones are wanted one at a
+/// time.
+pub const RETIRED_SEGMENTS_MAX: usize = 8;
 
 /// Largest peer frame, in bytes, checked before anything is allocated for it.
 pub const FRAME_BYTES_MAX: usize = 16 << 20;
@@ -154,6 +158,8 @@ const _: () = {
     // header: recovery never stitches two files together.
     assert!(COMMAND_BYTES_MAX + BATCH_BYTES_SOFT + BLOCK_BYTES < BATCH_BYTES_MAX);
     assert!(BATCH_BYTES_MAX + 2 * BLOCK_BYTES < SEGMENT_BYTES);
+    // What recovery hands back, all spares, is not made of zeroes again.
+    assert!(SPARE_SEGMENTS <= RETIRED_SEGMENTS_MAX);
     // A segment is a whole number of blocks: its tail needs no special case.
     assert!(SEGMENT_BYTES.is_multiple_of(BLOCK_BYTES));
     // A frame carries the largest entry beside a frame that was already full.

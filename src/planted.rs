@@ -52,6 +52,7 @@ bugs! {
     TornTailRefused: "an unfinished write at the log's end is taken for damage",
     DamageTakenForTornTail: "damage in the middle of the log is taken for an unfinished write",
     RecycledRecordAccepted: "a record from the earlier life of a recycled segment is believed",
+    EarlierLifeTakenForDamage: "a batch from the earlier life of a recycled segment proves damage in front of it",
     ChecksumIgnored: "the checksums of payloads are not compared when the log is read",
     HeaderNotCovered: "the checksum of a run does not cover its header",
     LaterFlushVouches: "a write that finished makes those before it durable that have not",

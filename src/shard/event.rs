@@ -43,7 +43,7 @@ pub enum Event {
     /// The write with this ticket is durable. Completions may arrive in any order; they are acted
     /// on in ticket order.
     Flushed(FlushTicket),
-    /// This segment is zeroed, durable and under its final name.
+    /// This segment is prepared, durable and under its final name: see [`crate::wal::Appender::on_spare`].
     SpareReady(SegmentSeq),
     /// Whether the disk has no room for another segment.
     LogFull(bool),

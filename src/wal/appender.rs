@@ -125,9 +125,10 @@ impl Appender {
         }
     }
 
-    /// The driver has prepared this segment: a file of full length, every byte zero and durable,
-    /// under its final name, its directory synced (contract row 52). Recovery takes such a file for
-    /// a spare. Segments already passed are ignored.
+    /// The driver has prepared this segment: a file of full length, all of it written before and
+    /// durable, under its final name, its directory synced (contract row 52). It is zero, or was a
+    /// segment of this log with a lower number ([`super::successor_of`]). Recovery takes such a file for a
+    /// spare. Segments already passed are ignored.
     pub fn on_spare(&mut self, segment: SegmentSeq) {
         if segment >= self.next_segment {
             self.spares.insert(segment);

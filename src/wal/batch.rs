@@ -168,6 +168,16 @@ impl BatchHeader {
     }
 }
 
+impl Layout {
+    const fn of(magic: u32) -> Option<Self> {
+        match magic {
+            MAGIC => Some(Self::Packed),
+            MAGIC_WIDE => Some(Self::Wide),
+            _ => None,
+        }
+    }
+}
+
 fn header_crc(layout: Layout, bytes: &[u8], salt: u32) -> u32 {
     let mut hasher = crc32fast::Hasher::new_with_initial(salt);
     if layout == Layout::Packed {
@@ -204,10 +214,8 @@ impl<'a> BatchRef<'a> {
         };
         let mut take = Take::new(rest);
         let (magic, stored) = (take.u32(), take.u32());
-        let layout = match magic {
-            MAGIC => Layout::Packed,
-            MAGIC_WIDE => Layout::Wide,
-            _ => return fault("batch magic", 0, u64::from(MAGIC), u64::from(magic)),
+        let Some(layout) = Layout::of(magic) else {
+            return fault("batch magic", 0, u64::from(MAGIC), u64::from(magic));
         };
         let crc = header_crc(layout, rest, salt);
         if stored != crc {
@@ -237,6 +245,19 @@ impl<'a> BatchRef<'a> {
             return Err(Fault::authentic("durable watermark", at, header.at.offset, found));
         }
         Ok(Self { header, crc, layout, bytes: &rest[..aligned] })
+    }
+
+    /// Does a batch header stand at `at` that was written there for this log when the file was a segment
+    /// with a lower number?
+    pub(super) fn is_earlier_life(segment: &[u8], at: Location, salt: u32) -> bool {
+        let rest = usize::try_from(at.offset).ok().and_then(|start| segment.get(start..));
+        let Some(rest) = rest.filter(|rest| rest.len() >= BLOCK_BYTES) else { return false };
+        let mut take = Take::new(rest);
+        let (magic, stored) = (take.u32(), take.u32());
+        let (segment, offset) = (SegmentSeq(take.u64()), take.u64());
+        Layout::of(magic).is_some_and(|layout| {
+            segment < at.segment && offset == at.offset && stored == header_crc(layout, rest, salt)
+        })
     }
 
     /// Bytes it takes in the file, padding included.

@@ -10,7 +10,7 @@
 //! Offsets are in bytes; one character of the first line is 1 MiB, of the second 1 KiB.
 //!
 //! ```text
-//! segment  64 MiB, zeroed before use, named 0000000000000001.seg …
+//! segment  64 MiB, zeroed or an older one before use, named 0000000000000001.seg …
 //! 0                                                                67108864
 //! ├┬───────────────────────────────────────────────────────────────┤
 //! ││ batches, each on a block                                       │
@@ -50,7 +50,8 @@
 //! A recycled file is full of old batches, and a torn write leaves some of its 512-byte sectors
 //! old. Checksums alone would believe an old run that survived in the middle of a new batch. So a
 //! batch header is bound to its identity, segment number, offset and predecessor, and to the runs
-//! below it. A segment number is never used twice, not even if its first write was torn.
+//! below it. A segment number is never used twice if its first write was torn and left a batch header behind;
+//! and the number of a file only rises (`reuse.rs`), so that no header in a spare was ever written for it.
 //!
 //! # Torn or damaged?
 //!
@@ -62,6 +63,10 @@
 //! > A bad spot at P is **damage** if a later whole batch header of the same segment, or the header
 //! > of a later segment, says that the log was durable beyond P. Otherwise it is a **torn tail**:
 //! > nothing from P on was acknowledged, and all of it is left out.
+//!
+//! Batches of an *earlier life* of the file are neither: they name another segment, so they prove nothing
+//! and are no part of anything. Behind the end of a log in a recycled file they are what is expected
+//! there, like the zeroes in a new one ([`TornTail`] is told only of what may be this life's).
 //!
 //! A torn tail is left where it is. The log goes on in a new segment whose header names the point
 //! P. The next recovery looks at that header first ([`Recovery::look_ahead`]), stops at P, and takes
@@ -85,8 +90,9 @@
 //!
 //! # What the driver owes
 //!
-//! 1. A spare is of full length, zeroed, synced, and its directory synced, before
-//!    [`Appender::on_spare`].
+//! 1. A spare is of full length, its blocks written before and durable, and its directory synced, before
+//!    [`Appender::on_spare`]. It is zeroed, or was a segment of this log with a lower number, chosen by
+//!    [`successor_of`].
 //! 2. After recovery, and before anything recovered is acted on, the file of
 //!    [`Position::end`] is synced: recovery may have read what only a cache holds.
 //! 3. [`Appender::on_durable`] in ticket order, each after a flush that began when that write and
@@ -116,6 +122,7 @@ mod index;
 mod read;
 mod record;
 mod recover;
+mod reuse;
 
 pub use appender::{Appender, Position, Room, Write};
 pub use batch::{Batch, BatchHeader, BatchRef, Runs};
@@ -125,6 +132,7 @@ pub use index::{LogIndex, Span};
 pub use read::{batch_at, read_span};
 pub use record::{EntryRef, Run, RunKind, RunRef};
 pub use recover::{Found, Loss, Recovered, RecoveredRun, Recovery, Whose};
+pub use reuse::{is_kept, parse_retired_name, retired_name, successor_of};
 pub use segment::{
     End, FORMAT_VERSION, Identity, Location, SegmentHeader, file_name, first_text, parse_file_name,
     parse_first,

@@ -2,13 +2,15 @@
 //!
 //! ```text
 //!            fed in ascending order
-//!  segment ──► all zero? ──────────────────────────────────────► unused (spare)
-//!     │ no
+//!  segment
 //!     ▼
-//!   header whole? ── no ──► does anything prove it was durable? ── no ──► unused (discard)
-//!     │ yes                        │ yes
-//!     ▼                            ▼
-//!   names the end ── no ────────► DAMAGE ◄──────────────┐ yes
+//!   header of its own, whole? ── no ──► does anything prove it was durable?
+//!     │ yes                                │ yes       │ no
+//!     │                                    │           ▼
+//!     │                                    │  any batch header of its own? ── no ──► unused (spare)
+//!     │                                    │           │ yes
+//!     ▼                                    ▼           └──► unused (discard)
+//!   names the end ── no ────────────────► DAMAGE ◄──────┐ yes
 //!   we reached?                                         │
 //!     │ yes                                             │
 //!     ▼                                                 │
@@ -120,9 +122,9 @@ pub struct Recovered {
     pub bytes: u64,
     /// Segments ready to be written, ascending: hand them to `Appender::on_spare`.
     pub spares: Vec<SegmentSeq>,
-    /// Files that hold nothing of the log and never will: a first write that was torn, or the old
-    /// content of a recycled file. The driver deletes them, or zeroes and renames them to a number
-    /// that `Appender::wants_spare` asks for; in which order, or whether at all, does not matter.
+    /// Files that hold nothing of the log and never will under their number: a first write that was
+    /// torn. The driver deletes them, or renames them to a higher
+    /// number that `Appender::wants_spare` asks for; in which order, or whether at all, does not matter.
     pub discard: Vec<SegmentSeq>,
 }
 
@@ -163,8 +165,9 @@ struct Start {
 struct Unused {
     segment: SegmentSeq,
     fault: Fault,
-    /// All zero and of the right length: a spare.
-    zero: bool,
+    /// Of the right length, and no batch header in it was written for its number: a spare, of zeroes or
+    /// with the content of an earlier life.
+    is_clean: bool,
 }
 
 /// Reads a log once, from its first byte to its last. One per shard, at start-up.
@@ -346,9 +349,11 @@ impl Recovery {
     /// None today: all damage is found while segments are fed.
     pub fn finish(self) -> Result<Recovered, Damage> {
         let end = self.tail.as_ref().map_or_else(End::default, |tail| tail.end);
-        let written = self.unused.iter().filter(|unused| !unused.zero).map(|unused| unused.segment);
-        // A number is never used twice: what a torn first write left in a discarded file can then
-        // not be taken for a later write of the same segment.
+        let written =
+            self.unused.iter().filter(|unused| !unused.is_clean).map(|unused| unused.segment);
+        // No number is used twice if a batch header of it may lie anywhere: what a torn first write left
+        // can then not be taken for a later write of the same segment. Sectors without their batch's
+        // header are nothing.
         let next_segment = SegmentSeq(written.fold(end.at.segment, SegmentSeq::max).0 + 1);
         let next_batch = self.tail.as_ref().map_or(1, |tail| tail.next_batch);
         let (spares, discard) = self
@@ -393,9 +398,11 @@ impl Recovery {
             // whole. Of the log itself nothing is lost with it, unless the segment in front, which has
             // no other witness for where it ended, ended further on than it could be read.
             let damage = Damage { segment, offset: 0, fault, proof: Proof::Durable { by } };
+            // If the first batch here has the number that was to come next, there was none in between:
+            // what lies behind the end in front may then be torn, or be of an earlier life.
             let first = self.later(segment, bytes, BLOCK).next();
             let follows = |tail: &Tail| first.is_some_and(|it| it.number == tail.next_batch);
-            let in_doubt = self.tail.as_ref().is_some_and(|tail| tail.torn || !follows(tail));
+            let in_doubt = self.tail.as_ref().is_some_and(|tail| !follows(tail));
             let whose = if in_doubt { Whose::Anybody } else { Whose::Groups(Vec::new()) };
             on(Found::Lost(Loss { damage, whose }));
             if let Some(first) = first
@@ -410,18 +417,15 @@ impl Recovery {
             let start = Start { end, number, is_known: false, is_whole: true };
             return self.batches(start, bytes, bound, on);
         }
-        if first_non_zero(bytes).is_none() {
-            let zero = bytes.len() as u64 == self.segment_bytes;
-            self.unused.push(Unused { segment, fault, zero });
-            return Ok(());
-        }
+        let mut is_clean = bytes.len() as u64 == self.segment_bytes;
         for batch in self.later(segment, bytes, BLOCK) {
+            is_clean = false;
             if let Err(damage) = self.check_durable(batch.durable, batch.at) {
                 on(Found::Lost(Loss { damage, whose: Whose::Anybody }));
                 break;
             }
         }
-        self.unused.push(Unused { segment, fault, zero: false });
+        self.unused.push(Unused { segment, fault, is_clean });
         Ok(())
     }
 
@@ -550,10 +554,10 @@ impl Recovery {
             let witness = bound
                 .map(|bound| bound.by)
                 .or_else(|| later.find(|batch| batch.durable > end.at).map(|batch| batch.at))
+                .or_else(|| self.mistaken_witness(bytes, end.at))
                 .filter(|_| !planted(Planted::DamageTakenForTornTail));
             let Some(by) = witness else {
-                let rest = usize::try_from(end.at.offset).unwrap_or(usize::MAX).min(bytes.len());
-                let torn = first_non_zero(&bytes[rest..]).is_some();
+                let torn = self.is_torn(bytes, end.at);
                 if torn && planted(Planted::TornTailRefused) {
                     return Err(damage(Proof::Written));
                 }
@@ -616,6 +620,31 @@ impl Recovery {
         self.batches += 1;
         self.runs += u64::from(batch.header.runs);
         self.bytes += batch.aligned() as u64;
+    }
+
+    /// None, unless the mistake is planted to take what an earlier life left behind for a witness.
+    fn mistaken_witness(&self, bytes: &[u8], end: Location) -> Option<Location> {
+        if !planted(Planted::EarlierLifeTakenForDamage) {
+            return None;
+        }
+        let mut behind = (end.offset / BLOCK..bytes.len() as u64 / BLOCK)
+            .map(|block| Location { offset: block * BLOCK, ..end });
+        behind.find(|at| BatchRef::is_earlier_life(bytes, *at, self.salt))
+    }
+
+    /// Is what lies behind the end of the log perhaps an unfinished write? Zeroes are not, nor is what the
+    /// file held in an earlier life, unless a header of this life stands there, too. Where nothing tells,
+    /// it may be one: the answer is for people, nothing is decided by it.
+    fn is_torn(&self, bytes: &[u8], end: Location) -> bool {
+        let rest = usize::try_from(end.offset).unwrap_or(usize::MAX).min(bytes.len());
+        if first_non_zero(&bytes[rest..]).is_none() {
+            return false;
+        }
+        let is_recycled = (end.offset / BLOCK..bytes.len() as u64 / BLOCK).any(|block| {
+            let at = Location { offset: block * BLOCK, ..end };
+            BatchRef::is_earlier_life(bytes, at, self.salt)
+        });
+        !is_recycled || self.later(end.segment, bytes, end.offset).next().is_some()
     }
 
     /// Whole batch headers of this very segment, from `offset` on: the witnesses. Every block is

@@ -3,6 +3,7 @@
 mod bits;
 mod golden;
 mod reading;
+mod recycled;
 mod round_trip;
 mod salvage;
 mod torn;

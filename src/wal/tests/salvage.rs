@@ -5,23 +5,34 @@ use super::*;
 use crate::wal::{Checked, Found, Loss, Whose};
 
 #[derive(Debug, Clone, PartialEq)]
-enum Told {
+pub(super) enum Told {
     Run(Run),
     Lost(Whose),
 }
 
 fn salvage(disk: &Disk, segment_bytes: usize) -> (Vec<Told>, Recovered) {
-    salvage_with(disk, segment_bytes, |_, _, _| {})
+    salvage_from(SegmentSeq(0), disk, segment_bytes)
+}
+
+/// As `salvage`, after what lies in front of `first` was reclaimed.
+pub(super) fn salvage_from(
+    first: SegmentSeq,
+    disk: &Disk,
+    segment_bytes: usize,
+) -> (Vec<Told>, Recovered) {
+    salvage_with(first, disk, segment_bytes, |_, _, _| {})
 }
 
 /// With `before` for each segment before it is fed.
 fn salvage_with(
+    first: SegmentSeq,
     disk: &Disk,
     segment_bytes: usize,
     before: impl Fn(&mut Recovery, SegmentSeq, &[u8]),
 ) -> (Vec<Told>, Recovered) {
     let mut told = Vec::new();
-    let mut recovery = Recovery::with_segment_bytes(IDENTITY, segment_bytes);
+    let recovery = Recovery::with_segment_bytes(IDENTITY, segment_bytes);
+    let mut recovery = recovery.reclaimed_to(first);
     for (segment, bytes) in &disk.0 {
         let mut later = disk.0.range(segment.next()..);
         later.find_map(|(later, bytes)| recovery.look_ahead(*later, bytes));
@@ -40,7 +51,7 @@ fn salvage_with(
 
 /// Every run that was written was told in its place, or a loss that may have taken it was, before
 /// anything that follows it.
-fn assert_nothing_is_missed(told: &[Told], written: &[Run], what: &str) {
+pub(super) fn assert_nothing_is_missed(told: &[Told], written: &[Run], what: &str) {
     let mut missing = written.iter();
     let mut lost: Vec<&Whose> = Vec::new();
     let is_lost = |lost: &[&Whose], run: &Run| {
@@ -158,7 +169,7 @@ fn a_later_header_in_place_of_ones_own_is_decay_unless_the_batches_say_so_too() 
 
 /// What recovery says of a log of which every segment was checked beforehand.
 fn salvage_checked(disk: &Disk, segment_bytes: usize) -> (Vec<Told>, Recovered) {
-    salvage_with(disk, segment_bytes, |recovery, segment, bytes| {
+    salvage_with(SegmentSeq(0), disk, segment_bytes, |recovery, segment, bytes| {
         recovery.trust(Checked::new(IDENTITY, segment, bytes, bytes.len() as u64));
     })
 }
@@ -185,9 +196,10 @@ fn what_was_found_whole_elsewhere_is_checked_all_the_same() {
     log.drop_spares();
     let clean: BTreeMap<_, _> = log.disk.0.clone();
     log.disk.file(1)[BLOCK_BYTES + 64] ^= 1;
-    let (told, _) = salvage_with(&log.disk, log.segment_bytes, |recovery, segment, _| {
-        let bytes = &clean[&segment];
-        recovery.trust(Checked::new(IDENTITY, segment, bytes, bytes.len() as u64));
-    });
+    let (told, _) =
+        salvage_with(SegmentSeq(0), &log.disk, log.segment_bytes, |recovery, segment, _| {
+            let bytes = &clean[&segment];
+            recovery.trust(Checked::new(IDENTITY, segment, bytes, bytes.len() as u64));
+        });
     assert_eq!(told, salvage(&log.disk, log.segment_bytes).0);
 }

@@ -398,10 +398,6 @@ fn goes_on(choices: &mut Choices<'_>, before: &Log, found: &Recovered, kept: usi
     for segment in found.discard.iter().filter(|_| delete) {
         files.remove(segment);
     }
-    assert!(
-        found.spares.iter().all(|it| files[it] == vec![0; before.segment_bytes]),
-        "spares are zero"
-    );
     assert!(found.spares.iter().all(|it| *it >= found.position.next_segment));
     let mut log = Log::new(files, found.position, before.segment_bytes);
     let run = Run::mark(RunKind::Log, GroupId(1), Default::default(), Default::default());
@@ -421,5 +417,6 @@ fn goes_on(choices: &mut Choices<'_>, before: &Log, found: &Recovered, kept: usi
     });
     let again = again.unwrap_or_else(|damage| panic!("a log that went on is damaged: {damage}"));
     assert_eq!((seen, follower.left_out, after.left_out), (kept + 1, 0, 0));
-    assert_eq!((again.torn, again.runs as usize), (None, kept + 1));
+    // Whether its end is torn nobody can tell if the spare was full of noise.
+    assert_eq!(again.runs as usize, kept + 1);
 }
