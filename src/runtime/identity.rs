@@ -260,7 +260,8 @@ fn log_begins(path: &Path, begun: bool) -> Result<(), Fatal> {
         (false, _) => Ok(()),
         (true, false) => {
             let first = SegmentSeq(1);
-            directory.make(first).map_err(|error| failed("make", &directory.segment(first), &error))
+            let made = directory.make(first).map(drop);
+            made.map_err(|error| failed("make", &directory.segment(first), &error))
         }
         (true, true) => Err(Fatal::new(format!(
             "the log in {} is gone: identity.toml says that it was begun, and there is no segment. What this node voted and acknowledged was in it. Restore the directory, or add the node anew with an empty --dir and a new --id",

@@ -78,7 +78,7 @@ use super::node::PREEMPT;
 use super::poller::{Poller, Ready};
 use super::recovery::Recovery;
 use super::ring::{Done, Ring};
-use super::segments::{Directory, Made, Preparer};
+use super::segments::{Directory, Made, Origin, Preparer};
 use super::shard_loop::{TASKS, TICK};
 use super::sleep::Sleeper;
 use super::wal_writer::WalWriter;
@@ -139,6 +139,8 @@ pub struct Written {
     pub bytes: u64,
     /// Segments made, each of [`crate::limits::SEGMENT_BYTES`] zeros.
     pub segments_made: u64,
+    /// Segments that were given up before, and became spares without a write.
+    pub segments_recycled: u64,
 }
 
 /// Too much waits already. Nothing was taken; retry after [`Log::wait`].
@@ -459,8 +461,11 @@ impl Log {
         self.mailbox.take(&mut self.mail);
         for made in self.mail.drain(..) {
             match made {
-                Made::Ready(seq) => {
-                    self.written.segments_made += 1;
+                Made::Ready(seq, origin) => {
+                    match origin {
+                        Origin::Zeros => self.written.segments_made += 1,
+                        Origin::Retired => self.written.segments_recycled += 1,
+                    }
                     self.writer.open_ahead(seq);
                     self.appender.on_spare(seq);
                     if self.spare_asked == Some(seq) {
@@ -512,7 +517,7 @@ mod tests {
     use crate::runtime::clock::Clock;
     use crate::runtime::faults::Faults;
     use crate::runtime::scratch::Scratch;
-    use crate::wal::RunKind;
+    use crate::wal::{RunKind, retired_name};
     use crate::wire::resp::Command;
 
     const IDENTITY: Identity =
@@ -637,6 +642,69 @@ mod tests {
             let (log, opened, found) = reopen(&settings);
             assert_eq!((opened.log.segments, found.len()), (1, 1));
             assert_eq!(found[0].1, index);
+            log.close().await.unwrap();
+        })
+        .unwrap();
+    }
+
+    async fn fill(log: &mut Log, index: &mut u64, until: SegmentSeq) {
+        while log.segment().is_none_or(|open| open < until) {
+            *index += 1;
+            let ticket = log.append([run(1, *index, SEGMENT_BYTES / 16)]).unwrap();
+            log.wait_for(ticket).await.unwrap();
+        }
+    }
+
+    #[test]
+    fn contract_row_27_a_segment_that_was_given_up_is_used_again_and_its_past_is_not_read() {
+        let scratch = Scratch::new("log-recycled");
+        let settings = settings(&scratch);
+        on_core("test", move || async move {
+            let directory = Directory::open(settings.dir.clone()).unwrap();
+            let (mut log, ..) = reopen(&settings);
+            let mut index = 0;
+            fill(&mut log, &mut index, SegmentSeq(3)).await;
+            let first = index;
+            log.reclaim(SegmentSeq(3));
+            fill(&mut log, &mut index, SegmentSeq(4)).await;
+            while log.written().segments_recycled == 0 {
+                log.wait().await.unwrap();
+            }
+            log.close().await.unwrap();
+            let is_whole = |found: &[(u64, u64, usize)], last: u64| {
+                let indices: Vec<u64> = found.iter().map(|(_, index, _)| *index).collect();
+                assert_eq!(indices, (first..=last).collect::<Vec<_>>());
+            };
+
+            // Power is lost when a spare has its name and the directory is not durable: it has the old
+            // one or the new one.
+            let renamed = directory.segments().unwrap().pop().unwrap();
+            assert_ne!(directory.first_block(renamed).unwrap()[0], 0, "full of its past");
+            let spare = directory.segment(renamed);
+            let retired = directory.path().join(retired_name(SegmentSeq(1)));
+            std::fs::rename(&spare, &retired).unwrap();
+            let crashed = Directory::open(scratch.path().join("crashed")).unwrap();
+            for entry in std::fs::read_dir(directory.path()).unwrap() {
+                let entry = entry.unwrap();
+                std::fs::copy(entry.path(), crashed.path().join(entry.file_name())).unwrap();
+            }
+            let elsewhere = Settings { dir: crashed.path().to_owned(), ..settings.clone() };
+            let (log, opened, found) = reopen(&elsewhere);
+            assert_eq!(opened.log.torn, None);
+            is_whole(&found, index);
+            log.close().await.unwrap();
+            std::fs::rename(&retired, &spare).unwrap();
+            let (mut log, opened, found) = reopen(&settings);
+            assert_eq!(opened.log.torn, None);
+            assert!(opened.log.spares.contains(&renamed) && opened.log.discard.is_empty());
+            is_whole(&found, index);
+
+            // Its next life is written over what is left of the others.
+            fill(&mut log, &mut index, renamed.next()).await;
+            log.close().await.unwrap();
+            let (log, opened, found) = reopen(&settings);
+            assert_eq!(opened.log.torn, None);
+            is_whole(&found, index);
             log.close().await.unwrap();
         })
         .unwrap();

@@ -337,14 +337,17 @@ impl<R: Replay> Recovery<R> {
                 .release_end(end.segment, end.offset)
                 .map_err(|error| failed("release the end of", end.segment, error))?;
         }
-        if report.log.spares.is_empty() && !report.log.discard.is_empty() {
+        let mut discard = report.log.discard.iter();
+        if report.log.spares.is_empty()
+            && let Some(&seq) = discard.next()
+        {
             // A log directory is never empty again once it was begun: identity.rs relies on it.
             let next = report.log.position.next_segment;
-            directory.make(next).map_err(|error| failed("make", next, error))?;
+            directory.renew(seq, next).map_err(|error| failed("make", next, error))?;
             report.log.spares.push(next);
         }
-        for &seq in &report.log.discard {
-            directory.remove(seq).map_err(|error| failed("remove", seq, error))?;
+        for &seq in discard {
+            directory.retire(seq).map_err(|error| failed("give up", seq, error))?;
         }
         let log = &report.log;
         if let Some(torn) = &log.torn {

@@ -1,34 +1,46 @@
-//! Makes log segments and deletes them: files of zeros, durable, under their final name before anyone writes to
-//! them.
+//! Makes log segments and gives them up: files that were written before, whole and durable, under their final
+//! name before anyone writes to them.
 //!
-//! A segment is written with zeros first because overwriting blocks that exist costs one device
+//! A new file is written with zeros first because overwriting blocks that exist costs one device
 //! write and one flush per commit, while blocks that are only reserved cost three times the writes
 //! (the file system must log their first use) and extending a file costs a second write. Making 64
 //! MiB of zeros takes a good part of a second, so it happens ahead of need, on a thread of its own:
 //! allocating in the path of a write has cost others 2 to 820 ms (LOGS.md).
 //!
 //! ```text
-//!   core: Effects.spare ──► this thread: NAME.tmp · 64 MiB of zeros · fsync · rename · fsync dir
-//!    ▲                                    │ no room: report full, try again every second
+//!   core: Effects.spare ──► this thread: a retired file? ── yes ──► rename · fsync dir
+//!    ▲                                    │ no
+//!    │                                    ▼
+//!    │                        NAME.tmp · 64 MiB of zeros · fsync · rename · fsync dir
+//!    │                                    │ no room: report full, try again every second
 //!    └────── Made::Ready / Made::Full ◄───┘
 //! ```
+//!
+//! What is renamed is not written: a spare may be full of what it held before, and the log bears it
+//! (`wal/mod.rs`, `wal/reuse.rs`). So the device writes each byte once. A file is taken only if all its blocks
+//! are there: one whose end was given back would make the file system log each first use again.
 //!
 //! Segments that a snapshot has made superfluous go by the same thread, also while it waits for room:
 //!
 //! ```text
-//!   core: Effects.reclaim ──► FIRST.tmp · fsync · rename to FIRST · fsync dir ──► delete · fsync dir
+//!   core: Effects.reclaim ──► FIRST.tmp · fsync · rename to FIRST · fsync dir ──► retire · fsync dir
 //! ```
 //!
 //! `FIRST` holds the number of the segment with which the log begins, and a checksum of it. It is
 //! durable before the first file goes: a start that finds segments missing must know that they were
-//! given up. What a crash leaves in front of it, the next start deletes.
+//! given up. What a crash leaves in front of it, the next start gives up. To retire a file is to rename
+//! it to `NUMBER.old`, if fewer than [`RETIRED_SEGMENTS_MAX`] are kept; else it is deleted.
 //!
-//! A crash at any point leaves either a `.tmp`, which recovery deletes, or a whole segment of
-//! zeros, which recovery takes for the spare that it is.
+//! A crash at any point leaves a `.tmp`, which recovery deletes; a whole segment of zeros, which it takes
+//! for the spare that it is; or a retired file under its old name or its new one. Under the new one
+//! recovery finds that no header in it is of that number, and takes it for a spare, too. What it finds to be of no
+//! use is retired with the number that it has by then: the number of a file only rises.
+//!
+//! [`RETIRED_SEGMENTS_MAX`]: crate::limits::RETIRED_SEGMENTS_MAX
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
@@ -57,11 +69,20 @@ const FIRST: &str = "FIRST";
 #[derive(Debug)]
 pub enum Made {
     /// It is there.
-    Ready(SegmentSeq),
+    Ready(SegmentSeq, Origin),
     /// Whether there is no room for it. It is tried again every second.
     Full(bool),
     /// It cannot be made, ever; the text names the file and the error.
     Failed(String),
+}
+
+/// What a segment was made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A new file of zeros.
+    Zeros,
+    /// A segment that the log no longer needed, with what was in it.
+    Retired,
 }
 
 /// Where a core keeps its segments. One per core.
@@ -107,6 +128,24 @@ impl Directory {
         }
         found.sort_unstable();
         Ok(found)
+    }
+
+    /// The files that wait to become segments again, by the numbers that they had.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn retired(&self) -> io::Result<Vec<SegmentSeq>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let name = entry?.file_name();
+            found.extend(name.to_str().and_then(wal::parse_retired_name));
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    fn retired_path(&self, seq: SegmentSeq) -> PathBuf {
+        self.path.join(wal::retired_name(seq))
     }
 
     /// Delete what a crash left half made.
@@ -199,10 +238,10 @@ impl Directory {
         })
     }
 
-    /// Give up the segments in front of `first`: note that it is the first, then delete them.
+    /// Give up the segments in front of `first`: note that it is the first, then retire them.
     ///
     /// # Errors
-    /// When that is not durable. What is left in front of the note is deleted by the next start.
+    /// When that is not durable. What is left in front of the note is given up by the next start.
     pub fn reclaim(&self, first: SegmentSeq) -> io::Result<()> {
         if self.first()? < first {
             let path = self.path.join(FIRST);
@@ -214,26 +253,65 @@ impl Directory {
             sync_directory(&self.path)?;
         }
         for seq in self.segments()?.into_iter().take_while(|seq| *seq < first) {
-            fs::remove_file(self.segment(seq))?;
+            self.retire_in_cache(seq)?;
         }
         sync_directory(&self.path)
     }
 
-    /// Delete a segment that recovery found to be of no use.
+    /// Give up a segment that recovery found to be of no use.
     ///
     /// # Errors
-    /// When it cannot be deleted, durably.
-    pub fn remove(&self, seq: SegmentSeq) -> io::Result<()> {
-        fs::remove_file(self.segment(seq))?;
+    /// When it cannot be given up, durably.
+    pub fn retire(&self, seq: SegmentSeq) -> io::Result<()> {
+        self.retire_in_cache(seq)?;
         sync_directory(&self.path)
     }
 
-    /// Make a segment: a file of zeros that survives a power cut under its final name.
+    /// As [`Self::retire`]; durable only when the directory is.
+    fn retire_in_cache(&self, seq: SegmentSeq) -> io::Result<()> {
+        let path = self.segment(seq);
+        if wal::is_kept(self.retired()?.len()) && is_reusable(&path)? {
+            fs::rename(path, self.retired_path(seq))
+        } else {
+            fs::remove_file(path)
+        }
+    }
+
+    /// Make segment `next` of one that recovery found to be of no use, so that the directory never is without
+    /// a segment.
+    ///
+    /// # Errors
+    /// As [`Self::make`].
+    pub fn renew(&self, useless: SegmentSeq, next: SegmentSeq) -> io::Result<Origin> {
+        let path = self.segment(useless);
+        if useless < next && is_reusable(&path)? {
+            fs::rename(path, self.segment(next))?;
+            sync_directory(&self.path)?;
+            return Ok(Origin::Retired);
+        }
+        let origin = self.make(next)?;
+        fs::remove_file(path)?;
+        sync_directory(&self.path)?;
+        Ok(origin)
+    }
+
+    /// Make a segment, of a retired file or of zeros, that survives a power cut under its final name.
     ///
     /// # Errors
     /// Whatever the file system says; nothing is left behind then.
-    pub fn make(&self, seq: SegmentSeq) -> io::Result<()> {
+    pub fn make(&self, seq: SegmentSeq) -> io::Result<Origin> {
         let path = self.segment(seq);
+        let retired = self.retired()?;
+        if let Some(old) = wal::successor_of(retired.iter().copied(), seq) {
+            fs::rename(self.retired_path(old), &path)?;
+            sync_directory(&self.path)?;
+            return Ok(Origin::Retired);
+        }
+        // They had this number, or had a later one, before a start that went back to it. What they
+        // hold must not be found under it, and while the disk is full they are in the way.
+        for old in retired {
+            fs::remove_file(self.retired_path(old))?;
+        }
         let tmp = path.with_extension(format!("seg{TMP_SUFFIX}"));
         let made = write_zeros(&tmp).and_then(|()| fs::rename(&tmp, &path));
         if let Err(error) = made {
@@ -241,8 +319,19 @@ impl Directory {
             let _ = fs::remove_file(&tmp);
             return Err(error);
         }
-        sync_directory(&self.path)
+        sync_directory(&self.path)?;
+        Ok(Origin::Zeros)
     }
+}
+
+/// Whether a file can be a segment again without being written first: it is of full length, all its blocks
+/// are there, nobody else has a name for it, and nobody has it open to write.
+fn is_reusable(path: &Path) -> io::Result<bool> {
+    const BLOCKS_OF: u64 = 512;
+    let file = File::open(path)?;
+    let meta = file.metadata()?;
+    let is_whole = meta.len() == SEGMENT_BYTES as u64 && meta.len() <= meta.blocks() * BLOCKS_OF;
+    Ok(is_whole && meta.nlink() == 1 && lock_in_time(&file, 0)?)
 }
 
 /// Asks the segment-making thread of one core for segments. Dropping it ends the thread once it
@@ -320,9 +409,9 @@ fn prepare(
             },
         };
         let mut full = false;
-        loop {
+        let origin = loop {
             match make_within(directory, seq, bytes_max) {
-                Ok(()) => break,
+                Ok(origin) => break origin,
                 Err(error) if is_full(&error) => {
                     if !full {
                         full = true;
@@ -352,15 +441,17 @@ fn prepare(
                 // The core asks for one segment at a time; a second order would be for the same.
                 Ok(Order::Make(_)) => {}
             }
-        }
+        };
         if full {
             report(Made::Full(false));
         }
-        report(Made::Ready(seq));
+        report(Made::Ready(seq, origin));
     }
 }
 
-fn make_within(directory: &Directory, seq: SegmentSeq, bytes_max: u64) -> io::Result<()> {
+fn make_within(directory: &Directory, seq: SegmentSeq, bytes_max: u64) -> io::Result<Origin> {
+    // Retired files do not count: zeros are written only when there are none, and what is retired and
+    // used again makes the directory no larger.
     let bytes = (directory.segments()?.len() as u64 + 1) * SEGMENT_BYTES as u64;
     if bytes_max < bytes {
         return Err(io::Error::new(
@@ -405,6 +496,7 @@ const _: () = assert!(SEGMENT_BYTES.is_multiple_of(ZEROS_BYTES));
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::RETIRED_SEGMENTS_MAX;
     use crate::runtime::scratch::Scratch;
 
     #[test]
@@ -491,6 +583,69 @@ mod tests {
     }
 
     #[test]
+    fn what_is_given_up_becomes_a_spare_as_it_is_and_its_number_only_rises() {
+        use std::os::unix::fs::FileExt as _;
+
+        let scratch = Scratch::new("segments-retired");
+        let directory = Directory::open(scratch.path().join("core-0")).unwrap();
+        let byte_of = |seq| {
+            let bytes = fs::read(directory.segment(SegmentSeq(seq))).unwrap();
+            assert_eq!(bytes.len(), SEGMENT_BYTES);
+            bytes[BLOCK_BYTES]
+        };
+        for seq in 1..=3 {
+            assert_eq!(directory.make(SegmentSeq(seq)).unwrap(), Origin::Zeros);
+            let file = OpenOptions::new().write(true).open(directory.segment(SegmentSeq(seq)));
+            file.unwrap().write_all_at(&[seq as u8], BLOCK_BYTES as u64).unwrap();
+        }
+        directory.reclaim(SegmentSeq(3)).unwrap();
+        assert_eq!(directory.segments().unwrap(), [SegmentSeq(3)]);
+        assert_eq!(directory.retired().unwrap(), [SegmentSeq(1), SegmentSeq(2)]);
+        directory.clean().unwrap();
+        // The oldest first, with what is in it.
+        assert_eq!(directory.make(SegmentSeq(4)).unwrap(), Origin::Retired);
+        assert_eq!((byte_of(3), byte_of(4)), (3, 1));
+        // What had this number, or a later one, is not found under it again.
+        assert_eq!(directory.retired().unwrap(), [SegmentSeq(2)]);
+        assert_eq!(directory.make(SegmentSeq(2)).unwrap(), Origin::Zeros);
+        assert_eq!((byte_of(2), directory.retired().unwrap()), (0, vec![]));
+        // A start finds a spare useless, and makes the next one of it; there always is a segment.
+        assert_eq!(directory.renew(SegmentSeq(4), SegmentSeq(5)).unwrap(), Origin::Retired);
+        assert_eq!(byte_of(5), 1);
+        directory.retire(SegmentSeq(5)).unwrap();
+        assert_eq!(directory.segments().unwrap(), [SegmentSeq(2), SegmentSeq(3)]);
+        assert_eq!(directory.retired().unwrap(), [SegmentSeq(5)]);
+    }
+
+    #[test]
+    fn what_is_not_whole_or_not_ours_alone_is_deleted_and_so_is_one_too_many() {
+        let scratch = Scratch::new("segments-deleted");
+        let directory = Directory::open(scratch.path().join("core-0")).unwrap();
+        let copy = scratch.path().join("a copy that somebody keeps");
+        for seq in 1..=4 {
+            directory.make(SegmentSeq(seq)).unwrap();
+        }
+        directory.release_end(SegmentSeq(1), 2 * BLOCK_BYTES as u64).unwrap();
+        fs::hard_link(directory.segment(SegmentSeq(2)), &copy).unwrap();
+        let writing = File::open(directory.segment(SegmentSeq(3))).unwrap();
+        writing.lock().unwrap();
+        directory.reclaim(SegmentSeq(4)).unwrap();
+        assert_eq!(directory.retired().unwrap(), []);
+        assert_eq!(directory.segments().unwrap(), [SegmentSeq(4)]);
+        assert_eq!(fs::metadata(&copy).unwrap().len(), SEGMENT_BYTES as u64);
+
+        for seq in 11..11 + RETIRED_SEGMENTS_MAX as u64 {
+            fs::write(directory.retired_path(SegmentSeq(seq)), b"").unwrap();
+        }
+        directory.retire(SegmentSeq(4)).unwrap();
+        assert_eq!(directory.segments().unwrap(), []);
+        assert_eq!(directory.retired().unwrap().len(), RETIRED_SEGMENTS_MAX);
+        // None of them may have a lower number: they are in the way, and there is room for one now.
+        assert_eq!(directory.make(SegmentSeq(9)).unwrap(), Origin::Zeros);
+        assert_eq!(directory.retired().unwrap(), []);
+    }
+
+    #[test]
     fn past_its_bound_the_log_is_full_and_says_so_once() {
         let scratch = Scratch::new("segments-full");
         let directory = Directory::open(scratch.path().join("core-0")).unwrap();
@@ -506,6 +661,9 @@ mod tests {
         assert!(matches!(told.recv_timeout(wait).unwrap(), Made::Full(true)));
         preparer.reclaim(SegmentSeq(2));
         assert!(matches!(told.recv_timeout(wait).unwrap(), Made::Full(false)));
-        assert!(matches!(told.recv_timeout(wait).unwrap(), Made::Ready(SegmentSeq(2))));
+        let made = told.recv_timeout(wait).unwrap();
+        assert!(matches!(made, Made::Ready(SegmentSeq(2), Origin::Retired)), "{made:?}");
+        assert_eq!(directory.segments().unwrap(), [SegmentSeq(2)]);
+        assert_eq!(directory.retired().unwrap(), []);
     }
 }

@@ -35,7 +35,7 @@ use super::poller::{Poller, Ready, Token};
 use super::recovery::Recovery;
 use super::ring::{Done, Ring};
 use super::roster::Roster;
-use super::segments::{Made, Preparer};
+use super::segments::{Made, Origin, Preparer};
 use super::sleep::Sleeper;
 use super::wal_reader::{Answer, WalReader};
 use super::wal_writer::WalWriter;
@@ -368,7 +368,12 @@ impl Running {
     fn open(&mut self, letter: Mail, now: Tick) -> Result<(), Fatal> {
         match letter {
             Mail::Post(post) => self.events.push(Event::Post(post)),
-            Mail::Made(Made::Ready(seq)) => {
+            Mail::Made(Made::Ready(seq, origin)) => {
+                let counters = self.shard.counters_mut();
+                match origin {
+                    Origin::Zeros => counters.segments_made += 1,
+                    Origin::Retired => counters.segments_recycled += 1,
+                }
                 self.parts.writer.open_ahead(seq);
                 self.events.push(Event::SpareReady(seq));
             }

@@ -144,7 +144,7 @@ impl WalWriter {
     }
 
     /// Start a write; `Event::Flushed` follows when it is durable. The file of its segment exists,
-    /// whole and zeroed.
+    /// whole, prepared.
     pub fn start(&mut self, write: Write, ring: &mut Ring) {
         if self.files.is_dead.get() {
             return;

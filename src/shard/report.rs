@@ -49,6 +49,10 @@ pub struct Counters {
     pub snapshots_taken: u64,
     /// Segments of the log given up.
     pub segments_reclaimed: u64,
+    /// Segments prepared by writing a new file of zeroes.
+    pub segments_made: u64,
+    /// Segments prepared by renaming one that was given up.
+    pub segments_recycled: u64,
     /// Times a group got another leader.
     pub leader_changes: u64,
     /// Snapshots that a follower has taken from here.
@@ -92,6 +96,8 @@ impl Counters {
         self.snapshots_begun += other.snapshots_begun;
         self.snapshots_taken += other.snapshots_taken;
         self.segments_reclaimed += other.segments_reclaimed;
+        self.segments_made += other.segments_made;
+        self.segments_recycled += other.segments_recycled;
         self.leader_changes += other.leader_changes;
         self.snapshots_sent += other.snapshots_sent;
         self.snapshots_received += other.snapshots_received;
@@ -262,6 +268,8 @@ pub fn info_text(reports: &[ShardReport], section: Option<&[u8]>) -> String {
         line("log_bytes", &reports.iter().map(|report| report.log_bytes).sum::<u64>());
         line("snapshots_taken", &counters.snapshots_taken);
         line("segments_reclaimed", &counters.segments_reclaimed);
+        line("segments_made", &counters.segments_made);
+        line("segments_recycled", &counters.segments_recycled);
         line("entries_committed", &counters.entries_committed);
         let per_flush = counters.entries_written as f64 / counters.wal_flushes.max(1) as f64;
         line("entries_per_flush", &format_args!("{per_flush:.2}"));
