@@ -8,12 +8,12 @@
 //!
 //! Several writes are in flight at once and finish in any order, so after a crash a later write may
 //! be whole while an earlier one is torn. A segment is kept as the blocks that were ever written;
-//! the rest reads as zeroes, as in the file it stands for: the node's segments are never used again, each is
-//! new and zeroed, and has its final name only when that is durable (`runtime/segments.rs`). In some worlds
-//! they are recycled all the same, because the log promises to bear it.
+//! the rest reads as zeroes, as in the file it stands for. What the log no longer needs is retired and becomes a
+//! spare again by the rules of `wal/reuse.rs`, with what was in it, as in `runtime/segments.rs`; in a few
+//! worlds each segment is new and zeroed. A crash may leave a spare that was asked for and never told of.
 //!
 //! What is durable may be damaged later: a bit flips, a block goes to another place, is lost, or cannot
-//! be read any more.
+//! be read any more. A block that is lost shows what the file held in an earlier life.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,6 +22,7 @@ use fastrand::Rng;
 use crate::id::{FlushTicket, SegmentSeq};
 use crate::limits::{BLOCK_BYTES, FLUSHES_IN_FLIGHT_MAX};
 use crate::planted::{Planted, planted};
+use crate::wal;
 
 /// What a disk promises to write whole.
 pub const SECTOR_BYTES: usize = 512;
@@ -60,10 +61,13 @@ pub struct Disk {
     proven: (SegmentSeq, u64),
     /// Where the finished writes lie: segment, offset, bytes, in the order they finished.
     finished: Vec<(SegmentSeq, u64, usize)>,
-    /// The content of the segment removed last, for one that is to be recycled.
-    removed: Option<Segment>,
-    /// Segments whose names are not durable. None ever, as the driver owes it.
-    nameless: Vec<SegmentSeq>,
+    /// Segments that were given up and wait to become spares, by the numbers that they had.
+    retired: BTreeMap<SegmentSeq, Segment>,
+    /// A spare that was asked for and is not told of yet. A crash may find it made.
+    wanted: Option<SegmentSeq>,
+    /// Segments whose names are not durable, and the retired ones they were. None ever, as the driver
+    /// owes it.
+    nameless: Vec<(SegmentSeq, Option<SegmentSeq>)>,
 }
 
 /// A block of a segment.
@@ -100,6 +104,8 @@ struct Segment {
     unreadable: BTreeSet<u32>,
     /// Those that are left from an earlier life of the file.
     old: BTreeSet<u32>,
+    /// What lay, in an earlier life, where this one has written.
+    below: BTreeMap<u32, Block>,
 }
 
 #[derive(Debug)]
@@ -137,16 +143,24 @@ impl InFlight {
 impl Segment {
     /// A whole block is written.
     fn put(&mut self, block: u32, data: Block) {
-        self.old.remove(&block);
-        self.blocks.insert(block, data);
+        let before = self.blocks.insert(block, data);
+        if self.old.remove(&block) {
+            self.below.extend(before.map(|before| (block, before)));
+        }
+        self.unreadable.remove(&block);
+    }
+
+    /// Begins another life, with what there is.
+    fn begin_again(&mut self) {
+        self.old = self.blocks.keys().copied().collect();
+        self.below.clear();
     }
 
     /// A part of a block is written.
     fn patch(&mut self, offset: u64, data: &[u8]) {
         let (block, within) =
             ((offset as usize / BLOCK_BYTES) as u32, offset as usize % BLOCK_BYTES);
-        let before = self.blocks.get(&block).filter(|_| !self.old.contains(&block));
-        let mut bytes = whole(before.map_or(&[], |before| before));
+        let mut bytes = whole(self.blocks.get(&block).map_or(&[], |before| before));
         bytes[within..within + data.len()].copy_from_slice(data);
         self.put(block, trimmed(&bytes).into());
     }
@@ -172,29 +186,43 @@ impl Segment {
 }
 
 impl Disk {
-    /// A segment appears under its final name, in place of what was there: zeroed, or, if it
-    /// `recycles`, with what the segment removed last held.
-    pub fn prepare(&mut self, segment: SegmentSeq, recycles: bool) {
-        let mut content = self.removed.take().filter(|_| recycles).unwrap_or_default();
-        content.old = content.blocks.keys().copied().collect();
-        content.unreadable.clear();
-        self.segments.insert(segment, content);
-        if planted(Planted::DirectoryNotSynced) {
-            self.nameless.push(segment);
-        }
+    /// A segment is asked for.
+    pub fn want(&mut self, segment: SegmentSeq) {
+        self.wanted = Some(segment);
     }
 
-    /// A segment is deleted.
-    pub fn remove(&mut self, segment: SegmentSeq) {
-        self.removed = self.segments.remove(&segment);
+    /// A segment appears under its final name, in place of what was there: zeroed, or, if it
+    /// `recycles`, a retired one. Returns which that was.
+    pub fn prepare(&mut self, segment: SegmentSeq, recycles: bool) -> Option<SegmentSeq> {
+        self.wanted = self.wanted.filter(|wanted| *wanted != segment);
+        let retired = self.retired.keys().copied().filter(|_| recycles);
+        let was = wal::successor_of(retired, segment);
+        let mut content = was.and_then(|was| self.retired.remove(&was)).unwrap_or_default();
+        if was.is_none() {
+            self.retired.clear();
+        }
+        content.begin_again();
+        self.segments.insert(segment, content);
+        if planted(Planted::DirectoryNotSynced) {
+            self.nameless.push((segment, was));
+        }
+        was
+    }
+
+    /// A segment is given up.
+    pub fn retire(&mut self, segment: SegmentSeq) {
+        let content = self.segments.remove(&segment);
+        if wal::is_kept(self.retired.len()) {
+            self.retired.extend(content.map(|content| (segment, content)));
+        }
         self.finished.retain(|(of, ..)| *of != segment);
     }
 
-    /// Segments in front of this one are deleted, noted or not. Returns whether there were any.
+    /// Segments in front of this one are given up, noted or not. Returns whether there were any.
     pub(super) fn remove_before(&mut self, first: SegmentSeq) -> bool {
         let segments = self.segments();
         let old: Vec<_> = segments.into_iter().filter(|segment| *segment < first).collect();
-        old.iter().for_each(|segment| self.remove(*segment));
+        old.iter().for_each(|segment| self.retire(*segment));
         !old.is_empty()
     }
 
@@ -294,7 +322,10 @@ impl Disk {
         let proven: Vec<Place> = self
             .segments
             .iter()
-            .flat_map(|(&seq, segment)| segment.blocks.keys().map(move |&block| (seq, block)))
+            .flat_map(|(&seq, segment)| {
+                let own = segment.blocks.keys().filter(|block| !segment.old.contains(block));
+                own.map(move |&block| (seq, block))
+            })
             .filter(|&(seq, block)| (seq, u64::from(block) * BLOCK_BYTES as u64) < self.proven)
             .collect();
         (!proven.is_empty()).then(|| proven[rng.usize(..proven.len())])
@@ -313,10 +344,17 @@ impl Disk {
         }
     }
 
-    /// A durable block reads as zeroes: it was never written, whatever the disk said.
+    /// A durable block was never written, whatever the disk said: it reads as zeroes, or as what the file
+    /// held in an earlier life.
     pub fn lose_block(&mut self, (segment, block): Place) {
         if let Some(segment) = self.segments.get_mut(&segment) {
-            segment.blocks.remove(&block);
+            match segment.below.remove(&block) {
+                Some(below) => {
+                    segment.blocks.insert(block, below);
+                    segment.old.insert(block);
+                }
+                None => _ = segment.blocks.remove(&block),
+            }
         }
     }
 
@@ -393,10 +431,19 @@ impl Disk {
             }
             loss.writes += usize::from(loss.sectors - before == sectors);
         }
-        for segment in std::mem::take(&mut self.nameless) {
+        for (segment, was) in std::mem::take(&mut self.nameless) {
             if rng.bool() {
-                self.remove(segment);
+                let content = self.segments.remove(&segment);
+                self.retired.extend(was.zip(content));
+                self.finished.retain(|(of, ..)| *of != segment);
             }
+        }
+        // Its name may be durable before anybody was told.
+        if let Some(segment) = self.wanted.take()
+            && segment.0.is_multiple_of(2)
+            && !self.retired.is_empty()
+        {
+            self.prepare(segment, true);
         }
         loss
     }
@@ -566,6 +613,41 @@ mod tests {
         assert_eq!(disk.unreadable(SEGMENT, bytes(2, 9)), None);
         disk.prepare(SEGMENT, false);
         assert_eq!(disk.unreadable(SEGMENT, bytes(0, 3)), None, "it is new");
+    }
+
+    #[test]
+    fn what_is_retired_comes_back_with_what_was_in_it() {
+        const NEXT: SegmentSeq = SegmentSeq(3);
+        let mut scratch = Scratch::new(16 * BLOCK_BYTES);
+        let mut rng = Rng::with_seed(3);
+        let mut disk = disk();
+        disk.finish(FlushTicket(1));
+        disk.finish(FlushTicket(2));
+        disk.retire(SEGMENT);
+        assert_eq!((disk.segments(), disk.proven().len()), (vec![], 0));
+        assert_eq!(disk.prepare(NEXT, true), Some(SEGMENT));
+        disk.start(FlushTicket(3), NEXT, BLOCK_BYTES as u64, &[3; BLOCK_BYTES]);
+        disk.finish(FlushTicket(3));
+        let first_bytes = |disk: &Disk, scratch: &mut Scratch| {
+            disk.look(NEXT, scratch, |bytes| [0, 1, 2, 3].map(|block| bytes[block * BLOCK_BYTES]))
+        };
+        assert_eq!(first_bytes(&disk, &mut scratch), [1, 3, 2, 0]);
+        disk.lose_block((NEXT, 1));
+        assert_eq!(first_bytes(&disk, &mut scratch), [1, 2, 2, 0], "the write was lost");
+        // A sector that arrives leaves the others of its block as they were.
+        disk.start(FlushTicket(4), NEXT, 0, &[4; BLOCK_BYTES]);
+        disk.fail(FlushTicket(4), Left::Sectors(1));
+        let sectors = disk.look(NEXT, &mut scratch, |bytes| [bytes[7], bytes[SECTOR_BYTES + 7]]);
+        assert_eq!(sectors, [4, 1]);
+        // Asked for, renamed, and never told of.
+        disk.retire(NEXT);
+        disk.want(SegmentSeq(4));
+        disk.crash(Tear::Keep, &mut rng);
+        assert_eq!(disk.segments(), [SegmentSeq(4)]);
+        // The number of a file only rises.
+        disk.retire(SegmentSeq(4));
+        assert_eq!(disk.prepare(SegmentSeq(4), true), None);
+        disk.look(SegmentSeq(4), &mut scratch, |bytes| assert!(bytes.iter().all(|&b| b == 0)));
     }
 
     #[test]

@@ -46,7 +46,7 @@ impl Options {
                 it.crashes().groups = 4;
             }
             Planted::DeletedBeforeNoted => it.crashes().snapshots_often(),
-            Planted::RecycledRecordAccepted => {
+            Planted::RecycledRecordAccepted | Planted::EarlierLifeTakenForDamage => {
                 it.crashes().snapshots_often();
                 it.disk.recycles = true;
             }
@@ -201,7 +201,6 @@ impl Options {
         self.several().crashes().changes_leaders();
         self.writes_much();
         self.disk.decay_every_ms = 400;
-        self.disk.recycles = false;
     }
 
     fn changes_leaders(&mut self) {

@@ -65,6 +65,11 @@ pub const ALL: &[Knob] = &[
     number!("disk.full", disk.full_every_ms),
     number!("disk.decay", disk.decay_every_ms),
     Knob {
+        name: "disk.recycle",
+        is_on: |options| options.disk.recycles,
+        turn_off: |options| options.disk.recycles = false,
+    },
+    Knob {
         name: "disk.tear",
         is_on: |options| options.disk.tears != [Tear::Lose],
         turn_off: |options| options.disk.tears = vec![Tear::Lose],

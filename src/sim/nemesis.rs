@@ -335,14 +335,20 @@ impl World {
         }
     }
 
+    /// The one node whose disk may decay; none where nobody could give back what is gone.
+    fn decaying(&self) -> Option<usize> {
+        let founders = self.nodes.len() - self.options.spares;
+        (founders >= 3).then(|| self.outcome.seed as usize % founders)
+    }
+
+    /// Whether what is durable on the disk of this node may be damaged.
+    pub(super) fn decays(&self, node: usize) -> bool {
+        0 < self.options.disk.decay_every_ms && self.decaying() == Some(node)
+    }
+
     /// Something durable on the one disk that decays is damaged.
     fn strike_decay(&mut self) {
-        let founders = self.nodes.len() - self.options.spares;
-        if founders < 3 {
-            // Nobody could give it back.
-            return;
-        }
-        let node = self.outcome.seed as usize % founders;
+        let Some(node) = self.decaying() else { return };
         let core = self.rng.usize(..self.nodes[node].disks.len());
         let Self { nodes, rng, .. } = self;
         let disk = &nodes[node].disks[core];

@@ -160,8 +160,8 @@ pub struct DiskOptions {
     /// Time between two faults that damage what is durable, on average; zero for none. They strike one
     /// node only: with a majority undamaged, everything committed can be had from others.
     pub decay_every_ms: u64,
-    /// A new segment is an old one under a new name, with what was in it. The node's own driver zeroes
-    /// them; the log does not need it.
+    /// A new segment is a retired one under a new name, with what was in it, if there is one, as the
+    /// node's own driver has it; else each is of zeroes.
     pub recycles: bool,
     /// Chance that a start is rehearsed with one bit of the log flipped.
     pub rehearse: u32,
@@ -288,8 +288,6 @@ impl Options {
         }
         self.net.vary(rng);
         self.disk.vary(rng);
-        // What is left of a segment's earlier life would be repaired, too.
-        self.disk.recycles &= self.disk.decay_every_ms == 0;
         self.nodes.vary(rng);
         if self.leases.groups != LeasedGroups::None {
             // A lease believes in clocks that run a little fast or slow, not in clocks that jump.
@@ -467,7 +465,7 @@ impl DiskOptions {
         self.short_write = seldom(rng, &[3, 10]) as u32;
         self.sync_error = seldom(rng, &[3, 10]) as u32;
         self.read_error = seldom(rng, &[300, 2_000]) as u32;
-        self.recycles = rng.bool();
+        self.recycles = rng.u32(..8) != 0;
         self.rehearse = seldom(rng, &[500, 3_000]) as u32;
         self.audit = often(rng, &[5, 50]);
         self.slow_every_ms = seldom(rng, &[500, 1_500]);
@@ -497,7 +495,7 @@ impl DiskOptions {
             hang_every_ms: 0,
             hang_ms: 0,
             decay_every_ms: 0,
-            recycles: false,
+            recycles: true,
             rehearse: 0,
             audit: 0,
         }

@@ -122,6 +122,8 @@ pub struct Outcome {
     pub installed: u64,
     /// Log segments deleted because snapshots stood for them.
     pub reclaimed: u64,
+    /// Segments that were given up and became spares.
+    pub recycled: u64,
     /// Damage that recoveries found, and that the other members made good.
     pub losses: u64,
     /// Runs that ended with a group standing still rather than losing anything.

@@ -141,6 +141,7 @@ impl World {
                 self.after_for(delay, node, ForNode::Reclaim { core, first });
             }
             Effect::Spare(segment) => {
+                self.nodes[node].disks[core].want(segment);
                 let delay = self.rng.u64(1..=self.options.disk.spare_us);
                 self.after_for(delay, node, ForNode::Spare { core, segment });
             }

@@ -40,7 +40,7 @@ impl World {
                 if crashes && self.rng.bool() {
                     break;
                 }
-                self.nodes[node].disks[core].remove(segment);
+                self.nodes[node].disks[core].retire(segment);
             }
             self.rehearse(node, core, &config)?;
             let (shard, report) =
@@ -48,6 +48,9 @@ impl World {
             let torn = &report.log.torn;
             let losses = &report.losses;
             self.outcome.losses += losses.len() as u64;
+            if let Some(loss) = losses.first().filter(|_| !self.decays(node)) {
+                return Err(format!("whole log called damaged: node {node} core {core}: {loss}"));
+            }
             self.note(&[12, node as u64, core as u64, report.log.discard.len() as u64], || {
                 format!(
                     "node {node} core {core} recovered; torn {torn:?}, stale {:?}, lost {losses:?}",
@@ -58,7 +61,7 @@ impl World {
                 if crashes && self.rng.bool() {
                     continue;
                 }
-                self.nodes[node].disks[core].remove(segment);
+                self.nodes[node].disks[core].retire(segment);
             }
             cores.push(Core {
                 shard,

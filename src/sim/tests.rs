@@ -67,7 +67,7 @@ fn a_request_applied_twice_is_caught() {
 /// can suffer.
 #[test]
 fn contract_row_27_a_log_that_is_truncated_survives_every_crash() {
-    let mut reclaimed = 0;
+    let (mut reclaimed, mut recycled) = (0, 0);
     for seed in 0..40 {
         let mut options = Options {
             cores: vec![1],
@@ -82,8 +82,10 @@ fn contract_row_27_a_log_that_is_truncated_survives_every_crash() {
         options.think_us = 500;
         let outcome = run(seed, &options).unwrap_or_else(|failure| panic!("{failure}"));
         reclaimed += outcome.reclaimed;
+        recycled += outcome.recycled;
     }
     assert!(reclaimed > 100, "only {reclaimed} segments were reclaimed");
+    assert!(recycled > 50, "only {recycled} segments were recycled");
 }
 
 /// At each of the named points power is lost often, and nothing that was acknowledged is lost.

@@ -434,7 +434,8 @@ impl World {
                     self.after_for(50_000, node, ForNode::Spare { core, segment });
                 } else {
                     let recycles = self.options.disk.recycles;
-                    self.nodes[node].disks[core].prepare(segment, recycles);
+                    let was = self.nodes[node].disks[core].prepare(segment, recycles);
+                    self.outcome.recycled += u64::from(was.is_some());
                     self.deliver(node, core, Event::SpareReady(segment));
                 }
             }
@@ -457,7 +458,7 @@ impl World {
             ForNode::Delete { core } => {
                 // One file at a time: a crash may fall between any two.
                 if let Some(segment) = self.nodes[node].disks[core].superfluous() {
-                    self.nodes[node].disks[core].remove(segment);
+                    self.nodes[node].disks[core].retire(segment);
                     self.outcome.reclaimed += 1;
                     if self.dies_at(CrashPoint::AfterWalRelease) {
                         return self.crash(node);

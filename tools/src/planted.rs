@@ -160,12 +160,13 @@ impl Search {
 
 /// Which check said this.
 fn oracle(what: &str) -> &'static str {
-    const KNOWN: [(&str, &str); 20] = [
+    const KNOWN: [(&str, &str); 21] = [
         ("loses power now", "rehearsed loss of power"),
         ("does not recover", "a node does not start"),
         ("lease safety", "lease safety"),
         ("majority", "majority"),
         ("damage unseen", "rehearsal with a flipped bit"),
+        ("called damaged", "what is whole is called whole"),
         ("monotonic", "monotonic, promises"),
         ("leader completeness", "leader completeness"),
         ("election safety", "election safety"),

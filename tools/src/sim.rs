@@ -266,6 +266,7 @@ struct Totals {
     writes: u64,
     log_reads: u64,
     reclaimed: u64,
+    recycled: u64,
     losses: u64,
     halts: u64,
     installed: u64,
@@ -320,6 +321,7 @@ impl Totals {
         self.writes += outcome.writes;
         self.log_reads += outcome.log_reads;
         self.reclaimed += outcome.reclaimed;
+        self.recycled += outcome.recycled;
         self.losses += outcome.losses;
         self.halts += outcome.halts;
         self.installed += outcome.installed;
@@ -348,8 +350,8 @@ impl Totals {
             self.acked, self.refused, self.unknown, self.committed, self.elections
         );
         println!(
-            "  logs      {} segments reclaimed, {} snapshots installed, {} losses made good",
-            self.reclaimed, self.installed, self.losses
+            "  logs      {} segments reclaimed, {} recycled, {} snapshots installed, {} losses made good",
+            self.reclaimed, self.recycled, self.installed, self.losses
         );
         println!(
             "  halted    {} worlds, in which only members that are gone knew the rest",
