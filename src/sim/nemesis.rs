@@ -343,7 +343,7 @@ impl World {
 
     /// Whether what is durable on the disk of this node may be damaged.
     pub(super) fn decays(&self, node: usize) -> bool {
-        0 < self.options.disk.decay_every_ms && self.decaying() == Some(node)
+        self.may_decay && self.decaying() == Some(node)
     }
 
     /// Something durable on the one disk that decays is damaged.
