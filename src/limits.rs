@@ -38,6 +38,11 @@ pub const FLUSHES_IN_FLIGHT_MAX: usize = 4;
 /// While a write is on its way, a batch smaller than this waits for its end and grows, in bytes. A larger one goes
 /// beside it: one write at a time does not fill a device.
 pub const FLUSH_JOINS_BYTES: usize = 64 << 10;
+/// Runs that a written batch may have room for and still be used again; a larger one is given back to the allocator.
+/// As many batches are kept as there are flushes in flight.
+pub const BATCH_RUNS_KEPT: usize = 1024;
+/// Entries for which a written batch keeps room in the lists of its runs, in all, about 40 bytes each.
+pub const BATCH_ENTRIES_KEPT: usize = 8 << 10;
 /// Committed entries of one group that wait to be executed while a log is replayed.
 pub const REPLAY_UNSETTLED_MAX: u64 = 4_096;
 /// Spare (durable, named) segments kept ready per core.
@@ -189,6 +194,8 @@ const _: () = {
     assert!(VALUE_BYTES_MAX + 64 * SESSIONS_MAX < SESSION_REPLY_BYTES_MAX);
     // A link that is well is never taken for a silent one, even if a few turns start late.
     assert!(4 * LINK_BEAT_MS < PEER_SILENCE_MS_MAX);
+    // What is kept to be used again is small beside what it saves: a few MiB for each core.
+    assert!(FLUSHES_IN_FLIGHT_MAX * (BATCH_RUNS_KEPT * 256 + BATCH_ENTRIES_KEPT * 40) < 4 << 20);
     // A value of the largest size fits a command.
     assert!(VALUE_BYTES_MAX + KEY_BYTES_MAX < COMMAND_BYTES_MAX);
 };

@@ -13,7 +13,7 @@ use crate::raft::{self, LogChange, ProposeRefusal, Raft, ReadRefusal, Source};
 use crate::store::StateMachine;
 use crate::store::Wanted;
 use crate::store::command::Access;
-use crate::wal::{Run, RunKind};
+use crate::wal::{EntryLists, Run, RunKind};
 use crate::wire::reply::Reply;
 
 use super::apply::apply;
@@ -490,8 +490,12 @@ impl Replica {
     }
 
     /// The next run to write, of about `bytes_max` at most (one entry may exceed it), and what its
-    /// durability completes, if it is the last of it.
-    pub fn take_run(&mut self, bytes_max: usize) -> Option<(Run, Option<Written>)> {
+    /// durability completes, if it is the last of it. The list of its entries comes from `lists`.
+    pub fn take_run(
+        &mut self,
+        bytes_max: usize,
+        lists: &mut EntryLists,
+    ) -> Option<(Run, Option<Written>)> {
         if let Some(loss) = self.take_loss() {
             return Some((loss, None));
         }
@@ -522,7 +526,7 @@ impl Replica {
             let count_max = (run_last.0 - persist.first.0 + 1)
                 .min(u64::from(crate::limits::APPEND_ENTRIES_MAX))
                 as u32;
-            run.entries.reserve_exact((count_max as usize).min(ENTRIES_EXPECTED_MAX));
+            run.entries = lists.take((count_max as usize).min(ENTRIES_EXPECTED_MAX));
             for entry in self.cache.range(persist.first, count_max) {
                 if !run.entries.is_empty() && bytes + entry.payload.len() > bytes_max {
                     break;
@@ -611,7 +615,7 @@ mod tests {
             fx.persist = None;
             fx.apply = None;
             fx.role = None;
-            while let Some((_, done)) = replica.take_run(usize::MAX) {
+            while let Some((_, done)) = replica.take_run(usize::MAX, &mut EntryLists::default()) {
                 if let Some(Written::Persist(seq)) = done {
                     replica.on_durable(now, seq, answers);
                 }

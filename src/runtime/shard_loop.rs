@@ -418,7 +418,9 @@ impl Running {
         let parts = &mut self.parts;
         let fx = &mut self.fx;
         for write in fx.writes.drain(..) {
-            parts.writer.start(write, &mut parts.ring);
+            if let Some(write) = parts.writer.start(write, &mut parts.ring) {
+                self.shard.reuse_write(write);
+            }
         }
         let mut paused = 0;
         if let Some(faults) = &parts.shared.faults {

@@ -65,8 +65,8 @@ pub struct WalWriter {
     durations: Durations,
     /// Flushes that took over [`SLOW`], since the last look.
     slow: u64,
-    /// Buffers to use again.
-    spare: Vec<Buffer>,
+    /// Buffers to use again; nobody else holds them.
+    spare: Vec<Rc<Buffer>>,
     faults: Option<Arc<Faults>>,
 }
 
@@ -144,18 +144,22 @@ impl WalWriter {
     }
 
     /// Start a write; `Event::Flushed` follows when it is durable. The file of its segment exists,
-    /// whole, prepared.
-    pub fn start(&mut self, write: Write, ring: &mut Ring) {
+    /// whole, prepared. Gives the write back if its bytes are on their way.
+    pub fn start(&mut self, write: Write, ring: &mut Ring) -> Option<Write> {
         if self.files.is_dead.get() {
-            return;
+            return None;
         }
         self.files.close_before(write.segment);
         let started = Instant::now();
         match self.files.get(write.segment) {
-            Some(file) => self.begin(&write, file, started, ring),
+            Some(file) => {
+                self.begin(&write, file, started, ring);
+                Some(write)
+            }
             None => {
                 Files::open_ahead(&self.files, write.segment);
                 self.early.push((write, started));
+                None
             }
         }
     }
@@ -163,8 +167,8 @@ impl WalWriter {
     fn begin(&mut self, write: &Write, file: Rc<DmaFile>, started: Instant, ring: &mut Ring) {
         let bytes = write.bytes;
         let mut buffer = self.buffer(bytes);
-        write.encode_into(buffer.space(bytes));
-        let buffer = Rc::new(buffer);
+        let alone = Rc::get_mut(&mut buffer).expect("nobody shares a spare or a new buffer");
+        write.encode_into(alone.space(bytes));
         let parts_left = bytes.div_ceil(PART_BYTES);
         let syncs = self.method == FlushMethod::Dsync && parts_left == 1;
         for part in 0..parts_left {
@@ -187,20 +191,20 @@ impl WalWriter {
         self.writes.insert(write.ticket, job);
     }
 
-    fn buffer(&mut self, bytes: usize) -> Buffer {
+    fn buffer(&mut self, bytes: usize) -> Rc<Buffer> {
         let fits = self.spare.iter().position(|buffer| bytes <= buffer.capacity());
         match fits {
             Some(at) => self.spare.swap_remove(at),
-            None => Buffer::new(bytes.next_power_of_two()),
+            None => Rc::new(Buffer::new(bytes.next_power_of_two())),
         }
     }
 
     fn put_back(&mut self, buffer: Rc<Buffer>) {
-        let Some(buffer) = Rc::into_inner(buffer) else { return };
-        if buffer.capacity() <= KEPT_BYTES_MAX {
+        let is_alone = Rc::strong_count(&buffer) == 1;
+        if is_alone && buffer.capacity() <= KEPT_BYTES_MAX {
             if self.spare.len() == FLUSHES_IN_FLIGHT_MAX {
                 // The smallest goes: the others serve for small writes as well.
-                self.spare.sort_by_key(Buffer::capacity);
+                self.spare.sort_by_key(|buffer| buffer.capacity());
                 self.spare.remove(0);
             }
             self.spare.push(buffer);

@@ -57,6 +57,8 @@ pub(super) struct Log {
     durable: FlushTicket,
     /// Memory of finished `InFlight`s, to be used again.
     spent: Vec<Vec<(u32, Written)>>,
+    /// Batches that were written, empty, with the memory of their lists. As many as there are flushes in flight.
+    batches: Vec<Batch>,
 }
 
 impl Log {
@@ -77,6 +79,7 @@ impl Log {
             placed: FlushTicket(0),
             durable: FlushTicket(0),
             spent: Vec::new(),
+            batches: Vec::new(),
         }
     }
 
@@ -216,11 +219,12 @@ impl Log {
 
     /// Fills one batch from the staged replicas; none if nothing is staged.
     fn fill(&mut self, replicas: &mut [Replica], counters: &mut Counters) -> Option<Gathered> {
-        let mut batch = Batch::with_capacity(self.staged.len());
+        let mut batch = self.batches.pop().unwrap_or_default();
+        batch.reserve(self.staged.len().min(limits::BATCH_RUNS_KEPT));
         let mut completes = self.spent.pop().unwrap_or_default();
         while batch.bytes() < limits::BATCH_BYTES_SOFT {
             let Some(&slot) = self.staged.front() else { break };
-            match replicas[slot as usize].take_run(limits::BATCH_BYTES_SOFT) {
+            match replicas[slot as usize].take_run(limits::BATCH_BYTES_SOFT, batch.lists()) {
                 Some((run, done)) => {
                     if run.kind == RunKind::Log {
                         counters.entries_written += run.entries.len() as u64;
@@ -236,9 +240,24 @@ impl Log {
         }
         if batch.is_empty() {
             self.spent.push(completes);
+            self.keep(batch);
             return None;
         }
         Some(Gathered { batch, completes })
+    }
+
+    /// The driver has the bytes of a write: its memory serves for the next. What its entries held is let go here,
+    /// not earlier and not later than if the driver had dropped it.
+    pub(super) fn reuse(&mut self, write: Write) {
+        let mut batch = write.into_batch();
+        batch.clear();
+        self.keep(batch);
+    }
+
+    fn keep(&mut self, batch: Batch) {
+        if self.batches.len() < limits::FLUSHES_IN_FLIGHT_MAX {
+            self.batches.push(batch);
+        }
     }
 
     fn place(
@@ -277,7 +296,7 @@ impl Log {
         self.in_flight.push_back(InFlight {
             ticket: write.ticket,
             durable: false,
-            completes: Vec::new(),
+            completes: self.spent.pop().unwrap_or_default(),
         });
         Some(write)
     }

@@ -774,6 +774,12 @@ impl Shard {
         self.log.closing_write()
     }
 
+    /// The driver has encoded this write, and gives its memory back. Nothing follows from it, and a driver may as
+    /// well drop it; but then each write allocates.
+    pub fn reuse_write(&mut self, write: Write) {
+        self.log.reuse(write);
+    }
+
     /// The replicas of this core, to look at.
     #[must_use]
     pub fn replicas(&self) -> &[Replica] {

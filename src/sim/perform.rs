@@ -93,7 +93,10 @@ impl World {
 
     fn perform_one(&mut self, node: usize, core: usize, effect: Effect) {
         match effect {
-            Effect::Write(write) => self.write(node, core, &write),
+            Effect::Write(write) => {
+                self.write(node, core, &write);
+                self.nodes[node].cores[core].shard.reuse_write(write);
+            }
             Effect::Frame(to, frame) => self.send(node, core, to.0 as usize - 1, &frame),
             Effect::Post(_, post)
                 if self.is_chaos

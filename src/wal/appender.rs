@@ -339,6 +339,12 @@ impl Write {
         bytes
     }
 
+    /// The batch, to be used again; for a driver that has the bytes.
+    #[must_use]
+    pub fn into_batch(self) -> Batch {
+        self.batch
+    }
+
     /// All runs it holds, in the order they take effect.
     #[must_use]
     pub fn runs(&self) -> &[Run] {

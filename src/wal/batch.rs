@@ -18,11 +18,12 @@
 //! ```
 
 use crate::id::SegmentSeq;
-use crate::limits::{APPEND_ENTRIES_MAX, BLOCK_BYTES};
+use crate::limits::{APPEND_ENTRIES_MAX, BATCH_RUNS_KEPT, BLOCK_BYTES};
 use crate::planted::{Planted, planted};
 
 use super::codec::{Put, Take, first_non_zero};
 use super::damage::Fault;
+use super::lists::EntryLists;
 use super::record::{Layout, Run, RunKind, RunRef};
 use super::segment::{End, Location, align};
 
@@ -39,7 +40,12 @@ pub struct Batch {
     /// The checksum of each run, in the same order.
     crcs: Vec<u32>,
     bytes: usize,
+    /// Lists for the runs to come.
+    lists: EntryLists,
 }
+
+/// As `limits` counts.
+const _: () = assert!(size_of::<Run>() + size_of::<u32>() <= 256);
 
 impl Default for Batch {
     fn default() -> Self {
@@ -50,14 +56,37 @@ impl Default for Batch {
 impl Batch {
     /// An empty batch. Allocates nothing.
     #[must_use]
-    pub const fn new() -> Self {
-        Self { runs: Vec::new(), crcs: Vec::new(), bytes: BATCH_HEADER_BYTES }
+    pub fn new() -> Self {
+        Self {
+            runs: Vec::new(),
+            crcs: Vec::new(),
+            bytes: BATCH_HEADER_BYTES,
+            lists: EntryLists::default(),
+        }
     }
 
-    /// An empty batch with room for so many runs.
-    #[must_use]
-    pub fn with_capacity(runs: usize) -> Self {
-        Self { runs: Vec::with_capacity(runs), crcs: Vec::with_capacity(runs), ..Self::new() }
+    /// Makes room for so many more runs.
+    pub fn reserve(&mut self, runs: usize) {
+        self.runs.reserve(runs);
+        self.crcs.reserve(runs);
+    }
+
+    /// Lists for the entries of runs to come, from the runs that were in this batch before.
+    pub fn lists(&mut self) -> &mut EntryLists {
+        &mut self.lists
+    }
+
+    /// Forgets everything and keeps its memory, within [`BATCH_RUNS_KEPT`] and
+    /// [`BATCH_ENTRIES_KEPT`](crate::limits::BATCH_ENTRIES_KEPT).
+    pub fn clear(&mut self) {
+        for run in self.runs.drain(..) {
+            self.lists.put_back(run.entries);
+        }
+        self.crcs.clear();
+        self.bytes = BATCH_HEADER_BYTES;
+        if BATCH_RUNS_KEPT < self.runs.capacity() {
+            (self.runs, self.crcs) = (Vec::new(), Vec::new());
+        }
     }
 
     /// Add a run; checksums its header and entry table. Runs take effect in the order they were

@@ -32,7 +32,6 @@
 //! entry's term and index. A piece is the payload of the only line of its table, with kind 1.
 
 use bytes::Bytes;
-use smallvec::SmallVec;
 
 use crate::entry::{Entry, EntryKind, SESSION_HEADER_BYTES};
 use crate::id::{EntryId, GroupId, Index, ReplicaId, Term};
@@ -42,6 +41,7 @@ use crate::raft::effects::HardState;
 
 use super::codec::{Put, Take};
 use super::damage::Fault;
+use super::lists::EntryList;
 
 /// One line of the entry table, in bytes.
 const LINE_BYTES: usize = 8;
@@ -142,14 +142,14 @@ pub struct Run {
     pub first: Index,
     /// Consecutive entries, at most [`crate::limits::APPEND_ENTRIES_MAX`]. May be empty
     /// (contract row 25).
-    pub entries: SmallVec<[Entry; 4]>,
+    pub entries: EntryList,
 }
 
 impl Run {
     /// A piece of the snapshot of `group` at `entry`.
     #[must_use]
     pub fn piece(group: GroupId, hard_state: HardState, entry: EntryId, piece: Bytes) -> Self {
-        let entries = SmallVec::from_iter([Entry::command(piece)]);
+        let entries = EntryList::from_iter([Entry::command(piece)]);
         Self { entries, ..Self::mark(RunKind::SnapshotPiece, group, hard_state, entry) }
     }
 
@@ -159,7 +159,7 @@ impl Run {
     #[must_use]
     pub fn mark(kind: RunKind, group: GroupId, hard_state: HardState, entry: EntryId) -> Self {
         let (run_term, first) = (entry.term, entry.index);
-        Self { kind, group, hard_state, run_term, first, entries: SmallVec::new() }
+        Self { kind, group, hard_state, run_term, first, entries: EntryList::new() }
     }
 
     /// Bytes this run takes in a batch.

@@ -308,6 +308,7 @@ impl Cluster {
                 self.tally.writes += 1;
                 self.tally.bytes += write.bytes as u64;
                 node.shard.on_event(self.now, Event::Flushed(write.ticket));
+                node.shard.reuse_write(write);
                 node.is_awake = true;
             }
             for reply in fx.replies.drain(..) {

@@ -10,6 +10,7 @@ use crate::id::{GroupId, SegmentSeq, Term};
 use crate::raft;
 use crate::store::command::Access;
 use crate::store::map::Map;
+use crate::wal::EntryLists;
 
 const GROUP: GroupId = GroupId(0);
 
@@ -93,7 +94,8 @@ impl World {
                     self.wires.push_back((*message, entries));
                 }
                 fx.clear();
-                while let Some((run, done)) = replica.take_run(usize::MAX) {
+                let mut lists = EntryLists::default();
+                while let Some((run, done)) = replica.take_run(usize::MAX, &mut lists) {
                     self.disks.entry(*node).or_default().push(run);
                     if let Some(Written::Persist(seq)) = done {
                         replica.on_durable(self.now, seq, &mut answers);
