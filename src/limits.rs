@@ -56,6 +56,15 @@ pub const RETIRED_SEGMENTS_MAX: usize = 8;
 pub const FRAME_BYTES_MAX: usize = 16 << 20;
 /// Soft payload size of one frame, in bytes; a turn cuts its output into frames about this big.
 pub const FRAME_BYTES_SOFT: usize = 512 << 10;
+/// Small payloads and heads of frames are put together in pieces of memory of this size, in bytes.
+pub const FRAME_CHUNK_BYTES: usize = 32 << 10;
+/// Such pieces that are kept for each peer and lane until what lies in them has been sent, beside the one that is being
+/// filled. More are taken if they are needed, and given back.
+pub const FRAME_CHUNKS_KEPT: usize = 3;
+/// Frames that were sent and whose lists one core keeps to use them again.
+pub const FRAMES_KEPT: usize = 64;
+/// Slices that the list of such a frame may have room for, 32 bytes each.
+pub const FRAME_SLICES_KEPT: usize = 512;
 /// Bytes queued towards one peer in one lane before the lane reports `unreachable` and drops.
 pub const LANE_BYTES_MAX: usize = 32 << 20;
 /// Frames queued towards one peer in one lane before the lane reports `unreachable` and drops.
@@ -196,6 +205,7 @@ const _: () = {
     assert!(4 * LINK_BEAT_MS < PEER_SILENCE_MS_MAX);
     // What is kept to be used again is small beside what it saves: a few MiB for each core.
     assert!(FLUSHES_IN_FLIGHT_MAX * (BATCH_RUNS_KEPT * 256 + BATCH_ENTRIES_KEPT * 40) < 4 << 20);
+    assert!(FRAMES_KEPT * FRAME_SLICES_KEPT * 32 <= 1 << 20);
     // A value of the largest size fits a command.
     assert!(VALUE_BYTES_MAX + KEY_BYTES_MAX < COMMAND_BYTES_MAX);
 };

@@ -17,7 +17,7 @@ use bytes::{Buf, Bytes};
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags};
 
-use crate::limits::{LANE_BYTES_MAX, LANE_FRAMES_MAX};
+use crate::limits::{FRAMES_KEPT, LANE_BYTES_MAX, LANE_FRAMES_MAX};
 use crate::wire::{Lane, OutFrame};
 
 /// Frames are moved to the socket's head until this many bytes are there.
@@ -40,6 +40,8 @@ pub struct Lanes {
     waiting: [Queue; Lane::ALL.len()],
     sending: VecDeque<Bytes>,
     sending_bytes: usize,
+    /// Frames whose slices have moved to `sending`, for [`Self::take_spent`].
+    spent: Vec<OutFrame>,
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +64,11 @@ impl Lanes {
         queue.bytes = bytes;
         queue.frames.push_back(frame);
         Ok(())
+    }
+
+    /// Frames that have nothing left but the memory of their lists.
+    pub fn take_spent(&mut self) -> impl Iterator<Item = OutFrame> {
+        self.spent.drain(..)
     }
 
     /// Whether nothing waits and nothing is being sent.
@@ -126,11 +133,14 @@ impl Lanes {
     fn refill(&mut self) {
         for queue in &mut self.waiting {
             while self.sending_bytes < SENDING_BYTES_SOFT {
-                let Some(frame) = queue.frames.pop_front() else { break };
+                let Some(mut frame) = queue.frames.pop_front() else { break };
                 queue.bytes -= frame.bytes();
                 self.sending_bytes += frame.bytes();
-                self.sending.push_back(frame.head);
-                self.sending.extend(frame.payload);
+                self.sending.push_back(std::mem::take(&mut frame.head));
+                self.sending.extend(frame.payload.drain(..));
+                if self.spent.len() < FRAMES_KEPT {
+                    self.spent.push(frame);
+                }
             }
         }
     }

@@ -67,6 +67,8 @@ pub struct PeerLinks {
     dropped: u64,
     /// Forwarded commands in frames that were dropped before any of them left.
     unsent: Vec<u64>,
+    /// Scratch memory of [`Self::take_keys`].
+    scratch: Vec<u64>,
 }
 
 #[derive(Debug)]
@@ -114,6 +116,7 @@ impl PeerLinks {
             stranger_to: None,
             dropped: 0,
             unsent: Vec::new(),
+            scratch: Vec::new(),
         }
     }
 
@@ -181,7 +184,8 @@ impl PeerLinks {
     /// Send what was queued in this turn, and say which peers lost something.
     pub fn flush(&mut self, now: Tick, poller: &Poller, events: &mut Vec<Event>) {
         events.extend(self.gone.drain(..).map(Event::LinkBroken));
-        for key in self.keys() {
+        let keys = self.take_keys();
+        for &key in &keys {
             let Some(link) = self.links.get_mut(key) else { continue };
             if std::mem::take(&mut link.touched)
                 && let State::Up { socket, blocked: false, .. } = &link.state
@@ -204,19 +208,34 @@ impl PeerLinks {
                 events.push(Event::Unreachable(link.node));
             }
         }
+        self.scratch = keys;
         if !self.unsent.is_empty() {
             events.push(Event::Unsent(std::mem::take(&mut self.unsent)));
         }
     }
 
-    fn keys(&self) -> Vec<u64> {
-        self.keys.values().copied().collect()
+    /// Frames that are on their way and gave up nothing but the memory of their lists.
+    pub fn take_spent(&mut self, mut spent: impl FnMut(OutFrame)) {
+        for key in self.keys.values() {
+            if let Some(link) = self.links.get_mut(*key) {
+                link.lanes.take_spent().for_each(&mut spent);
+            }
+        }
+    }
+
+    /// The keys of all links, in the scratch memory; put back when they have been gone through.
+    fn take_keys(&mut self) -> Vec<u64> {
+        let mut keys = std::mem::take(&mut self.scratch);
+        keys.clear();
+        keys.extend(self.keys.values());
+        keys
     }
 
     /// Time has passed: follow the book, dial what is due, give up what takes too long.
     pub fn tick(&mut self, now: Tick, poller: &Poller) {
         self.follow_the_book();
-        for key in self.keys() {
+        let keys = self.take_keys();
+        for &key in &keys {
             let Some(link) = self.links.get_mut(key) else { continue };
             match &link.state {
                 State::Idle { retry_at } if *retry_at <= now => {
@@ -239,6 +258,7 @@ impl PeerLinks {
                 _ => {}
             }
         }
+        self.scratch = keys;
     }
 
     /// A link's socket has something for us.

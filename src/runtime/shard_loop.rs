@@ -433,6 +433,7 @@ impl Running {
             parts.shared.roster.change(parts.core, change);
         }
         parts.links.flush(now, &parts.poller, &mut self.events);
+        parts.links.take_spent(|frame| self.shard.reuse_frame(frame));
         // Frames first: a follower's write and its answer take longer than our own write. If nothing else
         // is to be done, the sleep that follows submits it.
         if !(fx.posts.is_empty() && fx.replies.is_empty())

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 use crate::entry::Entry;
 use crate::id::{GroupId, NodeId, Tick};
+use crate::limits::{FRAME_SLICES_KEPT, FRAMES_KEPT};
 use crate::raft::message::{Message, MessageKind};
 use crate::wire::frame::Lane;
 use crate::wire::peer::{Answer, Forward, FrameBuilder, OutFrame};
@@ -57,6 +58,8 @@ pub(super) struct Outbox {
     peers: Vec<Peer>,
     /// Frames cut before the end of the turn because they were big enough.
     cut: Vec<(NodeId, OutFrame)>,
+    /// Frames that were sent, empty, with the memory of their lists; at most [`FRAMES_KEPT`].
+    spent: Vec<OutFrame>,
 }
 
 impl Outbox {
@@ -64,7 +67,7 @@ impl Outbox {
     pub(super) fn new(route: Route, nodes: &[NodeId]) -> Self {
         let peers = nodes.iter().filter(|node| **node != route.from);
         let peers = peers.map(|&node| Peer::new(node)).collect();
-        Self { route, peers, cut: Vec::new() }
+        Self { route, peers, cut: Vec::new(), spent: Vec::new() }
     }
 
     /// What is said to `node`: members come and go, and one that was removed is told so.
@@ -150,7 +153,7 @@ impl Outbox {
             [(&mut peer.control, Lane::Control), (&mut peer.append, Lane::Append)]
         {
             if builder.is_full() {
-                self.cut.push((node, builder.finish(&route, lane)));
+                self.cut.push((node, finish(builder, &route, lane, &mut self.spent)));
             }
         }
     }
@@ -164,25 +167,49 @@ impl Outbox {
     /// The turn ends: everything leaves, but for news that are younger than [`NEWS_WAIT_MS`].
     pub(super) fn flush(&mut self, now: Tick, frames: &mut Vec<(NodeId, OutFrame)>) {
         frames.append(&mut self.cut);
+        let spent = &mut self.spent;
         for peer in &mut self.peers {
             let route = Route { to: peer.node, ..self.route };
             if peer.news_due <= now {
-                for (group, news) in std::mem::take(&mut peer.news) {
+                // One by one: an emptied map keeps its memory.
+                while let Some((group, news)) = peer.news.pop_first() {
                     peer.append.message(group, &news, std::iter::empty());
                     if peer.append.is_full() {
-                        frames.push((peer.node, peer.append.finish(&route, Lane::Append)));
+                        let frame = finish(&mut peer.append, &route, Lane::Append, spent);
+                        frames.push((peer.node, frame));
                     }
                 }
                 peer.news_due = NEVER;
             }
             if !peer.control.is_empty() {
-                frames.push((peer.node, peer.control.finish(&route, Lane::Control)));
+                let frame = finish(&mut peer.control, &route, Lane::Control, spent);
+                frames.push((peer.node, frame));
             }
             if !peer.append.is_empty() {
-                frames.push((peer.node, peer.append.finish(&route, Lane::Append)));
+                let frame = finish(&mut peer.append, &route, Lane::Append, spent);
+                frames.push((peer.node, frame));
             }
         }
     }
+
+    /// A frame was sent, or given up: its lists serve for another.
+    pub(super) fn reuse(&mut self, mut frame: OutFrame) {
+        frame.clear();
+        let is_small = frame.payload.capacity() <= FRAME_SLICES_KEPT
+            && frame.forwards.capacity() <= 4 * FRAME_SLICES_KEPT;
+        if is_small && self.spent.len() < FRAMES_KEPT {
+            self.spent.push(frame);
+        }
+    }
+}
+
+fn finish(
+    builder: &mut FrameBuilder,
+    route: &Route,
+    lane: Lane,
+    spent: &mut Vec<OutFrame>,
+) -> OutFrame {
+    builder.finish_in(route, lane, spent.pop().unwrap_or_else(OutFrame::empty))
 }
 
 #[cfg(test)]

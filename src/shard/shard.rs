@@ -16,7 +16,7 @@ use crate::raft::message::MessageKind;
 use crate::store::command::Access;
 use crate::store::member;
 use crate::wal::{Damage, Write};
-use crate::wire::peer::{Answer, Forward, Frame};
+use crate::wire::peer::{Answer, Forward, Frame, OutFrame};
 use crate::wire::reply::Reply;
 use crate::wire::resp::Command;
 
@@ -778,6 +778,12 @@ impl Shard {
     /// well drop it; but then each write allocates.
     pub fn reuse_write(&mut self, write: Write) {
         self.log.reuse(write);
+    }
+
+    /// The driver has sent this frame, or given it up, and gives its memory back, as with
+    /// [`Self::reuse_write`].
+    pub fn reuse_frame(&mut self, frame: OutFrame) {
+        self.outbox.reuse(frame);
     }
 
     /// The replicas of this core, to look at.

@@ -97,7 +97,10 @@ impl World {
                 self.write(node, core, &write);
                 self.nodes[node].cores[core].shard.reuse_write(write);
             }
-            Effect::Frame(to, frame) => self.send(node, core, to.0 as usize - 1, &frame),
+            Effect::Frame(to, frame) => {
+                self.send(node, core, to.0 as usize - 1, &frame);
+                self.nodes[node].cores[core].shard.reuse_frame(frame);
+            }
             Effect::Post(_, post)
                 if self.is_chaos
                     && post.may_be_refused()

@@ -1,5 +1,17 @@
 //! Composing frames: many groups' messages to one peer, in one write.
+//!
+//! ```text
+//!   message(), forward() … ──► small payloads ──► copied into a chunk ─┐
+//!                              large ones ───────── counted slices ────┼─► finish() ──► OutFrame ──► socket
+//!                              heads ──────────────► the same chunk ───┘                   │
+//!                                    ▲                                                     │
+//!                                    └── chunks when all slices are sent, lists by `reuse` ┘
+//! ```
+//!
+//! A frame costs no allocation in the steady state: its bytes lie in chunks that are used again once nobody holds
+//! slices of them, and its lists are those of a frame that was sent.
 
+use std::collections::VecDeque;
 use std::fmt;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -7,7 +19,7 @@ use flatbuffers::FlatBufferBuilder;
 
 use crate::entry::Entry;
 use crate::id::GroupId;
-use crate::limits::FRAME_BYTES_SOFT;
+use crate::limits::{FRAME_BYTES_SOFT, FRAME_CHUNK_BYTES, FRAME_CHUNKS_KEPT};
 use crate::raft::message::Message;
 
 use super::frame::{Content, FrameHeader, HEADER_BYTES, Lane, Route};
@@ -20,8 +32,7 @@ use super::piece::{SnapshotAck, SnapshotPiece};
 /// Payloads up to this size are copied together, larger ones are sent from where they lie: below
 /// it, copying costs less than a slice's reference count and its place in `writev`.
 const COPY_BYTES_MAX: usize = 512;
-/// The copies are made in chunks of this size; the chunk is used again when its frames are sent.
-const CHUNK_BYTES: usize = 32 << 10;
+const _: () = assert!(COPY_BYTES_MAX < FRAME_CHUNK_BYTES);
 
 /// A frame on its way out: write `head`, then each of `payload`, without a pause between.
 #[derive(Debug, Clone)]
@@ -38,6 +49,26 @@ pub struct OutFrame {
 }
 
 impl OutFrame {
+    /// A frame of nothing, for a builder to fill.
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self {
+            lane: Lane::Control,
+            head: Bytes::new(),
+            payload: Vec::new(),
+            forwards: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Lets go of everything but the memory of its lists.
+    pub fn clear(&mut self) {
+        self.head = Bytes::new();
+        self.payload.clear();
+        self.forwards.clear();
+        self.bytes = 0;
+    }
+
     /// Bytes of the whole frame.
     #[must_use]
     pub const fn bytes(&self) -> usize {
@@ -69,10 +100,26 @@ pub struct FrameBuilder {
     answers: Vec<AnswerHead>,
     pieces: Vec<PieceHead>,
     acks: Vec<PieceAck>,
-    entry_payload: Pieces,
-    forward_payload: Pieces,
-    answer_payload: Pieces,
-    piece_payload: Pieces,
+    /// The payloads of each kind, back to back.
+    payloads: [Vec<Bytes>; Kind::COUNT],
+    payload_bytes: usize,
+    chunks: Chunks,
+    /// The kind of what was copied last and is not in `payloads` yet.
+    copied: Kind,
+}
+
+/// What a payload belongs to; payloads leave in this order.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Kind {
+    #[default]
+    Entry,
+    Forward,
+    Answer,
+    Piece,
+}
+
+impl Kind {
+    const COUNT: usize = 4;
 }
 
 impl FrameBuilder {
@@ -98,7 +145,7 @@ impl FrameBuilder {
         for entry in entries {
             let bytes = entry.payload.len() as u32;
             self.entries.push(EntryHead::new(bytes, entry.crc, entry.kind as u8));
-            self.entry_payload.push(&entry.payload);
+            self.carry(Kind::Entry, &entry.payload);
         }
         let carried = self.entries.len() - before;
         assert_eq!(carried, message.count as usize, "group {group}: entries of {message:?}");
@@ -124,14 +171,14 @@ impl FrameBuilder {
         let Forward { id, group, flags, body } = forward;
         let crc = crc32fast::hash(&body);
         self.forwards.push(ForwardHead::new(id, group.0, body.len() as u32, crc, flags));
-        self.forward_payload.push(&body);
+        self.carry(Kind::Forward, &body);
     }
 
     /// Adds the answer to a forwarded command.
     pub fn answer(&mut self, answer: Answer) {
         let Answer { id, body } = answer;
         self.answers.push(AnswerHead::new(id, body.len() as u32, crc32fast::hash(&body)));
-        self.answer_payload.push(&body);
+        self.carry(Kind::Answer, &body);
     }
 
     /// Adds a piece of a snapshot.
@@ -141,7 +188,7 @@ impl FrameBuilder {
     pub fn piece(&mut self, piece: &SnapshotPiece) {
         assert!(!piece.bytes.is_empty(), "a piece without bytes: {piece:?}");
         self.pieces.push(piece.head());
-        self.piece_payload.push(&piece.bytes);
+        self.carry(Kind::Piece, &piece.bytes);
     }
 
     /// Adds how far a snapshot has come.
@@ -162,10 +209,7 @@ impl FrameBuilder {
     /// Payload bytes so far.
     #[must_use]
     pub fn payload_bytes(&self) -> usize {
-        self.entry_payload.bytes
-            + self.forward_payload.bytes
-            + self.answer_payload.bytes
-            + self.piece_payload.bytes
+        self.payload_bytes
     }
 
     /// Bytes the frame would have now, a few for alignment aside.
@@ -195,13 +239,26 @@ impl FrameBuilder {
     /// happen to a caller that finishes when [`is_full`](Self::is_full).
     #[must_use]
     pub fn finish(&mut self, route: &Route, lane: Lane) -> OutFrame {
-        let payload_bytes = self.payload_bytes();
-        let meta = self.meta();
-        let header = FrameHeader::new(route, lane, Content::Peer, meta, payload_bytes);
-        let mut head = BytesMut::with_capacity(HEADER_BYTES + meta.len());
-        head.put_slice(&header.encode());
-        head.put_slice(meta);
-        let forwards = self.forwards.iter().map(ForwardHead::id).collect();
+        self.finish_in(route, lane, OutFrame::empty())
+    }
+
+    /// As [`finish`](Self::finish), with the lists of a frame that was sent.
+    ///
+    /// # Panics
+    /// As [`finish`](Self::finish).
+    #[must_use]
+    pub fn finish_in(&mut self, route: &Route, lane: Lane, mut frame: OutFrame) -> OutFrame {
+        self.seal();
+        self.finish_meta();
+        let meta = self.fbb.finished_data();
+        let header = FrameHeader::new(route, lane, Content::Peer, meta, self.payload_bytes);
+        frame.clear();
+        frame.lane = lane;
+        frame.head = self.chunks.head(&header.encode(), meta);
+        frame.bytes = header.frame_bytes();
+        frame.forwards.extend(self.forwards.iter().map(ForwardHead::id));
+        self.payloads.iter_mut().for_each(|slices| frame.payload.append(slices));
+        self.payload_bytes = 0;
         self.fbb.reset();
         self.messages.clear();
         self.entries.clear();
@@ -209,16 +266,34 @@ impl FrameBuilder {
         self.answers.clear();
         self.pieces.clear();
         self.acks.clear();
-
-        let mut payload = self.entry_payload.take();
-        payload.append(&mut self.forward_payload.take());
-        payload.append(&mut self.answer_payload.take());
-        payload.append(&mut self.piece_payload.take());
-        OutFrame { lane, head: head.freeze(), payload, forwards, bytes: header.frame_bytes() }
+        frame
     }
 
-    /// Everything but the payload, as a FlatBuffer.
-    fn meta(&mut self) -> &[u8] {
+    /// Adds to the payloads of a kind.
+    fn carry(&mut self, kind: Kind, payload: &Bytes) {
+        self.payload_bytes += payload.len();
+        if COPY_BYTES_MAX < payload.len() {
+            self.seal();
+            self.payloads[kind as usize].push(payload.clone());
+            return;
+        }
+        if self.copied != kind || !self.chunks.has_room(payload.len()) {
+            self.seal();
+            self.chunks.make_room(payload.len());
+            self.copied = kind;
+        }
+        self.chunks.current.put_slice(payload);
+    }
+
+    /// What was copied is a slice now.
+    fn seal(&mut self) {
+        if !self.chunks.current.is_empty() {
+            self.payloads[self.copied as usize].push(self.chunks.current.split().freeze());
+        }
+    }
+
+    /// Everything but the payload becomes a FlatBuffer.
+    fn finish_meta(&mut self) {
         let fbb = &mut self.fbb;
         // An empty vector is left out: a heartbeat frame pays for messages alone.
         let messages =
@@ -234,7 +309,6 @@ impl FrameBuilder {
         let args = PeerArgs { messages, entries, forwards, answers, pieces, acks };
         let root = Peer::create(fbb, &args);
         fbb.finish(root, None);
-        fbb.finished_data()
     }
 }
 
@@ -247,45 +321,126 @@ impl fmt::Debug for FrameBuilder {
             .field("answers", &self.answers.len())
             .field("pieces", &self.pieces.len())
             .field("acks", &self.acks.len())
-            .field("payload_bytes", &self.payload_bytes())
+            .field("payload_bytes", &self.payload_bytes)
             .finish_non_exhaustive()
     }
 }
 
-/// One kind's payloads, back to back.
+/// Memory for what is copied. A chunk is used again as soon as no slice of it is left; until then it rests.
 #[derive(Debug, Default)]
-struct Pieces {
-    /// What is done, in order.
-    done: Vec<Bytes>,
-    /// Small ones being copied together; they come after `done`.
-    small: BytesMut,
-    bytes: usize,
+struct Chunks {
+    /// What was copied and is not a slice yet, then room for more.
+    current: BytesMut,
+    /// Chunks without room, oldest first; at most [`FRAME_CHUNKS_KEPT`].
+    resting: VecDeque<BytesMut>,
 }
 
-impl Pieces {
-    fn push(&mut self, payload: &Bytes) {
-        self.bytes += payload.len();
-        if payload.len() <= COPY_BYTES_MAX {
-            if self.small.capacity() - self.small.len() < payload.len() {
-                self.seal();
-                self.small.reserve(CHUNK_BYTES);
+impl Chunks {
+    fn has_room(&self, bytes: usize) -> bool {
+        bytes <= self.current.capacity() - self.current.len()
+    }
+
+    /// Makes room for `bytes`, no more than a chunk has. Nothing is waiting to become a slice.
+    fn make_room(&mut self, bytes: usize) {
+        debug_assert!(self.current.is_empty(), "it would be torn from what follows");
+        if self.has_room(bytes) || self.current.try_reclaim(FRAME_CHUNK_BYTES) {
+            return;
+        }
+        let free = self.resting.iter_mut().position(|chunk| chunk.try_reclaim(FRAME_CHUNK_BYTES));
+        let next = free
+            .and_then(|at| self.resting.remove(at))
+            .unwrap_or_else(|| BytesMut::with_capacity(FRAME_CHUNK_BYTES));
+        if self.resting.len() == FRAME_CHUNKS_KEPT {
+            // Whoever still holds slices of it frees it.
+            self.resting.pop_front();
+        }
+        self.resting.push_back(std::mem::replace(&mut self.current, next));
+    }
+
+    /// Header and meta of a frame, in one slice.
+    fn head(&mut self, header: &[u8; HEADER_BYTES], meta: &[u8]) -> Bytes {
+        let bytes = HEADER_BYTES + meta.len();
+        if FRAME_CHUNK_BYTES < bytes {
+            return [&header[..], meta].concat().into();
+        }
+        self.make_room(bytes);
+        self.current.put_slice(header);
+        self.current.put_slice(meta);
+        self.current.split().freeze()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{ClusterId, Incarnation, NodeId, ShardId};
+
+    const ROUTE: Route = Route {
+        cluster: ClusterId(1),
+        from: NodeId(1),
+        to: NodeId(2),
+        incarnation: Incarnation(1),
+        shard: ShardId(0),
+    };
+
+    fn forward(builder: &mut FrameBuilder, id: u64, bytes: usize) {
+        let body = Bytes::from(vec![id as u8; bytes]);
+        builder.forward(Forward { id, group: GroupId(0), flags: 0, body });
+    }
+
+    fn answer(builder: &mut FrameBuilder, id: u64, bytes: usize) {
+        builder.answer(Answer { id, body: Bytes::from(vec![id as u8; bytes]) });
+    }
+
+    /// Kinds that take turns, small and large: each one's payloads stand together and in order.
+    #[test]
+    fn payloads_of_each_kind_stay_together_and_in_order() {
+        let mut builder = FrameBuilder::new();
+        for id in 0..50 {
+            forward(&mut builder, id, [3, 700, 0, 40][id as usize % 4]);
+            answer(&mut builder, id, [600, 5, 6][id as usize % 3]);
+        }
+        let frame = builder.finish(&ROUTE, Lane::Append);
+        assert!(builder.is_empty());
+        assert!(frame.slices().all(|slice| !slice.is_empty()));
+        let mut reader = crate::wire::FrameReader::new();
+        frame.slices().for_each(|slice| reader.feed(slice));
+        let heard = reader.next().unwrap().unwrap();
+        let whole = |id: u64, body: &Bytes| body.iter().all(|&byte| u64::from(byte) == id);
+        assert_eq!(heard.forwards().filter(|it| whole(it.id, &it.body)).count(), 50);
+        assert_eq!(heard.answers().filter(|it| whole(it.id, &it.body)).count(), 50);
+        assert!(heard.forwards().map(|it| it.id).eq(0..50));
+    }
+
+    #[test]
+    fn memory_of_what_was_sent_is_used_again_and_of_what_was_not_is_left_alone() {
+        let mut builder = FrameBuilder::new();
+        let mut compose = |spent| {
+            for id in 0..30 {
+                forward(&mut builder, id, COPY_BYTES_MAX);
             }
-            self.small.put_slice(payload);
-        } else {
-            self.seal();
-            self.done.push(payload.clone());
+            builder.finish_in(&ROUTE, Lane::Append, spent)
+        };
+        // Frames that are sent before the next but one is composed.
+        let mut seen = std::collections::BTreeSet::new();
+        let mut before = compose(OutFrame::empty());
+        let mut spent = compose(OutFrame::empty());
+        let list = spent.payload.as_ptr();
+        for _ in 0..100 {
+            let copy = before.to_bytes();
+            let frame = compose(spent);
+            assert_eq!(before.to_bytes(), copy, "what is not sent yet is not written over");
+            seen.extend(frame.slices().map(|slice| slice.as_ptr().addr() / FRAME_CHUNK_BYTES));
+            spent = std::mem::replace(&mut before, frame);
         }
-    }
+        assert!([&spent, &before].iter().any(|frame| frame.payload.as_ptr() == list));
+        let chunks = 1 + FRAME_CHUNKS_KEPT;
+        assert!(seen.len() <= 2 * chunks, "{} pieces of memory for 100 frames", seen.len());
 
-    fn seal(&mut self) {
-        if !self.small.is_empty() {
-            self.done.push(self.small.split().freeze());
-        }
-    }
-
-    fn take(&mut self) -> Vec<Bytes> {
-        self.seal();
-        self.bytes = 0;
-        std::mem::take(&mut self.done)
+        // Nothing is sent: memory is taken as needed, and only so much is kept.
+        let unsent: Vec<_> = (0..20).map(|_| compose(OutFrame::empty())).collect();
+        assert!(unsent.iter().all(|frame| frame.to_bytes() == before.to_bytes()));
+        drop(unsent);
+        assert!(builder.chunks.resting.len() <= FRAME_CHUNKS_KEPT);
     }
 }
