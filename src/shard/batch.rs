@@ -281,7 +281,7 @@ impl Log {
             replicas[slot].on_run_placed(run, write.segment);
         }
         self.placed = write.ticket;
-        counters.on_write(write.bytes);
+        counters.on_write(&write);
         self.in_flight.push_back(InFlight { ticket: write.ticket, durable: false, completes });
         write
     }

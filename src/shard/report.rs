@@ -4,7 +4,9 @@
 use std::fmt::Write as _;
 
 use crate::id::{ClusterId, GroupId, Index, NodeId, ReplicaId, ShardId, Term};
+use crate::limits::SEGMENT_BYTES;
 use crate::raft::effects::RoleKind;
+use crate::wal::{RunKind, Write};
 
 /// Counts since the start of the process, one set per shard; `INFO` shows their sums.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -15,6 +17,12 @@ pub struct Counters {
     pub wal_flushes: u64,
     /// Bytes of those writes, headers and padding included.
     pub wal_bytes: u64,
+    /// Of those, payloads of entries: what clients and the groups themselves wrote.
+    pub wal_payload_bytes: u64,
+    /// Of those, pieces of snapshots.
+    pub wal_snapshot_bytes: u64,
+    /// Of those, zeroes to the end of a block.
+    pub wal_padding_bytes: u64,
     /// Entries those writes held, own and followed groups alike.
     pub entries_written: u64,
     /// Commands applied to a state machine here.
@@ -70,15 +78,33 @@ pub struct Counters {
 }
 
 impl Counters {
-    pub(super) fn on_write(&mut self, bytes: usize) {
+    pub(super) fn on_write(&mut self, write: &Write) {
         self.wal_writes += 1;
-        self.wal_bytes += bytes as u64;
+        self.wal_bytes += write.bytes as u64;
+        self.wal_padding_bytes += write.padding_bytes() as u64;
+        for run in write.runs() {
+            let bytes: usize = run.entries.iter().map(|entry| entry.payload.len()).sum();
+            match run.kind {
+                RunKind::SnapshotPiece => self.wal_snapshot_bytes += bytes as u64,
+                _ => self.wal_payload_bytes += bytes as u64,
+            }
+        }
+    }
+
+    /// Bytes written to the device for each byte of an entry's payload: headers, padding, snapshots, and the
+    /// zeroes of new segments included.
+    fn write_amplification(&self) -> f64 {
+        let zeroes = self.segments_made * SEGMENT_BYTES as u64;
+        (self.wal_bytes + zeroes) as f64 / self.wal_payload_bytes.max(1) as f64
     }
 
     fn add(&mut self, other: &Self) {
         self.wal_writes += other.wal_writes;
         self.wal_flushes += other.wal_flushes;
         self.wal_bytes += other.wal_bytes;
+        self.wal_payload_bytes += other.wal_payload_bytes;
+        self.wal_snapshot_bytes += other.wal_snapshot_bytes;
+        self.wal_padding_bytes += other.wal_padding_bytes;
         self.entries_written += other.entries_written;
         self.entries_committed += other.entries_committed;
         self.corrupt_detected += other.corrupt_detected;
@@ -265,6 +291,10 @@ pub fn info_text(reports: &[ShardReport], section: Option<&[u8]>) -> String {
         line("wal_flushes", &counters.wal_flushes);
         line("wal_writes", &counters.wal_writes);
         line("wal_bytes", &counters.wal_bytes);
+        line("wal_payload_bytes", &counters.wal_payload_bytes);
+        line("wal_snapshot_bytes", &counters.wal_snapshot_bytes);
+        line("wal_padding_bytes", &counters.wal_padding_bytes);
+        line("write_amplification", &format_args!("{:.2}", counters.write_amplification()));
         line("log_bytes", &reports.iter().map(|report| report.log_bytes).sum::<u64>());
         line("snapshots_taken", &counters.snapshots_taken);
         line("segments_reclaimed", &counters.segments_reclaimed);

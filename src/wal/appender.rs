@@ -323,11 +323,21 @@ impl Write {
         self.batch.encode_into(&self.header, self.salt, &mut buffer[lead..]);
     }
 
+    /// How many of its bytes are zeroes that fill its last block.
+    #[must_use]
+    pub fn padding_bytes(&self) -> usize {
+        self.bytes - self.lead() - self.batch.bytes()
+    }
+
+    /// What the segment's header takes in front of the batch.
+    fn lead(&self) -> usize {
+        if self.segment_header.is_some() { BLOCK_BYTES } else { 0 }
+    }
+
     /// Its bytes without the zeroes that fill its last block, for drivers that need none: in place of what
     /// `buffer` held.
     pub fn encode_unpadded(&self, buffer: &mut Vec<u8>) {
-        let lead = if self.segment_header.is_some() { BLOCK_BYTES } else { 0 };
-        buffer.resize(lead + self.batch.bytes(), 0);
+        buffer.resize(self.lead() + self.batch.bytes(), 0);
         self.encode_parts(buffer);
     }
 

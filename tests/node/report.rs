@@ -17,6 +17,10 @@ fn info_has_every_promised_field() {
         "wal_flushes",
         "wal_writes",
         "wal_bytes",
+        "wal_payload_bytes",
+        "wal_snapshot_bytes",
+        "wal_padding_bytes",
+        "write_amplification",
         "entries_committed",
         "entries_per_flush",
         "corrupt_detected",
@@ -92,7 +96,14 @@ fn groups_are_led_once_and_known_everywhere() {
 fn counters_grow_with_writes() {
     const WRITES: u64 = 60;
     let cluster = shared::alone();
-    let names = ["wal_flushes", "wal_writes", "wal_bytes", "entries_committed"];
+    let names = [
+        "wal_flushes",
+        "wal_writes",
+        "wal_bytes",
+        "entries_committed",
+        "wal_payload_bytes",
+        "wal_padding_bytes",
+    ];
     let count = || -> Vec<Vec<u64>> {
         let of = |info: Info| names.iter().map(|name| info.number(name)).collect();
         cluster.nodes.iter().map(|node| of(Info::of(node))).collect()
@@ -120,7 +131,9 @@ fn counters_grow_with_writes() {
         // A write costs at least its entry. A follower that is behind writes several entries at once,
         // but not all can be behind: a quorum flushes each write before the next is sent.
         let everywhere = grown.iter().all(|grown| {
-            0 < grown[0] && grown[1] <= grown[2] && WRITES <= grown[2] && WRITES <= grown[3]
+            let (bytes, payload, padding) = (grown[2], grown[4], grown[5]);
+            let adds_up = WRITES <= payload && payload + padding < bytes;
+            0 < grown[0] && grown[1] <= bytes && WRITES <= grown[3] && adds_up
         });
         let total = |counter: usize| grown.iter().map(|grown| grown[counter]).sum::<u64>();
         (everywhere && WRITES <= total(0) && WRITES <= total(1)).then_some(())
