@@ -263,7 +263,8 @@ impl GroupState {
             &self.membership;
         bytes.put_u8(VERSION);
         bytes.put_u8(u8::from(*auto_leave));
-        for set in [incoming, outgoing, learners, learners_next, &self.removed] {
+        let members = [incoming, outgoing, learners, learners_next].map(|set| &set[..]);
+        for set in members.into_iter().chain([&self.removed[..]]) {
             bytes.put_u32_le(count(set.len()));
             set.iter().for_each(|id| bytes.put_u64_le(id.0));
         }
@@ -306,6 +307,8 @@ impl GroupState {
             let (ip, port) = (bytes.try_get_u8().ok()?, bytes.try_get_u16_le().ok()?);
             addresses.insert(id, joined(ip, port, &mut bytes)??);
         }
+        let [incoming, outgoing, learners, learners_next] =
+            [incoming, outgoing, learners, learners_next].map(Into::into);
         let membership = Membership { incoming, outgoing, learners, learners_next, auto_leave };
         let state = Self { membership, config_id, addresses, removed };
         bytes.is_empty().then_some(state)

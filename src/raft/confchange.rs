@@ -193,7 +193,7 @@ impl Membership {
             match change.kind {
                 ChangeKind::AddVoter => {
                     next.forget(change.id);
-                    next.incoming.push(change.id);
+                    add(&mut next.incoming, change.id);
                 }
                 ChangeKind::AddLearner => next.add_learner(change.id),
                 ChangeKind::Remove => next.forget(change.id),
@@ -213,18 +213,24 @@ impl Membership {
         self.forget(id);
         // Whoever still votes in the old half must not learn before it is gone.
         if self.outgoing.contains(&id) {
-            self.learners_next.push(id);
+            add(&mut self.learners_next, id);
         } else {
-            self.learners.push(id);
+            add(&mut self.learners, id);
         }
     }
 
     /// Everywhere but in the outgoing half.
     fn forget(&mut self, id: ReplicaId) {
         for set in [&mut self.incoming, &mut self.learners, &mut self.learners_next] {
-            set.retain(|&member| member != id);
+            if set.contains(&id) {
+                *set = set.iter().copied().filter(|&member| member != id).collect();
+            }
         }
     }
+}
+
+fn add(set: &mut Box<[ReplicaId]>, id: ReplicaId) {
+    *set = set.iter().copied().chain([id]).collect();
 }
 
 #[cfg(test)]

@@ -17,7 +17,8 @@ pub struct Config {
     /// This replica's id; never zero.
     pub id: ReplicaId,
     /// Milliseconds without a leader before a follower stands for election; each wait is drawn from
-    /// `[T, 2T)`. Also the length of the lease that check-quorum gives. Default 1000; at least 1.
+    /// `[T, 2T)`. Also the length of the lease that check-quorum gives. Default 1000; at least 1, and no
+    /// more than fits in 32 bits.
     /// Too short elects leaders for nothing; too long is downtime after a failure.
     pub election_ticks: u64,
     /// Milliseconds between a leader's heartbeats. Default 100; well below `election_ticks`.
@@ -106,6 +107,63 @@ impl Config {
             apply_before_durable: false,
             plain: false,
         }
+    }
+}
+
+/// The settings as a replica keeps them: a node holds thousands, so what fits in less takes less.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Settings {
+    pub(super) id: ReplicaId,
+    pub(super) append_bytes_max: u64,
+    pub(super) inflight_bytes_max: u64,
+    pub(super) uncommitted_bytes_max: u64,
+    /// As the next two, cut off at what fits: 49 days, and four billion appends.
+    election_ticks: u32,
+    heartbeat_ticks: u32,
+    inflight_messages_max: u32,
+    pub(super) append_entries_max: u32,
+    pub(super) lease: Option<Lease>,
+    pub(super) priority: u8,
+    pub(super) on_removal: OnRemoval,
+    pub(super) pre_vote: bool,
+    pub(super) check_quorum: bool,
+    pub(super) apply_before_durable: bool,
+    pub(super) plain: bool,
+}
+
+impl Settings {
+    /// Takes over everything but the seed.
+    pub(super) fn new(config: &Config) -> Self {
+        let short = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+        Self {
+            id: config.id,
+            append_bytes_max: config.append_bytes_max,
+            inflight_bytes_max: config.inflight_bytes_max,
+            uncommitted_bytes_max: config.uncommitted_bytes_max,
+            election_ticks: short(config.election_ticks),
+            heartbeat_ticks: short(config.heartbeat_ticks),
+            inflight_messages_max: u32::try_from(config.inflight_messages_max).unwrap_or(u32::MAX),
+            append_entries_max: config.append_entries_max,
+            lease: config.lease,
+            priority: config.priority,
+            on_removal: config.on_removal,
+            pre_vote: config.pre_vote,
+            check_quorum: config.check_quorum,
+            apply_before_durable: config.apply_before_durable,
+            plain: config.plain,
+        }
+    }
+
+    pub(super) fn election_ticks(&self) -> u64 {
+        u64::from(self.election_ticks)
+    }
+
+    pub(super) fn heartbeat_ticks(&self) -> u64 {
+        u64::from(self.heartbeat_ticks)
+    }
+
+    pub(super) fn inflight_messages_max(&self) -> usize {
+        self.inflight_messages_max as usize
     }
 }
 

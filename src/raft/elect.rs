@@ -13,19 +13,18 @@
 //! With requests that do not wait the random test finds, about once in twenty thousand schedules, a
 //! replica that leads one term before a crash and again after it.
 
-use std::collections::VecDeque;
-
 use crate::entry::EntryKind;
 use crate::id::{EntryId, Index, ReplicaId, Term, Tick};
 use crate::planted::{Planted, planted};
 
 use super::driver::{LogChange, OnRemoval, Source};
-use super::effects::TransferEnd;
+use super::effects::PersistSeq;
 use super::message::{Message, MessageKind};
-use super::progress::Progress;
+use super::progress::{Progress, Uncommitted};
 use super::quorum::{self, VoteResult};
 use super::read::Reads;
-use super::state::{Leader, Promised, Raft, Role, Votes};
+use super::rest::Rare;
+use super::state::{Leader, Promised, Raft, Role, Transfer, Votes};
 
 /// `Message::context` of a vote asked for in a leadership transfer.
 const TRANSFER: u64 = 1;
@@ -35,7 +34,7 @@ impl Raft {
     /// on a leader, a learner, or while a committed membership change is unapplied (contract
     /// row 33).
     pub fn campaign(&mut self, now: Tick) -> Option<LogChange> {
-        if self.failure.is_some() {
+        if self.failure().is_some() {
             return None;
         }
         let change = self.stand(false, now);
@@ -47,7 +46,7 @@ impl Raft {
     /// replica that slept through ten timeouts stands for election once, and a leader that slept
     /// sends one heartbeat (contract row 3).
     pub fn tick(&mut self, now: Tick) -> Option<LogChange> {
-        if self.failure.is_some() {
+        if self.failure().is_some() {
             return None;
         }
         let mut change = None;
@@ -56,7 +55,7 @@ impl Raft {
             self.lead_on(now);
         } else if now >= self.election_at && self.is_promotable() {
             self.restart_election_timer(now);
-            let called = self.called == Some(self.term);
+            let called = self.rare.as_ref().is_some_and(|rare| rare.called == Some(self.term));
             change = self.stand(called, now);
         }
         self.check();
@@ -86,13 +85,14 @@ impl Raft {
     /// change of membership is not applied yet, as when the leader leaves by it, that comes first.
     pub(super) fn stand_now(&mut self, now: Tick) -> Option<LogChange> {
         if !self.config.plain {
-            self.called = Some(self.term);
+            let term = self.term;
+            self.rare().called = Some(term);
         }
         self.stand(true, now)
     }
 
     fn stand(&mut self, transfer: bool, now: Tick) -> Option<LogChange> {
-        if self.recall.is_some() {
+        if self.recall().is_some() {
             // Its log lacks what it was trusted to keep.
             return None;
         }
@@ -239,11 +239,17 @@ impl Raft {
             self.vote = ReplicaId::NONE;
         }
         match &self.role {
-            Role::Leader(leading) => self.handing = leading.transfer.map(|(to, _)| to),
+            Role::Leader(leading) => {
+                let handing = leading.transferee();
+                if handing.is_some() || self.rare.is_some() {
+                    self.rare().handing = handing;
+                }
+            }
             // What was promised to a leader is kept, also in a term that has begun without it.
             Role::Follower { leader, heard } if leader.is_some() && self.config.lease.is_some() => {
-                let until = heard.plus(self.config.election_ticks);
-                self.promised_until = self.promised_until.max(until);
+                let until = heard.plus(self.config.election_ticks());
+                let rare = self.rare();
+                rare.promised_until = rare.promised_until.max(until);
             }
             Role::Follower { .. } | Role::PreCandidate(_) | Role::Candidate(_) => {}
         }
@@ -268,11 +274,12 @@ impl Raft {
             self.log.replace_from(first, 1, self.term);
         }
         // Reads that were to be asked about are this leader's own now.
-        let asked = std::mem::take(&mut self.asked);
-        let mut reads = Reads { count: asked.count, ..Reads::default() };
-        if asked.count > 0 {
+        let asked = self.rare.as_mut().map(|rare| std::mem::take(&mut rare.asked).count);
+        let mut reads = None;
+        if let Some(count) = asked.filter(|&count| count > 0) {
             self.read_seq += 1;
-            reads.open = Some((self.read_seq, asked.count));
+            let open = Some((self.read_seq, count));
+            reads = Some(Box::new(Reads { open, count, ..Reads::default() }));
         }
         let has_lease = self.config.lease.is_some();
         self.role = Role::Leader(Box::new(Leader {
@@ -280,24 +287,20 @@ impl Raft {
             term_start: first,
             ready_told: false,
             heartbeat_at: aligned(
-                now.plus(self.config.heartbeat_ticks.max(1)),
-                self.config.heartbeat_ticks,
+                now.plus(self.config.heartbeat_ticks().max(1)),
+                self.config.heartbeat_ticks(),
             ),
-            quorum_check_at: now.plus(self.config.election_ticks.max(1)),
-            oldest_write: None,
+            quorum_check_at: now.plus(self.config.election_ticks().max(1)),
+            oldest_write: PersistSeq(0),
             heartbeat_due: has_lease,
             dirty: true,
             broadcast: true,
             nudge: false,
             reads,
-            uncommitted: VecDeque::new(),
-            uncommitted_bytes: 0,
-            uncommitted_open: false,
+            uncommitted: Uncommitted::default(),
             transfer: None,
             // It may hold changes that nobody has told us about.
             pending_config: last,
-            rounds: VecDeque::new(),
-            lease_from: None,
             yielded: false,
         }));
         self.advance_own_progress();
@@ -361,8 +364,8 @@ impl Raft {
             || (self.vote == ReplicaId::NONE && self.leader() == ReplicaId::NONE)
             || (pre && request.term > self.term)
             || planted(Planted::VotedTwice);
-        let promised = now < self.promised_until && request.context != TRANSFER;
-        let may_elect = self.recall.as_ref().is_none_or(|it| it.may_elect(request.entry));
+        let promised = now < self.promised_until() && request.context != TRANSFER;
+        let may_elect = self.recall().is_none_or(|it| it.may_elect(request.entry));
         let is_behind =
             !self.log.is_up_to_date(request.entry) && !planted(Planted::ShorterLogElected);
         let granted = free && !promised && may_elect && !is_behind;
@@ -384,12 +387,12 @@ impl Raft {
     /// Whether a leader was heard from so recently that votes are refused unseen.
     #[must_use]
     pub fn is_leased(&self, now: Tick) -> bool {
-        now < self.promised_until
+        now < self.promised_until()
             || self.config.check_quorum
                 && match &self.role {
                     Role::Follower { leader, heard } => {
                         let since = if self.config.plain { self.waiting_since } else { *heard };
-                        leader.is_some() && now.since(since) < self.config.election_ticks
+                        leader.is_some() && now.since(since) < self.config.election_ticks()
                     }
                     Role::Leader(leader) => now < leader.quorum_check_at,
                     Role::PreCandidate(_) | Role::Candidate(_) => false,
@@ -398,17 +401,21 @@ impl Raft {
 
     /// A leader's share of `tick`.
     fn lead_on(&mut self, now: Tick) {
-        let (id, election_ticks) = (self.config.id, self.config.election_ticks.max(1));
-        let heartbeat_ticks = self.config.heartbeat_ticks.max(1);
+        if matches!(&self.role, Role::Leader(leader) if now >= leader.heartbeat_at) {
+            self.rest();
+        }
+        let (id, election_ticks) = (self.config.id, self.config.election_ticks().max(1));
+        let heartbeat_ticks = self.config.heartbeat_ticks().max(1);
         let check_quorum = self.config.check_quorum;
         let Role::Leader(leader) = &mut self.role else { return };
         if now >= leader.heartbeat_at {
             leader.heartbeat_due = true;
             leader.heartbeat_at = aligned(now.plus(heartbeat_ticks), heartbeat_ticks);
         }
-        if let Some((to, _)) = leader.transfer.filter(|&(_, until)| now >= until) {
-            leader.transfer = None;
-            self.transfer_end = Some(TransferEnd { to, done: false });
+        if let Some(Transfer { to, .. }) =
+            leader.transfer.take_if(|it| now >= it.until).map(|it| *it)
+        {
+            Rare::end_transfer(&mut self.rare, to);
             let keeps = self.config.on_removal == OnRemoval::KeepLeading;
             if !keeps && !self.membership.is_voter(id) {
                 // It was asked to take over because this replica has left, and did not: another may.
@@ -420,15 +427,15 @@ impl Raft {
             leader.quorum_check_at = now.plus(election_ticks);
             // A leader whose disk has not finished one write in a whole election timeout commits with
             // the others' disks and answers nobody, because it applies only what is durable here.
-            let oldest = self.log.writes().first().map(|write| write.seq);
-            let is_stuck = oldest.is_some() && oldest == leader.oldest_write;
+            let oldest = self.log.writes().first().map_or(PersistSeq(0), |write| write.seq);
+            let is_stuck = oldest != PersistSeq(0) && oldest == leader.oldest_write;
             leader.oldest_write = oldest;
             // By time of hearing, so that answers from before a stall do not count after it.
             let is_recent = |heard| now.since(heard) < election_ticks;
             let plain = self.config.plain;
             let is_alive = |id| {
                 let alive = |peer: &Progress| {
-                    if plain { peer.active } else { peer.heard.is_some_and(is_recent) }
+                    if plain { peer.active } else { peer.heard().is_some_and(is_recent) }
                 };
                 leader.peer(id).is_some_and(alive)
             };
@@ -448,23 +455,23 @@ impl Raft {
     /// whether it is under way: this replica leads, and `to` is another voter. Asking for the same
     /// again changes nothing; asking for this replica gives up what is under way.
     pub fn transfer(&mut self, to: ReplicaId, now: Tick) -> bool {
-        let (id, until) = (self.config.id, now.plus(self.config.election_ticks));
+        let (id, until) = (self.config.id, now.plus(self.config.election_ticks()));
         let is_voter = self.membership.is_voter(to);
         let Role::Leader(leader) = &mut self.role else { return false };
         if !is_voter {
             return false;
         }
-        if let Some((other, _)) = leader.transfer {
+        if let Some(other) = leader.transferee() {
             if other == to {
                 return true;
             }
             leader.transfer = None;
-            self.transfer_end = Some(TransferEnd { to: other, done: false });
+            Rare::end_transfer(&mut self.rare, other);
         }
         if to == id {
             return false;
         }
-        leader.transfer = Some((to, until));
+        leader.transfer = Some(Box::new(Transfer { to, until }));
         if self.config.plain {
             leader.quorum_check_at = until;
         }
@@ -482,7 +489,7 @@ impl Raft {
     pub(super) fn nudge_transferee(&mut self, peer: ReplicaId, matched: Index) {
         let Role::Leader(leader) = &mut self.role else { return };
         let is_complete = matched == self.log.last() || planted(Planted::TransferToLaggard);
-        if leader.transfer.is_some_and(|(to, _)| to == peer) && is_complete {
+        if leader.transferee() == Some(peer) && is_complete {
             // After whatever it is still to be sent, so that it knows what is committed.
             (leader.yielded, leader.nudge, leader.dirty) = (true, true, true);
         }

@@ -5,7 +5,7 @@ use crate::planted::{Planted, planted};
 
 use super::driver::{LogChange, Source};
 use super::message::{Message, MessageKind};
-use super::state::{Raft, Role};
+use super::state::{Echo, Raft, Role};
 use super::status::Failure;
 
 impl Raft {
@@ -26,7 +26,7 @@ impl Raft {
     pub(super) fn follow_append(&mut self, append: &Message, now: Tick) -> Option<LogChange> {
         let previous = append.entry;
         if append.count > 0 && !(previous.term <= append.run_term && append.run_term <= self.term) {
-            self.ignored += 1;
+            self.ignore();
             return None;
         }
         if previous.index < self.log.commit() && !planted(Planted::TruncatedBelowCommit) {
@@ -70,7 +70,7 @@ impl Raft {
         let mut answer = Message::new(MessageKind::AppendResponse, self.config.id, to, self.term);
         answer.entry = EntryId { term: Term(0), index };
         self.promise(answer);
-        if self.recall.is_some() {
+        if self.recall().is_some() {
             self.note_agreement(index);
             self.check_recall();
         }
@@ -98,10 +98,13 @@ impl Raft {
             return;
         }
         self.log.commit_to(commit);
-        let kind = MessageKind::HeartbeatResponse;
-        let mut answer = Message::new(kind, self.config.id, heartbeat.from, self.term);
-        answer.context = heartbeat.context;
-        self.send(answer);
+        self.rest();
+        let echo = Echo { to: heartbeat.from, term: self.term, context: heartbeat.context };
+        if self.outbox.is_empty() && self.echo.is_none() {
+            self.echo = Some(echo);
+        } else {
+            self.send(echo.message(self.config.id));
+        }
     }
 
     /// Takes from a snapshot's announcement what needs no data: if our log holds its last entry, it
@@ -110,7 +113,7 @@ impl Raft {
     pub(super) fn follow_snapshot(&mut self, snapshot: &Message) {
         if snapshot.entry.index > self.log.commit() {
             if !self.log.matches(snapshot.entry) {
-                self.ignored += 1;
+                self.ignore();
                 return;
             }
             self.log.commit_to(snapshot.entry.index);

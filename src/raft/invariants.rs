@@ -10,7 +10,7 @@ impl Raft {
     /// Panics if an invariant is broken: that is a bug in this folder. Free in release builds.
     #[inline]
     pub(super) fn check(&self) {
-        if cfg!(any(test, debug_assertions)) && self.failure.is_none() {
+        if cfg!(any(test, debug_assertions)) && self.failure().is_none() {
             self.check_cursors();
             self.check_runs();
             self.check_writes();
@@ -112,26 +112,27 @@ impl Raft {
             assert!(empty || peer.state == ProgressState::Replicate, "I6 only pipelines are long");
         }
         let sum: u64 = leader.uncommitted.iter().map(|&(_, bytes)| bytes).sum();
-        assert_eq!(sum, leader.uncommitted_bytes, "I6 the uncommitted sum up");
+        assert_eq!(sum, leader.uncommitted.bytes(), "I6 the uncommitted sum up");
     }
 
     /// I8.
     fn check_reads(&self, leader: &Leader) {
+        let Some(reads) = &leader.reads else { return };
         let (mut seq, mut index, mut count) = (0, Index(0), 0);
-        for batch in &leader.reads.pending {
+        for batch in &reads.pending {
             assert!(seq < batch.seq && batch.seq <= self.read_seq, "I8 batches ascend");
             assert!(index <= batch.index && batch.index <= self.log.commit(), "I8 of the past");
             assert!(batch.index >= leader.term_start, "I8 after the first commit in term");
             (seq, index, count) = (batch.seq, batch.index, count + batch.count);
         }
-        count += leader.reads.open.map_or(0, |(_, count)| count);
-        assert_eq!(count, leader.reads.count, "I8 reads are counted");
+        count += reads.open.map_or(0, |(_, count)| count);
+        assert_eq!(count, reads.count, "I8 reads are counted");
     }
 
     /// I9.
     fn check_promises(&self) {
         let mut before = self.log.writes().first().map_or(self.log.next_seq(), |write| write.seq);
-        for promise in &self.promises {
+        for promise in self.promises.iter() {
             assert!(before <= promise.seq, "I9 promises ascend and wait for what is in flight");
             before = promise.seq;
         }

@@ -27,9 +27,12 @@
 //!                            └──────────────────────► write 2: 3..3 of term 2 vouches for 1..3
 //! ```
 
+use smallvec::SmallVec;
+
 use crate::id::{EntryId, Index, Term, Tick};
 
 use super::effects::PersistSeq;
+use super::seldom::Seldom;
 
 /// Consecutive entries of one term: from `start` up to the entry before the next run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,7 +58,7 @@ pub(super) struct Write {
 pub(super) struct Log {
     before_first: EntryId,
     /// Ascending; the first run starts at `first`, none is empty.
-    runs: Vec<TermRun>,
+    runs: SmallVec<[TermRun; 1]>,
     last: Index,
     staged: Index,
     durable: Index,
@@ -63,13 +66,15 @@ pub(super) struct Log {
     applying: Index,
     applied: Index,
     /// In flight, oldest first; `vouches` ascends.
-    writes: Vec<Write>,
+    writes: Seldom<Write>,
     /// The next write's name.
     next_seq: PersistSeq,
     /// Entries known to change the membership and not yet applied, ascending.
-    configs: Vec<Index>,
+    configs: Seldom<Index>,
     /// Entries may be applied before they are durable here.
     apply_before_durable: bool,
+    /// Something was handed out to be written since [`Log::rest`] was last called.
+    busy: bool,
 }
 
 impl Log {
@@ -84,17 +89,18 @@ impl Log {
     ) -> Self {
         Self {
             before_first,
-            runs,
+            runs: runs.into_iter().collect(),
             last,
             staged: last,
             durable: last,
             commit,
             applying: applied,
             applied,
-            writes: Vec::new(),
+            writes: Seldom::default(),
             next_seq: PersistSeq(1),
-            configs: Vec::new(),
+            configs: Seldom::default(),
             apply_before_durable,
+            busy: false,
         }
     }
 
@@ -213,9 +219,6 @@ impl Log {
             self.truncate(first);
         }
         if self.runs.last().is_none_or(|run| run.term != term) {
-            if self.runs.capacity() == 0 {
-                self.runs.reserve_exact(1);
-            }
             self.runs.push(TermRun { start: first, term });
         }
         self.last = self.last.plus(count);
@@ -232,7 +235,7 @@ impl Log {
         self.last = last;
         self.staged = self.staged.min(last);
         self.durable = self.durable.min(last);
-        for write in &mut self.writes {
+        for write in self.writes.iter_mut() {
             write.vouches = write.vouches.min(last);
         }
     }
@@ -248,11 +251,9 @@ impl Log {
         let (seq, first) = (self.next_seq, self.staged.next());
         let count = self.last.0 - self.staged.0;
         self.staged = self.last;
-        if self.writes.capacity() == 0 {
-            self.writes.reserve_exact(1);
-        }
         self.writes.push(Write { seq, vouches: self.last, at });
         self.next_seq = PersistSeq(seq.0 + 1);
+        self.busy = true;
         (seq, first, count)
     }
 
@@ -263,7 +264,7 @@ impl Log {
             return false;
         }
         self.durable = self.durable.max(self.writes[done - 1].vouches);
-        self.writes.drain(..done);
+        self.writes.drop_front(done);
         true
     }
 
@@ -294,7 +295,9 @@ impl Log {
         debug_assert!(index <= self.applying, "applied {index} was not handed out");
         self.applied = self.applied.max(index.min(self.applying));
         let applied = self.applied;
-        self.configs.retain(|&config| config > applied);
+        if !self.configs.is_empty() {
+            self.configs.retain(|&config| config > applied);
+        }
     }
 
     pub(super) fn note_config(&mut self, index: Index) {
@@ -340,9 +343,29 @@ impl Log {
         let index = last.index;
         (self.last, self.staged, self.durable) = (index, index, index);
         (self.commit, self.applying, self.applied) = (index, index, index);
-        for write in &mut self.writes {
+        for write in self.writes.iter_mut() {
             write.vouches = index;
         }
+    }
+
+    /// Beyond itself it holds no memory.
+    #[cfg(test)]
+    pub(super) fn holds_nothing(&self) -> bool {
+        self.writes.holds_nothing() && self.configs.holds_nothing() && !self.runs.spilled()
+    }
+
+    /// Gives memory back that only work needs, if nothing was written since the last call. Returns
+    /// whether nothing was.
+    pub(super) fn rest(&mut self) -> bool {
+        let was_idle = !std::mem::take(&mut self.busy);
+        if was_idle {
+            self.writes.rest();
+            self.configs.rest();
+            if self.runs.spilled() {
+                self.runs.shrink_to_fit();
+            }
+        }
+        was_idle
     }
 
     /// The run that holds `index`, unless `index` lies before all runs.

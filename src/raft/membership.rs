@@ -20,13 +20,13 @@ use crate::id::ReplicaId;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Membership {
     /// The voters; during a joint change, the voters to be.
-    pub incoming: Vec<ReplicaId>,
+    pub incoming: Box<[ReplicaId]>,
     /// During a joint change the voters that were; otherwise empty.
-    pub outgoing: Vec<ReplicaId>,
+    pub outgoing: Box<[ReplicaId]>,
     /// Replicas that receive the log without a say in it.
-    pub learners: Vec<ReplicaId>,
+    pub learners: Box<[ReplicaId]>,
     /// Voters of `outgoing` that become learners when the joint membership is left.
-    pub learners_next: Vec<ReplicaId>,
+    pub learners_next: Box<[ReplicaId]>,
     /// The leader leaves the joint membership by itself as soon as it has taken effect.
     pub auto_leave: bool,
 }
@@ -77,16 +77,16 @@ impl Membership {
     /// function here expects them.
     #[must_use]
     pub fn sorted(mut self) -> Self {
-        for set in self.sets_mut() {
-            set.sort_unstable();
-            set.dedup();
-            set.shrink_to_fit();
+        let Self { incoming, outgoing, learners, learners_next, .. } = &mut self;
+        for set in [incoming, outgoing, learners, learners_next] {
+            if !set.is_sorted_by(|one, next| one < next) {
+                let mut ids = std::mem::take(set).into_vec();
+                ids.sort_unstable();
+                ids.dedup();
+                *set = ids.into();
+            }
         }
         self
-    }
-
-    fn sets_mut(&mut self) -> [&mut Vec<ReplicaId>; 4] {
-        [&mut self.incoming, &mut self.outgoing, &mut self.learners, &mut self.learners_next]
     }
 }
 
@@ -104,9 +104,9 @@ mod tests {
     #[test]
     fn each_member_is_named_once() {
         let members = Membership {
-            incoming: vec![ReplicaId(3), ReplicaId(1), ReplicaId(1)],
-            outgoing: vec![ReplicaId(2), ReplicaId(1)],
-            learners: vec![ReplicaId(4), ReplicaId(2)],
+            incoming: [3, 1, 1].map(ReplicaId).into(),
+            outgoing: [2, 1].map(ReplicaId).into(),
+            learners: [4, 2].map(ReplicaId).into(),
             ..Membership::default()
         }
         .sorted();

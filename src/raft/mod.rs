@@ -90,7 +90,9 @@ mod progress;
 mod read;
 mod recall;
 mod reconfigure;
+mod rest;
 mod restore;
+mod seldom;
 
 mod invariants;
 

@@ -17,6 +17,8 @@ use std::collections::VecDeque;
 use crate::id::{Index, ReplicaId, Tick};
 use crate::planted::{Planted, planted};
 
+use super::driver::Settings;
+
 /// How a follower is being fed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ProgressState {
@@ -31,6 +33,9 @@ pub enum ProgressState {
     },
 }
 
+/// The time at which nobody was heard.
+const NEVER: Tick = Tick(u64::MAX);
+
 /// One member's progress. Lives in the leader, once per member, the leader included.
 #[derive(Debug, Clone)]
 pub(super) struct Progress {
@@ -42,9 +47,9 @@ pub(super) struct Progress {
     pub(super) next: Index,
     /// The highest commit index this follower was told, as far as it can use it.
     pub(super) sent_commit: Index,
-    /// When it last answered anything, for check-quorum. A time, not a flag: a flag set before a
+    /// When it last answered anything, for check-quorum, or [`NEVER`]. A time, not a flag: a flag set before a
     /// stall would still be believed after it.
-    pub(super) heard: Option<Tick>,
+    heard: Tick,
     /// The latest read context it has echoed.
     pub(super) read_ack: u64,
     /// Nothing is sent until it answers, or a heartbeat response shows that it is alive.
@@ -71,7 +76,7 @@ impl Progress {
             matched: Index(0),
             next: last.next(),
             sent_commit: Index(0),
-            heard: None,
+            heard: NEVER,
             read_ack: 0,
             paused: false,
             active: false,
@@ -87,18 +92,22 @@ impl Progress {
     /// first: that says at once what it lacks. Its silence counts from now.
     pub(super) fn joining(id: ReplicaId, last: Index, now: Tick) -> Self {
         if planted(Planted::NewMemberCountsAtOnce) {
-            let known =
-                Self { matched: last, heard: Some(now), active: true, ..Self::new(id, last) };
+            let known = Self { matched: last, heard: now, active: true, ..Self::new(id, last) };
             return known;
         }
         let next = last.max(Index(1));
-        Self { next, heard: Some(now), active: true, ..Self::new(id, last) }
+        Self { next, heard: now, active: true, ..Self::new(id, last) }
     }
 
     /// It has answered something.
     pub(super) fn on_heard(&mut self, now: Tick) {
-        self.heard = Some(now);
+        self.heard = now;
         self.active = true;
+    }
+
+    /// When it last answered anything, if it did in this term or has just joined.
+    pub(super) fn heard(&self) -> Option<Tick> {
+        (self.heard != NEVER).then_some(self.heard)
     }
 
     fn reset(&mut self, state: ProgressState) {
@@ -221,51 +230,166 @@ pub(super) struct Window {
     pub(super) bytes_max: u64,
 }
 
-/// Appends sent and not acknowledged, oldest first: last entry and payload bytes of each.
+impl Window {
+    pub(super) fn of(settings: &Settings) -> Self {
+        Self {
+            messages_max: settings.inflight_messages_max().max(1),
+            bytes_max: settings.inflight_bytes_max.max(1),
+        }
+    }
+}
+
+/// Sizes by last index, oldest first, and their sum. One word while there are none: the memory comes with
+/// the first and goes back when the replica [rests](super::rest).
 #[derive(Debug, Clone, Default)]
-pub(super) struct Inflights {
-    ring: VecDeque<(Index, u64)>,
+struct Sizes(Option<Box<Ring>>);
+
+#[derive(Debug, Clone, Default)]
+struct Ring {
+    sizes: VecDeque<(Index, u64)>,
     bytes: u64,
 }
 
+impl Sizes {
+    fn bytes(&self) -> u64 {
+        self.0.as_ref().map_or(0, |ring| ring.bytes)
+    }
+
+    fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |ring| ring.sizes.len())
+    }
+
+    fn push(&mut self, last: Index, bytes: u64) {
+        let ring = self.0.get_or_insert_default();
+        debug_assert!(ring.sizes.back().is_none_or(|&(before, _)| before < last));
+        ring.sizes.push_back((last, bytes));
+        ring.bytes = ring.bytes.saturating_add(bytes);
+    }
+
+    /// Forgets everything that ends at or before `index`.
+    fn free_to(&mut self, index: Index) {
+        let Some(ring) = &mut self.0 else { return };
+        while let Some(&(last, bytes)) = ring.sizes.front() {
+            if last > index {
+                break;
+            }
+            ring.sizes.pop_front();
+            ring.bytes -= bytes;
+        }
+    }
+
+    fn clear(&mut self) {
+        if let Some(ring) = &mut self.0 {
+            ring.sizes.clear();
+            ring.bytes = 0;
+        }
+    }
+
+    fn rest(&mut self) {
+        if self.len() == 0 {
+            self.0 = None;
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &(Index, u64)> {
+        self.0.iter().flat_map(|ring| &ring.sizes)
+    }
+}
+
+/// Appends sent and not acknowledged: last entry and payload bytes of each.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Inflights(Sizes);
+
 impl Inflights {
+    /// No memory is held.
+    #[cfg(test)]
+    pub(super) fn holds_nothing(&self) -> bool {
+        self.0.0.is_none()
+    }
+
     pub(super) fn add(&mut self, last: Index, bytes: u64) {
-        debug_assert!(self.ring.back().is_none_or(|&(before, _)| before < last));
-        self.ring.push_back((last, bytes));
-        self.bytes += bytes;
+        self.0.push(last, bytes);
     }
 
     /// Forgets all appends that end at or before `index`.
     pub(super) fn free_to(&mut self, index: Index) {
-        while let Some(&(last, bytes)) = self.ring.front() {
-            if last > index {
-                break;
-            }
-            self.ring.pop_front();
-            self.bytes -= bytes;
-        }
+        self.0.free_to(index);
     }
 
     /// Bytes go with their messages: a leak here would shrink the window for ever (etcd raft#54).
     pub(super) fn clear(&mut self) {
-        self.ring.clear();
-        self.bytes = 0;
+        self.0.clear();
     }
 
     pub(super) fn is_full(&self, window: Window) -> bool {
-        self.ring.len() >= window.messages_max || self.bytes >= window.bytes_max
+        self.0.len() >= window.messages_max || self.0.bytes() >= window.bytes_max
     }
 
     pub(super) fn messages(&self) -> usize {
-        self.ring.len()
+        self.0.len()
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        self.bytes
+        self.0.bytes()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &(Index, u64)> {
-        self.ring.iter()
+        self.0.iter()
+    }
+
+    pub(super) fn rest(&mut self) {
+        self.0.rest();
+    }
+}
+
+/// A leader's proposals that are not committed: last entry and payload bytes of each turn's.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Uncommitted {
+    turns: Sizes,
+    /// The last turn's may still be added to.
+    open: bool,
+}
+
+impl Uncommitted {
+    /// No memory is held.
+    #[cfg(test)]
+    pub(super) fn holds_nothing(&self) -> bool {
+        self.turns.0.is_none()
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.turns.bytes()
+    }
+
+    /// Entries of `bytes` payload bytes up to `last`, proposed in this turn.
+    pub(super) fn add(&mut self, last: Index, bytes: u64) {
+        if self.open
+            && let Some(ring) = &mut self.turns.0
+            && let Some(turn) = ring.sizes.back_mut()
+        {
+            *turn = (last, turn.1 + bytes);
+            ring.bytes = ring.bytes.saturating_add(bytes);
+        } else {
+            self.turns.push(last, bytes);
+        }
+        self.open = true;
+    }
+
+    pub(super) fn end_turn(&mut self) {
+        self.open = false;
+    }
+
+    /// Everything up to `index` is committed.
+    pub(super) fn free_to(&mut self, index: Index) {
+        self.turns.free_to(index);
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &(Index, u64)> {
+        self.turns.iter()
+    }
+
+    pub(super) fn rest(&mut self) {
+        self.turns.rest();
     }
 }
 

@@ -64,6 +64,11 @@ pub(super) struct Reads {
     pub(super) count: usize,
     /// Reads of other members in these batches: who asks, its number, ours.
     pub(super) remote: Vec<(ReplicaId, u64, u64)>,
+    /// Rounds of heartbeats not yet confirmed, by read context, and when they were sent. Kept if
+    /// there is a lease.
+    pub(super) rounds: VecDeque<(u64, Tick)>,
+    /// When the last round that a quorum has answered was sent: the lease counts from there.
+    pub(super) lease_from: Option<Tick>,
 }
 
 /// Reads of this replica that its leader has been asked about, or will be.
@@ -157,9 +162,25 @@ impl Reads {
         true
     }
 
-    /// The context a heartbeat carries: the newest batch that waits, or zero.
+    /// The context a heartbeat carries: the newest batch that waits, or round of a lease; or zero.
     pub(super) fn context(&self) -> u64 {
-        self.pending.back().map_or(0, |batch| batch.seq)
+        let round = self.rounds.back().map_or(0, |&(seq, _)| seq);
+        self.pending.back().map_or(0, |batch| batch.seq).max(round)
+    }
+
+    /// There is no lease any more, whatever is still answered.
+    pub(super) fn end_lease(&mut self) {
+        self.lease_from = None;
+        self.rounds.clear();
+    }
+
+    /// Something would be forgotten without these books.
+    pub(super) fn is_needed(&self) -> bool {
+        self.count > 0
+            || !self.confirmed.is_empty()
+            || !self.remote.is_empty()
+            || !self.rounds.is_empty()
+            || self.lease_from.is_some()
     }
 
     /// A quorum has echoed `seq`: it and everything older is confirmed.

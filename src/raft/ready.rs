@@ -1,54 +1,63 @@
 //! The end of a turn and the return of a write: what leaves, what waits, what is released.
 
-use crate::id::{Index, Tick};
+use crate::id::{Index, ReplicaId, Tick};
 use crate::planted::{Planted, planted};
 
 use super::driver::{Entries, LogChange};
 use super::effects::{Effects, HardState, Persist, PersistSeq, RoleEvent, RoleKind, TransferEnd};
 use super::message::{Message, MessageKind};
-use super::state::{Promise, Promised, Raft, Role};
+use super::state::{Echo, Promise, Promised, Raft, Role};
 
 impl Raft {
     /// Whether [`Raft::ready`] has anything to say. May be true once too often, never too rarely.
     #[must_use]
     pub fn has_ready(&self) -> bool {
-        if self.failure.is_some() {
-            return false;
+        if let Some(rare) = &self.rare {
+            if rare.failure.is_some() {
+                return false;
+            }
+            if rare.has_news() {
+                return true;
+            }
         }
         let leading = match &self.role {
             Role::Leader(leader) => {
                 leader.dirty
                     || leader.heartbeat_due
-                    || !leader.reads.confirmed.is_empty()
-                    || (self.log.commit() >= leader.term_start
-                        && (!leader.ready_told || leader.reads.open.is_some()))
+                    || (!leader.ready_told && self.log.commit() >= leader.term_start)
+                    || leader.reads.as_ref().is_some_and(|reads| {
+                        !reads.confirmed.is_empty()
+                            || (reads.open.is_some() && self.log.commit() >= leader.term_start)
+                    })
             }
             Role::Follower { .. } | Role::PreCandidate(_) | Role::Candidate(_) => false,
         };
         leading
-            || self.asked.open.is_some()
-            || !self.asked.confirmed.is_empty()
-            || self.transfer_end.is_some()
-            || !self.recalled.is_empty()
             || !self.outbox.is_empty()
+            || self.echo.is_some()
             || self.has_unwritten()
             || self.log.applying() < self.log.appliable()
-            || self.announced != (self.role_kind(), self.term, self.leader())
+            || self.is_to_be_announced()
     }
 
     /// Appends to `fx` everything that is due. Call it once at the end of every turn in which the
     /// replica was touched; while nothing is due it does nothing. `fx` is of this group alone and
     /// holds no unperformed `persist`, `apply` or `role`.
     pub fn ready(&mut self, now: Tick, entries: &impl Entries, fx: &mut Effects) {
-        if self.failure.is_some() {
+        if self.failure().is_some() {
             return;
         }
         self.announce(fx);
-        fx.transfer = self.transfer_end.take().or(fx.transfer);
-        fx.recalled.append(&mut self.recalled);
-        self.ask_leader(now);
-        fx.reads.append(&mut self.asked.confirmed);
-        fx.send.append(&mut self.outbox);
+        if self.rare.is_some() {
+            self.tell_what_is_rare(now, fx);
+        }
+        if let Some(echo) = self.echo.take() {
+            fx.send.push(echo.message(self.config.id));
+        }
+        if !self.outbox.is_empty() {
+            fx.send.extend_from_slice(&self.outbox);
+            self.outbox.clear();
+        }
         if self.has_unwritten() {
             debug_assert!(fx.persist.is_none(), "the last write was not performed");
             let (seq, first, count) = self.log.stage(now);
@@ -69,7 +78,7 @@ impl Raft {
     /// lets a leader count its own log and a candidate its own vote; with that a candidate may
     /// become leader, which changes the log.
     pub fn on_durable(&mut self, seq: PersistSeq, now: Tick) -> Option<LogChange> {
-        if self.failure.is_some() || !self.log.on_durable(seq) {
+        if self.failure().is_some() || !self.log.on_durable(seq) {
             return None;
         }
         self.advance_own_progress();
@@ -83,8 +92,10 @@ impl Raft {
                 }
             }
         }
-        self.promises.drain(..due);
-        self.check_recall();
+        self.promises.drop_front(due);
+        if self.rare.is_some() {
+            self.check_recall();
+        }
         self.check();
         change
     }
@@ -100,7 +111,7 @@ impl Raft {
 
     /// Sends a message that promises nothing about this disk.
     pub(super) fn send(&mut self, message: Message) {
-        push(&mut self.outbox, message);
+        self.outbox.push(message);
     }
 
     /// Sends a message once everything unstable now is durable: at once if nothing is.
@@ -135,9 +146,6 @@ impl Raft {
         {
             return true;
         }
-        if self.promises.capacity() == 0 {
-            self.promises.reserve_exact(1);
-        }
         self.promises.push(Promise { seq, what });
         true
     }
@@ -159,24 +167,52 @@ impl Raft {
         self.staged != (self.term, self.vote) || self.log.has_unstaged()
     }
 
+    fn tell_what_is_rare(&mut self, now: Tick, fx: &mut Effects) {
+        self.ask_leader(now);
+        let Some(rare) = &mut self.rare else { return };
+        fx.transfer = rare.transfer_end.take().or(fx.transfer);
+        fx.recalled.append(&mut rare.recalled);
+        fx.reads.append(&mut rare.asked.confirmed);
+    }
+
+    fn is_to_be_announced(&self) -> bool {
+        let (role, leader) = match &self.role {
+            Role::Follower { leader, .. } => (RoleKind::Follower, *leader),
+            Role::PreCandidate(_) => (RoleKind::PreCandidate, ReplicaId::NONE),
+            Role::Candidate(_) => (RoleKind::Candidate, ReplicaId::NONE),
+            Role::Leader(_) => (RoleKind::Leader, self.config.id),
+        };
+        role != self.announced_role || (self.term, leader) != self.announced
+    }
+
     fn announce(&mut self, fx: &mut Effects) {
-        let now = (self.role_kind(), self.term, self.leader());
-        if now == self.announced {
+        if !self.is_to_be_announced() {
             return;
         }
-        let (role, term, leader) = now;
-        let new_leader = leader.is_some() && leader != self.announced.2;
-        self.announced = now;
+        let (role, term, leader) = (self.role_kind(), self.term, self.leader());
+        let new_leader = leader.is_some() && leader != self.announced.1;
+        (self.announced_role, self.announced) = (role, (term, leader));
         if role != RoleKind::Leader {
             // The driver gives up every read it holds, and so do we.
-            self.asked.clear();
+            if let Some(rare) = &mut self.rare {
+                rare.asked.clear();
+            }
         }
         if leader.is_some()
-            && let Some(to) = self.handing.take()
+            && let Some(rare) = &mut self.rare
+            && let Some(to) = rare.handing.take()
         {
-            self.transfer_end = Some(TransferEnd { to, done: leader == to });
+            rare.transfer_end = Some(TransferEnd { to, done: leader == to });
         }
         fx.role = Some(RoleEvent { role, term, leader, new_leader });
+    }
+}
+
+impl Echo {
+    pub(super) fn message(self, from: ReplicaId) -> Message {
+        let mut answer = Message::new(MessageKind::HeartbeatResponse, from, self.to, self.term);
+        answer.context = self.context;
+        answer
     }
 }
 
@@ -193,12 +229,4 @@ fn merge(last: &mut Message, new: &Message) -> bool {
         last.entry.index = last.entry.index.max(new.entry.index);
     }
     alike
-}
-
-/// A quiet group keeps room for one message, not for the four a growing `Vec` would start with.
-fn push(outbox: &mut Vec<Message>, message: Message) {
-    if outbox.capacity() == 0 {
-        outbox.reserve_exact(1);
-    }
-    outbox.push(message);
 }

@@ -96,12 +96,12 @@ impl Raft {
     /// What this replica has lost and not yet got back.
     #[must_use]
     pub fn forgotten(&self) -> Option<Forgotten> {
-        self.recall.as_ref().map(|recall| recall.what)
+        self.recall().map(|recall| recall.what)
     }
 
     /// Before anything else is made of a message. Returns whether it is to be heeded.
     pub(super) fn heed_while_forgetful(&mut self, message: &Message, now: Tick) -> bool {
-        let Some(recall) = &mut self.recall else { return true };
+        let Some(recall) = self.recall() else { return true };
         match message.kind {
             MessageKind::TimeoutNow => false,
             MessageKind::Append | MessageKind::Heartbeat | MessageKind::Snapshot
@@ -122,7 +122,7 @@ impl Raft {
     fn recall_question(&self, to: ReplicaId) -> Message {
         let term = Term(self.term.0.max(1));
         let mut question = Message::new(MessageKind::Recall, self.config.id, to, term);
-        if let Some(recall) = &self.recall {
+        if let Some(recall) = self.recall() {
             (question.context, question.reject) = (recall.name, !recall.what.promises_known);
         }
         question.entry.index = self.log.durable();
@@ -132,11 +132,12 @@ impl Raft {
     /// Asks every other member, again and again, until it is whole.
     pub(super) fn ask_for_recall(&mut self, now: Tick) {
         let id = self.config.id;
-        let Some(recall) = &mut self.recall else { return };
+        let ask_at = now.plus(self.config.election_ticks().max(2) / 2);
+        let Some(recall) = self.recall_mut() else { return };
         if now < recall.ask_at {
             return;
         }
-        recall.ask_at = now.plus(self.config.election_ticks.max(2) / 2);
+        recall.ask_at = ask_at;
         let others: Vec<_> = self.membership.members().filter(|&member| member != id).collect();
         for to in others {
             let question = self.recall_question(to);
@@ -149,7 +150,7 @@ impl Raft {
         if question.term > self.term {
             self.become_follower(question.term, ReplicaId::NONE, now);
         }
-        if self.recall.as_ref().is_some_and(|recall| !recall.what.promises_known) {
+        if self.recall().is_some_and(|recall| !recall.what.promises_known) {
             // It does not know its own term.
             return;
         }
@@ -172,7 +173,8 @@ impl Raft {
     }
 
     pub(super) fn on_recall_response(&mut self, answer: &Message, now: Tick) {
-        let Some(recall) = self.recall.as_mut().filter(|it| it.name == answer.context) else {
+        let Some(rare) = &mut self.rare else { return };
+        let Some(recall) = rare.recall.as_mut().filter(|it| it.name == answer.context) else {
             return;
         };
         let id = self.config.id;
@@ -190,7 +192,7 @@ impl Raft {
             }
             recall.what.promises_known = true;
             recall.ask_at = now;
-            self.recalled.push(Recalled::Promises);
+            rare.recalled.push(Recalled::Promises);
             // No vote is left to give in this term.
             if self.vote == ReplicaId::NONE {
                 self.vote = id;
@@ -208,14 +210,14 @@ impl Raft {
     /// The log agrees with that of the leader of this term up to `index`.
     pub(super) fn note_agreement(&mut self, index: Index) {
         let term = self.term;
-        if let Some(recall) = &mut self.recall {
+        if let Some(recall) = self.recall_mut() {
             recall.agreed = recall.agreed.max((term, index));
         }
     }
 
     /// Up to where a leader's word about the commit index may be taken.
     pub(super) fn believable_commit(&self, commit: Index) -> Index {
-        match &self.recall {
+        match self.recall() {
             None => commit,
             Some(recall) if recall.agreed.0 == self.term => commit.min(recall.agreed.1),
             Some(_) => commit.min(self.log.commit()),
@@ -224,7 +226,7 @@ impl Raft {
 
     /// Something became durable, or is known to agree: is everything here again?
     pub(super) fn check_recall(&mut self) {
-        let Some(recall) = &self.recall else { return };
+        let Some(recall) = self.recall() else { return };
         let is_whole = recall.what.promises_known
             && recall.target.is_some_and(|(term, last)| {
                 let (agreed_term, agreed) = recall.agreed;
@@ -235,8 +237,9 @@ impl Raft {
                         && last <= self.log.durable()
             });
         if is_whole {
-            self.recall = None;
-            self.recalled.push(Recalled::Everything);
+            let rare = self.rare();
+            rare.recall = None;
+            rare.recalled.push(Recalled::Everything);
         }
     }
 }

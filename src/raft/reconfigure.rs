@@ -17,9 +17,9 @@ use crate::planted::{Planted, planted};
 
 use super::confchange::{ChangeError, ConfChange};
 use super::driver::{ConfigRefusal, LogChange, OnRemoval, ProposeRefusal, Source};
-use super::effects::TransferEnd;
 use super::membership::Membership;
 use super::progress::Progress;
+use super::rest::Rare;
 use super::state::{Raft, Role};
 
 impl Raft {
@@ -81,7 +81,7 @@ impl Raft {
         now: Tick,
     ) -> Result<(), ChangeError> {
         let next = self.membership.changed(change)?;
-        if self.failure.is_none() {
+        if self.failure().is_none() {
             self.switch_to(next, now);
             self.check();
         }
@@ -91,7 +91,7 @@ impl Raft {
     /// This replica joined later and was not told with whom the group began; it hears it now, with the
     /// first change in its log. Does nothing if it knows members already.
     pub fn begin_with(&mut self, membership: Membership, now: Tick) {
-        if self.failure.is_none() && self.membership.incoming.is_empty() {
+        if self.failure().is_none() && self.membership.incoming.is_empty() {
             self.switch_to(membership.sorted(), now);
             self.check();
         }
@@ -116,11 +116,12 @@ impl Raft {
         }
         leader.peers.sort_by_key(|peer| peer.id);
         // Whoever promised not to elect another leader may have no say any more.
-        leader.lease_from = None;
-        leader.rounds.clear();
-        if let Some((to, _)) = leader.transfer.filter(|&(to, _)| !self.membership.is_voter(to)) {
+        if let Some(reads) = &mut leader.reads {
+            reads.end_lease();
+        }
+        if let Some(to) = leader.transferee().filter(|&to| !self.membership.is_voter(to)) {
             leader.transfer = None;
-            self.transfer_end = Some(TransferEnd { to, done: false });
+            Rare::end_transfer(&mut self.rare, to);
         }
         if !is_voter {
             match self.config.on_removal {
@@ -142,13 +143,13 @@ impl Raft {
     pub(super) fn hand_over(&mut self, now: Tick) {
         self.advance_commit();
         let Role::Leader(leader) = &self.role else { return };
-        let alive = |heard| now.since(heard) < self.config.election_ticks;
+        let alive = |heard| now.since(heard) < self.config.election_ticks();
         let best = leader
             .peers
             .iter()
             .filter(|peer| self.membership.incoming.contains(&peer.id))
-            .filter(|peer| peer.heard.is_some_and(alive))
-            .max_by_key(|peer| (peer.matched, peer.heard))
+            .filter(|peer| peer.heard().is_some_and(alive))
+            .max_by_key(|peer| (peer.matched, peer.heard()))
             .map(|peer| peer.id);
         if !best.is_some_and(|to| self.transfer(to, now)) {
             self.become_follower(self.term, ReplicaId::NONE, now);

@@ -9,7 +9,7 @@ use crate::id::{EntryId, Index, ReplicaId, Term, Tick};
 use crate::limits;
 use crate::planted::{Planted, planted};
 
-use super::driver::{Config, Entries, Fit, ProposeRefusal, ReadRefusal};
+use super::driver::{Entries, Fit, ProposeRefusal, ReadRefusal, Settings};
 use super::effects::{Effects, Fetch};
 use super::log::Log;
 use super::message::{Message, MessageKind};
@@ -39,8 +39,8 @@ impl Raft {
         if lead.transfer.is_some() {
             return Err(ProposeRefusal::Transferring);
         }
-        let total = lead.uncommitted_bytes.saturating_add(bytes);
-        if bytes > 0 && lead.uncommitted_bytes > 0 && total > budget {
+        let uncommitted = lead.uncommitted.bytes();
+        if bytes > 0 && uncommitted > 0 && uncommitted.saturating_add(bytes) > budget {
             return Err(ProposeRefusal::Full);
         }
         let first = self.log.last().next();
@@ -49,12 +49,7 @@ impl Raft {
         }
         self.log.replace_from(first, u64::from(count), self.term);
         let last = self.log.last();
-        lead.uncommitted_bytes = total;
-        match lead.uncommitted.back_mut() {
-            Some(turn) if lead.uncommitted_open => *turn = (last, turn.1 + bytes),
-            _ => lead.uncommitted.push_back((last, bytes)),
-        }
-        lead.uncommitted_open = true;
+        lead.uncommitted.add(last, bytes);
         (lead.dirty, lead.broadcast) = (true, true);
         self.promise_own_entries();
         self.check();
@@ -74,10 +69,11 @@ impl Raft {
         let Role::Leader(lead) = &mut self.role else {
             return Err(ReadRefusal::NotLeader { leader });
         };
-        if lead.reads.count >= limits::READS_PENDING_MAX {
+        let reads = lead.reads();
+        if reads.count >= limits::READS_PENDING_MAX {
             return Err(ReadRefusal::Full);
         }
-        Ok(lead.reads.join(&mut self.read_seq))
+        Ok(reads.join(&mut self.read_seq))
     }
 
     /// As [`Raft::read`], and on a follower that knows its leader: joins the batch of this turn that
@@ -89,10 +85,11 @@ impl Raft {
     pub fn read_here(&mut self) -> Result<u64, ReadRefusal> {
         match self.role {
             Role::Follower { leader, .. } if leader.is_some() => {
-                if self.asked.count >= limits::READS_PENDING_MAX {
+                let asked = &mut self.rare.get_or_insert_default().asked;
+                if asked.count >= limits::READS_PENDING_MAX {
                     return Err(ReadRefusal::Full);
                 }
-                Ok(self.asked.join(&mut self.read_seq))
+                Ok(asked.join(&mut self.read_seq))
             }
             _ => self.read(),
         }
@@ -102,10 +99,11 @@ impl Raft {
     pub(super) fn ask_leader(&mut self, now: Tick) {
         let Role::Follower { leader, .. } = self.role else { return };
         if leader.is_some()
-            && let Some(seq) = self.asked.close(now)
+            && let Some(rare) = &mut self.rare
+            && let Some(seq) = rare.asked.close(now)
         {
             if planted(Planted::FollowerReadsAlone) {
-                return self.asked.answer(seq, self.log.commit());
+                return rare.asked.answer(seq, self.log.commit());
             }
             self.send_read_index(leader, seq);
         }
@@ -113,7 +111,9 @@ impl Raft {
 
     /// The leader lives: a question that may have been lost is asked again.
     pub(super) fn ask_leader_again(&mut self, leader: ReplicaId, now: Tick) {
-        if let Some(seq) = self.asked.overdue(self.config.heartbeat_ticks, now) {
+        if let Some(rare) = &mut self.rare
+            && let Some(seq) = rare.asked.overdue(self.config.heartbeat_ticks(), now)
+        {
             self.send_read_index(leader, seq);
         }
     }
@@ -128,18 +128,19 @@ impl Raft {
     /// A member asks up to where it must have applied.
     pub(super) fn on_read_index(&mut self, question: &Message) {
         if !self.membership.is_member(question.from) {
-            self.ignored += 1;
+            self.ignore();
             return;
         }
         let Role::Leader(leader) = &mut self.role else { return };
         let asked = (question.from, question.context);
-        let known = leader.reads.remote.iter().any(|&(from, number, _)| (from, number) == asked);
-        if known || leader.reads.count >= limits::READS_PENDING_MAX {
+        let reads = leader.reads();
+        let known = reads.remote.iter().any(|&(from, number, _)| (from, number) == asked);
+        if known || reads.count >= limits::READS_PENDING_MAX {
             // It will ask again.
             return;
         }
-        let seq = leader.reads.join(&mut self.read_seq);
-        leader.reads.remote.push((asked.0, asked.1, seq));
+        let seq = reads.join(&mut self.read_seq);
+        reads.remote.push((asked.0, asked.1, seq));
     }
 
     /// Whether a leader's reads may be answered without asking anybody; see `read.rs`.
@@ -148,7 +149,7 @@ impl Raft {
         let (Some(lease), Role::Leader(leader)) = (self.config.lease, &self.role) else {
             return false;
         };
-        let promise = self.config.election_ticks;
+        let promise = self.config.election_ticks();
         let margin = if planted(Planted::LeaseWithoutMargin) { 0 } else { lease.drift_percent };
         let lasts = promise * u64::from(100 - margin.min(90)) / 100;
         let is_fenced =
@@ -158,7 +159,10 @@ impl Raft {
             && leader.transfer.is_none()
             && self.membership.is_voter(self.config.id)
             && self.log.commit() >= leader.term_start
-            && leader.lease_from.is_some_and(|from| now.since(from) < lasts)
+            && leader
+                .reads
+                .as_ref()
+                .is_some_and(|reads| reads.lease_from.is_some_and(|from| now.since(from) < lasts))
     }
 
     /// The transport could not reach this replica, or dropped something for it: appends may be
@@ -212,7 +216,7 @@ impl Raft {
         let Some(peer) = leader.peer_mut(response.from) else { return };
         let index = response.entry.index;
         if !response.reject && index > last {
-            self.ignored += 1;
+            self.ignore();
             return;
         }
         peer.on_heard(now);
@@ -308,21 +312,18 @@ impl Raft {
         }
         self.log.commit_to(agreed);
         (leader.dirty, leader.broadcast) = (true, true);
-        while let Some(&(last, bytes)) = leader.uncommitted.front() {
-            if last > agreed {
-                break;
-            }
-            leader.uncommitted.pop_front();
-            leader.uncommitted_bytes -= bytes;
-        }
+        leader.uncommitted.free_to(agreed);
     }
 
     /// A leader's share of `ready`, after the own write has been handed out.
     pub(super) fn send_due(&mut self, now: Tick, entries: &impl Entries, fx: &mut Effects) {
-        let leased = self.lease_holds(now);
-        let (id, window, commit) = (self.config.id, self.window(), self.log.commit());
+        if !matches!(self.role, Role::Leader(_)) {
+            return;
+        }
+        let leased = self.config.lease.is_some() && self.lease_holds(now);
+        let (id, commit) = (self.config.id, self.log.commit());
         let Role::Leader(leader) = &mut self.role else { return };
-        leader.uncommitted_open = false;
+        leader.uncommitted.end_turn();
         let knows_commit = commit >= leader.term_start
             || planted(Planted::ReadBeforeFirstCommit)
             || planted(Planted::NoEmptyEntry);
@@ -331,9 +332,11 @@ impl Raft {
                 leader.ready_told = true;
                 fx.leader_ready = true;
             }
-            if leader.reads.close(commit) {
+            if let Some(reads) = &mut leader.reads
+                && reads.close(commit)
+            {
                 if leased || planted(Planted::ReadWithoutQuorum) {
-                    leader.reads.confirm(u64::MAX);
+                    reads.confirm(u64::MAX);
                 } else {
                     leader.heartbeat_due = true;
                     // A sole voter is its own quorum.
@@ -341,31 +344,33 @@ impl Raft {
                 }
             }
         }
-        for ready in &leader.reads.confirmed {
-            leader.reads.remote.retain(|&(from, number, seq)| {
-                let waits = seq > ready.seq;
-                if !waits {
-                    let kind = MessageKind::ReadIndexResponse;
-                    let mut answer = Message::new(kind, id, from, self.term);
-                    answer.context = number;
-                    answer.entry.index = ready.index;
-                    fx.send.push(answer);
-                }
-                waits
-            });
+        if let Some(reads) = &mut leader.reads {
+            for ready in &reads.confirmed {
+                reads.remote.retain(|&(from, number, seq)| {
+                    let waits = seq > ready.seq;
+                    if !waits {
+                        let kind = MessageKind::ReadIndexResponse;
+                        let mut answer = Message::new(kind, id, from, self.term);
+                        answer.context = number;
+                        answer.entry.index = ready.index;
+                        fx.send.push(answer);
+                    }
+                    waits
+                });
+            }
+            fx.reads.append(&mut reads.confirmed);
         }
-        fx.reads.append(&mut leader.reads.confirmed);
         if std::mem::take(&mut leader.heartbeat_due) {
             if self.config.lease.is_some() {
                 // Every round has a name, so that its sending is known when it is answered.
                 self.read_seq += 1;
-                if leader.rounds.len() >= LEASE_ROUNDS_MAX {
-                    leader.rounds.pop_front();
+                let rounds = &mut leader.reads().rounds;
+                if rounds.len() >= LEASE_ROUNDS_MAX {
+                    rounds.pop_front();
                 }
-                leader.rounds.push_back((self.read_seq, now));
+                rounds.push_back((self.read_seq, now));
             }
-            let round = leader.rounds.back().map_or(0, |&(seq, _)| seq);
-            let context = leader.reads.context().max(round);
+            let context = leader.reads.as_ref().map_or(0, |reads| reads.context());
             for peer in leader.peers.iter_mut().filter(|peer| peer.id != id) {
                 // It may commit only what it is known to hold (safety point 5).
                 let mut heartbeat = Message::new(MessageKind::Heartbeat, id, peer.id, self.term);
@@ -379,6 +384,7 @@ impl Raft {
             return;
         }
         let broadcast = std::mem::take(&mut leader.broadcast);
+        let window = Window::of(&self.config);
         let feed = Feed { log: &self.log, config: &self.config, term: self.term, window, now };
         for peer in leader.peers.iter_mut().filter(|peer| peer.id != id) {
             // Whoever waits for entries to be read back has no use for an empty append meanwhile,
@@ -391,11 +397,11 @@ impl Raft {
         }
         // Unless an entry of the leader's own (it leaves a joint membership) has come between.
         let has_all = |to| leader.peer(to).is_some_and(|peer| peer.matched == self.log.last());
-        let nudges = leader.transfer.filter(|&(to, _)| {
-            self.config.plain || has_all(to) || planted(Planted::TransferToLaggard)
-        });
+        let nudges = leader
+            .transferee()
+            .filter(|&to| self.config.plain || has_all(to) || planted(Planted::TransferToLaggard));
         if std::mem::take(&mut leader.nudge)
-            && let Some((to, _)) = nudges
+            && let Some(to) = nudges
         {
             fx.send.push(Message::new(MessageKind::TimeoutNow, id, to, self.term));
         }
@@ -405,7 +411,7 @@ impl Raft {
 /// What feeding one follower takes.
 struct Feed<'a> {
     log: &'a Log,
-    config: &'a Config,
+    config: &'a Settings,
     term: Term,
     window: Window,
     now: Tick,
@@ -478,8 +484,9 @@ impl Feed<'_> {
     /// The log that `peer` needs is gone.
     fn send_snapshot(&self, peer: &mut Progress, entries: &impl Entries, fx: &mut Effects) {
         // None is begun for somebody who does not answer.
-        let alive = |heard| self.now.since(heard) < self.config.election_ticks;
-        let is_active = if self.config.plain { peer.active } else { peer.heard.is_some_and(alive) };
+        let alive = |heard| self.now.since(heard) < self.config.election_ticks();
+        let is_active =
+            if self.config.plain { peer.active } else { peer.heard().is_some_and(alive) };
         if !is_active {
             return;
         }
@@ -504,11 +511,12 @@ fn confirm_reads(
         if id == own { u64::MAX } else { leader.peer(id).map_or(0, |peer| peer.read_ack) }
     };
     let seq = quorum::agreed(membership, echoed);
-    leader.reads.confirm(seq);
-    while let Some(&(round, sent)) = leader.rounds.front()
+    let Some(reads) = &mut leader.reads else { return };
+    reads.confirm(seq);
+    while let Some(&(round, sent)) = reads.rounds.front()
         && round <= seq
     {
-        leader.rounds.pop_front();
-        leader.lease_from = Some(sent);
+        reads.rounds.pop_front();
+        reads.lease_from = Some(sent);
     }
 }

@@ -23,8 +23,8 @@ impl Raft {
     /// is the replica's state: `message.entry` is the last entry in it, `membership` the one at that
     /// entry. Answers the leader as for an append.
     pub fn restore(&mut self, message: &Message, membership: Membership, now: Tick) -> Restored {
-        if self.failure.is_some() || !self.is_sound(message) {
-            self.ignored += 1;
+        if self.failure().is_some() || !self.is_sound(message) {
+            self.ignore();
             return Restored::No;
         }
         if message.term < self.term {
@@ -35,7 +35,7 @@ impl Raft {
             return Restored::No;
         }
         if matches!(self.role, Role::Leader(_)) {
-            self.ignored += 1;
+            self.ignore();
             return Restored::No;
         }
         self.heed_leader(message, now);
@@ -52,7 +52,7 @@ impl Raft {
             return Restored::No;
         }
         if !membership.is_member(self.config.id) {
-            self.ignored += 1;
+            self.ignore();
             return Restored::No;
         }
         if self.log.matches(last) && !overwrites {

@@ -2,18 +2,18 @@
 //! files and borrow it: [`step`](super::step), [`elect`](super::elect), [`follow`](super::follow),
 //! [`replicate`](super::replicate), [`ready`](super::ready).
 
-use std::collections::VecDeque;
-
 use crate::id::{EntryId, Index, ReplicaId, Term, Tick};
 
-use super::driver::{Config, Recovered};
-use super::effects::{PersistSeq, RoleKind, TransferEnd};
+use super::driver::{Config, Recovered, Settings};
+use super::effects::{PersistSeq, RoleKind};
 use super::log::Log;
 use super::membership::Membership;
 use super::message::Message;
-use super::progress::{Progress, Window};
-use super::read::{Asked, Reads};
-use super::recall::{Recall, Recalled};
+use super::progress::{Progress, Uncommitted, Window};
+use super::read::Reads;
+use super::recall::Recall;
+use super::rest::Rare;
+use super::seldom::Seldom;
 use super::status::{Failure, Status};
 
 /// One replica of one group. Lives once per group on the core that owns it.
@@ -22,7 +22,7 @@ use super::status::{Failure, Status};
 /// the contract with the driver.
 #[derive(Debug, Clone)]
 pub struct Raft {
-    pub(super) config: Config,
+    pub(super) config: Settings,
     pub(super) membership: Membership,
     pub(super) term: Term,
     pub(super) vote: ReplicaId,
@@ -31,36 +31,26 @@ pub struct Raft {
     pub(super) role: Role,
     pub(super) log: Log,
     /// Leave with the next `ready`.
-    pub(super) outbox: Vec<Message>,
+    pub(super) outbox: Seldom<Message>,
+    /// An answer to a heartbeat, which leaves before them.
+    pub(super) echo: Option<Echo>,
     /// Wait for a write, oldest first; `seq` ascends.
-    pub(super) promises: Vec<Promise>,
-    /// The current wait, drawn from `[T, 2T)` at every change of role.
-    pub(super) election_timeout: u64,
+    pub(super) promises: Seldom<Promise>,
+    /// The current wait, drawn from `[T, 2T)` at every change of role; as `config.election_ticks`, cut off
+    /// at what fits.
+    pub(super) election_timeout: u32,
     /// When it began.
     pub(super) waiting_since: Tick,
     /// When a replica that is not leader stands for election.
     pub(super) election_at: Tick,
     pub(super) jitter: u64,
-    /// The term whose leader has asked this replica to take over.
-    pub(super) called: Option<Term>,
     /// The last read sequence number given out; never reused, not even by a later life.
     pub(super) read_seq: u64,
-    /// Reads of this replica that wait for its leader's word.
-    pub(super) asked: Asked,
-    /// Before this time no vote is given: an earlier life may have promised so (leases).
-    pub(super) promised_until: Tick,
-    /// To whom this replica was handing leadership when it stopped leading.
-    pub(super) handing: Option<ReplicaId>,
-    /// Not yet told to the driver.
-    pub(super) transfer_end: Option<TransferEnd>,
-    /// Role, term and leader as last told to the driver.
-    pub(super) announced: (RoleKind, Term, ReplicaId),
-    pub(super) failure: Option<Failure>,
-    pub(super) ignored: u64,
-    /// Part of the log was lost, and is not back yet.
-    pub(super) recall: Option<Recall>,
-    /// Not yet told to the driver.
-    pub(super) recalled: Vec<Recalled>,
+    /// Role, and term and leader, as last told to the driver.
+    pub(super) announced_role: RoleKind,
+    pub(super) announced: (Term, ReplicaId),
+    /// What few replicas have.
+    pub(super) rare: Option<Box<Rare>>,
 }
 
 /// ```text
@@ -87,7 +77,7 @@ pub(super) enum Role {
 
 /// Who answered a candidate, and how. The first answer stands.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Votes(pub(super) Vec<(ReplicaId, bool)>);
+pub(super) struct Votes(pub(super) Seldom<(ReplicaId, bool)>);
 
 impl Votes {
     pub(super) fn record(&mut self, id: ReplicaId, granted: bool) {
@@ -101,6 +91,14 @@ impl Votes {
     }
 }
 
+/// A handover of leadership under way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Transfer {
+    pub(super) to: ReplicaId,
+    /// Given up then.
+    pub(super) until: Tick,
+}
+
 /// What only a leader knows.
 #[derive(Debug, Clone)]
 pub(super) struct Leader {
@@ -112,8 +110,8 @@ pub(super) struct Leader {
     pub(super) ready_told: bool,
     pub(super) heartbeat_at: Tick,
     pub(super) quorum_check_at: Tick,
-    /// The oldest write in flight at the last quorum check.
-    pub(super) oldest_write: Option<PersistSeq>,
+    /// The oldest write in flight at the last quorum check; zero if there was none.
+    pub(super) oldest_write: PersistSeq,
     pub(super) heartbeat_due: bool,
     /// An append is due or wanted for somebody, or `nudge` is set.
     pub(super) dirty: bool,
@@ -121,21 +119,14 @@ pub(super) struct Leader {
     pub(super) broadcast: bool,
     /// The transferee has everything and is to be told to stand.
     pub(super) nudge: bool,
-    pub(super) reads: Reads,
-    /// Proposed and not committed: last index and payload bytes, one element per turn.
-    pub(super) uncommitted: VecDeque<(Index, u64)>,
-    pub(super) uncommitted_bytes: u64,
-    /// The back of `uncommitted` may still be added to.
-    pub(super) uncommitted_open: bool,
-    /// To whom leadership is being handed over, and when to give up.
-    pub(super) transfer: Option<(ReplicaId, Tick)>,
+    /// None while nobody has read anything, and there is no lease.
+    pub(super) reads: Option<Box<Reads>>,
+    /// Proposed and not committed.
+    pub(super) uncommitted: Uncommitted,
+    /// Leadership is being handed over.
+    pub(super) transfer: Option<Box<Transfer>>,
     /// The log may hold an unapplied change of membership up to here.
     pub(super) pending_config: Index,
-    /// Rounds of heartbeats not yet confirmed, by read context, and when they were sent. Kept if
-    /// there is a lease.
-    pub(super) rounds: VecDeque<(u64, Tick)>,
-    /// When the last round that a quorum has answered was sent: the lease counts from there.
-    pub(super) lease_from: Option<Tick>,
     /// Somebody was told to campaign in spite of leases, and may still do so: there is no lease for
     /// the rest of the term.
     pub(super) yielded: bool,
@@ -149,6 +140,34 @@ impl Leader {
     pub(super) fn peer_mut(&mut self, id: ReplicaId) -> Option<&mut Progress> {
         self.peers.iter_mut().find(|peer| peer.id == id)
     }
+
+    /// To whom leadership is being handed over.
+    pub(super) fn transferee(&self) -> Option<ReplicaId> {
+        self.transfer.as_ref().map(|transfer| transfer.to)
+    }
+
+    /// The books of reads; opened if there are none.
+    pub(super) fn reads(&mut self) -> &mut Reads {
+        self.reads.get_or_insert_default()
+    }
+
+    /// Gives memory back that only work needs.
+    pub(super) fn rest(&mut self) {
+        self.uncommitted.rest();
+        self.peers.iter_mut().for_each(|peer| peer.inflights.rest());
+        if self.reads.as_ref().is_some_and(|reads| !reads.is_needed()) {
+            self.reads = None;
+        }
+    }
+}
+
+/// The answer to a heartbeat, before it is a message. All that a replica that rests ever says; kept apart,
+/// so that it needs no outbox.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Echo {
+    pub(super) to: ReplicaId,
+    pub(super) term: Term,
+    pub(super) context: u64,
 }
 
 /// Something that may be said only when a write is durable (contract row 22).
@@ -179,7 +198,7 @@ impl Raft {
         // The commit index is written lazily, so it may lag what was applied (safety point 15).
         let commit = hard_state.commit.max(applied).max(before_first.index).min(last);
         let term = hard_state.term;
-        let is_alone = membership.incoming == [config.id] && membership.outgoing.is_empty();
+        let is_alone = *membership.incoming == [config.id] && membership.outgoing.is_empty();
         let promised_until = match config.lease {
             Some(_) if !is_alone => now.plus(config.election_ticks),
             _ => Tick(0),
@@ -187,34 +206,34 @@ impl Raft {
         let apply_before_durable = config.apply_before_durable;
         let mut raft = Self {
             jitter: config.seed,
-            called: None,
-            config,
+            config: Settings::new(&config),
             membership: membership.sorted(),
             term,
             vote: hard_state.vote,
             staged: (term, hard_state.vote),
             role: Role::Follower { leader: ReplicaId::NONE, heard: now },
             log: Log::new(before_first, runs, last, commit, applied, apply_before_durable),
-            outbox: Vec::new(),
-            promises: Vec::new(),
+            outbox: Seldom::default(),
+            echo: None,
+            promises: Seldom::default(),
             election_timeout: 0,
             waiting_since: now,
             election_at: now,
             read_seq: 0,
-            asked: Asked::default(),
-            promised_until,
-            handing: None,
-            transfer_end: None,
-            announced: (RoleKind::Follower, term, ReplicaId::NONE),
-            failure,
-            ignored: 0,
-            recall: None,
-            recalled: Vec::new(),
+            announced_role: RoleKind::Follower,
+            announced: (term, ReplicaId::NONE),
+            rare: None,
         };
+        if failure.is_some() || promised_until > Tick(0) {
+            (raft.rare().failure, raft.rare().promised_until) = (failure, promised_until);
+        }
         raft.draw_election_timeout(now);
         // An answer to a follower's read may come after a restart: no number is used twice.
         raft.read_seq = raft.draw() >> 4;
-        raft.recall = forgotten.map(|what| Recall::new(what, raft.draw(), now));
+        if let Some(what) = forgotten {
+            let name = raft.draw();
+            raft.rare().recall = Some(Recall::new(what, name, now));
+        }
         raft.check();
         raft
     }
@@ -224,7 +243,7 @@ impl Raft {
     /// a replica that can do nothing on its own.
     #[must_use]
     pub fn deadline(&self) -> Tick {
-        if self.failure.is_some() {
+        if self.failure().is_some() {
             return Tick(u64::MAX);
         }
         match &self.role {
@@ -233,13 +252,13 @@ impl Raft {
                 if self.config.check_quorum {
                     at = at.min(leader.quorum_check_at);
                 }
-                leader.transfer.map_or(at, |(_, until)| at.min(until))
+                leader.transfer.as_ref().map_or(at, |transfer| at.min(transfer.until))
             }
-            _ if self.recall.is_some() => {
-                self.recall.as_ref().map_or(Tick(u64::MAX), |it| it.ask_at)
-            }
-            _ if self.is_promotable() => self.election_at,
-            _ => Tick(u64::MAX),
+            _ => match self.recall() {
+                Some(recall) => recall.ask_at,
+                None if self.is_promotable() => self.election_at,
+                None => Tick(u64::MAX),
+            },
         }
     }
 
@@ -263,10 +282,10 @@ impl Raft {
             durable: self.log.durable(),
             commit: self.log.commit(),
             applied: self.log.applied(),
-            uncommitted_bytes: leading.map_or(0, |leader| leader.uncommitted_bytes),
-            transferee: leading.and_then(|leader| leader.transfer).map(|(to, _)| to),
-            ignored: self.ignored,
-            failure: self.failure,
+            uncommitted_bytes: leading.map_or(0, |leader| leader.uncommitted.bytes()),
+            transferee: leading.and_then(Leader::transferee),
+            ignored: self.rare.as_ref().map_or(0, |rare| rare.ignored),
+            failure: self.failure(),
             membership: &self.membership,
             peers: leading.map_or(&[], |leader| &leader.peers),
             window: self.window(),
@@ -330,25 +349,24 @@ impl Raft {
     }
 
     pub(super) fn window(&self) -> Window {
-        Window {
-            messages_max: self.config.inflight_messages_max.max(1),
-            bytes_max: self.config.inflight_bytes_max.max(1),
-        }
+        Window::of(&self.config)
     }
 
     /// Takes part in nothing from now on; see [`Failure`].
     pub(super) fn fail(&mut self, failure: Failure, now: Tick) {
-        self.failure = Some(failure);
+        self.rare().failure = Some(failure);
         self.role = Role::Follower { leader: ReplicaId::NONE, heard: now };
         self.outbox.clear();
+        self.echo = None;
         self.promises.clear();
     }
 
     /// Draws a new wait and starts it.
     pub(super) fn draw_election_timeout(&mut self, now: Tick) {
-        let ticks = self.config.election_ticks.max(1);
+        let ticks = self.config.election_ticks().max(1);
         let reluctance = ticks * u64::from(100 - self.config.priority.min(100)) / 100;
-        self.election_timeout = ticks + self.draw() % ticks + reluctance;
+        let timeout = ticks + self.draw() % ticks + reluctance;
+        self.election_timeout = u32::try_from(timeout).unwrap_or(u32::MAX);
         self.restart_election_timer(now);
     }
 
@@ -359,14 +377,14 @@ impl Raft {
 
     /// Replaces the wait that was drawn, until the next is: for tests that need to know it.
     pub fn set_election_timeout(&mut self, ticks: u64) {
-        self.election_timeout = ticks;
+        self.election_timeout = u32::try_from(ticks).unwrap_or(u32::MAX);
         self.set_election_at();
     }
 
     fn set_election_at(&mut self) {
         self.election_at = match self.config.priority {
             0 => Tick(u64::MAX),
-            _ => self.waiting_since.plus(self.election_timeout),
+            _ => self.waiting_since.plus(u64::from(self.election_timeout)),
         };
     }
 

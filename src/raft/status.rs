@@ -58,7 +58,7 @@ impl Status<'_> {
             state: peer.state,
             matched: peer.matched,
             next: peer.next,
-            heard: peer.heard,
+            heard: peer.heard(),
             inflight_messages: peer.inflights.messages(),
             inflight_bytes: peer.inflights.bytes(),
             is_paused: peer.is_paused(),

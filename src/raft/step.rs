@@ -13,9 +13,11 @@ impl Raft {
     /// in [`Status::ignored`](super::Status::ignored), and what would break the log is a
     /// [`Failure`](super::Failure).
     pub fn step(&mut self, message: &Message, now: Tick) -> Option<LogChange> {
-        if self.failure.is_some() || message.kind == MessageKind::Removed || !self.is_sound(message)
+        if self.failure().is_some()
+            || message.kind == MessageKind::Removed
+            || !self.is_sound(message)
         {
-            self.ignored += 1;
+            self.ignore();
             return None;
         }
         if message.kind == MessageKind::Recall {
@@ -49,7 +51,7 @@ impl Raft {
 
             (Kind::Append | Kind::Heartbeat | Kind::Snapshot, Role::Leader(_)) => {
                 // Two leaders in one term cannot be; whoever claims it is not believed.
-                self.ignored += 1;
+                self.ignore();
             }
             (Kind::Append, _) => {
                 self.heed_leader(message, now);
@@ -80,10 +82,12 @@ impl Raft {
 
             (Kind::ReadIndex, _) => self.on_read_index(message),
             (Kind::ReadIndexResponse, &Role::Follower { leader, .. }) if leader == message.from => {
-                self.asked.answer(message.context, message.entry.index);
+                if let Some(rare) = &mut self.rare {
+                    rare.asked.answer(message.context, message.entry.index);
+                }
             }
             (Kind::RecallResponse, _) => self.on_recall_response(message, now),
-            (Kind::ReadIndexResponse | Kind::Recall | Kind::Removed, _) => self.ignored += 1,
+            (Kind::ReadIndexResponse | Kind::Recall | Kind::Removed, _) => self.ignore(),
         }
         None
     }

@@ -57,7 +57,7 @@ impl World {
     fn wish(&mut self, group: GroupId) -> Option<String> {
         let state = self.members(group)?.clone();
         let membership = &state.membership;
-        let voters: Vec<ReplicaId> = membership.incoming.clone();
+        let voters: Vec<ReplicaId> = membership.incoming.to_vec();
         // A command over several groups needs a node that belongs to all of them.
         let home = self.nodes[0].replica();
         let mut wishes = Vec::new();

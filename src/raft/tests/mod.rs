@@ -1,7 +1,7 @@
 //! A cluster in memory, and what it must never do.
 //!
 //! [`harness`] holds the nodes, their disks and the wire, and watches safety after every event;
-//! `contract`, `loop_order`, `paper`, `mistakes`, `membership`, `lease`, `snapshot` and `appends`, `recall` are
+//! `contract`, `loop_order`, `paper`, `mistakes`, `membership`, `lease`, `snapshot`, `appends`, `recall` and `rest` are
 //! stories told to it one delivery at a time; `random` tells it thousands that nobody thought of.
 
 mod appends;
@@ -14,4 +14,5 @@ mod mistakes;
 mod paper;
 mod random;
 mod recall;
+mod rest;
 mod snapshot;

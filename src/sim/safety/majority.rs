@@ -28,7 +28,7 @@ impl Majority {
     ) -> Checked {
         let before = self.counting.at(group, leader);
         if let Some(index) = counted {
-            let mut holds = |half: &Vec<ReplicaId>| {
+            let mut holds = |half: &[ReplicaId]| {
                 half.is_empty()
                     || half.len() / 2 < half.iter().filter(|voter| !lacks(**voter)).count()
             };

@@ -111,12 +111,13 @@ fn obey(group: &mut Group, command: &Command) -> Result<(), Stop> {
 
 fn add_nodes(group: &mut Group, command: &Command) -> Result<(), Stop> {
     let (mut options, mut snapshot) = (Options::default(), Snapshot::default());
+    let (mut voters, mut learners) = (Vec::new(), Vec::new());
     let mut content = false;
     for argument in command.arguments.iter().skip(1) {
         for value in &argument.values {
             match &*argument.key {
-                "voters" => snapshot.membership.incoming.push(ReplicaId(number(value)?)),
-                "learners" => snapshot.membership.learners.push(ReplicaId(number(value)?)),
+                "voters" => voters.push(ReplicaId(number(value)?)),
+                "learners" => learners.push(ReplicaId(number(value)?)),
                 "election-tick" => options.election_ticks = number(value)?,
                 "heartbeat-tick" => options.heartbeat_ticks = number(value)?,
                 "inflight" => {
@@ -142,6 +143,8 @@ fn add_nodes(group: &mut Group, command: &Command) -> Result<(), Stop> {
             }
         }
     }
+    snapshot.membership.incoming = voters.into();
+    snapshot.membership.learners = learners.into();
     if options.apply_bytes_max == 0 {
         options.apply_bytes_max = u64::MAX;
     }
