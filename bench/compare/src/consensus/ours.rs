@@ -1,7 +1,5 @@
 //! Outrigger's core, driven as a shard drives it: step, mirror, ask once.
 
-use std::collections::VecDeque;
-
 use bytes::Bytes;
 use outrigger::entry::{Entry, EntryKind};
 use outrigger::group::LogCache;
@@ -11,15 +9,15 @@ use outrigger::raft::{
     Source,
 };
 
-use super::{Idle, PAYLOAD_BYTES, Trio, freed_bytes, payloads};
+use super::{BEATS, Idle, PAYLOAD_BYTES, Trio, freed_bytes, payloads};
 
 /// The core alone: of an entry, its size is all there is.
 pub(super) type Alone = Group<Sizes>;
 /// The core with a node's log caches around it.
 pub(super) type WithPayloads = Group<Payloads>;
 
-/// Time stands still: elections are asked for, and nothing else waits.
-const NOW: Tick = Tick(1000);
+/// Time stands still while entries are committed: elections are asked for, and nothing else waits.
+const BEGIN: Tick = Tick(1000);
 
 /// What a driver keeps of entries.
 pub(super) trait Log: Entries {
@@ -142,8 +140,10 @@ pub(super) struct Group<L> {
     commands: [u64; 3],
     /// Something happened to it since it was last asked what it wants.
     touched: [bool; 3],
-    wire: VecDeque<Message>,
+    /// Being delivered.
+    wire: Vec<Message>,
     fx: Effects,
+    now: Tick,
 }
 
 impl<L: Log> Group<L> {
@@ -161,19 +161,20 @@ impl<L: Log> Group<L> {
         }
     }
 
-    /// Do what a replica asks for, until it asks for nothing. What it writes is durable at once.
+    /// Do what a replica asks for, until it asks for nothing. What it writes is durable at once; what
+    /// it sends stays where it has put it.
     fn settle(&mut self, at: usize) {
-        while self.replicas[at].raft.has_ready() {
+        loop {
             let Replica { raft, log } = &mut self.replicas[at];
-            raft.ready(NOW, log, &mut self.fx);
-            self.wire.extend(self.fx.send.drain(..));
-            let (persist, apply) = (self.fx.persist.take(), self.fx.apply.take());
-            assert!(self.fx.fetch.is_empty(), "everything is in memory");
-            self.fx.clear();
-            if let Some(persist) = persist {
-                let change = raft.on_durable(persist.seq, NOW);
-                self.mirror(at, change, None);
+            if !raft.has_ready() {
+                return;
             }
+            raft.ready(self.now, log, &mut self.fx);
+            let (persist, apply) = (self.fx.persist.take(), self.fx.apply.take());
+            self.fx.role = None;
+            self.fx.leader_ready = false;
+            let change = persist.and_then(|persist| raft.on_durable(persist.seq, self.now));
+            self.mirror(at, change, None);
             if let Some((first, last)) = apply {
                 assert_eq!(first, self.applied[at].next(), "each entry once, in order");
                 self.applied[at] = last;
@@ -181,6 +182,9 @@ impl<L: Log> Group<L> {
                 self.commands[at] += log.apply(first, last);
                 let change = raft.on_applied(last);
                 self.mirror(at, change, None);
+            }
+            if persist.is_none() && apply.is_none() {
+                return;
             }
         }
     }
@@ -193,15 +197,21 @@ impl<L: Log> Group<L> {
                     self.settle(at);
                 }
             }
-            if self.wire.is_empty() {
+            assert!(self.fx.fetch.is_empty(), "everything is in memory");
+            if self.fx.send.is_empty() {
                 return;
             }
-            while let Some(message) = self.wire.pop_front() {
+            // What is sent meanwhile arrives later.
+            let mut wire = std::mem::take(&mut self.wire);
+            std::mem::swap(&mut wire, &mut self.fx.send);
+            for message in &wire {
                 let to = message.to.0 as usize - 1;
                 self.touched[to] = true;
-                let change = self.replicas[to].raft.step(&message, NOW);
-                self.mirror(to, change, Some(&message));
+                let change = self.replicas[to].raft.step(message, self.now);
+                self.mirror(to, change, Some(message));
             }
+            wire.clear();
+            self.wire = wire;
         }
     }
 }
@@ -212,17 +222,18 @@ impl<L: Log> Trio for Group<L> {
             let config = Config::new(ReplicaId(id), seed ^ group << 2 ^ id);
             let membership = Membership::of_voters((1..=3).map(ReplicaId));
             let recovered = Recovered { membership, ..Recovered::default() };
-            Replica { raft: Raft::new(config, recovered, NOW), log: L::new() }
+            Replica { raft: Raft::new(config, recovered, BEGIN), log: L::new() }
         };
         let mut group = Self {
             replicas: [1, 2, 3].map(replica),
             applied: [Index(0); 3],
             commands: [0; 3],
             touched: [true; 3],
-            wire: VecDeque::new(),
+            wire: Vec::new(),
             fx: Effects::default(),
+            now: BEGIN,
         };
-        let change = group.replicas[0].raft.campaign(NOW);
+        let change = group.replicas[0].raft.campaign(BEGIN);
         group.mirror(0, change, None);
         group.run();
         assert_eq!(group.replicas[0].raft.status().role, RoleKind::Leader, "nobody else stood");
@@ -241,6 +252,16 @@ impl<L: Log> Trio for Group<L> {
         self.replicas.iter_mut().for_each(|replica| replica.log.forget(last));
     }
 
+    fn rest(&mut self) {
+        for _ in 0..BEATS {
+            self.now = self.replicas[0].raft.deadline();
+            let change = self.replicas[0].raft.tick(self.now);
+            self.mirror(0, change, None);
+            self.touched[0] = true;
+            self.run();
+        }
+    }
+
     fn commands(&self) -> [u64; 3] {
         self.commands
     }
@@ -251,6 +272,7 @@ impl<L: Log> Trio for Group<L> {
         for number in 0..groups {
             let mut group = Self::elect(number as u64, seed);
             group.commit(&payloads);
+            group.rest();
             for (place, replica) in held.iter_mut().zip(group.replicas) {
                 place.push(replica);
             }

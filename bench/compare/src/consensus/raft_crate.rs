@@ -1,13 +1,11 @@
 //! The `raft` crate with its own in-memory storage, driven as its documentation says.
 
-use std::collections::VecDeque;
-
 use bytes::Bytes;
 use raft::eraftpb::{Entry, Message, MessageType};
 use raft::storage::MemStorage;
 use raft::{Config, RawNode, StateRole};
 
-use super::{Idle, Trio, freed_bytes, payloads};
+use super::{BEATS, Idle, Trio, freed_bytes, payloads};
 
 /// The storage forgets what is applied when it holds so many entries.
 const COMPACT: u64 = 4096;
@@ -19,7 +17,7 @@ pub(super) struct Group {
     commands: [u64; 3],
     /// Something happened to it since it was last asked what it wants.
     touched: [bool; 3],
-    wire: VecDeque<Message>,
+    wire: Vec<Message>,
     compacted: u64,
 }
 
@@ -69,11 +67,14 @@ impl Group {
             if self.wire.is_empty() {
                 return;
             }
-            while let Some(message) = self.wire.pop_front() {
+            // What is sent meanwhile arrives later.
+            let mut wire = std::mem::take(&mut self.wire);
+            for message in wire.drain(..) {
                 let to = message.to as usize - 1;
                 self.touched[to] = true;
                 self.nodes[to].step(message).expect("members understand each other");
             }
+            self.wire = wire;
         }
     }
 }
@@ -98,7 +99,7 @@ impl Trio for Group {
             applied: [0; 3],
             commands: [0; 3],
             touched: [true; 3],
-            wire: VecDeque::new(),
+            wire: Vec::new(),
             compacted: 0,
         };
         // The storage is born with a snapshot.
@@ -129,6 +130,19 @@ impl Trio for Group {
         }
     }
 
+    fn rest(&mut self) {
+        for _ in 0..BEATS {
+            for _ in 0..self.nodes[0].raft.heartbeat_timeout() {
+                for at in 0..3 {
+                    self.touched[at] |= self.nodes[at].tick();
+                }
+            }
+            self.run();
+        }
+        // It has a way to give memory back, for its driver to use.
+        self.nodes.iter_mut().for_each(|node| node.raft.maybe_free_inflight_buffers());
+    }
+
     fn commands(&self) -> [u64; 3] {
         self.commands
     }
@@ -140,6 +154,7 @@ impl Trio for Group {
         for number in 0..groups {
             let mut group = Self::elect(number as u64, seed);
             group.commit(&payloads);
+            group.rest();
             let last = group.applied[0];
             for (place, node) in held.iter_mut().zip(group.nodes) {
                 node.store().wl().compact(last).expect("it is applied");
