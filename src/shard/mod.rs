@@ -15,7 +15,8 @@
 //! time; a full table refuses by name.
 //!
 //! Assumes: the driver performs writes in any order but reports each, keeps frames of one lane to
-//! one peer in order, and calls [`Shard::turn`] after events and at least every few milliseconds.
+//! one peer in order, and calls [`Shard::turn`] after events and at least every few milliseconds. It gives back what it
+//! has performed ([`Shard::reuse_write`], [`Shard::reuse_frame`]), or every write and frame allocates.
 //!
 //! Never: waits, reads a clock, or touches another shard but through [`event::Post`].
 
