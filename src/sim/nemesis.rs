@@ -341,9 +341,11 @@ impl World {
         (founders >= 3).then(|| self.outcome.seed as usize % founders)
     }
 
-    /// Whether what is durable on the disk of this node may be damaged.
-    pub(super) fn decays(&self, node: usize) -> bool {
-        self.may_decay && self.decaying() == Some(node)
+    /// Whether something durable on the disk of this node was damaged.
+    pub(super) fn has_decayed(&self, node: usize) -> bool {
+        let faults = &self.outcome.faults;
+        let struck = faults.bit_rot + faults.misdirected + faults.blocks_lost + faults.unreadable;
+        0 < struck && self.decaying() == Some(node)
     }
 
     /// Something durable on the one disk that decays is damaged.

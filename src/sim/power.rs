@@ -48,7 +48,7 @@ impl World {
             let torn = &report.log.torn;
             let losses = &report.losses;
             self.outcome.losses += losses.len() as u64;
-            if let Some(loss) = losses.first().filter(|_| !self.decays(node)) {
+            if let Some(loss) = losses.first().filter(|_| !self.has_decayed(node)) {
                 return Err(format!("whole log called damaged: node {node} core {core}: {loss}"));
             }
             self.note(&[12, node as u64, core as u64, report.log.discard.len() as u64], || {

@@ -179,8 +179,6 @@ pub(super) struct World {
     pub(super) acked: BTreeSet<u64>,
     /// Faults may strike and clients call.
     pub(super) is_chaos: bool,
-    /// A disk decays while faults strike. What it has lost is found later, too.
-    pub(super) may_decay: bool,
     pub(super) trace: Trace,
     pub(super) outcome: Outcome,
     pub(super) strikes: Strikes,
@@ -293,7 +291,6 @@ impl World {
             calls: 0,
             acked: BTreeSet::new(),
             is_chaos: true,
-            may_decay: 0 < options.disk.decay_every_ms,
             trace,
             strikes: Strikes::default(),
             snapshot_writes: BTreeSet::new(),
