@@ -297,11 +297,16 @@ impl<R: Replay> Recovery<R> {
             (previous.segment == next).then_some(previous.offset)
         });
         let path = self.directory.segment(next);
+        let later = later.first().map(|later| self.directory.segment(*later));
         let identity = self.recovering.identity();
         let read = move || {
             let bytes = Mapped::open(&path)?;
             let end = end.unwrap_or(SEGMENT_BYTES as u64);
             bytes.load(0..end)?;
+            // The device goes on while checksums are taken.
+            if let Some(Ok(later)) = later.map(|later| Mapped::open(&later)) {
+                later.want(0..SEGMENT_BYTES as u64);
+            }
             let bytes = Bytes::from_owner(bytes);
             let checked = Checked::new(identity, next, &bytes, end);
             Ok((bytes, checked, end))

@@ -70,7 +70,7 @@ pub(super) fn measure(options: &Options, scratch: &Path) -> Result<String> {
          {} MiB of payload: {} entries of {ENTRY_BYTES} bytes for {GROUPS} groups in batches of {BATCH}, opened \
          after a clean end. Cold: the page cache was told to forget the files. Both end with an index of where \
          every entry lies, and every checksum verified that each verifies; raft-engine reads with four threads, \
-         Outrigger with the one of the core that owns the log.\n\n{}",
+         Outrigger with two: the core's, and one that reads ahead and takes checksums.\n\n{}",
         whole(options.recover_bytes as f64 / f64::from(1 << 20)),
         whole(entries as f64),
         table(&head, &rows)
