@@ -5,6 +5,7 @@
 //! ```sh
 //! cargo run --release -p bench --bin path                     # batches of 1, 16, 64 and 256
 //! cargo run --release -p bench --bin path -- --batches 64 --entries 200000
+//! cargo run --release -p bench --bin path -- --threads 2        # what cores share: nothing, if the times stay
 //! ```
 //!
 //! Commands arrive as bytes and are parsed in place, as from a socket; each is said to the node that leads its
@@ -14,6 +15,7 @@
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
+use std::thread;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -96,12 +98,17 @@ struct Args {
     /// Seed of keys and nodes.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// So many times all of it at once, each on a thread of its own, as the cores of a node are: what they share shows
+    /// in the time of an entry.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
+    threads: u8,
 }
 
 fn main() {
     let args = Args::parse();
     println!(
-        "three nodes in one thread, {} groups, values of {} bytes, {} keys, seed {}{}",
+        "three nodes in one thread, {} such threads, {} groups, values of {} bytes, {} keys, seed {}{}",
+        args.threads,
         args.groups,
         args.value_size,
         args.keys,
@@ -114,8 +121,16 @@ fn main() {
     );
     println!("|--:|--:|--:|--:|--:|--:|--:|--:|");
     for &batch in &args.batches {
-        let Cost { ns, allocations, bytes, frames, writes, log_bytes, turns } =
-            measure(&args, batch);
+        let costs: Vec<Cost> = thread::scope(|scope| {
+            let start = |_| scope.spawn(|| measure(&args, batch));
+            let threads: Vec<_> = (0..args.threads).map(start).collect();
+            threads.into_iter().map(|thread| thread.join().expect("it measures")).collect()
+        });
+        let middle = |of: fn(&Cost) -> f64| costs.iter().map(of).sum::<f64>() / costs.len() as f64;
+        let (ns, allocations, bytes) =
+            (middle(|it| it.ns), middle(|it| it.allocations), middle(|it| it.bytes));
+        let (frames, writes) = (middle(|it| it.frames), middle(|it| it.writes));
+        let (log_bytes, turns) = (middle(|it| it.log_bytes), middle(|it| it.turns));
         println!(
             "| {batch} | {ns:.0} | {allocations:.3} | {bytes:.0} | {frames:.3} | {writes:.3} | {log_bytes:.0} | {turns:.2} |"
         );
