@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Whether a batch is whole can be told from its own bytes; whether it is part of the log, only in its place.
-//! The first is most of the work, and is done here for whoever has another core to spare.
+//! The first is most of the work, and is done here for whoever has another core to spare. What decays between being
+//! checked and being used is not seen, as ever; the time between is that of a segment, not of a batch.
 
 use crate::id::SegmentSeq;
 use crate::limits::BLOCK_BYTES;
@@ -17,6 +18,7 @@ use super::segment::{Identity, Location};
 /// Which batches of a segment were found whole. Good for the very bytes that were looked at.
 #[derive(Debug)]
 pub struct Checked {
+    segment: SegmentSeq,
     /// Where the bytes are in memory: as a number, it is only compared.
     at: usize,
     bytes: usize,
@@ -40,12 +42,12 @@ impl Checked {
             batches.push((at.offset / BLOCK_BYTES as u64) as u32);
             at = batch.next(at).at;
         }
-        Self { at: bytes.as_ptr() as usize, bytes: bytes.len(), batches }
+        Self { segment, at: bytes.as_ptr() as usize, bytes: bytes.len(), batches }
     }
 
-    /// Whether these are the bytes that were looked at.
-    pub(super) fn is_of(&self, bytes: &[u8]) -> bool {
-        (self.at, self.bytes) == (bytes.as_ptr() as usize, bytes.len())
+    /// Whether these are the bytes that were looked at. Another segment may lie where one lay before.
+    pub(super) fn is_of(&self, segment: SegmentSeq, bytes: &[u8]) -> bool {
+        (self.segment, self.at, self.bytes) == (segment, bytes.as_ptr() as usize, bytes.len())
     }
 
     /// The batch that begins there was whole.

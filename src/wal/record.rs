@@ -548,6 +548,21 @@ impl<'a> RunRef<'a> {
     }
 }
 
+/// The checksum of the run at the start of `bytes`, if it holds, and what follows the run; whatever its fields say.
+pub(super) fn skip(layout: Layout, bytes: &[u8]) -> Option<(u32, &[u8])> {
+    let header = Header::parse(layout, bytes).ok()?;
+    let lines = usize::try_from(header.count).ok()?.checked_mul(layout.line_bytes())?;
+    let table = bytes.get(header.bytes..header.bytes.checked_add(lines)?)?;
+    let crc = Take::new(bytes).u32();
+    let end = header.bytes + lines;
+    if crc != crc32fast::hash(&bytes[covered_from(header.bytes)..end]) {
+        return None;
+    }
+    let sizes =
+        table.chunks_exact(layout.line_bytes()).map(|line| layout.line(line).bytes as usize);
+    Some((crc, bytes.get(end.checked_add(sizes.sum())?..)?))
+}
+
 /// What the lines of a table, which lies at byte `at` of its segment, add up to; their kinds are checked.
 fn payload_bytes(layout: Layout, table: &[u8], at: u64) -> Result<u64, Fault> {
     let mut sum = 0;

@@ -298,7 +298,7 @@ impl Recovery {
         assert!(self.fed < segment, "segments are fed once each, in ascending order");
         self.fed = segment;
         let bound = self.bound.take().filter(|bound| bound.end.segment == segment);
-        self.checked = self.checked.take().filter(|checked| checked.is_of(bytes));
+        self.checked = self.checked.take().filter(|checked| checked.is_of(segment, bytes));
         let header = match SegmentHeader::decode(bytes) {
             Ok(header) => header,
             Err(fault) => return self.without_header(segment, bytes, fault, bound, on),

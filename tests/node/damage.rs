@@ -168,9 +168,11 @@ fn what_only_a_stopped_and_a_damaged_node_know_is_waited_for() {
     flip(&path, at + 4);
     cluster.nodes[1].start();
     cluster.nodes[2].start();
-    wait_until("the damaged node answers", || {
-        let mut client = cluster.nodes[1].client();
-        client.say("PING") == Reply::Simple("PONG".to_owned())
+    wait_until("both have replayed their logs", || {
+        [1, 2].into_iter().all(|node: usize| {
+            let reply = cluster.nodes[node].client().try_call(&["GET", "key:new"]);
+            reply.is_ok_and(|reply| reply.error().contains("NOLEADER"))
+        })
     });
     let until = std::time::Instant::now() + std::time::Duration::from_secs(4);
     while std::time::Instant::now() < until {

@@ -203,3 +203,32 @@ fn what_was_found_whole_elsewhere_is_checked_all_the_same() {
         });
     assert_eq!(told, salvage(&log.disk, log.segment_bytes).0);
 }
+
+#[test]
+fn what_was_found_whole_of_another_segment_in_the_same_place_is_checked_all_the_same() {
+    let mut log = small_log(4, segment_bytes(1));
+    log.drop_spares();
+    log.disk.file(2)[BLOCK_BYTES + 64] ^= 1;
+    let expected = salvage(&log.disk, log.segment_bytes).0;
+    assert!(expected.iter().any(|told| matches!(told, Told::Lost(_))), "{expected:?}");
+    // Both segments are read into the same memory; only of the first somebody looked.
+    let mut memory = vec![0; log.segment_bytes];
+    let mut recovery = Recovery::with_segment_bytes(IDENTITY, log.segment_bytes);
+    let mut told = Vec::new();
+    for (segment, bytes) in &log.disk.0 {
+        memory.copy_from_slice(bytes);
+        let mut later = log.disk.0.range(segment.next()..);
+        later.find_map(|(later, bytes)| recovery.look_ahead(*later, bytes));
+        if *segment == SegmentSeq(1) {
+            recovery.trust(Checked::new(IDENTITY, *segment, &memory, memory.len() as u64));
+        }
+        let on = &mut |found: Found<'_>| {
+            told.push(match found {
+                Found::Run(run) => Told::Run(seen(run).0),
+                Found::Lost(Loss { whose, .. }) => Told::Lost(whose),
+            });
+        };
+        recovery.salvage(*segment, &memory, on).expect("decay is salvaged");
+    }
+    assert_eq!(told, expected);
+}
