@@ -33,7 +33,7 @@ const BLOCK: u64 = BLOCK_BYTES as u64;
 /// Where a reopened log goes on: always in a new segment. From `Recovery::finish`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
-    /// The segment to write next; no file of this number or a higher one was ever written to.
+    /// The segment to write next; no batch header of this number or a higher one lies anywhere.
     pub next_segment: SegmentSeq,
     /// The number of the next batch.
     pub next_batch: u64,

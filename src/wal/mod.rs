@@ -82,7 +82,8 @@
 //! carries a watermark behind it. Under load that is the next batch or the one after; when writes
 //! stop, the driver writes [`Appender::closing_write`] after a moment of idleness and at shutdown:
 //! an empty batch that carries the watermark alone. What remains is a window of one idle moment in
-//! which a decayed block costs an acknowledged batch on this node.
+//! which a decayed block costs an acknowledged batch on this node. In a recycled segment not even a torn tail may be told
+//! then: behind the last header of this life stands an earlier one, as behind any end.
 //!
 //! Segments missing at the *front* of the log are damage too, unless recovery is told that they were
 //! given up on purpose ([`Recovery::reclaimed_to`]). Snapshots are written into the log as runs of their
