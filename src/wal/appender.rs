@@ -313,13 +313,10 @@ impl Write {
     }
 
     fn encode_parts(&self, buffer: &mut [u8]) {
-        let lead = match &self.segment_header {
-            Some(header) => {
-                header.encode_into(&mut buffer[..BLOCK_BYTES]);
-                BLOCK_BYTES
-            }
-            None => 0,
-        };
+        let lead = self.lead();
+        if let Some(header) = &self.segment_header {
+            header.encode_into(&mut buffer[..lead]);
+        }
         self.batch.encode_into(&self.header, self.salt, &mut buffer[lead..]);
     }
 

@@ -230,9 +230,9 @@ pub struct BatchRef<'a> {
 }
 
 impl<'a> BatchRef<'a> {
-    /// Read the header of the batch at `at` in `segment` (the whole file): magic, checksum, that it
-    /// was written for this very place, and that it lies within the file.
-    pub(super) fn parse(segment: &'a [u8], at: Location, salt: u32) -> Result<Self, Fault> {
+    /// The bytes from `at` on, whose first are a batch header that is whole: its layout and its checksum. Where
+    /// it was written, it says itself.
+    fn head(segment: &'a [u8], at: Location, salt: u32) -> Result<(&'a [u8], Layout, u32), Fault> {
         let rest = usize::try_from(at.offset).ok().and_then(|start| segment.get(start..));
         let Some(rest) = rest.filter(|rest| rest.len() >= BLOCK_BYTES) else {
             let end = segment.len() as u64;
@@ -250,6 +250,17 @@ impl<'a> BatchRef<'a> {
         if stored != crc {
             return fault("batch header checksum", 4, u64::from(crc), u64::from(stored));
         }
+        Ok((rest, layout, crc))
+    }
+
+    /// Read the header of the batch at `at` in `segment` (the whole file): magic, checksum, that it
+    /// was written for this very place, and that it lies within the file.
+    pub(super) fn parse(segment: &'a [u8], at: Location, salt: u32) -> Result<Self, Fault> {
+        let (rest, layout, crc) = Self::head(segment, at, salt)?;
+        let fault = |what, field, expected, found| {
+            Err(Fault::new(what, at.offset + field, expected, found))
+        };
+        let mut take = Take::new(&rest[8..]);
         let segment = SegmentSeq(take.u64());
         if segment != at.segment && !planted(Planted::RecycledRecordAccepted) {
             // A whole batch of the file's earlier life.
@@ -278,14 +289,11 @@ impl<'a> BatchRef<'a> {
 
     /// Does a batch header stand at `at` that was written there for this log when the file was a segment
     /// with a lower number?
-    pub(super) fn is_earlier_life(segment: &[u8], at: Location, salt: u32) -> bool {
-        let rest = usize::try_from(at.offset).ok().and_then(|start| segment.get(start..));
-        let Some(rest) = rest.filter(|rest| rest.len() >= BLOCK_BYTES) else { return false };
-        let mut take = Take::new(rest);
-        let (magic, stored) = (take.u32(), take.u32());
-        let (segment, offset) = (SegmentSeq(take.u64()), take.u64());
-        Layout::of(magic).is_some_and(|layout| {
-            segment < at.segment && offset == at.offset && stored == header_crc(layout, rest, salt)
+    pub(super) fn is_earlier_life(segment: &'a [u8], at: Location, salt: u32) -> bool {
+        Self::head(segment, at, salt).is_ok_and(|(rest, ..)| {
+            let mut take = Take::new(&rest[8..]);
+            let (segment, offset) = (SegmentSeq(take.u64()), take.u64());
+            segment < at.segment && offset == at.offset
         })
     }
 
@@ -346,19 +354,19 @@ impl<'a> BatchRef<'a> {
     /// A run that contradicts itself was written like that only if it is this batch's, and not what an earlier life
     /// left where a part of it never arrived: the checksum of a run is bound to no place.
     fn as_this_batch_s(&self, fault: Fault) -> Fault {
+        if !fault.authentic {
+            return fault;
+        }
         let mut rest = &self.bytes[BATCH_HEADER_BYTES..self.header.bytes as usize];
-        let mut hasher = crc32fast::Hasher::new();
-        let mut runs = 0..self.header.runs;
-        let is_whole = runs.all(|_| match record::skip(self.layout, rest) {
-            Some((crc, after)) => {
-                hasher.update(&crc.to_le_bytes());
+        let crcs: Option<Vec<u32>> = (0..self.header.runs)
+            .map(|_| {
+                let (crc, after) = record::skip(self.layout, rest)?;
                 rest = after;
-                true
-            }
-            None => false,
-        });
-        let is_bound = is_whole && hasher.finalize() == self.header.body;
-        Fault { authentic: fault.authentic && is_bound, ..fault }
+                Some(crc)
+            })
+            .collect();
+        let authentic = crcs.is_some_and(|crcs| body_of(crcs.into_iter()) == self.header.body);
+        Fault { authentic, ..fault }
     }
 
     /// The runs in the order they were pushed; ends after the first that does not parse.

@@ -401,6 +401,37 @@ impl Header {
     }
 }
 
+/// Where the parts of a run lie. Its checksum holds; what its fields say is not looked at.
+struct Outline {
+    header: Header,
+    crc: u32,
+    table_end: usize,
+}
+
+impl Outline {
+    /// The run at the start of `bytes`, which lies at byte `at` of its segment. Of one that `is_verified`
+    /// already, the checksum is taken for granted.
+    fn parse(layout: Layout, bytes: &[u8], at: u64, is_verified: bool) -> Result<Self, Fault> {
+        let short = |what, needed: u64| Fault::new(what, at, needed, bytes.len() as u64);
+        let header = Header::parse(layout, bytes)
+            .map_err(|needed| short("room for a run header", needed as u64))?;
+        let table_bytes = header.count.saturating_mul(layout.line_bytes() as u64);
+        let table_end = table_bytes.saturating_add(header.bytes as u64);
+        if (bytes.len() as u64) < table_end {
+            return Err(short("room for an entry table", table_end));
+        }
+        let table_end = table_end as usize;
+        let crc = Take::new(bytes).u32();
+        if !is_verified {
+            let computed = crc32fast::hash(&bytes[covered_from(header.bytes)..table_end]);
+            if crc != computed {
+                return Err(Fault::new("run checksum", at, u64::from(computed), u64::from(crc)));
+            }
+        }
+        Ok(Self { header, crc, table_end })
+    }
+}
+
 /// One run as it lies in a segment: its header and table are verified, its payloads only where a
 /// method says so.
 #[derive(Debug, Clone, Copy)]
@@ -435,22 +466,7 @@ impl<'a> RunRef<'a> {
         at: u64,
         is_verified: bool,
     ) -> Result<(Self, &'a [u8]), Fault> {
-        let short = |what, needed: u64| Fault::new(what, at, needed, bytes.len() as u64);
-        let header = Header::parse(layout, bytes)
-            .map_err(|needed| short("room for a run header", needed as u64))?;
-        let table_bytes = header.count.saturating_mul(layout.line_bytes() as u64);
-        let table_end = table_bytes.saturating_add(header.bytes as u64);
-        if (bytes.len() as u64) < table_end {
-            return Err(short("room for an entry table", table_end));
-        }
-        let table_end = table_end as usize;
-        let crc = Take::new(bytes).u32();
-        if !is_verified {
-            let computed = crc32fast::hash(&bytes[covered_from(header.bytes)..table_end]);
-            if crc != computed {
-                return Err(Fault::new("run checksum", at, u64::from(computed), u64::from(crc)));
-            }
-        }
+        let Outline { header, crc, table_end } = Outline::parse(layout, bytes, at, is_verified)?;
         if !header.is_tight {
             return Err(Fault::authentic("widths of a run's fields", at + 4, 0, 0));
         }
@@ -464,7 +480,8 @@ impl<'a> RunRef<'a> {
             return Err(Fault::authentic("payload bytes of a run", at + 56, payload_bytes, said));
         }
         if ((bytes.len() - table_end) as u64) < payload_bytes {
-            return Err(short("room for payloads", table_end as u64 + payload_bytes));
+            let needed = table_end as u64 + payload_bytes;
+            return Err(Fault::new("room for payloads", at, needed, bytes.len() as u64));
         }
         let (payloads, rest) = bytes[table_end..].split_at(payload_bytes as usize);
         let run = Self {
@@ -550,17 +567,10 @@ impl<'a> RunRef<'a> {
 
 /// The checksum of the run at the start of `bytes`, if it holds, and what follows the run; whatever its fields say.
 pub(super) fn skip(layout: Layout, bytes: &[u8]) -> Option<(u32, &[u8])> {
-    let header = Header::parse(layout, bytes).ok()?;
-    let lines = usize::try_from(header.count).ok()?.checked_mul(layout.line_bytes())?;
-    let table = bytes.get(header.bytes..header.bytes.checked_add(lines)?)?;
-    let crc = Take::new(bytes).u32();
-    let end = header.bytes + lines;
-    if crc != crc32fast::hash(&bytes[covered_from(header.bytes)..end]) {
-        return None;
-    }
-    let sizes =
-        table.chunks_exact(layout.line_bytes()).map(|line| layout.line(line).bytes as usize);
-    Some((crc, bytes.get(end.checked_add(sizes.sum())?..)?))
+    let Outline { header, crc, table_end } = Outline::parse(layout, bytes, 0, false).ok()?;
+    let lines = bytes[header.bytes..table_end].chunks_exact(layout.line_bytes());
+    let payloads: usize = lines.map(|line| layout.line(line).bytes as usize).sum();
+    Some((crc, bytes.get(table_end.checked_add(payloads)?..)?))
 }
 
 /// What the lines of a table, which lies at byte `at` of its segment, add up to; their kinds are checked.

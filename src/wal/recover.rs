@@ -627,9 +627,12 @@ impl Recovery {
         if !planted(Planted::EarlierLifeTakenForDamage) {
             return None;
         }
-        let mut behind = (end.offset / BLOCK..bytes.len() as u64 / BLOCK)
-            .map(|block| Location { offset: block * BLOCK, ..end });
-        behind.find(|at| BatchRef::is_earlier_life(bytes, *at, self.salt))
+        self.earlier_life(bytes, end)
+    }
+
+    /// The first header behind `end` that an earlier life of the file left.
+    fn earlier_life(&self, bytes: &[u8], end: Location) -> Option<Location> {
+        blocks(bytes, end).find(|at| BatchRef::is_earlier_life(bytes, *at, self.salt))
     }
 
     /// Is what lies behind the end of the log perhaps an unfinished write? Zeroes are not, nor is what the
@@ -640,11 +643,8 @@ impl Recovery {
         if first_non_zero(&bytes[rest..]).is_none() {
             return false;
         }
-        let is_recycled = (end.offset / BLOCK..bytes.len() as u64 / BLOCK).any(|block| {
-            let at = Location { offset: block * BLOCK, ..end };
-            BatchRef::is_earlier_life(bytes, at, self.salt)
-        });
-        !is_recycled || self.later(end.segment, bytes, end.offset).next().is_some()
+        self.earlier_life(bytes, end).is_none()
+            || self.later(end.segment, bytes, end.offset).next().is_some()
     }
 
     /// Whole batch headers of this very segment, from `offset` on: the witnesses. Every block is
@@ -656,12 +656,15 @@ impl Recovery {
         offset: u64,
     ) -> impl Iterator<Item = BatchHeader> + use<'a> {
         let salt = self.salt;
-        let blocks = (offset / BLOCK)..(bytes.len() as u64 / BLOCK);
-        blocks.filter_map(move |block| {
-            let at = Location { segment, offset: block * BLOCK };
-            BatchRef::parse(bytes, at, salt).ok().map(|batch| batch.header)
-        })
+        blocks(bytes, Location { segment, offset })
+            .filter_map(move |at| BatchRef::parse(bytes, at, salt).ok().map(|batch| batch.header))
     }
+}
+
+/// Where each block of a segment begins, from the one that holds `from` on.
+fn blocks(bytes: &[u8], from: Location) -> impl Iterator<Item = Location> + use<> {
+    let blocks = from.offset / BLOCK..bytes.len() as u64 / BLOCK;
+    blocks.map(move |block| Location { offset: block * BLOCK, ..from })
 }
 
 /// Is this the next batch of the log? An older or an abandoned one is not.
