@@ -31,6 +31,9 @@ pub const BLOCK_BYTES: usize = 4096;
 pub const SEGMENT_BYTES: usize = 64 << 20;
 /// Soft size of one WAL batch, in bytes; gathering stops here and goes on in the next batch.
 pub const BATCH_BYTES_SOFT: usize = 512 << 10;
+/// What one group may put into a WAL batch before the other groups that wait have had their turn, in bytes; one
+/// entry may exceed it alone.
+pub const BATCH_SHARE_BYTES: usize = 128 << 10;
 /// Hard size of one WAL batch, in bytes: the soft size plus one largest run.
 pub const BATCH_BYTES_MAX: usize = 8 << 20;
 /// WAL batches of one core being made durable at once.

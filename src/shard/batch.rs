@@ -46,6 +46,10 @@ pub(super) struct Log {
     in_flight: VecDeque<InFlight>,
     /// Slots with something to write, first come first served.
     staged: VecDeque<u32>,
+    /// Slots that have had a share and have more. They write behind those that came meanwhile.
+    behind: VecDeque<u32>,
+    /// The last batch was full before it was their turn: now they go first.
+    is_owed: bool,
     is_staged: Vec<bool>,
     /// The disk has no room for another segment.
     full: bool,
@@ -72,6 +76,8 @@ impl Log {
             joins_bytes: 0,
             in_flight: VecDeque::new(),
             staged: VecDeque::new(),
+            behind: VecDeque::new(),
+            is_owed: false,
             is_staged: vec![false; slots],
             full: false,
             spare_asked: None,
@@ -133,7 +139,8 @@ impl Log {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.staged.is_empty() && self.waiting.is_none() && self.in_flight.is_empty()
+        let is_written = self.staged.is_empty() && self.behind.is_empty();
+        is_written && self.waiting.is_none() && self.in_flight.is_empty()
     }
 
     pub(super) fn on_spare(&mut self, segment: SegmentSeq) {
@@ -208,7 +215,7 @@ impl Log {
     /// done: a write of its own costs a core and the device about the same for one entry as for a hundred.
     fn joins(&self, replicas: &[Replica]) -> bool {
         let mut left = self.joins_bytes;
-        for &slot in &self.staged {
+        for &slot in self.staged.iter().chain(&self.behind) {
             left = left.saturating_sub(replicas[slot as usize].unwritten_bytes(left));
             if left == 0 {
                 return false;
@@ -217,27 +224,39 @@ impl Log {
         true
     }
 
-    /// Fills one batch from the staged replicas; none if nothing is staged.
+    /// Fills one batch from the staged replicas; none if nothing is staged. A group that has more than its share goes
+    /// on behind the others: one into which large values stream always has more, and would keep every other group of
+    /// the core out of the log.
     fn fill(&mut self, replicas: &mut [Replica], counters: &mut Counters) -> Option<Gathered> {
         let mut batch = self.batches.pop().unwrap_or_default();
         batch.reserve(self.staged.len().min(limits::BATCH_RUNS_KEPT));
         let mut completes = self.spent.pop().unwrap_or_default();
+        let mut is_owed = !self.behind.is_empty();
         while batch.bytes() < limits::BATCH_BYTES_SOFT {
-            let Some(&slot) = self.staged.front() else { break };
-            match replicas[slot as usize].take_run(limits::BATCH_BYTES_SOFT, batch.lists()) {
-                Some((run, done)) => {
-                    if run.kind == RunKind::Log {
-                        counters.entries_written += run.entries.len() as u64;
-                    }
-                    batch.push(run);
-                    completes.extend(done.map(|done| (slot, done)));
-                }
-                None => {
-                    self.staged.pop_front();
-                    self.is_staged[slot as usize] = false;
-                }
+            let is_behind = !self.behind.is_empty() && (self.staged.is_empty() || self.is_owed);
+            let queue = if is_behind { &mut self.behind } else { &mut self.staged };
+            let Some(slot) = queue.pop_front() else { break };
+            let is_alone = self.staged.is_empty() && self.behind.is_empty();
+            let share = if is_alone { limits::BATCH_BYTES_SOFT } else { limits::BATCH_SHARE_BYTES };
+            let Some((run, done)) = replicas[slot as usize].take_run(share, batch.lists()) else {
+                self.is_staged[slot as usize] = false;
+                continue;
+            };
+            if is_behind {
+                (is_owed, self.is_owed) = (false, false);
             }
+            if is_behind || done.is_none() || share <= run.bytes() {
+                self.behind.push_back(slot);
+            } else {
+                self.staged.push_front(slot);
+            }
+            if run.kind == RunKind::Log {
+                counters.entries_written += run.entries.len() as u64;
+            }
+            batch.push(run);
+            completes.extend(done.map(|done| (slot, done)));
         }
+        self.is_owed = is_owed && !self.behind.is_empty();
         if batch.is_empty() {
             self.spent.push(completes);
             self.keep(batch);
