@@ -34,6 +34,12 @@ pub const BATCH_BYTES_SOFT: usize = 512 << 10;
 /// What one group may put into a WAL batch before the other groups that wait have had their turn, in bytes; one
 /// entry may exceed it alone.
 pub const BATCH_SHARE_BYTES: usize = 128 << 10;
+/// Soft size of one write of a log that is used alone (`runtime::log`), in bytes. Larger than a shard's: whoever
+/// appends so much has it ready, and a flush costs the same for more.
+pub const LOG_WRITE_BYTES_SOFT: usize = 2 << 20;
+/// Writes of so many bytes on average go to new segments whose blocks are only reserved, in a log that is used alone.
+/// Smaller ones cost more there than the zeroes cost.
+pub const RESERVE_WRITE_BYTES_MIN: u64 = 768 << 10;
 /// Hard size of one WAL batch, in bytes: the soft size plus one largest run.
 pub const BATCH_BYTES_MAX: usize = 8 << 20;
 /// WAL batches of one core being made durable at once.
@@ -174,6 +180,7 @@ const _: () = {
     // The largest entry, alone in its run, fits a batch, and a batch fits a segment beside its
     // header: recovery never stitches two files together.
     assert!(COMMAND_BYTES_MAX + BATCH_BYTES_SOFT + BLOCK_BYTES < BATCH_BYTES_MAX);
+    assert!(COMMAND_BYTES_MAX + LOG_WRITE_BYTES_SOFT + BLOCK_BYTES < BATCH_BYTES_MAX);
     assert!(BATCH_BYTES_MAX + 2 * BLOCK_BYTES < SEGMENT_BYTES);
     // What recovery hands back, all spares, is not made of zeroes again.
     assert!(SPARE_SEGMENTS <= RETIRED_SEGMENTS_MAX);

@@ -65,9 +65,13 @@ use glommio::{LocalExecutorBuilder, Placement};
 
 use crate::config::FlushMethod;
 use crate::id::{FlushTicket, SegmentSeq};
-use crate::limits::{BATCH_BYTES_SOFT, FLUSHES_IN_FLIGHT_MAX, MAILBOX_MAX};
+use crate::limits::{
+    FLUSHES_IN_FLIGHT_MAX, LOG_WRITE_BYTES_SOFT, MAILBOX_MAX, RESERVE_WRITE_BYTES_MIN,
+};
 use crate::shard::Event;
-use crate::wal::{Appender, Batch, Identity, Recovered, RecoveredRun, Room, Run, Write};
+use crate::wal::{
+    Appender, Batch, EntryList, EntryLists, Identity, Recovered, RecoveredRun, Room, Run, Write,
+};
 
 use super::fatal::Fatal;
 use super::identity::lock_in_time;
@@ -139,6 +143,8 @@ pub struct Written {
     pub bytes: u64,
     /// Segments made, each of [`crate::limits::SEGMENT_BYTES`] zeros.
     pub segments_made: u64,
+    /// Segments made without a write, because writes were of [`RESERVE_WRITE_BYTES_MIN`] and more.
+    pub segments_reserved: u64,
     /// Segments that were given up before, and became spares without a write.
     pub segments_recycled: u64,
 }
@@ -176,6 +182,8 @@ pub struct Log {
     /// What waits for its write, oldest first: runs, and the last append that ends among them.
     gathered: VecDeque<(Batch, Ticket)>,
     gathered_bytes: usize,
+    /// Batches that were written, empty, with the memory of their lists. As many as there are flushes in flight.
+    batches: Vec<Batch>,
     /// Writes not durable, oldest first: the last append that ends in each, and whether it is durable
     /// but for those before it.
     in_flight: VecDeque<(FlushTicket, Ticket, bool)>,
@@ -184,6 +192,9 @@ pub struct Log {
     spare_asked: Option<SegmentSeq>,
     is_full: bool,
     written: Written,
+    /// As it was when a spare was last asked for: what was written since tells how large writes are.
+    written_when_asked: Written,
+    writes_are_large: bool,
     events: Vec<Event>,
     done: Vec<Done>,
     ready: Vec<Ready>,
@@ -243,12 +254,15 @@ impl Log {
             gathered_bytes_max: settings.gathered_bytes_max,
             gathered: VecDeque::new(),
             gathered_bytes: 0,
+            batches: Vec::new(),
             in_flight: VecDeque::new(),
             last: Ticket(0),
             durable: Ticket(0),
             spare_asked: None,
             is_full: false,
             written: Written::default(),
+            written_when_asked: Written::default(),
+            writes_are_large: false,
             events: Vec::new(),
             done: Vec::new(),
             ready: Vec::new(),
@@ -279,12 +293,13 @@ impl Log {
         let before = self.last;
         self.last = Ticket(before.0 + 1);
         for run in runs {
-            let has_room = |(batch, _): &(Batch, _)| batch.bytes() < BATCH_BYTES_SOFT;
+            let bytes = run.bytes();
+            let has_room = |(batch, _): &(Batch, _)| batch.bytes() + bytes <= LOG_WRITE_BYTES_SOFT;
             if !self.gathered.back().is_some_and(has_room) {
-                self.gathered.push_back((Batch::new(), before));
+                self.gathered.push_back((self.batches.pop().unwrap_or_default(), before));
             }
             if let Some((batch, _)) = self.gathered.back_mut() {
-                self.gathered_bytes += run.bytes();
+                self.gathered_bytes += bytes;
                 batch.push(run);
             }
         }
@@ -294,6 +309,15 @@ impl Log {
             (None, None) => self.durable = self.last,
         }
         Ok(self.last)
+    }
+
+    /// An empty list for the entries of a run that is to be appended: one of a run that was written, if there
+    /// is one. Nobody has to use it; a list of any other origin serves as well.
+    #[must_use]
+    pub fn list(&mut self, entries: usize) -> EntryList {
+        let gathering = self.gathered.back_mut().map(|(batch, _)| batch);
+        let kept = gathering.or(self.batches.last_mut());
+        kept.map_or_else(|| EntryLists::default().take(entries), |it| it.lists().take(entries))
     }
 
     /// All appends up to this one are durable, as far as [`Log::turn`] has heard.
@@ -446,7 +470,14 @@ impl Log {
         self.written.writes += 1;
         self.written.bytes += write.bytes as u64;
         self.in_flight.push_back((write.ticket, ends, false));
-        self.writer.start(write, &mut self.ring);
+        // One whose file is not open yet is kept by the writer, and its batch is not used again.
+        if let Some(write) = self.writer.start(write, &mut self.ring)
+            && self.batches.len() < FLUSHES_IN_FLIGHT_MAX
+        {
+            let mut batch = write.into_batch();
+            batch.clear();
+            self.batches.push(batch);
+        }
     }
 
     fn open_mail(&mut self) -> Result<(), Fatal> {
@@ -464,6 +495,7 @@ impl Log {
                 Made::Ready(seq, origin) => {
                     match origin {
                         Origin::Zeros => self.written.segments_made += 1,
+                        Origin::Reserved => self.written.segments_reserved += 1,
                         Origin::Retired => self.written.segments_recycled += 1,
                     }
                     self.writer.open_ahead(seq);
@@ -484,7 +516,17 @@ impl Log {
             && let Some(seq) = self.appender.wants_spare()
         {
             self.spare_asked = Some(seq);
-            self.preparer.want(seq);
+            let (now, before) = (self.written, self.written_when_asked);
+            let (writes, bytes) = (now.writes - before.writes, now.bytes - before.bytes);
+            if 0 < writes {
+                self.written_when_asked = now;
+                self.writes_are_large = writes * RESERVE_WRITE_BYTES_MIN <= bytes;
+            }
+            if self.writes_are_large {
+                self.preparer.want_reserved(seq);
+            } else {
+                self.preparer.want(seq);
+            }
         }
     }
 }
@@ -556,13 +598,17 @@ mod tests {
         on_core("test", move || async move {
             let (mut log, opened, found) = reopen(&settings);
             assert_eq!((opened.entries, found.len()), (0, 0));
-            // The second does not fit one batch; the third is nothing at all.
+            // The third is nothing at all.
             let first = log.append([run(1, 1, 100)]).unwrap();
             let large = log.append((1..=20).map(|index| run(2, index, 60_000))).unwrap();
             let none = log.append([]).unwrap();
             assert!(first < large && large < none && log.durable() < first);
             log.wait_for(none).await.unwrap();
-            assert_eq!(log.written().writes, 3, "of 512 KiB, 512 KiB and the rest");
+            assert_eq!(
+                log.written().writes,
+                1,
+                "all of it, as it is no more than one write may hold"
+            );
             log.close().await.unwrap();
 
             let (mut log, opened, found) = reopen(&settings);
@@ -624,6 +670,44 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_is_cut_into_writes_and_their_memory_serves_for_the_next() {
+        let scratch = Scratch::new("log-reuse");
+        let settings = settings(&scratch);
+        on_core("test", move || async move {
+            let (mut log, ..) = reopen(&settings);
+            let long = |log: &mut Log, first: u64, entries: u64| {
+                let mut list = log.list(entries as usize);
+                list.extend((0..entries).map(|at| Entry::command(Bytes::from(vec![at as u8; 9]))));
+                (list.as_ptr(), Run { first: Index(first), entries: list, ..run(1, 1, 1) })
+            };
+            let (_, first) = long(&mut log, 1, 40);
+            let ticket = log.append([first]).unwrap();
+            log.wait_for(ticket).await.unwrap();
+            assert_eq!(log.batches.len(), 0, "the file was opened for it: it waited elsewhere");
+            let (memory, second) = long(&mut log, 41, 40);
+            let ticket = log.append([second]).unwrap();
+            log.wait_for(ticket).await.unwrap();
+            assert_eq!(log.batches.len(), 1);
+            let (memory_of_third, third) = long(&mut log, 81, 40);
+            assert_eq!(memory_of_third, memory, "of the write before");
+            let writes = log.written().writes;
+            log.append([third]).unwrap();
+            assert_eq!(log.batches.len(), 0, "it is being filled");
+            // Three of these are more than one write holds.
+            let bytes = LOG_WRITE_BYTES_SOFT / 16 * 7;
+            let ticket = log.append((1..=6).map(|index| run(2, index, bytes))).unwrap();
+            log.wait_for(ticket).await.unwrap();
+            assert_eq!(log.written().writes - writes, 3);
+            assert_eq!(log.batches.len(), 3);
+            log.close().await.unwrap();
+            let (log, opened, found) = reopen(&settings);
+            assert_eq!((opened.entries, found.len()), (126, 126));
+            log.close().await.unwrap();
+        })
+        .unwrap();
+    }
+
+    #[test]
     fn one_process_has_it_and_segments_are_given_up() {
         let scratch = Scratch::new("log-reclaim");
         let settings = settings(&scratch);
@@ -642,6 +726,51 @@ mod tests {
             let (log, opened, found) = reopen(&settings);
             assert_eq!((opened.log.segments, found.len()), (1, 1));
             assert_eq!(found[0].1, index);
+            log.close().await.unwrap();
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn what_grows_by_large_writes_gets_segments_that_are_only_reserved_and_small_ones_zeros() {
+        let scratch = Scratch::new("log-reserved");
+        let settings = settings(&scratch);
+        on_core("test", move || async move {
+            let (mut log, ..) = reopen(&settings);
+            let mut index = 0;
+            // Writes of 4 MiB: the segments that are asked for once they are known to come.
+            fill(&mut log, &mut index, SegmentSeq(4)).await;
+            while log.written().segments_reserved == 0 {
+                log.wait().await.unwrap();
+            }
+            let made = log.written().segments_made;
+            assert!((2..=3).contains(&made), "{made} before anything large was written");
+            // What it wrote there is found after a crash, and nothing else.
+            let crashed = Directory::open(scratch.path().join("crashed")).unwrap();
+            let directory = Directory::open(settings.dir.clone()).unwrap();
+            for seq in directory.segments().unwrap() {
+                std::fs::copy(directory.segment(seq), crashed.segment(seq)).unwrap();
+            }
+            let elsewhere = Settings { dir: crashed.path().to_owned(), ..settings.clone() };
+            let (other, opened, found) = reopen(&elsewhere);
+            assert_eq!((opened.entries, opened.log.torn), (index, None));
+            assert_eq!(found.len() as u64, index);
+            other.close().await.unwrap();
+            // Now small ones among the large: most writes are small when the next segment is asked for.
+            let reserved = log.written().segments_reserved;
+            let until = SegmentSeq(log.segment().unwrap().0 + 4);
+            while log.segment().is_none_or(|open| open < until) {
+                for _ in 0..8 {
+                    index += 1;
+                    let ticket = log.append([run(1, index, 10)]).unwrap();
+                    log.wait_for(ticket).await.unwrap();
+                }
+                index += 1;
+                let ticket = log.append([run(1, index, SEGMENT_BYTES / 16)]).unwrap();
+                log.wait_for(ticket).await.unwrap();
+            }
+            assert!(made < log.written().segments_made, "{:?}", log.written());
+            assert!(log.written().segments_reserved <= reserved + 2, "{:?}", log.written());
             log.close().await.unwrap();
         })
         .unwrap();

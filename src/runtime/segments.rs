@@ -16,6 +16,10 @@
 //!    └────── Made::Ready / Made::Full ◄───┘
 //! ```
 //!
+//! A log used alone ([`super::log`]) asks for new files that are only reserved while its writes are so large that
+//! zeros of the same length cost more than that one more commit (docs/decisions/0015-a-log-that-only-grows.md).
+//! Such a file reads as zeros, and is in all else like one of zeros.
+//!
 //! What is renamed is not written: a spare may be full of what it held before, and the log bears it
 //! (`wal/mod.rs`, `wal/reuse.rs`). So the device writes each byte once. A file is taken only if all its blocks
 //! are there: one whose end was given back would make the file system log each first use again.
@@ -45,6 +49,8 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
+
+use rustix::fs::FallocateFlags;
 
 use crate::id::SegmentSeq;
 use crate::limits::{BLOCK_BYTES, SEGMENT_BYTES};
@@ -81,6 +87,8 @@ pub enum Made {
 pub enum Origin {
     /// A new file of zeros.
     Zeros,
+    /// A new file whose blocks are only reserved: it reads as zeros.
+    Reserved,
     /// A segment that the log no longer needed, with what was in it.
     Retired,
 }
@@ -208,7 +216,6 @@ impl Directory {
     /// # Errors
     /// When the file system refuses; one that cannot do it at all is no error.
     pub fn release_end(&self, seq: SegmentSeq, end: u64) -> io::Result<()> {
-        use rustix::fs::FallocateFlags;
         let rest = (SEGMENT_BYTES as u64).saturating_sub(end);
         if rest < RELEASE_BYTES_MIN {
             return Ok(());
@@ -300,6 +307,23 @@ impl Directory {
     /// # Errors
     /// Whatever the file system says; nothing is left behind then.
     pub fn make(&self, seq: SegmentSeq) -> io::Result<Origin> {
+        self.make_by(seq, write_zeros)
+    }
+
+    /// As [`Self::make`], but a new file's blocks are only reserved, if the file system can do that: for
+    /// large writes, to which one more commit of the file system's journal is less than zeros of the same length.
+    ///
+    /// # Errors
+    /// As [`Self::make`].
+    pub fn make_reserved(&self, seq: SegmentSeq) -> io::Result<Origin> {
+        self.make_by(seq, reserve)
+    }
+
+    fn make_by(
+        &self,
+        seq: SegmentSeq,
+        new_file: impl FnOnce(&Path) -> io::Result<Origin>,
+    ) -> io::Result<Origin> {
         let path = self.segment(seq);
         let retired = self.retired()?;
         if let Some(old) = wal::successor_of(retired.iter().copied(), seq) {
@@ -313,14 +337,13 @@ impl Directory {
             fs::remove_file(self.retired_path(old))?;
         }
         let tmp = path.with_extension(format!("seg{TMP_SUFFIX}"));
-        let made = write_zeros(&tmp).and_then(|()| fs::rename(&tmp, &path));
-        if let Err(error) = made {
+        let made = new_file(&tmp).and_then(|origin| fs::rename(&tmp, &path).map(|()| origin));
+        let origin = made.inspect_err(|_| {
             // It may not exist; if it cannot be deleted, the next start will.
             let _ = fs::remove_file(&tmp);
-            return Err(error);
-        }
+        })?;
         sync_directory(&self.path)?;
-        Ok(Origin::Zeros)
+        Ok(origin)
     }
 }
 
@@ -345,6 +368,7 @@ pub struct Preparer {
 #[derive(Debug)]
 enum Order {
     Make(SegmentSeq),
+    MakeReserved(SegmentSeq),
     Reclaim(SegmentSeq),
 }
 
@@ -380,6 +404,11 @@ impl Preparer {
         let _ = self.wanted.send(Order::Make(seq));
     }
 
+    /// As [`Self::want`], for large writes; see [`Directory::make_reserved`].
+    pub fn want_reserved(&self, seq: SegmentSeq) {
+        let _ = self.wanted.send(Order::MakeReserved(seq));
+    }
+
     /// Give up the segments in front of this one.
     pub fn reclaim(&self, first: SegmentSeq) {
         let _ = self.wanted.send(Order::Reclaim(first));
@@ -401,8 +430,9 @@ fn prepare(
         })
     };
     while let Ok(order) = orders.recv() {
-        let seq = match order {
-            Order::Make(seq) => seq,
+        let (seq, is_reserved) = match order {
+            Order::Make(seq) => (seq, false),
+            Order::MakeReserved(seq) => (seq, true),
             Order::Reclaim(first) => match reclaim(first) {
                 Ok(()) => continue,
                 Err(()) => return,
@@ -410,7 +440,7 @@ fn prepare(
         };
         let mut full = false;
         let origin = loop {
-            match make_within(directory, seq, bytes_max) {
+            match make_within(directory, seq, is_reserved, bytes_max) {
                 Ok(origin) => break origin,
                 Err(error) if is_full(&error) => {
                     if !full {
@@ -439,7 +469,7 @@ fn prepare(
                     }
                 }
                 // The core asks for one segment at a time; a second order would be for the same.
-                Ok(Order::Make(_)) => {}
+                Ok(Order::Make(_) | Order::MakeReserved(_)) => {}
             }
         };
         if full {
@@ -449,7 +479,12 @@ fn prepare(
     }
 }
 
-fn make_within(directory: &Directory, seq: SegmentSeq, bytes_max: u64) -> io::Result<Origin> {
+fn make_within(
+    directory: &Directory,
+    seq: SegmentSeq,
+    is_reserved: bool,
+    bytes_max: u64,
+) -> io::Result<Origin> {
     // Retired files do not count: zeros are written only when there are none, and what is retired and
     // used again makes the directory no larger.
     let bytes = (directory.segments()?.len() as u64 + 1) * SEGMENT_BYTES as u64;
@@ -459,7 +494,7 @@ fn make_within(directory: &Directory, seq: SegmentSeq, bytes_max: u64) -> io::Re
             format!("the log would hold {bytes} bytes, wal_bytes_max is {bytes_max}"),
         ));
     }
-    directory.make(seq)
+    if is_reserved { directory.make_reserved(seq) } else { directory.make(seq) }
 }
 
 fn is_full(error: &io::Error) -> bool {
@@ -468,7 +503,7 @@ fn is_full(error: &io::Error) -> bool {
 
 /// Write a whole segment of zeros to `path` and make it durable. Past the page cache if the file
 /// system can: 64 MiB of zeros would push out pages that somebody reads.
-fn write_zeros(path: &Path) -> io::Result<()> {
+fn write_zeros(path: &Path) -> io::Result<Origin> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true);
     let mut file = match options.clone().custom_flags(libc::O_DIRECT).open(path) {
@@ -482,7 +517,19 @@ fn write_zeros(path: &Path) -> io::Result<()> {
     for _ in 0..SEGMENT_BYTES / ZEROS_BYTES {
         file.write_all(zeros)?;
     }
-    file.sync_all()
+    file.sync_all()?;
+    Ok(Origin::Zeros)
+}
+
+/// Reserve the blocks of a whole segment at `path`, and make that durable. They are unwritten extents to the file
+/// system: they read as zeros until something was written to them and that has become durable.
+fn reserve(path: &Path) -> io::Result<Origin> {
+    let file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
+    match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, SEGMENT_BYTES as u64) {
+        Ok(()) => file.sync_all().map(|()| Origin::Reserved),
+        Err(rustix::io::Errno::OPNOTSUPP) => write_zeros(path),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {
@@ -515,6 +562,22 @@ mod tests {
         assert_eq!(bytes.len(), SEGMENT_BYTES);
         assert!(bytes.iter().all(|&byte| byte == 0));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3, "the .tmp is gone");
+    }
+
+    #[test]
+    fn a_reserved_segment_has_all_its_blocks_and_reads_as_zeros() {
+        let scratch = Scratch::new("segments-reserved");
+        let directory = Directory::open(scratch.path().join("core-0")).unwrap();
+        assert_eq!(directory.make_reserved(SegmentSeq(1)).unwrap(), Origin::Reserved);
+        let path = directory.segment(SegmentSeq(1));
+        let meta = fs::metadata(&path).unwrap();
+        assert_eq!(meta.len(), SEGMENT_BYTES as u64);
+        assert!(meta.len() <= meta.blocks() * 512, "{} blocks", meta.blocks());
+        assert!(fs::read(&path).unwrap().iter().all(|&byte| byte == 0));
+        // It is retired like any other, and what is retired goes first.
+        directory.make(SegmentSeq(2)).unwrap();
+        directory.reclaim(SegmentSeq(2)).unwrap();
+        assert_eq!(directory.make_reserved(SegmentSeq(3)).unwrap(), Origin::Retired);
     }
 
     #[test]

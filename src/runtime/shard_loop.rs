@@ -371,7 +371,7 @@ impl Running {
             Mail::Made(Made::Ready(seq, origin)) => {
                 let counters = self.shard.counters_mut();
                 match origin {
-                    Origin::Zeros => counters.segments_made += 1,
+                    Origin::Zeros | Origin::Reserved => counters.segments_made += 1,
                     Origin::Retired => counters.segments_recycled += 1,
                 }
                 self.parts.writer.open_ahead(seq);

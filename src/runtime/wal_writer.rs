@@ -51,7 +51,7 @@ const FLUSH: u64 = (1 << PART_BITS) - 1;
 /// A token is the ticket and so many bits for the part.
 const PART_BITS: u32 = 12;
 /// Buffers larger than this are not kept, in bytes.
-const KEPT_BYTES_MAX: usize = 1 << 20;
+const KEPT_BYTES_MAX: usize = 2 << 20;
 
 /// The log files of one core. One per core.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use crate::entry::Entry;
 use crate::limits::BATCH_ENTRIES_KEPT;
 
 /// The entries of one run; a few are held in place.
-pub(super) type EntryList = SmallVec<[Entry; INLINE]>;
+pub type EntryList = SmallVec<[Entry; INLINE]>;
 
 /// So many entries need no list.
 const INLINE: usize = 4;

@@ -131,7 +131,7 @@ pub use batch::{Batch, BatchHeader, BatchRef, Runs};
 pub use check::Checked;
 pub use damage::{Damage, Fault, Proof, TornTail};
 pub use index::{LogIndex, Span};
-pub use lists::EntryLists;
+pub use lists::{EntryList, EntryLists};
 pub use read::{batch_at, read_span};
 pub use record::{EntryRef, Run, RunKind, RunRef};
 pub use recover::{Found, Loss, Recovered, RecoveredRun, Recovery, Whose};

@@ -287,8 +287,9 @@ fn appends(
         "## Synced appends\n\n\
          A batch is so many entries for as many groups, as far as there are; its latency ends when it is durable. \
          Payloads are random bytes. Device bytes and flushes are the device's own counters: they include \
-         the journal, and whatever else wrote to it meanwhile. Outrigger writes every segment with zeros before \
-         it is used, in the background; raft-engine extends its files as it goes. Ratios are medians of \
+         the journal, and whatever else wrote to it meanwhile. Outrigger writes new segments with zeros before \
+         they are used, in the background, or only reserves them while its writes are large; raft-engine reserves \
+         and extends its files as it goes. Ratios are medians of \
          each round's ratio.\n\n{}\n",
         table(&head, &rows)
     );

@@ -55,9 +55,11 @@ pub(super) fn measure(run: Run<'_>) -> Result<Sample> {
         // The first segment is in use and its successors are made: a node has them by the time it serves.
         let first = append(&mut log, &mut writers[0])?;
         log.wait_for(first).await?;
-        while log.written().segments_made + log.written().segments_recycled
-            < 1 + SPARE_SEGMENTS as u64
-        {
+        let prepared = |log: &Log| {
+            let written = log.written();
+            written.segments_made + written.segments_reserved + written.segments_recycled
+        };
+        while prepared(&log) < 1 + SPARE_SEGMENTS as u64 {
             log.wait().await?;
         }
         let made = log.written().segments_made;
