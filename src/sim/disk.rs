@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Several writes are in flight at once and finish in any order, so after a crash a later write may
-//! be whole while an earlier one is torn. A segment is kept as the blocks that were ever written;
-//! the rest reads as zeroes, as in the file it stands for. What the log no longer needs is retired and becomes a
+//! be whole while an earlier one is torn. A segment is kept as one image, which whoever reads it shares
+//! until it is written again. What the log no longer needs is retired and becomes a
 //! spare again by the rules of `wal/reuse.rs`, with what was in it, as in `runtime/segments.rs`; in a few
 //! worlds each segment is new and zeroed. A crash may leave a spare that was asked for and never told of.
 //!
@@ -16,7 +16,9 @@
 //! be read any more. A block that is lost shows what the file held in an earlier life.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
+use bytes::{Bytes, BytesMut};
 use fastrand::Rng;
 
 use crate::id::{FlushTicket, SegmentSeq};
@@ -51,8 +53,9 @@ impl Tear {
 }
 
 /// One core's log directory. It outlives the node's processes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Disk {
+    segment_bytes: usize,
     segments: BTreeMap<SegmentSeq, Segment>,
     in_flight: Vec<InFlight>,
     /// Where the log begins, as it was noted; durable at once.
@@ -93,19 +96,73 @@ pub struct Loss {
     pub writes: usize,
 }
 
-/// A block without the zeroes at its end: most of them hold one small batch, and zeroes are what costs.
-type Block = Box<[u8]>;
-
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Segment {
-    /// Durable blocks by number; the others are zero.
-    blocks: BTreeMap<u32, Block>,
-    /// Those that cannot be read.
+    image: Image,
+    /// What is known of each of its blocks.
+    blocks: Vec<Content>,
+    /// Blocks that cannot be read.
     unreadable: BTreeSet<u32>,
-    /// Those that are left from an earlier life of the file.
-    old: BTreeSet<u32>,
-    /// What lay, in an earlier life, where this one has written.
-    below: BTreeMap<u32, Block>,
+    /// What lay, in an earlier life, where this one has written, without the zeroes at its end.
+    below: BTreeMap<u32, Box<[u8]>>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Content {
+    owner: Owner,
+    /// Behind so many bytes it is all zeroes.
+    used: u16,
+}
+
+/// Who wrote a block last.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Owner {
+    /// Nobody: it is zero.
+    #[default]
+    Nobody,
+    /// An earlier life of the file.
+    Earlier,
+    /// This one.
+    This,
+}
+
+/// The durable content of a segment, all of it.
+#[derive(Debug)]
+enum Image {
+    /// Nobody looks.
+    Written(BytesMut),
+    /// Somebody may still look.
+    Shown(Bytes),
+}
+
+impl Image {
+    /// To be written. Who has looked keeps what was there.
+    fn write(&mut self) -> &mut BytesMut {
+        if let Self::Shown(bytes) = self {
+            let bytes = std::mem::take(bytes).try_into_mut();
+            *self = Self::Written(bytes.unwrap_or_else(|shared| shared.as_ref().into()));
+        }
+        let Self::Written(bytes) = self else { unreachable!("it was made so") };
+        bytes
+    }
+
+    /// To be read.
+    fn show(&mut self) -> &Bytes {
+        if let Self::Written(bytes) = self {
+            *self = Self::Shown(std::mem::take(bytes).freeze());
+        }
+        let Self::Shown(bytes) = self else { unreachable!("it was made so") };
+        bytes
+    }
+
+    /// A block, without the zeroes behind its first so many bytes.
+    fn block(&self, block: u32, used: u16) -> &[u8] {
+        let bytes: &[u8] = match self {
+            Self::Written(bytes) => bytes,
+            Self::Shown(bytes) => bytes,
+        };
+        &bytes[block as usize * BLOCK_BYTES..][..usize::from(used)]
+    }
 }
 
 #[derive(Debug)]
@@ -125,13 +182,6 @@ pub(super) fn trimmed(bytes: &[u8]) -> &[u8] {
     &bytes[..used.map_or(0, |last| ((last + 1) * STEP).min(bytes.len()))]
 }
 
-/// A whole block.
-fn whole(block: &[u8]) -> [u8; BLOCK_BYTES] {
-    let mut bytes = [0; BLOCK_BYTES];
-    bytes[..block.len()].copy_from_slice(block);
-    bytes
-}
-
 impl InFlight {
     /// Its bytes from here on, without those at its end that are zero.
     fn range(&self, at: usize, bytes: usize) -> &[u8] {
@@ -141,38 +191,74 @@ impl InFlight {
 }
 
 impl Segment {
-    /// A whole block is written.
-    fn put(&mut self, block: u32, data: Block) {
-        let before = self.blocks.insert(block, data);
-        if self.old.remove(&block) {
-            self.below.extend(before.map(|before| (block, before)));
+    fn new(segment_bytes: usize) -> Self {
+        Self {
+            image: Image::Written(BytesMut::zeroed(segment_bytes)),
+            blocks: vec![Content::default(); segment_bytes / BLOCK_BYTES],
+            unreadable: BTreeSet::new(),
+            below: BTreeMap::new(),
+        }
+    }
+
+    /// Who wrote a block; nobody, if there is no such block.
+    fn owner(&self, block: u32) -> Owner {
+        self.blocks.get(block as usize).map_or(Owner::Nobody, |content| content.owner)
+    }
+
+    /// The blocks that this life has written.
+    fn own(&self) -> impl Iterator<Item = u32> {
+        let is_own = |(_, content): &(u32, &Content)| content.owner == Owner::This;
+        (0..).zip(&self.blocks).filter(is_own).map(|(block, _)| block)
+    }
+
+    /// What a block holds, without zeroes at its end.
+    fn block(&self, block: u32) -> &[u8] {
+        self.image.block(block, self.blocks[block as usize].used)
+    }
+
+    /// A block is this life's from now on, to be overwritten.
+    fn claim(&mut self, block: u32) {
+        if self.owner(block) == Owner::Earlier {
+            self.below.insert(block, self.block(block).into());
         }
         self.unreadable.remove(&block);
+        self.blocks[block as usize].owner = Owner::This;
+    }
+
+    /// What a block holds is something else, whoever wrote it.
+    fn replace(&mut self, block: u32, data: &[u8]) {
+        let used = &mut self.blocks[block as usize].used;
+        let bytes = &mut self.image.write()[block as usize * BLOCK_BYTES..];
+        bytes[..data.len()].copy_from_slice(data);
+        if let Some(rest) = bytes.get_mut(data.len()..usize::from(*used)) {
+            rest.fill(0);
+        }
+        *used = data.len() as u16;
+    }
+
+    /// A part of a block becomes something else.
+    fn alter(&mut self, block: u32, part: Range<usize>, alter: impl FnOnce(&mut [u8])) {
+        let used = &mut self.blocks[block as usize].used;
+        *used = (*used).max(part.end as u16);
+        alter(&mut self.image.write()[block as usize * BLOCK_BYTES..][part]);
     }
 
     /// Begins another life, with what there is.
     fn begin_again(&mut self) {
-        self.old = self.blocks.keys().copied().collect();
+        for content in &mut self.blocks {
+            if content.owner == Owner::This {
+                content.owner = Owner::Earlier;
+            }
+        }
         self.below.clear();
     }
 
-    /// A part of a block is written.
-    fn patch(&mut self, offset: u64, data: &[u8]) {
-        let (block, within) =
-            ((offset as usize / BLOCK_BYTES) as u32, offset as usize % BLOCK_BYTES);
-        let mut bytes = whole(self.blocks.get(&block).map_or(&[], |before| before));
-        bytes[within..within + data.len()].copy_from_slice(data);
-        self.put(block, trimmed(&bytes).into());
-    }
-
     /// All of a write arrives.
-    fn take(&mut self, write: InFlight) {
+    fn take(&mut self, write: &InFlight) {
         let first = (write.offset as usize / BLOCK_BYTES) as u32;
-        if write.bytes == BLOCK_BYTES {
-            return self.put(first, write.data);
-        }
-        for (number, at) in (first..).zip((0..write.bytes).step_by(BLOCK_BYTES)) {
-            self.put(number, trimmed(write.range(at, BLOCK_BYTES)).into());
+        for (block, at) in (first..).zip((0..write.bytes).step_by(BLOCK_BYTES)) {
+            self.claim(block);
+            self.replace(block, trimmed(write.range(at, BLOCK_BYTES)));
         }
     }
 
@@ -181,11 +267,45 @@ impl Segment {
         let mut sector = [0; SECTOR_BYTES];
         let data = write.range(number * SECTOR_BYTES, SECTOR_BYTES);
         sector[..data.len()].copy_from_slice(data);
-        self.patch(write.offset + (number * SECTOR_BYTES) as u64, &sector);
+        self.patch(write, number, &sector);
+    }
+
+    /// Where one sector of a write belongs, something arrives.
+    fn patch(&mut self, write: &InFlight, number: usize, sector: &[u8]) {
+        let start = write.offset as usize + number * SECTOR_BYTES;
+        let (block, within) = ((start / BLOCK_BYTES) as u32, start % BLOCK_BYTES);
+        self.claim(block);
+        self.alter(block, within..within + SECTOR_BYTES, |bytes| bytes.copy_from_slice(sector));
+    }
+
+    /// A block was never written in this life.
+    fn lose(&mut self, block: u32) {
+        let (owner, data) = match self.below.remove(&block) {
+            Some(below) => (Owner::Earlier, below),
+            None => (Owner::Nobody, Box::default()),
+        };
+        self.replace(block, &data);
+        self.blocks[block as usize].owner = owner;
     }
 }
 
 impl Disk {
+    /// An empty one, for segments of so many bytes.
+    #[must_use]
+    pub fn new(segment_bytes: usize) -> Self {
+        Self {
+            segment_bytes,
+            segments: BTreeMap::new(),
+            in_flight: Vec::new(),
+            first: SegmentSeq::default(),
+            proven: Default::default(),
+            finished: Vec::new(),
+            retired: BTreeMap::new(),
+            wanted: None,
+            nameless: Vec::new(),
+        }
+    }
+
     /// A segment is asked for.
     pub fn want(&mut self, segment: SegmentSeq) {
         self.wanted = Some(segment);
@@ -197,11 +317,14 @@ impl Disk {
         self.wanted = self.wanted.filter(|wanted| *wanted != segment);
         let retired = self.retired.keys().copied().filter(|_| recycles);
         let was = wal::successor_of(retired, segment);
-        let mut content = was.and_then(|was| self.retired.remove(&was)).unwrap_or_default();
+        let mut content = was.and_then(|was| self.retired.remove(&was));
         if was.is_none() {
             self.retired.clear();
         }
-        content.begin_again();
+        if let Some(content) = &mut content {
+            content.begin_again();
+        }
+        let content = content.unwrap_or_else(|| Segment::new(self.segment_bytes));
         self.segments.insert(segment, content);
         if planted(Planted::DirectoryNotSynced) {
             self.nameless.push((segment, was));
@@ -258,8 +381,7 @@ impl Disk {
         let old = self.segments.get(&segment).expect("a write to a segment that is prepared");
         for block in 0..bytes / BLOCK_BYTES {
             let block = (offset as usize / BLOCK_BYTES + block) as u32;
-            let is_new = !old.blocks.contains_key(&block) || old.old.contains(&block);
-            assert!(is_new, "a block is written once");
+            assert!(old.owner(block) != Owner::This, "a block is written once");
         }
         let data = trimmed(data).into();
         self.in_flight.push(InFlight { ticket, segment, offset, bytes, data });
@@ -275,7 +397,7 @@ impl Disk {
         let segment = self.segments.get_mut(&write.segment).expect("written segments stay");
         self.proven = self.proven.max(watermark(&write));
         self.finished.push((write.segment, write.offset, write.bytes));
-        segment.take(write);
+        segment.take(&write);
         true
     }
 
@@ -312,7 +434,7 @@ impl Disk {
                 let count = count.min(write.bytes / SECTOR_BYTES);
                 (0..count).for_each(|number| segment.take_sector(&write, number));
             }
-            Left::All => segment.take(write),
+            Left::All => segment.take(&write),
         }
     }
 
@@ -322,65 +444,54 @@ impl Disk {
         let proven: Vec<Place> = self
             .segments
             .iter()
-            .flat_map(|(&seq, segment)| {
-                let own = segment.blocks.keys().filter(|block| !segment.old.contains(block));
-                own.map(move |&block| (seq, block))
-            })
+            .flat_map(|(&seq, segment)| segment.own().map(move |block| (seq, block)))
             .filter(|&(seq, block)| (seq, u64::from(block) * BLOCK_BYTES as u64) < self.proven)
             .collect();
         (!proven.is_empty()).then(|| proven[rng.usize(..proven.len())])
     }
 
-    fn block(&mut self, (segment, block): Place) -> Option<&mut Block> {
-        self.segments.get_mut(&segment)?.blocks.get_mut(&block)
+    /// A durable block, if there is one.
+    fn block(&mut self, (segment, block): Place) -> Option<&mut Segment> {
+        self.segments.get_mut(&segment).filter(|segment| segment.owner(block) != Owner::Nobody)
     }
 
     /// A durable block rots: one of its bits is another.
     pub fn flip_bit(&mut self, place: Place, bit: usize) {
-        if let Some(block) = self.block(place) {
-            let mut bytes = whole(block);
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            *block = trimmed(&bytes).into();
+        if let Some(segment) = self.block(place) {
+            segment.alter(place.1, bit / 8..bit / 8 + 1, |byte| byte[0] ^= 1 << (bit % 8));
         }
     }
 
     /// A durable block was never written, whatever the disk said: it reads as zeroes, or as what the file
     /// held in an earlier life.
-    pub fn lose_block(&mut self, (segment, block): Place) {
-        if let Some(segment) = self.segments.get_mut(&segment) {
-            match segment.below.remove(&block) {
-                Some(below) => {
-                    segment.blocks.insert(block, below);
-                    segment.old.insert(block);
-                }
-                None => _ = segment.blocks.remove(&block),
-            }
+    pub fn lose_block(&mut self, place: Place) {
+        if let Some(segment) = self.block(place) {
+            segment.lose(place.1);
         }
     }
 
     /// What was written to one durable block went to another, and is not where it belongs.
     pub fn misdirect(&mut self, from: Place, to: Place) {
         if from != to
-            && let Some(bytes) = self.block(from).map(|bytes| bytes.clone())
-            && let Some(other) = self.block(to)
+            && let Some(segment) = self.block(from)
+            && let bytes = Bytes::copy_from_slice(segment.block(from.1))
+            && let Some(segment) = self.block(to)
         {
-            *other = bytes;
+            segment.replace(to.1, &bytes);
             self.lose_block(from);
         }
     }
 
     /// A durable block cannot be read any more.
-    pub fn spoil(&mut self, (segment, block): Place) {
-        if let Some(segment) = self.segments.get_mut(&segment)
-            && segment.blocks.contains_key(&block)
-        {
-            segment.unreadable.insert(block);
+    pub fn spoil(&mut self, place: Place) {
+        if let Some(segment) = self.block(place) {
+            segment.unreadable.insert(place.1);
         }
     }
 
     /// The first block of these bytes of a segment that cannot be read.
     #[must_use]
-    pub fn unreadable(&self, segment: SegmentSeq, bytes: core::ops::Range<u64>) -> Option<u32> {
+    pub fn unreadable(&self, segment: SegmentSeq, bytes: Range<u64>) -> Option<u32> {
         let block = |at: u64| (at / BLOCK_BYTES as u64) as u32;
         let blocks = block(bytes.start)..=block(bytes.end);
         self.segments.get(&segment)?.unreadable.range(blocks).next().copied()
@@ -393,7 +504,8 @@ impl Disk {
         {
             let first = offset as usize / BLOCK_BYTES;
             for block in first..first + bytes / BLOCK_BYTES {
-                segment.blocks.remove(&(block as u32));
+                segment.below.remove(&(block as u32));
+                segment.lose(block as u32);
             }
         }
     }
@@ -425,7 +537,7 @@ impl Disk {
                     loss.sectors += 1;
                     if tear == Tear::Garbage && number == garbled {
                         let garbage: Vec<u8> = (0..SECTOR_BYTES).map(|_| rng.u8(..)).collect();
-                        segment.patch(write.offset + (number * SECTOR_BYTES) as u64, &garbage);
+                        segment.patch(&write, number, &garbage);
                     }
                 }
             }
@@ -451,10 +563,13 @@ impl Disk {
     /// The first block of a segment, which holds its header.
     #[must_use]
     pub fn first_block(&self, segment: SegmentSeq) -> [u8; BLOCK_BYTES] {
-        let segment = self.segments.get(&segment).filter(|it| !it.unreadable.contains(&0));
-        segment
-            .and_then(|segment| segment.blocks.get(&0))
-            .map_or([0; BLOCK_BYTES], |block| whole(block))
+        let mut bytes = [0; BLOCK_BYTES];
+        if let Some(segment) = self.segments.get(&segment).filter(|it| !it.unreadable.contains(&0))
+        {
+            let block = segment.block(0);
+            bytes[..block.len()].copy_from_slice(block);
+        }
+        bytes
     }
 
     /// Writes in flight.
@@ -463,29 +578,20 @@ impl Disk {
         self.in_flight.len()
     }
 
-    /// Shows a whole segment to `look`, as a mapping of its file would.
-    pub fn look<T>(
-        &self,
-        segment: SegmentSeq,
-        scratch: &mut Scratch,
-        look: impl FnOnce(&[u8]) -> T,
-    ) -> T {
-        let Segment { blocks, unreadable, .. } =
-            self.segments.get(&segment).expect("the segment exists");
-        for (&block, data) in blocks {
-            if unreadable.contains(&block) {
-                // The driver reads it as zeroes.
-                continue;
-            }
-            let at = block as usize * BLOCK_BYTES;
-            scratch.bytes[at..at + data.len()].copy_from_slice(data);
+    /// A whole segment, as a mapping of its file would show it. What cannot be read is zero, as the driver
+    /// has it.
+    pub fn look(&mut self, segment: SegmentSeq) -> Bytes {
+        let Segment { image, unreadable, .. } =
+            self.segments.get_mut(&segment).expect("the segment exists");
+        let bytes = image.show();
+        if unreadable.is_empty() {
+            return bytes.clone();
         }
-        let result = look(&scratch.bytes);
-        for (&block, data) in blocks {
-            let at = block as usize * BLOCK_BYTES;
-            scratch.bytes[at..at + data.len()].fill(0);
+        let mut bytes = BytesMut::from(bytes.as_ref());
+        for &block in unreadable.iter() {
+            bytes[block as usize * BLOCK_BYTES..][..BLOCK_BYTES].fill(0);
         }
-        result
+        bytes.freeze()
     }
 }
 
@@ -500,21 +606,6 @@ fn watermark(write: &InFlight) -> (SegmentSeq, u64) {
     (SegmentSeq(number(at + 48)), number(at + 56))
 }
 
-/// One segment's worth of zeroes, lent to whoever looks at a segment. One per world: most of it is
-/// never touched, so it costs address space and little memory.
-#[derive(Debug)]
-pub struct Scratch {
-    bytes: Vec<u8>,
-}
-
-impl Scratch {
-    /// For segments of this many bytes.
-    #[must_use]
-    pub fn new(segment_bytes: usize) -> Self {
-        Self { bytes: vec![0; segment_bytes] }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -522,29 +613,27 @@ mod tests {
     const SEGMENT: SegmentSeq = SegmentSeq(1);
 
     fn disk() -> Disk {
-        let mut disk = Disk::default();
+        let mut disk = Disk::new(16 * BLOCK_BYTES);
         disk.prepare(SEGMENT, false);
         disk.start(FlushTicket(1), SEGMENT, 0, &[1; BLOCK_BYTES]);
         disk.start(FlushTicket(2), SEGMENT, BLOCK_BYTES as u64, &[2; 2 * BLOCK_BYTES]);
         disk
     }
 
-    fn sectors(disk: &Disk, scratch: &mut Scratch) -> Vec<u8> {
-        disk.look(SEGMENT, scratch, |bytes| {
-            bytes[..4 * BLOCK_BYTES].chunks(SECTOR_BYTES).map(|sector| sector[7]).collect()
-        })
+    fn sectors(disk: &mut Disk) -> Vec<u8> {
+        let bytes = disk.look(SEGMENT);
+        bytes[..4 * BLOCK_BYTES].chunks(SECTOR_BYTES).map(|sector| sector[7]).collect()
     }
 
     #[test]
     fn what_was_flushed_survives_every_crash_and_what_was_not_is_a_coin() {
-        let mut scratch = Scratch::new(16 * BLOCK_BYTES);
         let mut rng = Rng::with_seed(1);
         for tear in Tear::ALL {
             let mut disk = disk();
             assert!(disk.finish(FlushTicket(2)), "a later write may finish first");
             disk.crash(tear, &mut rng);
             assert!(!disk.finish(FlushTicket(1)), "{tear:?}: nothing is in flight after a crash");
-            let sectors = sectors(&disk, &mut scratch);
+            let sectors = sectors(&mut disk);
             assert_eq!(sectors[8..24], [2; 16], "{tear:?}");
             assert_eq!(sectors[24..], [0; 8], "{tear:?}");
             let whole = sectors[..8].iter().all(|&sector| sector == sectors[0]);
@@ -560,14 +649,13 @@ mod tests {
 
     #[test]
     fn a_write_that_fails_leaves_nothing_or_a_part_or_all() {
-        let mut scratch = Scratch::new(16 * BLOCK_BYTES);
         for (left, there) in [(Left::Nothing, 0), (Left::Sectors(3), 3), (Left::All, 16)] {
             let mut disk = disk();
             assert!(disk.overtakes(FlushTicket(2)) && !disk.overtakes(FlushTicket(1)));
             assert_eq!(disk.sectors(FlushTicket(2)), 16);
             disk.fail(FlushTicket(2), left);
             assert!(!disk.finish(FlushTicket(2)), "it is over");
-            let sectors = sectors(&disk, &mut scratch);
+            let sectors = sectors(&mut disk);
             assert!(sectors[8..8 + there].iter().all(|&byte| byte == 2), "{left:?}");
             assert!(sectors[8 + there..].iter().all(|&byte| byte == 0), "{left:?}");
         }
@@ -575,17 +663,14 @@ mod tests {
 
     #[test]
     fn what_is_durable_rots_and_goes_astray() {
-        let mut scratch = Scratch::new(16 * BLOCK_BYTES);
         let durable = || {
             let mut disk = disk();
             disk.finish(FlushTicket(1));
             disk.finish(FlushTicket(2));
             disk
         };
-        let block = |disk: &Disk, scratch: &mut Scratch, block: usize| {
-            disk.look(SEGMENT, scratch, |bytes| {
-                bytes[block * BLOCK_BYTES..][..BLOCK_BYTES].to_vec()
-            })
+        let block = |disk: &mut Disk, block: usize| {
+            disk.look(SEGMENT).slice(block * BLOCK_BYTES..(block + 1) * BLOCK_BYTES)
         };
         let mut rng = Rng::with_seed(2);
         let mut disk = durable();
@@ -593,17 +678,17 @@ mod tests {
         assert_eq!(places.into_iter().map(|(_, block)| block).collect::<Vec<_>>(), [0, 1, 2]);
 
         disk.flip_bit((SEGMENT, 1), 8 * 100 + 3);
-        let bytes = block(&disk, &mut scratch, 1);
+        let bytes = block(&mut disk, 1);
         assert_eq!((bytes[99], bytes[100], bytes[101]), (2, 2 ^ 8, 2));
 
         let mut disk = durable();
         disk.lose_block((SEGMENT, 2));
-        assert!(block(&disk, &mut scratch, 2).iter().all(|&byte| byte == 0));
+        assert!(block(&mut disk, 2).iter().all(|&byte| byte == 0));
 
         let mut disk = durable();
         disk.misdirect((SEGMENT, 2), (SEGMENT, 0));
-        assert!(block(&disk, &mut scratch, 0).iter().all(|&byte| byte == 2));
-        assert!(block(&disk, &mut scratch, 2).iter().all(|&byte| byte == 0));
+        assert!(block(&mut disk, 0).iter().all(|&byte| byte == 2));
+        assert!(block(&mut disk, 2).iter().all(|&byte| byte == 0));
 
         let mut disk = durable();
         disk.spoil((SEGMENT, 1));
@@ -618,7 +703,6 @@ mod tests {
     #[test]
     fn what_is_retired_comes_back_with_what_was_in_it() {
         const NEXT: SegmentSeq = SegmentSeq(3);
-        let mut scratch = Scratch::new(16 * BLOCK_BYTES);
         let mut rng = Rng::with_seed(3);
         let mut disk = disk();
         disk.finish(FlushTicket(1));
@@ -628,17 +712,18 @@ mod tests {
         assert_eq!(disk.prepare(NEXT, true), Some(SEGMENT));
         disk.start(FlushTicket(3), NEXT, BLOCK_BYTES as u64, &[3; BLOCK_BYTES]);
         disk.finish(FlushTicket(3));
-        let first_bytes = |disk: &Disk, scratch: &mut Scratch| {
-            disk.look(NEXT, scratch, |bytes| [0, 1, 2, 3].map(|block| bytes[block * BLOCK_BYTES]))
+        let first_bytes = |disk: &mut Disk| {
+            let bytes = disk.look(NEXT);
+            [0, 1, 2, 3].map(|block| bytes[block * BLOCK_BYTES])
         };
-        assert_eq!(first_bytes(&disk, &mut scratch), [1, 3, 2, 0]);
+        assert_eq!(first_bytes(&mut disk), [1, 3, 2, 0]);
         disk.lose_block((NEXT, 1));
-        assert_eq!(first_bytes(&disk, &mut scratch), [1, 2, 2, 0], "the write was lost");
+        assert_eq!(first_bytes(&mut disk), [1, 2, 2, 0], "the write was lost");
         // A sector that arrives leaves the others of its block as they were.
         disk.start(FlushTicket(4), NEXT, 0, &[4; BLOCK_BYTES]);
         disk.fail(FlushTicket(4), Left::Sectors(1));
-        let sectors = disk.look(NEXT, &mut scratch, |bytes| [bytes[7], bytes[SECTOR_BYTES + 7]]);
-        assert_eq!(sectors, [4, 1]);
+        let bytes = disk.look(NEXT);
+        assert_eq!([bytes[7], bytes[SECTOR_BYTES + 7]], [4, 1]);
         // Asked for, renamed, and never told of.
         disk.retire(NEXT);
         disk.want(SegmentSeq(4));
@@ -647,16 +732,19 @@ mod tests {
         // The number of a file only rises.
         disk.retire(SegmentSeq(4));
         assert_eq!(disk.prepare(SegmentSeq(4), true), None);
-        disk.look(SegmentSeq(4), &mut scratch, |bytes| assert!(bytes.iter().all(|&b| b == 0)));
+        assert!(disk.look(SegmentSeq(4)).iter().all(|&byte| byte == 0));
     }
 
     #[test]
-    fn the_scratch_is_clean_after_every_look() {
-        let mut scratch = Scratch::new(16 * BLOCK_BYTES);
+    fn who_has_looked_keeps_what_was_there() {
         let mut disk = disk();
+        let before = disk.look(SEGMENT);
+        assert_eq!(before.len(), 16 * BLOCK_BYTES);
         disk.finish(FlushTicket(1));
-        assert_eq!(sectors(&disk, &mut scratch)[0], 1);
-        disk.prepare(SegmentSeq(2), false);
-        disk.look(SegmentSeq(2), &mut scratch, |bytes| assert!(bytes.iter().all(|&b| b == 0)));
+        let after = disk.look(SEGMENT);
+        assert_eq!((before[0], after[0]), (0, 1));
+        assert_eq!(after.as_ptr(), disk.look(SEGMENT).as_ptr(), "nobody wrote in between");
+        disk.spoil((SEGMENT, 0));
+        assert_eq!((after[0], disk.look(SEGMENT)[0]), (1, 0), "what cannot be read is zero");
     }
 }

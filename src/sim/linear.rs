@@ -46,35 +46,50 @@ type Value = Option<Vec<u8>>;
 /// Which operations are done, one bit each.
 type Done = SmallVec<[u64; 4]>;
 
-/// What `act` does to `value`: the value after it, and the answer. `None` for an operation that
-/// fails and changes nothing (`INCR` of text); an answered operation cannot have been one.
-fn run(act: &Act, value: &Value) -> (Value, Option<Answer>) {
-    match act {
-        Act::Get => (value.clone(), Some(Answer::Value(value.clone()))),
-        Act::Set(new) => (Some(new.clone()), Some(Answer::Ok)),
-        Act::Cas { old, new } => {
-            if value.as_ref() == Some(old) {
-                (Some(new.clone()), Some(Answer::Ok))
-            } else {
-                (value.clone(), Some(Answer::Value(None)))
-            }
+/// What a value is after an operation.
+enum After {
+    /// What it was.
+    Same,
+    /// Something else, maybe.
+    Value(Value),
+}
+
+/// What an operation does to `value`, if it may have had the answer that its client heard. An operation
+/// that fails and changes nothing (`INCR` of text) cannot have been answered.
+fn run(operation: &Operation, value: &Value) -> Option<After> {
+    let heard = operation.answer.as_ref();
+    let fits = |answer: &Answer| heard.is_none_or(|heard| heard == answer);
+    let becomes = |value: Vec<u8>| After::Value(Some(value));
+    match &operation.act {
+        Act::Get => {
+            let is_it = |heard: &Answer| matches!(heard, Answer::Value(heard) if heard == value);
+            heard.is_none_or(is_it).then_some(After::Same)
         }
+        Act::Set(new) => fits(&Answer::Ok).then(|| becomes(new.clone())),
+        Act::Cas { old, new } if value.as_ref() == Some(old) => {
+            fits(&Answer::Ok).then(|| becomes(new.clone()))
+        }
+        Act::Cas { .. } => fits(&Answer::Value(None)).then_some(After::Same),
         Act::Append(tail) => {
-            let mut new = value.clone().unwrap_or_default();
-            new.extend_from_slice(tail);
-            let bytes = new.len() as i64;
-            (Some(new), Some(Answer::Int(bytes)))
+            let before = value.as_deref().unwrap_or_default();
+            let bytes = (before.len() + tail.len()) as i64;
+            fits(&Answer::Int(bytes)).then(|| becomes([before, tail].concat()))
         }
         Act::Incr => {
             let number = value.as_ref().map_or(Some(0), |value| {
                 std::str::from_utf8(value).ok().and_then(|text| text.parse::<i64>().ok())
             });
             match number.and_then(|number| number.checked_add(1)) {
-                Some(next) => (Some(next.to_string().into_bytes()), Some(Answer::Int(next))),
-                None => (value.clone(), None),
+                Some(next) => {
+                    fits(&Answer::Int(next)).then(|| becomes(next.to_string().into_bytes()))
+                }
+                None => heard.is_none().then_some(After::Same),
             }
         }
-        Act::Del => (None, Some(Answer::Int(i64::from(value.is_some())))),
+        Act::Del => {
+            let existed = i64::from(value.is_some());
+            fits(&Answer::Int(existed)).then_some(After::Value(None))
+        }
     }
 }
 
@@ -86,11 +101,13 @@ struct Values {
 
 impl Values {
     fn number(&mut self, value: Value) -> u32 {
+        if let Some(&number) = self.by_value.get(&value) {
+            return number;
+        }
         let next = self.by_number.len() as u32;
-        *self.by_value.entry(value.clone()).or_insert_with(|| {
-            self.by_number.push(value);
-            next
-        })
+        self.by_value.insert(value.clone(), next);
+        self.by_number.push(value);
+        next
     }
 }
 
@@ -109,8 +126,10 @@ struct Search<'a> {
     done: Done,
     /// Operations of unknown outcome placed.
     placed: Done,
-    /// The first operation not done; all before it are.
+    /// The first answered operation not done; all answered ones before it are.
     low: usize,
+    /// The operations of unknown outcome. They stay open for ever, and are few.
+    unknown: Vec<u32>,
     answered_left: usize,
 }
 
@@ -128,7 +147,9 @@ impl Search<'_> {
             set[place / 64] &= !(1 << (place % 64));
             self.low = self.low.min(place);
         }
-        while self.low < self.operations.len() && self.is_done(self.low) {
+        let is_passed =
+            |low: usize, it: &Self| it.is_done(low) || it.operations[low].answer.is_none();
+        while self.low < self.operations.len() && is_passed(self.low, self) {
             self.low += 1;
         }
         if is_answered {
@@ -140,24 +161,25 @@ impl Search<'_> {
     fn candidates(&self) -> SmallVec<[u32; 16]> {
         let mut deadline = u64::MAX;
         let mut answered: SmallVec<[u32; 16]> = SmallVec::new();
-        let mut unknown: SmallVec<[u32; 16]> = SmallVec::new();
-        for place in self.low..self.operations.len() {
-            let operation = &self.operations[place];
+        for (place, operation) in (self.low..).zip(&self.operations[self.low..]) {
             if operation.called > deadline {
                 break;
             }
-            if self.is_done(place) {
-                continue;
-            }
-            deadline = deadline.min(operation.returned);
-            if operation.answer.is_some() {
+            if operation.answer.is_some() && !self.is_done(place) {
+                deadline = deadline.min(operation.returned);
                 answered.push(place as u32);
-                continue;
+            }
+        }
+        let mut unknown: SmallVec<[u32; 16]> = SmallVec::new();
+        for &place in &self.unknown {
+            let operation = &self.operations[place as usize];
+            if operation.called > deadline {
+                break;
             }
             // Of several that do the same (`INCR`, `DEL`), the first called can stand for any.
             let same = |&other: &u32| self.operations[other as usize].act == operation.act;
-            if !unknown.iter().any(same) {
-                unknown.push(place as u32);
+            if !self.is_done(place as usize) && !unknown.iter().any(same) {
+                unknown.push(place);
             }
         }
         answered.sort_by_key(|&place| self.operations[place as usize].returned);
@@ -177,6 +199,7 @@ pub fn check(operations: &[Operation]) -> Verdict {
         done: SmallVec::from_elem(0, operations.len() / 64 + 1),
         placed: SmallVec::from_elem(0, operations.len() / 64 + 1),
         low: 0,
+        unknown: (0..).zip(operations).filter(|it| it.1.answer.is_none()).map(|it| it.0).collect(),
         answered_left: operations.iter().filter(|operation| operation.answer.is_some()).count(),
     };
     let answered = search.answered_left;
@@ -216,16 +239,17 @@ pub fn check(operations: &[Operation]) -> Verdict {
             // It hides what was placed just before it, which then need not have been placed.
             continue;
         }
-        let (after, result) = run(&operation.act, &values.by_number[before as usize]);
-        let fits = operation.answer.is_none() || operation.answer == result;
-        if !fits {
-            let explained = answered - search.answered_left;
-            if explained >= best.0 {
-                best = (explained, place);
+        let value = match run(operation, &values.by_number[before as usize]) {
+            Some(After::Same) => before,
+            Some(After::Value(after)) => values.number(after),
+            None => {
+                let explained = answered - search.answered_left;
+                if explained >= best.0 {
+                    best = (explained, place);
+                }
+                continue;
             }
-            continue;
-        }
-        let value = values.number(after);
+        };
         if operation.answer.is_none() && value == before {
             // Without an effect and without an answer it explains nothing.
             continue;

@@ -96,11 +96,11 @@ impl Clock {
 }
 
 impl Node {
-    pub(super) fn new(number: usize, cores: u16) -> Self {
+    pub(super) fn new(number: usize, cores: u16, segment_bytes: usize) -> Self {
         Self {
             id: NodeId(number as u64 + 1),
             life: 0,
-            disks: (0..cores).map(|_| Disk::default()).collect(),
+            disks: (0..cores).map(|_| Disk::new(segment_bytes)).collect(),
             cores: Vec::new(),
             paused_until: 0,
             disk_full: false,

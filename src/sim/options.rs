@@ -321,7 +321,7 @@ impl Options {
             value_bytes_max: 600,
             log_cache_bytes: 1 << 20,
             segment_bytes: 128 << 10,
-            log_bytes: 1 << 20,
+            log_bytes: 512 << 10,
             ticker_us: 100_000,
             turn_us: 100_000,
             net: NetOptions {

@@ -392,11 +392,9 @@ impl World {
             self.deliver(node, core, Event::LogRead(LogReadDone { read, result }));
             return Ok(());
         }
-        let Self { nodes, scratch, .. } = self;
-        let result = nodes[node].disks[core].look(read.at.segment, scratch, |bytes| {
-            let limit = limits::LOG_READ_BYTES_MAX;
-            wal::read_span(bytes, read.at, read.group, read.first, read.last, limit)
-        });
+        let bytes = self.nodes[node].disks[core].look(read.at.segment);
+        let limit = limits::LOG_READ_BYTES_MAX;
+        let result = wal::read_span(&bytes, read.at, read.group, read.first, read.last, limit);
         self.deliver(node, core, Event::LogRead(LogReadDone { read, result }));
         Ok(())
     }

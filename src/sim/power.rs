@@ -1,7 +1,5 @@
 //! Nodes start and stop.
 
-use bytes::Bytes;
-
 use crate::id::{ClusterId, Incarnation};
 use crate::limits;
 use crate::planted::{Planted, planted};
@@ -95,8 +93,9 @@ impl World {
         config: Config,
     ) -> Result<(Shard, Recovery), RecoverError> {
         let now = self.nodes[node].clock.read(self.now);
-        let Self { nodes, scratch, options, embedded, .. } = self;
-        let disk = &nodes[node].disks[core];
+        let Self { nodes, options, embedded, .. } = self;
+        let is_read_ahead = nodes[node].life.is_multiple_of(2);
+        let disk = &mut nodes[node].disks[core];
         let first = disk.first();
         let recovering = match embedded {
             Some(embedded) => Recovering::with_machines(config, &|group| embedded.machine(group)),
@@ -109,8 +108,8 @@ impl World {
         for (at, &segment) in segments.iter().enumerate() {
             let mut later = segments[at + 1..].iter();
             later.find_map(|&later| recovering.look_ahead(later, &disk.first_block(later)));
-            let bytes = disk.look(segment, scratch, Bytes::copy_from_slice);
-            if nodes[node].life % 2 == 0 {
+            let bytes = disk.look(segment);
+            if is_read_ahead {
                 // As by a thread beside it.
                 let end = bytes.len() as u64;
                 let checked = wal::Checked::new(recovering.identity(), segment, &bytes, end);

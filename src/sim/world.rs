@@ -24,7 +24,7 @@ use crate::shard::event::{Event, LogRead, Post, Request};
 
 use super::clients::{Client, Waiting};
 use super::crash_points::CrashPoint;
-use super::disk::{Left, Scratch};
+use super::disk::Left;
 use super::embed::Check;
 use super::embedded::Embedded;
 use super::history::History;
@@ -166,7 +166,6 @@ pub(super) struct World {
     pub(super) net: Net,
     /// The receiving ends of all connections.
     pub(super) links: BTreeMap<Path, Link>,
-    pub(super) scratch: Scratch,
     /// The bytes of the write that is being encoded.
     pub(super) encoded: Vec<u8>,
     pub(super) safety: Safety,
@@ -279,10 +278,11 @@ impl World {
             rng: Rng::with_seed(seed),
             now: 0,
             queue: Queue::new(),
-            nodes: nodes.map(|(number, &cores)| Node::new(number, cores)).collect(),
+            nodes: nodes
+                .map(|(number, &cores)| Node::new(number, cores, options.segment_bytes))
+                .collect(),
             net: Net::new(options.net.clone()),
             links: BTreeMap::new(),
-            scratch: Scratch::new(options.segment_bytes),
             encoded: Vec::new(),
             safety: Safety::default(),
             history: History::new(workload.keys()),
