@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A flame graph of the steady write path: three nodes under SETs, sampled by perf, drawn as an SVG, with the functions
-# that take most as a table.
+# A flame graph of the steady write path: three nodes under SETs of keys that all exist, sampled by perf, drawn as an
+# SVG, with the functions that take most as a table.
 #
 #     bench/flame.sh OUT                OUT.svg and OUT.md
 #
@@ -21,26 +21,15 @@ cargo build --release --quiet --target-dir "$target/flame" --package bench
 bin=$target/flame/release
 
 data=$(mktemp -d "$(realpath "$target")/flame.XXXXXX")
-up=
-finish() {
-    trap - EXIT
-    [ -z "$up" ] || { kill -TERM "$up" 2>/dev/null || true; wait "$up" 2>/dev/null || true; }
-    rm -rf "$data"
-}
+. bench/cluster.sh
+finish() { trap - EXIT; stop_nodes; rm -rf "$data"; }
 trap finish EXIT
 trap 'exit 130' INT TERM
 
 # shellcheck disable=SC2086 # words on purpose
-"$bin/outrigger" up --nodes 3 --dir "$data/nodes" --client-port "$PORT" --peer-port "$((PORT + 10))" ${UP_ARGS:-} \
-    >"$data/log" 2>&1 &
-up=$!
-for _ in $(seq 300); do
-    grep -qx ready "$data/log" && break
-    kill -0 "$up" 2>/dev/null || { cat "$data/log" >&2; fail "the cluster ended early"; }
-    sleep 0.1
-done
-pids=$(grep -o '"pid": *[0-9]*' "$data/nodes/cluster.json" | grep -o '[0-9]*$' | paste -sd,)
-addrs=127.0.0.1:$PORT,127.0.0.1:$((PORT + 1)),127.0.0.1:$((PORT + 2))
+start_nodes "$bin/outrigger" "$data" "$PORT" ${UP_ARGS:-}
+# Memory that grows is cleared by the kernel: not what is looked for here.
+"$bin/bench" --addr "$addrs" --connections 64 --value-size "$VALUE_SIZE" --fill --warmup 0 --duration 0.1 >/dev/null
 "$bin/bench" --addr "$addrs" --connections "$CONNECTIONS" --value-size "$VALUE_SIZE" --warmup 2 \
     --duration "$DURATION" --server-pids "$pids" >"$data/load" &
 load=$!

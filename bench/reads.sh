@@ -24,40 +24,19 @@ fail() { echo "reads: $*" >&2; exit 1; }
 [ -x "$LOAD" ] || fail "no $LOAD; run: cargo build --release -p bench"
 mkdir -p "$TARGET"
 DATA=$(mktemp -d "${DATA:-$(realpath "$TARGET")}/reads.XXXXXX")
-up=
-
-stop() {
-    [ -z "$up" ] || { kill -TERM "$up" 2>/dev/null || true; wait "$up" 2>/dev/null || true; }
-    up=
-    rm -rf "$DATA/run"
-}
-finish() { trap - EXIT INT TERM; stop; rm -rf "$DATA"; }
+. bench/cluster.sh
+finish() { trap - EXIT INT TERM; stop_nodes; rm -rf "$DATA"; }
 trap finish EXIT
 trap 'finish; exit 130' INT TERM
-
-start() { # mode
-    local arguments=()
-    [ "$1" != lease ] || arguments=(--serve-arg=--lease-groups=all)
-    mkdir -p "$DATA/run"
-    "$OUTRIGGER" up --nodes 3 --dir "$DATA/run/data" --client-port "$PORT" \
-        --peer-port "$((PORT + 10))" "${arguments[@]}" >"$DATA/run/log" 2>&1 &
-    up=$!
-    for _ in $(seq 300); do
-        grep -qx ready "$DATA/run/log" && break
-        kill -0 "$up" 2>/dev/null || { cat "$DATA/run/log" >&2; fail "up ended early"; }
-        sleep 0.1
-    done
-    grep -qx ready "$DATA/run/log" || { cat "$DATA/run/log" >&2; fail "not ready after 30 s"; }
-    addrs=127.0.0.1:$PORT,127.0.0.1:$((PORT + 1)),127.0.0.1:$((PORT + 2))
-    pids=$(grep -o '"pid": *[0-9]*' "$DATA/run/data/cluster.json" | grep -o '[0-9]*$' | paste -sd,)
-}
 
 flags="--command get --value-size 256 --keys 20000 --warmup $WARMUP --duration $DURATION"
 figure() { sed -n '/"median": {/,/}/p' "$DATA/run.json" | sed -n "s/^ *\"$1\": \([^,]*\),*$/\1/p"; }
 
 for round in $(seq "$ROUNDS"); do
     for mode in $MODES; do
-        start "$mode"
+        arguments=()
+        [ "$mode" != lease ] || arguments=(--serve-arg=--lease-groups=all)
+        start_nodes "$OUTRIGGER" "$DATA/run" "$PORT" ${arguments[@]+"${arguments[@]}"}
         "$LOAD" --addr "$addrs" -c 16 --command set --value-size 256 --keys 20000 --fill \
             --warmup 0 -n 100 >/dev/null
         for connections in $CONNECTIONS; do
@@ -73,7 +52,8 @@ for round in $(seq "$ROUNDS"); do
             done
             echo "$row" | tee -a "$DATA/results.tsv" >&2
         done
-        stop
+        stop_nodes
+        rm -rf "$DATA/run"
     done
     # Who goes first changes.
     MODES="${MODES#* } ${MODES%% *}"
