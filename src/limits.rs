@@ -9,6 +9,8 @@ pub const COMMAND_BYTES_MAX: usize = 4 << 20;
 pub const VALUE_BYTES_MAX: usize = COMMAND_BYTES_MAX - KEY_BYTES_MAX - 1024;
 /// Largest key, in bytes.
 pub const KEY_BYTES_MAX: usize = 64 << 10;
+/// Most fields of one hash, and members of one set.
+pub const COLLECTION_PARTS_MAX: usize = 4 << 20;
 /// Most arguments in one command.
 pub const COMMAND_ARGS_MAX: usize = 64 << 10;
 /// Longest inline (non-RESP) command line, in bytes, as Redis has it.

@@ -91,7 +91,18 @@ pub const COMMANDS: &[Spec] = &[
     spec("get", 2, Access::Read, ONE_KEY, "Returns the value of a key."),
     spec("getdel", 2, Access::Write, ONE_KEY, "Returns the value of a key and deletes it."),
     spec("getset", 3, Access::Write, ONE_KEY, "Sets a key and returns the value before."),
+    spec("hdel", -3, Access::Write, ONE_KEY, "Removes fields of a hash."),
     spec("hello", -1, Access::Connection, NO_KEYS, "Switches the protocol."),
+    spec("hexists", 3, Access::Read, ONE_KEY, "Tells whether a hash has a field."),
+    spec("hget", 3, Access::Read, ONE_KEY, "Returns the value of a field of a hash."),
+    spec("hgetall", 2, Access::Read, ONE_KEY, "Returns the fields and values of a hash."),
+    spec("hincrby", 4, Access::Write, ONE_KEY, "Adds to a number in a hash."),
+    spec("hkeys", 2, Access::Read, ONE_KEY, "Returns the fields of a hash."),
+    spec("hlen", 2, Access::Read, ONE_KEY, "Counts the fields of a hash."),
+    spec("hmget", -3, Access::Read, ONE_KEY, "Returns the values of several fields of a hash."),
+    spec("hset", -4, Access::Write, ONE_KEY, "Sets fields of a hash."),
+    spec("hsetnx", 4, Access::Write, ONE_KEY, "Sets a field of a hash if it does not exist."),
+    spec("hvals", 2, Access::Read, ONE_KEY, "Returns the values of a hash."),
     spec("incr", 2, Access::Write, ONE_KEY, "Adds one to a number."),
     spec("incrby", 3, Access::Write, ONE_KEY, "Adds to a number."),
     spec("info", -1, Access::Node, NO_KEYS, "Tells about this node."),
@@ -103,10 +114,15 @@ pub const COMMANDS: &[Spec] = &[
     spec("readonly", 1, Access::Connection, NO_KEYS, "Lets this node's replicas answer reads."),
     spec("readwrite", 1, Access::Connection, NO_KEYS, "Lets the leaders answer reads again."),
     spec("reset", 1, Access::Connection, NO_KEYS, "Puts the connection back to its start."),
+    spec("sadd", -3, Access::Write, ONE_KEY, "Adds members to a set."),
     spec("scan", -2, Access::Scan, NO_KEYS, "Iterates over the keys."),
+    spec("scard", 2, Access::Read, ONE_KEY, "Counts the members of a set."),
     spec("select", 2, Access::Connection, NO_KEYS, "Selects database 0, the only one."),
     spec("set", -3, Access::Write, ONE_KEY, "Sets a key, if its conditions hold."),
     spec("setnx", 3, Access::Write, ONE_KEY, "Sets a key if it does not exist."),
+    spec("sismember", 3, Access::Read, ONE_KEY, "Tells whether a set has a member."),
+    spec("smembers", 2, Access::Read, ONE_KEY, "Returns the members of a set."),
+    spec("srem", -3, Access::Write, ONE_KEY, "Removes members of a set."),
     spec("strlen", 2, Access::Read, ONE_KEY, "Returns the length of a value."),
     spec("type", 2, Access::Read, ONE_KEY, "Returns the type of a value."),
 ];
@@ -280,8 +296,12 @@ pub fn validate(command: &Command) -> Result<&'static Spec, Reply> {
     match spec.name {
         "set" => set_options(command).map(|_| ())?,
         "mset" if command.len().is_multiple_of(2) => return Err(Reply::wrong_arity(b"mset")),
+        "hset" if !command.len().is_multiple_of(2) => return Err(Reply::wrong_arity(b"hset")),
         "incrby" => {
             integer(command.arg(2)).ok_or_else(Reply::not_an_integer)?;
+        }
+        "hincrby" => {
+            integer(command.arg(3)).ok_or_else(Reply::not_an_integer)?;
         }
         "decrby" => {
             let by = integer(command.arg(2)).ok_or_else(Reply::not_an_integer)?;
@@ -379,6 +399,8 @@ mod tests {
                 "SET k v keepttl",
                 "ERR SET option KEEPTTL is not supported: keys do not expire in this version",
             ),
+            ("HSET h f v g", "ERR wrong number of arguments for 'hset' command"),
+            ("HINCRBY h f x", "ERR value is not an integer or out of range"),
             ("INCRBY k x", "ERR value is not an integer or out of range"),
             ("DECRBY k -9223372036854775808", "ERR decrement would overflow"),
             ("SCAN x", "ERR invalid cursor"),

@@ -1,4 +1,4 @@
-//! The ordered map we ship: strings by key, ordered by the hash of the key, so that a `SCAN` cursor
+//! The ordered map we ship: strings, hashes and sets by key, ordered by the hash of the key, so that a `SCAN` cursor
 //! is one number and needs no state (docs/decisions/0006).
 //!
 //! The map is persistent: a copy of it shares every node, and a change copies the nodes on its way. So
@@ -20,7 +20,11 @@ use super::command::{self, Access, SetOptions};
 use super::glob;
 use super::{Frozen, Restoring, StateMachine, Wanted};
 
+mod collections;
 mod snapshot;
+mod value;
+
+use value::Value;
 
 /// Bits of the hash that orders keys; a cursor holds them beside 14 bits of group.
 const HASH_BITS: u32 = 40;
@@ -78,10 +82,10 @@ fn fold(value: u64) -> u64 {
     (wide as u64) ^ ((wide >> 64) as u64)
 }
 
-/// The state machine of one group: byte strings by key.
+/// The state machine of one group: strings, hashes and sets by key.
 #[derive(Debug, Default)]
 pub struct Map {
-    values: OrdMap<Place, Bytes>,
+    values: OrdMap<Place, Value>,
 }
 
 impl Map {
@@ -91,47 +95,58 @@ impl Map {
         Self::default()
     }
 
-    fn get(&self, key: &[u8]) -> Option<&Bytes> {
+    fn look(&self, key: &[u8]) -> Option<&Value> {
         self.values.get(&Spot::of(key))
+    }
+
+    /// The string of a key; refused if it holds something else.
+    fn get(&self, key: &[u8]) -> Result<Option<&Bytes>, Reply> {
+        self.look(key).map(Value::string).transpose()
     }
 
     /// The value moves into memory of its own: kept as a slice it would pin the receive buffer it came
     /// in. It is the memory of the value before, if that is as long and nobody reads it any more.
     fn set(&mut self, key: &[u8], value: &[u8]) {
-        if let Some(old) = self.values.get_mut(&Spot::of(key)) {
-            *old = match std::mem::take(old).try_into_mut() {
-                Ok(mut memory) if memory.len() == value.len() => {
-                    memory.copy_from_slice(value);
-                    memory.freeze()
-                }
-                _ => Bytes::copy_from_slice(value),
-            };
-        } else {
-            self.insert(key, Bytes::copy_from_slice(value));
+        match self.values.get_mut(&Spot::of(key)) {
+            Some(Value::String(old)) => {
+                *old = match std::mem::take(old).try_into_mut() {
+                    Ok(mut memory) if memory.len() == value.len() => {
+                        memory.copy_from_slice(value);
+                        memory.freeze()
+                    }
+                    _ => Bytes::copy_from_slice(value),
+                };
+            }
+            Some(old) => *old = Value::String(Bytes::copy_from_slice(value)),
+            None => self.insert(key, Bytes::copy_from_slice(value)),
         }
     }
 
     fn insert(&mut self, key: &[u8], value: Bytes) {
-        self.values.insert(Place { hash: hash(key), key: key.into() }, value);
+        self.values.insert(Place { hash: hash(key), key: key.into() }, Value::String(value));
     }
 
-    /// Sets, and tells what was there.
-    fn swap(&mut self, key: &[u8], value: &[u8]) -> Option<Bytes> {
-        let old = self.get(key).cloned();
+    /// Sets, and tells what was there; refused if that was no string.
+    fn swap(&mut self, key: &[u8], value: &[u8]) -> Result<Option<Bytes>, Reply> {
+        let old = self.get(key)?.cloned();
         self.set(key, value);
-        old
+        Ok(old)
     }
 
     fn execute(&mut self, command: &Command, wanted: Wanted) -> Result<Reply, Reply> {
         let spec = command::validate(command)?;
         let reply = match spec.name {
-            "set" => self.set_if(command, command::set_options(command)?),
+            "set" => self.set_if(command, command::set_options(command)?)?,
             "setnx" => {
                 let absent = SetOptions { must_exist: Some(false), ..SetOptions::default() };
-                Reply::Int(i64::from(self.set_if(command, absent) == Reply::Ok))
+                Reply::Int(i64::from(self.set_if(command, absent)? == Reply::Ok))
             }
-            "getset" => or_nil(self.swap(command.arg(1), command.arg(2))),
-            "getdel" => or_nil(self.values.remove(&Spot::of(command.arg(1)))),
+            "getset" => or_nil(self.swap(command.arg(1), command.arg(2))?),
+            "getdel" => {
+                let old = self.get(command.arg(1))?.cloned();
+                self.values.remove(&Spot::of(command.arg(1)));
+                or_nil(old)
+            }
             "mset" => {
                 for key in spec.keys(command.len()) {
                     self.set(command.arg(key), command.arg(key + 1));
@@ -145,11 +160,14 @@ impl Map {
             "append" => self.append(command.arg(1), command.arg(2))?,
             "incr" => self.add(command.arg(1), 1)?,
             "decr" => self.add(command.arg(1), -1)?,
-            "incrby" => self.add(command.arg(1), argument(command)?)?,
-            "decrby" => self.add(command.arg(1), -argument(command)?)?,
+            "incrby" => self.add(command.arg(1), argument_at(command, 2)?)?,
+            "decrby" => self.add(command.arg(1), -argument_at(command, 2)?)?,
             "flushall" | "flushdb" => {
                 self.values.clear();
                 Reply::Ok
+            }
+            name @ ("hset" | "hsetnx" | "hdel" | "hincrby" | "sadd" | "srem") => {
+                self.change_parts(name, command)?
             }
             _ if wanted == Wanted::No => Reply::Nil,
             _ => self.answer(command)?,
@@ -160,56 +178,59 @@ impl Map {
     fn answer(&self, command: &Command) -> Result<Reply, Reply> {
         let spec = command::validate(command)?;
         let reply = match spec.name {
-            "get" => or_nil(self.get(command.arg(1)).cloned()),
-            "mget" => Reply::Array(
-                spec.keys(command.len())
-                    .map(|key| or_nil(self.get(command.arg(key)).cloned()))
-                    .collect(),
-            )
-            .within_limit(),
+            "get" => or_nil(self.get(command.arg(1))?.cloned()),
+            "mget" => {
+                // What is no string counts as missing.
+                let value = |key| self.get(command.arg(key)).ok().flatten().cloned();
+                let values = spec.keys(command.len()).map(|key| or_nil(value(key)));
+                Reply::Array(values.collect()).within_limit()
+            }
             "exists" => {
-                let there = |key| i64::from(self.get(command.arg(key)).is_some());
+                let there = |key| i64::from(self.look(command.arg(key)).is_some());
                 Reply::Int(spec.keys(command.len()).map(there).sum())
             }
-            "strlen" => Reply::Int(self.get(command.arg(1)).map_or(0, Bytes::len) as i64),
-            "type" if self.get(command.arg(1)).is_some() => Reply::Simple("string"),
-            "type" => Reply::Simple("none"),
+            "strlen" => Reply::Int(self.get(command.arg(1))?.map_or(0, Bytes::len) as i64),
+            "type" => Reply::Simple(self.look(command.arg(1)).map_or("none", Value::type_name)),
             "dbsize" => Reply::Int(self.values.len() as i64),
             "scan" => self.scan(command)?,
-            _ => {
-                debug_assert_ne!(spec.access, Access::Read, "{} is not answered", spec.name);
-                return Err(Reply::error("ERR", format!("'{}' is not for a group", spec.name)));
-            }
+            name => match self.answer_parts(name, command)? {
+                Some(reply) => reply,
+                None => {
+                    debug_assert_ne!(spec.access, Access::Read, "{name} is not answered");
+                    return Err(Reply::error("ERR", format!("'{name}' is not for a group")));
+                }
+            },
         };
         Ok(reply)
     }
 
-    fn set_if(&mut self, command: &Command, options: SetOptions) -> Reply {
+    fn set_if(&mut self, command: &Command, options: SetOptions) -> Result<Reply, Reply> {
         let (key, value) = (command.arg(1), command.arg(2));
         if options == SetOptions::default() {
             // What was there does not matter.
             self.set(key, value);
-            return Reply::Ok;
+            return Ok(Reply::Ok);
         }
-        let old = self.get(key);
         let holds = match options {
-            SetOptions { must_exist: Some(must), .. } => old.is_some() == must,
-            SetOptions { if_equal: Some(at), .. } => old.is_some_and(|old| old == command.arg(at)),
+            SetOptions { must_exist: Some(must), .. } => self.look(key).is_some() == must,
+            SetOptions { if_equal: Some(at), .. } => {
+                self.get(key)?.is_some_and(|old| old == command.arg(at))
+            }
             _ => true,
         };
-        match (options.get, holds) {
-            (true, true) => or_nil(self.swap(key, value)),
-            (true, false) => or_nil(old.cloned()),
+        Ok(match (options.get, holds) {
+            (true, true) => or_nil(self.swap(key, value)?),
+            (true, false) => or_nil(self.get(key)?.cloned()),
             (false, true) => {
                 self.set(key, value);
                 Reply::Ok
             }
             (false, false) => Reply::Nil,
-        }
+        })
     }
 
     fn append(&mut self, key: &[u8], tail: &[u8]) -> Result<Reply, Reply> {
-        let old = self.get(key).map_or(&[][..], |value| value);
+        let old = self.get(key)?.map_or(&[][..], |value| value);
         if old.len() + tail.len() > limits::VALUE_BYTES_MAX {
             return Err(Reply::error(
                 "ERR",
@@ -223,12 +244,8 @@ impl Map {
     }
 
     fn add(&mut self, key: &[u8], by: i64) -> Result<Reply, Reply> {
-        let added = |old: i64| {
-            old.checked_add(by)
-                .ok_or_else(|| Reply::error("ERR", "increment or decrement would overflow"))
-        };
-        let new = match self.get(key) {
-            Some(value) => added(integer(value).ok_or_else(Reply::not_an_integer)?)?,
+        let new = match self.get(key)? {
+            Some(value) => sum(integer(value).ok_or_else(Reply::not_an_integer)?, by)?,
             None => by,
         };
         self.set(key, new.to_string().as_bytes());
@@ -245,14 +262,15 @@ impl Map {
         let mut next = SCAN_END;
         let mut last = None;
         let mut bytes = 0;
-        for (looked, place) in self.values.range(from..).map(|(place, _)| place).enumerate() {
+        for (looked, (place, value)) in self.values.range(from..).enumerate() {
             let enough = looked >= options.count || bytes > SCAN_BYTES_SOFT;
             if enough && last != Some(place.hash) {
                 next = place.hash;
                 break;
             }
             last = Some(place.hash);
-            let of_type = options.of_type.is_none_or(|name| name.eq_ignore_ascii_case(b"string"));
+            let its_type = value.type_name().as_bytes();
+            let of_type = options.of_type.is_none_or(|name| name.eq_ignore_ascii_case(its_type));
             if of_type && options.pattern.is_none_or(|pattern| glob::matches(pattern, &place.key)) {
                 bytes += place.key.len();
                 keys.push(Reply::bulk(&place.key));
@@ -280,8 +298,13 @@ pub fn scan_cursor(group: u64, position: u64) -> u64 {
     (group << (HASH_BITS + 1)) | position
 }
 
-fn argument(command: &Command) -> Result<i64, Reply> {
-    integer(command.arg(2)).ok_or_else(Reply::not_an_integer)
+fn argument_at(command: &Command, at: usize) -> Result<i64, Reply> {
+    integer(command.arg(at)).ok_or_else(Reply::not_an_integer)
+}
+
+fn sum(old: i64, by: i64) -> Result<i64, Reply> {
+    let overflows = || Reply::error("ERR", "increment or decrement would overflow");
+    old.checked_add(by).ok_or_else(overflows)
 }
 
 fn or_nil(value: Option<Bytes>) -> Reply {
@@ -306,7 +329,7 @@ impl StateMachine for Map {
     fn digest(&self) -> u64 {
         self.values.iter().fold(0, |digest: u64, (place, value)| {
             // Order does not matter: pairs are mixed on their own and added.
-            digest.wrapping_add(mix(value, mix(&place.key, 0x6469_6765_7374)))
+            digest.wrapping_add(value.digest(mix(&place.key, 0x6469_6765_7374)))
         })
     }
 

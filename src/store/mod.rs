@@ -115,6 +115,12 @@ pub enum RestoreError {
         /// Bytes that make no pair.
         left: usize,
     },
+    /// A record of a kind that this version does not know.
+    #[error("a record of kind {kind}, which this version does not know")]
+    Unknown {
+        /// The kind.
+        kind: u8,
+    },
     /// Pairs are not in the order in which they are given out.
     #[error("the state's pairs are out of order")]
     OutOfOrder,

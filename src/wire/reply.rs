@@ -35,6 +35,8 @@ pub enum Reply {
     Array(Vec<Reply>),
     /// Pairs; a flat array in RESP2.
     Map(Vec<(Reply, Reply)>),
+    /// Several replies in no order; an array in RESP2.
+    Set(Vec<Reply>),
     /// Text for people, such as `INFO`; a plain bulk string in RESP2.
     Verbatim(String),
 }
@@ -121,7 +123,7 @@ impl Reply {
             Self::Simple(text) => text.len(),
             Self::Error(text) | Self::Verbatim(text) => text.len(),
             Self::Bulk(bytes) => bytes.len(),
-            Self::Array(items) => items.iter().map(Self::bytes).sum(),
+            Self::Array(items) | Self::Set(items) => items.iter().map(Self::bytes).sum(),
             Self::Map(pairs) => pairs.iter().map(|(key, value)| key.bytes() + value.bytes()).sum(),
         }
     }
@@ -146,6 +148,11 @@ impl Reply {
             }),
             Self::Array(items) => {
                 put_number(out, b'*', items.len() as i64);
+                items.iter().for_each(|item| item.encode(protocol, out));
+            }
+            Self::Set(items) => {
+                let mark = if protocol == Protocol::Resp2 { b'*' } else { b'~' };
+                put_number(out, mark, items.len() as i64);
                 items.iter().for_each(|item| item.encode(protocol, out));
             }
             Self::Map(pairs) => {
@@ -230,17 +237,19 @@ fn decode(bytes: &Bytes, at: &mut usize, depth: usize) -> Result<Reply, DecodeEr
             Reply::Bulk(body)
         }
         // A simple status becomes a bulk string in no reply of ours: state machines answer with
-        // `Ok` or with one of these two.
+        // `Ok` or with one of these, the names of types.
         b'+' if text == b"string" => Reply::Simple("string"),
         b'+' if text == b"none" => Reply::Simple("none"),
-        b'*' => {
+        b'+' if text == b"hash" => Reply::Simple("hash"),
+        b'+' if text == b"set" => Reply::Simple("set"),
+        b'*' | b'~' => {
             let count = count()?;
             // Each item takes at least three bytes: a count cannot ask for more than is there.
             if count > (bytes.len() - *at) / 3 {
                 return Err(DecodeError);
             }
             let items: Result<_, _> = (0..count).map(|_| decode(bytes, at, depth + 1)).collect();
-            Reply::Array(items?)
+            if mark == b'~' { Reply::Set(items?) } else { Reply::Array(items?) }
         }
         b'%' => {
             let count = count()?;
@@ -283,6 +292,8 @@ mod tests {
             (Reply::Array(vec![Reply::Nil, Reply::Int(1)]), Resp2, "*2\r\n$-1\r\n:1\r\n"),
             (map.clone(), Resp2, "*2\r\n$5\r\nproto\r\n:3\r\n"),
             (map, Resp3, "%1\r\n$5\r\nproto\r\n:3\r\n"),
+            (Reply::Set(vec![Reply::Int(1)]), Resp2, "*1\r\n:1\r\n"),
+            (Reply::Set(vec![Reply::Int(1)]), Resp3, "~1\r\n:1\r\n"),
             (Reply::Verbatim("x".into()), Resp2, "$1\r\nx\r\n"),
             (Reply::Verbatim("x".into()), Resp3, "=5\r\ntxt:x\r\n"),
             (Reply::error("ERR", "a\r\nb"), Resp2, "-ERR a  b\r\n"),
@@ -309,6 +320,7 @@ mod tests {
         leaf.prop_recursive(2, 16, 4, |item| {
             prop_oneof![
                 prop::collection::vec(item.clone(), 0..4).prop_map(Reply::Array),
+                prop::collection::vec(item.clone(), 0..4).prop_map(Reply::Set),
                 prop::collection::vec((item.clone(), item), 0..4).prop_map(Reply::Map),
             ]
         })

@@ -23,6 +23,7 @@ mod script;
 mod shared;
 mod wait;
 
+mod collections;
 mod commands;
 mod config;
 mod crash;

@@ -2,17 +2,19 @@
 //!
 //! ```text
 //!  byte
-//!     0  key bytes                4
-//!     4  value bytes              4
-//!     8  key, value
-//!     …  the next pair, in the map's order
+//!     0  key bytes                3
+//!     3  what follows the key     1   0 the string · 1 a field of the hash · 2 a member of the set
+//!     4  bytes of that            4
+//!     8  the key, and that: the string · field bytes (4), the field, its value · the member
+//!     …  the next record, in the map's order; those of one key follow one another, in theirs
 //! ```
 //!
 //! A chunk ends anywhere, so that one value, which may be larger than a chunk, needs no rule of its
-//! own.
+//! own. A map of nothing but strings is written as it was before there was anything else.
 
 use std::collections::VecDeque;
 use std::ops::Bound;
+use std::sync::Arc;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use imbl::OrdMap;
@@ -20,41 +22,115 @@ use imbl::OrdMap;
 use crate::limits;
 use crate::store::{Frozen, RestoreError, Restoring, StateMachine};
 
+use super::value::{Collection, Hash, Set, Value};
 use super::{Map, Place, hash};
 
-const PAIR_HEADER_BYTES: usize = 8;
+const HEADER_BYTES: usize = 8;
 
-/// A map that no longer changes. Holds at most one pair more than the chunk asked for.
+/// What follows the key in a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    String = 0,
+    Field = 1,
+    Member = 2,
+}
+
+impl Kind {
+    fn of(kind: u8) -> Result<Self, RestoreError> {
+        let all = [Self::String, Self::Field, Self::Member];
+        all.into_iter().find(|it| *it as u8 == kind).ok_or(RestoreError::Unknown { kind })
+    }
+}
+
+/// A map that no longer changes. Holds at most one record more than the chunk asked for.
 pub(super) struct FrozenMap {
-    values: OrdMap<Place, Bytes>,
-    /// The last pair that went into `ready`.
+    values: OrdMap<Place, Value>,
+    /// The last key of which everything is in `ready`.
     last: Option<Place>,
+    /// The part of the next key, a hash or a set, that went into `ready` last.
+    part: Option<Arc<[u8]>>,
     ready: BytesMut,
 }
 
 impl FrozenMap {
-    pub(super) fn new(values: OrdMap<Place, Bytes>) -> Self {
-        Self { values, last: None, ready: BytesMut::new() }
+    pub(super) fn new(values: OrdMap<Place, Value>) -> Self {
+        Self { values, last: None, part: None, ready: BytesMut::new() }
     }
 
-    /// Writes out whole pairs until there are `bytes` ready.
+    /// Writes out whole records until there are `bytes` ready.
     fn fill(&mut self, bytes: usize) {
-        let Self { values, last, ready } = self;
+        let Self { values, last, part, ready } = self;
         let from = last.as_ref().map_or(Bound::Unbounded, |last| Bound::Excluded(last.clone()));
         for (place, value) in values.range((from, Bound::Unbounded)) {
             if bytes <= ready.len() {
                 return;
             }
-            ready.reserve(PAIR_HEADER_BYTES + place.key.len() + value.len());
-            ready.put_u32_le(u32::try_from(place.key.len()).expect("limits bound a key"));
-            ready.put_u32_le(u32::try_from(value.len()).expect("limits bound a value"));
-            ready.put_slice(&place.key);
-            ready.put_slice(value);
+            match value {
+                Value::String(value) => record(ready, &place.key, Kind::String, &[value]),
+                Value::Collection(it) => {
+                    let after = part.take().map_or(Bound::Unbounded, Bound::Excluded);
+                    let parts = (after, Bound::Unbounded);
+                    *part = match &**it {
+                        Collection::Hash(hash) => fields(ready, bytes, place, hash.range(parts)),
+                        Collection::Set(set) => members(ready, bytes, place, set.range(parts)),
+                    };
+                    if part.is_some() {
+                        return;
+                    }
+                }
+            }
             *last = Some(place.clone());
         }
         // Nothing is left: whoever holds this need not hold the map any longer.
         *values = OrdMap::new();
     }
+}
+
+/// Writes fields until there are `bytes` ready; the last one written, if others follow.
+fn fields<'a>(
+    ready: &mut BytesMut,
+    bytes: usize,
+    place: &Place,
+    fields: impl Iterator<Item = (&'a Arc<[u8]>, &'a Bytes)>,
+) -> Option<Arc<[u8]>> {
+    let mut last = None;
+    for (field, value) in fields {
+        if last.is_some() && bytes <= ready.len() {
+            return last;
+        }
+        let length = (field.len() as u32).to_le_bytes();
+        record(ready, &place.key, Kind::Field, &[&length, field, value]);
+        last = Some(field.clone());
+    }
+    None
+}
+
+/// The same of members.
+fn members<'a>(
+    ready: &mut BytesMut,
+    bytes: usize,
+    place: &Place,
+    members: impl Iterator<Item = &'a Arc<[u8]>>,
+) -> Option<Arc<[u8]>> {
+    let mut last = None;
+    for member in members {
+        if last.is_some() && bytes <= ready.len() {
+            return last;
+        }
+        record(ready, &place.key, Kind::Member, &[member]);
+        last = Some(member.clone());
+    }
+    None
+}
+
+fn record(ready: &mut BytesMut, key: &[u8], kind: Kind, rest: &[&[u8]]) {
+    let rest_bytes = rest.iter().map(|part| part.len()).sum::<usize>();
+    ready.reserve(HEADER_BYTES + key.len() + rest_bytes);
+    ready.put_uint_le(key.len() as u64, 3);
+    ready.put_u8(kind as u8);
+    ready.put_u32_le(u32::try_from(rest_bytes).expect("limits bound a value"));
+    ready.put_slice(key);
+    rest.iter().for_each(|part| ready.put_slice(part));
 }
 
 impl Frozen for FrozenMap {
@@ -69,9 +145,9 @@ impl Frozen for FrozenMap {
 #[derive(Default)]
 pub(super) struct RestoringMap {
     map: Map,
-    /// The last pair taken.
-    last: Option<Place>,
-    /// Bytes that make no whole pair yet, in pieces as they came.
+    /// The last key taken, and what it holds so far.
+    last: Option<(Place, Value)>,
+    /// Bytes that make no whole record yet, in pieces as they came.
     rest: VecDeque<Bytes>,
     rest_bytes: usize,
 }
@@ -98,16 +174,68 @@ impl RestoringMap {
         taken.freeze()
     }
 
-    /// The lengths of the next pair, if its header is here. Leaves it where it is.
-    fn peek(&self) -> Option<(usize, usize)> {
-        let mut header = [0; PAIR_HEADER_BYTES];
+    /// The next record's bytes of the key, kind, and bytes behind the key, if its header is here. Leaves
+    /// it where it is.
+    fn peek(&self) -> Option<(usize, u8, usize)> {
+        let mut header = [0; HEADER_BYTES];
         let mut bytes = self.rest.iter().flat_map(|part| part.iter());
         for byte in &mut header {
             *byte = *bytes.next()?;
         }
         let mut header = &header[..];
-        Some((header.get_u32_le() as usize, header.get_u32_le() as usize))
+        let key_bytes = header.get_uint_le(3) as usize;
+        Some((key_bytes, header.get_u8(), header.get_u32_le() as usize))
     }
+
+    /// One record.
+    fn take_record(&mut self, key: &[u8], kind: Kind, rest: &[u8]) -> Result<(), RestoreError> {
+        let place = Place { hash: hash(key), key: key.into() };
+        match &mut self.last {
+            // Another part of the same.
+            Some((last, Value::Collection(it))) if place == *last => {
+                return add_part(it, kind, rest);
+            }
+            Some((last, _)) if place <= *last => return Err(RestoreError::OutOfOrder),
+            _ => {}
+        }
+        // Copies: a slice would pin the chunk it came in.
+        let mut value = match kind {
+            Kind::String => Value::String(Bytes::copy_from_slice(rest)),
+            Kind::Field => Value::Collection(Box::new(Collection::Hash(Hash::new()))),
+            Kind::Member => Value::Collection(Box::new(Collection::Set(Set::new()))),
+        };
+        if let Value::Collection(it) = &mut value {
+            add_part(it, kind, rest)?;
+        }
+        if let Some((place, value)) = self.last.replace((place, value)) {
+            self.map.values.insert(place, value);
+        }
+        Ok(())
+    }
+}
+
+/// One more part of a hash or set. They come in their order.
+fn add_part(it: &mut Collection, kind: Kind, mut rest: &[u8]) -> Result<(), RestoreError> {
+    match (it, kind) {
+        (Collection::Hash(hash), Kind::Field) => {
+            let bytes = rest.try_get_u32_le().map_or(usize::MAX, |bytes| bytes as usize);
+            let Some((field, value)) = rest.split_at_checked(bytes) else {
+                return Err(RestoreError::TooLong { what: "field", bytes });
+            };
+            if hash.get_max().is_some_and(|(last, _)| field <= &**last) {
+                return Err(RestoreError::OutOfOrder);
+            }
+            hash.insert(field.into(), Bytes::copy_from_slice(value));
+        }
+        (Collection::Set(set), Kind::Member) => {
+            if set.get_max().is_some_and(|last| rest <= &**last) {
+                return Err(RestoreError::OutOfOrder);
+            }
+            set.insert(rest.into());
+        }
+        _ => return Err(RestoreError::OutOfOrder),
+    }
+    Ok(())
 }
 
 impl Restoring for RestoringMap {
@@ -116,38 +244,35 @@ impl Restoring for RestoringMap {
             self.rest.push_back(chunk.clone());
             self.rest_bytes += chunk.len();
         }
-        while let Some((key_bytes, value_bytes)) = self.peek() {
+        while let Some((key_bytes, kind, rest_bytes)) = self.peek() {
+            let kind = Kind::of(kind)?;
             let bounds = [
                 ("key", key_bytes, limits::KEY_BYTES_MAX),
-                ("value", value_bytes, limits::VALUE_BYTES_MAX),
+                ("value", rest_bytes, limits::COMMAND_BYTES_MAX),
             ];
             for (what, bytes, max) in bounds {
                 if max < bytes {
                     return Err(RestoreError::TooLong { what, bytes });
                 }
             }
-            if self.rest_bytes < PAIR_HEADER_BYTES + key_bytes + value_bytes {
+            if self.rest_bytes < HEADER_BYTES + key_bytes + rest_bytes {
                 break;
             }
-            self.take(PAIR_HEADER_BYTES);
-            let key = self.take(key_bytes);
-            let value = self.take(value_bytes);
-            let place = Place { hash: hash(&key), key: key[..].into() };
-            if self.last.as_ref().is_some_and(|last| place <= *last) {
-                return Err(RestoreError::OutOfOrder);
-            }
-            self.last = Some(place.clone());
-            // A copy: a slice would pin the chunk it came in.
-            self.map.values.insert(place, Bytes::copy_from_slice(&value));
+            self.take(HEADER_BYTES);
+            let (key, rest) = (self.take(key_bytes), self.take(rest_bytes));
+            self.take_record(&key, kind, &rest)?;
         }
         Ok(())
     }
 
-    fn finish(self: Box<Self>) -> Result<Box<dyn StateMachine>, RestoreError> {
-        match self.rest_bytes {
-            0 => Ok(Box::new(self.map)),
-            left => Err(RestoreError::CutShort { left }),
+    fn finish(mut self: Box<Self>) -> Result<Box<dyn StateMachine>, RestoreError> {
+        if self.rest_bytes > 0 {
+            return Err(RestoreError::CutShort { left: self.rest_bytes });
         }
+        if let Some((place, value)) = self.last {
+            self.map.values.insert(place, value);
+        }
+        Ok(Box::new(self.map))
     }
 }
 
@@ -157,6 +282,9 @@ mod tests {
 
     use super::super::Spot;
     use super::*;
+    use crate::id::Index;
+    use crate::store::Wanted;
+    use crate::wire::resp::Command;
 
     fn map(pairs: &[(Vec<u8>, Vec<u8>)]) -> Map {
         let mut map = Map::new();
@@ -183,9 +311,20 @@ mod tests {
                 (prop::collection::vec(any::<u8>(), 0..9), prop::collection::vec(any::<u8>(), 0..40)),
                 0..40,
             ),
+            collections in prop::collection::btree_map(
+                prop::collection::vec(any::<u8>(), 1..3),
+                prop::collection::vec(prop::collection::vec(any::<u8>(), 0..9), 1..20),
+                0..4,
+            ),
             bytes_max in 1usize..70,
         ) {
             let mut map = map(&pairs);
+            for (key, parts) in &collections {
+                let (name, parts) = (if key.len() == 1 { &b"SADD"[..] } else { b"HSET" }, parts);
+                let mut args = vec![name, key];
+                args.extend(parts.iter().flat_map(|part| [&part[..], b"value"]));
+                map.apply(Index(1), &Command::from_args(&args).raw, Wanted::No);
+            }
             let mut frozen = map.freeze();
             let (digest, len) = (map.digest(), map.len());
             let mut given = Vec::new();
@@ -225,8 +364,44 @@ mod tests {
         let swapped = [&whole[10..], &whole[..10]].concat();
         assert_eq!(refused(&swapped), Some("the state's pairs are out of order".into()));
         let mut long = whole.clone();
-        long[3] = 1;
-        let long = refused(&long).expect("a key of 16 MiB");
-        assert!(long.contains("a key of 16777217 bytes"), "{long}");
+        long[2] = 2;
+        let long = refused(&long).expect("a key of 128 KiB");
+        assert!(long.contains("a key of 131073 bytes"), "{long}");
+        let mut unknown = whole;
+        unknown[3] = 9;
+        assert!(refused(&unknown).expect("kind 9").contains("a record of kind 9"));
+    }
+
+    #[test]
+    fn parts_out_of_order_or_of_another_kind_are_refused() {
+        let mut map = Map::new();
+        for line in ["HSET h a 1 b 2", "SADD s x y"] {
+            let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+            map.apply(Index(1), &Command::from_args(&args).raw, Wanted::No);
+        }
+        let mut bytes = Bytes::from(chunks(&mut *map.freeze(), 1 << 20).concat());
+        let mut records = Vec::new();
+        while let Some(mut header) = bytes.get(..HEADER_BYTES) {
+            let key_bytes = header.get_uint_le(3) as usize;
+            header.advance(1);
+            let rest_bytes = header.get_u32_le() as usize;
+            records.push(bytes.split_to(HEADER_BYTES + key_bytes + rest_bytes));
+        }
+        assert_eq!(records.len(), 4);
+        let outcome = |order: &[usize]| {
+            let given: Vec<Bytes> = order.iter().map(|&at| records[at].clone()).collect();
+            restored(&map, &given).map(|back| back.digest())
+        };
+        assert_eq!(outcome(&[0, 1, 2, 3]).ok(), Some(map.digest()));
+        for order in [&[1, 0, 2, 3][..], &[0, 0], &[3, 2], &[2, 3, 0, 1]] {
+            assert_eq!(outcome(order).err(), Some(RestoreError::OutOfOrder), "{order:?}");
+        }
+        let mut mixed = records[..2].to_vec();
+        mixed[1] = Bytes::from([&mixed[1][..3], &[Kind::Member as u8], &mixed[1][4..]].concat());
+        assert_eq!(restored(&map, &mixed).err(), Some(RestoreError::OutOfOrder));
+        let mut long = records[0].to_vec();
+        long[HEADER_BYTES + 1] = 200;
+        let long = restored(&map, &[long.into()]).err();
+        assert_eq!(long, Some(RestoreError::TooLong { what: "field", bytes: 200 }));
     }
 }

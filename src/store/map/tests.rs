@@ -98,6 +98,136 @@ fn numbers() {
 }
 
 #[test]
+fn hashes() {
+    check(&[
+        ("HSET h a 1 b 2", ":2"),
+        ("HSET h b 3 c 4", ":1"),
+        ("HGET h b", "$1 3"),
+        ("HGET h nosuch", "$-1"),
+        ("HGET nosuch a", "$-1"),
+        ("HMGET h a nosuch c", "*3 $1 1 $-1 $1 4"),
+        ("HMGET nosuch a", "*1 $-1"),
+        ("HGETALL h", "*6 $1 a $1 1 $1 b $1 3 $1 c $1 4"),
+        ("HGETALL nosuch", "*0"),
+        ("HKEYS h", "*3 $1 a $1 b $1 c"),
+        ("HVALS h", "*3 $1 1 $1 3 $1 4"),
+        ("HLEN h", ":3"),
+        ("HLEN nosuch", ":0"),
+        ("HEXISTS h a", ":1"),
+        ("HEXISTS h z", ":0"),
+        ("HSETNX h a 9", ":0"),
+        ("HSETNX h z 9", ":1"),
+        ("HINCRBY h z -10", ":-1"),
+        ("HINCRBY h new 5", ":5"),
+        ("HSET h text abc", ":1"),
+        ("HINCRBY h text 1", "-ERR hash value is not an integer"),
+        ("HSET h max 9223372036854775807", ":1"),
+        ("HINCRBY h max 1", "-ERR increment or decrement would overflow"),
+        ("HDEL h a a nosuch", ":1"),
+        ("TYPE h", "+hash"),
+        ("DBSIZE", ":1"),
+        ("HDEL h b c z new text max", ":6"),
+        ("EXISTS h", ":0"),
+        ("HDEL h a", ":0"),
+        ("HSET h again 1", ":1"),
+        ("DEL h", ":1"),
+        ("TYPE h", "+none"),
+    ]);
+}
+
+#[test]
+fn sets() {
+    check(&[
+        ("SADD s b a b", ":2"),
+        ("SADD s a c", ":1"),
+        ("SCARD s", ":3"),
+        ("SCARD nosuch", ":0"),
+        ("SISMEMBER s a", ":1"),
+        ("SISMEMBER s z", ":0"),
+        ("SISMEMBER nosuch z", ":0"),
+        ("SMEMBERS s", "*3 $1 a $1 b $1 c"),
+        ("SMEMBERS nosuch", "*0"),
+        ("SREM s a nosuch a", ":1"),
+        ("TYPE s", "+set"),
+        ("SREM s b c", ":2"),
+        ("EXISTS s", ":0"),
+        ("SREM s b", ":0"),
+    ]);
+}
+
+#[test]
+fn a_command_for_another_type_is_refused_and_changes_nothing() {
+    let mut map = Map::new();
+    run(&mut map, "HSET h f 1");
+    run(&mut map, "SADD s m");
+    run(&mut map, "SET k v");
+    let before = map.digest();
+    let for_strings = [
+        "GET",
+        "STRLEN",
+        "INCR",
+        "DECR",
+        "GETDEL",
+        "APPEND v",
+        "GETSET v",
+        "INCRBY 1",
+        "DECRBY 1",
+        "SET v GET",
+        "SET v IFEQ v",
+    ];
+    let for_hashes =
+        ["HGETALL", "HLEN", "HKEYS", "HVALS", "HGET f", "HMGET f", "HEXISTS f", "HSET f 1"];
+    let for_hashes = [&for_hashes[..], &["HSETNX f 1", "HDEL f", "HINCRBY f 1"]].concat();
+    let for_sets = ["SMEMBERS", "SCARD", "SISMEMBER m", "SADD m", "SREM m"];
+    let cases =
+        [("h", &for_strings[..]), ("s", &for_strings), ("k", &for_hashes), ("s", &for_hashes)];
+    for (key, commands) in cases.into_iter().chain([("k", &for_sets[..]), ("h", &for_sets)]) {
+        for command in commands {
+            let (name, rest) = command.split_once(' ').unwrap_or((command, ""));
+            let line = format!("{name} {key} {rest}");
+            assert_eq!(
+                run(&mut map, line.trim_end()),
+                "-WRONGTYPE Operation against a key holding the wrong kind of value",
+                "{line}"
+            );
+        }
+    }
+    assert_eq!(map.digest(), before);
+    assert_eq!(run(&mut map, "MGET h k s"), "*3 $-1 $1 v $-1");
+    assert_eq!(run(&mut map, "SET h v"), "+OK", "SET takes whatever was there away");
+    assert_eq!(run(&mut map, "MSET s v"), "+OK");
+    assert_eq!(run(&mut map, "SCAN 0 TYPE string"), run(&mut map, "SCAN 0"));
+}
+
+#[test]
+fn a_scan_looks_for_a_type() {
+    check(&[
+        ("HSET h f 1", ":1"),
+        ("SADD s m", ":1"),
+        ("SET k v", "+OK"),
+        ("SCAN 0 TYPE hash", "*2 $13 1099511627776 *1 $1 h"),
+        ("SCAN 0 TYPE SET", "*2 $13 1099511627776 *1 $1 s"),
+        ("SCAN 0 TYPE list", "*2 $13 1099511627776 *0"),
+    ]);
+}
+
+#[test]
+fn a_hash_or_set_has_a_bound() {
+    use collections::room;
+    assert_eq!(room(limits::COLLECTION_PARTS_MAX - 1, 1), Ok(()));
+    let refused = room(limits::COLLECTION_PARTS_MAX, 1).expect_err("full");
+    assert!(refused.error_text().contains("at most 4194304 parts"), "{refused:?}");
+    // And a reply that gathers all of one has its own.
+    let mut map = Map::new();
+    for field in [b"a", b"b", b"c"] {
+        let value = vec![b'v'; limits::VALUE_BYTES_MAX];
+        let command = Command::from_args(&[b"HSET", b"h", field, &value]);
+        assert_eq!(map.apply(Index(1), &command.raw, Wanted::Yes), Reply::Int(1));
+    }
+    assert_eq!(map.read(&command("HGETALL h").raw), Reply::too_large());
+}
+
+#[test]
 fn several_keys() {
     check(&[
         ("MSET a 1 b 2 a 3", "+OK"),
@@ -188,13 +318,13 @@ fn a_reply_that_gathers_too_much_is_refused_and_a_scan_stops_early() {
 #[test]
 fn a_value_as_long_as_the_last_takes_its_memory_unless_somebody_reads_it() {
     let mut map = Map::new();
-    let memory = |map: &Map| map.get(b"k").expect("set").as_ptr();
+    let memory = |map: &Map| map.get(b"k").expect("a string").expect("set").as_ptr();
     run(&mut map, "SET k aaa");
     let first = memory(&map);
     run(&mut map, "SET k bbb");
     assert_eq!(memory(&map), first, "the same memory");
     // A reply on its way, and a snapshot.
-    let reply = map.get(b"k").expect("set").clone();
+    let reply = map.get(b"k").expect("a string").expect("set").clone();
     let mut frozen = map.freeze();
     run(&mut map, "SET k ccc");
     assert_eq!(&reply[..], b"bbb");

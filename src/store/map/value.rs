@@ -1,0 +1,108 @@
+//! What a key holds: bytes, a hash or a set.
+//!
+//! Hashes and sets are persistent like the map around them: a copy shares everything and costs nothing,
+//! so that a snapshot holds one while it changes.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use imbl::{OrdMap, OrdSet};
+
+use crate::wire::reply::Reply;
+
+use super::mix;
+
+/// Values by field, in the order of the fields' bytes.
+pub(super) type Hash = OrdMap<Arc<[u8]>, Bytes>;
+/// Members, in the order of their bytes.
+pub(super) type Set = OrdSet<Arc<[u8]>>;
+
+/// What a key holds.
+#[derive(Debug, Clone)]
+pub(super) enum Value {
+    /// Bytes.
+    String(Bytes),
+    /// Several things. Boxed, so that a string takes no more room for it.
+    Collection(Box<Collection>),
+}
+
+/// A value of several parts; never empty, because the last part takes its key with it.
+#[derive(Debug, Clone)]
+pub(super) enum Collection {
+    /// Fields and their values.
+    Hash(Hash),
+    /// Members.
+    Set(Set),
+}
+
+impl Value {
+    /// As `TYPE` names it.
+    pub(super) fn type_name(&self) -> &'static str {
+        match self.collection() {
+            None => "string",
+            Some(Collection::Hash(_)) => "hash",
+            Some(Collection::Set(_)) => "set",
+        }
+    }
+
+    fn collection(&self) -> Option<&Collection> {
+        match self {
+            Self::String(_) => None,
+            Self::Collection(it) => Some(it),
+        }
+    }
+
+    /// The bytes, if it is bytes.
+    ///
+    /// # Errors
+    /// `-WRONGTYPE`.
+    pub(super) fn string(&self) -> Result<&Bytes, Reply> {
+        match self {
+            Self::String(bytes) => Ok(bytes),
+            Self::Collection(_) => Err(wrong_type()),
+        }
+    }
+
+    /// The hash, if it is one.
+    ///
+    /// # Errors
+    /// `-WRONGTYPE`.
+    pub(super) fn hash(&self) -> Result<&Hash, Reply> {
+        match self.collection() {
+            Some(Collection::Hash(hash)) => Ok(hash),
+            _ => Err(wrong_type()),
+        }
+    }
+
+    /// The set, if it is one.
+    ///
+    /// # Errors
+    /// `-WRONGTYPE`.
+    pub(super) fn set(&self) -> Result<&Set, Reply> {
+        match self.collection() {
+            Some(Collection::Set(set)) => Ok(set),
+            _ => Err(wrong_type()),
+        }
+    }
+
+    /// A digest of it, mixed with `seed`. Parts are mixed on their own and added: their order is no
+    /// part of the value.
+    pub(super) fn digest(&self, seed: u64) -> u64 {
+        match self {
+            Self::String(bytes) => mix(bytes, seed),
+            Self::Collection(it) => match &**it {
+                Collection::Hash(hash) => hash.iter().fold(1, |sum: u64, (field, value)| {
+                    sum.wrapping_add(mix(value, mix(field, seed)))
+                }),
+                Collection::Set(set) => {
+                    set.iter().fold(2, |sum: u64, member| sum.wrapping_add(mix(member, seed)))
+                }
+            },
+        }
+    }
+}
+
+/// `-WRONGTYPE`, in Redis' words.
+pub(super) fn wrong_type() -> Reply {
+    Reply::error("WRONGTYPE", "Operation against a key holding the wrong kind of value")
+}
