@@ -47,6 +47,10 @@ pub struct Config {
     /// Where clients connect. No default. Unencrypted and without passwords in this version: bind
     /// it to a trusted network.
     pub client: SocketAddr,
+    /// Where clients are told to connect, by `-MOVED` and `CLUSTER SLOTS`. Default: `client`, or if
+    /// that is any address of the machine (0.0.0.0), its port under the ip by which the other nodes
+    /// know this one. To be set where clients come by another way, as through address translation.
+    pub advertise_client: Option<SocketAddr>,
     /// Where the other nodes connect. No default. The same warning holds.
     pub peer: SocketAddr,
     /// Id and peer address of every node, this one included. At most `limits::NODES_MAX`. At the
@@ -128,6 +132,8 @@ pub struct Settings {
     pub dir: Option<PathBuf>,
     /// [`Config::client`].
     pub client: Option<SocketAddr>,
+    /// [`Config::advertise_client`].
+    pub advertise_client: Option<SocketAddr>,
     /// [`Config::peer`].
     pub peer: Option<SocketAddr>,
     /// [`Config::peers`].
@@ -251,6 +257,7 @@ impl Settings {
             id: self.id.or(under.id),
             dir: self.dir.or(under.dir),
             client: self.client.or(under.client),
+            advertise_client: self.advertise_client.or(under.advertise_client),
             peer: self.peer.or(under.peer),
             peers: self.peers.or(under.peers),
             join: self.join.or(under.join),
@@ -319,6 +326,7 @@ impl Settings {
             id: self.id.ok_or(missing("id", "id"))?,
             dir: self.dir.ok_or(missing("dir", "dir"))?,
             client: self.client.ok_or(missing("client", "client"))?,
+            advertise_client: self.advertise_client,
             peer: self.peer.ok_or(missing("peer", "peer"))?,
             peers,
             join: self.join.unwrap_or(false),
@@ -392,6 +400,11 @@ impl Config {
         if self.client == self.peer {
             return wrong("client", self.client.to_string(), "another address than `peer`");
         }
+        if let Some(address) = self.advertise_client
+            && (address.ip().is_unspecified() || address.port() == 0)
+        {
+            return wrong("advertise_client", address.to_string(), "an address to connect to");
+        }
         if self.cluster.is_empty() || self.cluster.contains(['"', '\\', '\n']) {
             return wrong("cluster", format!("{:?}", self.cluster), "a plain, non-empty name");
         }
@@ -435,6 +448,8 @@ dir = {dir}
 # Where clients connect (Redis protocol), and where the other nodes connect. Neither is encrypted.
 client = "{client}"
 peer = "{peer}"
+# Where clients are told to connect, if not at `client`.
+{advertise_client}
 # All nodes, this one included: id and peer address. The members at the first start of a new cluster;
 # later only where to look for the others.
 peers = {{ {peers} }}
@@ -486,6 +501,10 @@ wal_bytes_max = {wal_bytes_max}
             id = self.id,
             dir = quoted(&self.dir.display().to_string()),
             client = self.client,
+            advertise_client = self.advertise_client.map_or_else(
+                || "# advertise_client = \"10.0.0.1:6379\"".to_owned(),
+                |address| format!("advertise_client = \"{address}\""),
+            ),
             peer = self.peer,
             peers = peers.join(", "),
             join = self.join,
@@ -544,6 +563,7 @@ mod tests {
             "",
             "cluster = \"a\\tb'\\u007f\"",
             "cores = 2\nadmin = \"127.0.0.1:9\"\nwal_bytes_max = 1073741824\njoin = true\npriority = 7",
+            "advertise_client = \"10.1.2.3:6379\"",
         ] {
             let config = resolved(extra).expect("valid");
             let again = settings(&config.to_toml()).expect("readable").resolve().expect("valid");
@@ -569,6 +589,10 @@ mod tests {
             (
                 "wal_bytes_max = 5",
                 "`wal_bytes_max` is 5, but must be from 268435456 to 18446744073709551615",
+            ),
+            (
+                "advertise_client = \"0.0.0.0:6379\"",
+                "`advertise_client` is 0.0.0.0:6379, but must be an address to connect to",
             ),
             ("cluster = \"\"", "`cluster` is \"\", but must be a plain, non-empty name"),
         ];

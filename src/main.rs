@@ -82,6 +82,9 @@ struct Serve {
     /// Where clients connect.
     #[arg(long, value_name = "IP:PORT")]
     client: Option<SocketAddr>,
+    /// Where clients are told to connect [default: as --client, as far as that can be reached].
+    #[arg(long, value_name = "IP:PORT")]
+    advertise_client: Option<SocketAddr>,
     /// Where the other nodes connect.
     #[arg(long, value_name = "IP:PORT")]
     peer: Option<SocketAddr>,
@@ -174,6 +177,7 @@ impl Serve {
             id: self.id,
             dir: self.dir,
             client: self.client,
+            advertise_client: self.advertise_client,
             peer: self.peer,
             peers,
             join: self.join.then_some(true),

@@ -59,6 +59,8 @@ pub struct Setup {
     pub dir: PathBuf,
     /// Where clients connect.
     pub client: SocketAddr,
+    /// Where clients are told to connect, if that is not where the node listens.
+    pub advertise_client: Option<SocketAddr>,
     /// Where peers connect.
     pub peer: SocketAddr,
     /// Where the others reach this node.
@@ -165,6 +167,7 @@ impl Node {
             birth: setup.birth,
             origin: setup.origin,
             address: setup.address,
+            client: setup.advertise_client.or_else(|| reachable(client, setup.address)),
             proven: setup.proven,
         };
         let roster = Arc::new(Roster::new(card, setup.seeds.iter().copied()));
@@ -356,6 +359,13 @@ fn shard_config(setup: &Setup, core: ShardId) -> shard::Config {
     }
 }
 
+/// Where clients reach a node that listens at `client`. If that is any address of the machine, the
+/// other nodes' way to it is the best guess.
+fn reachable(client: SocketAddr, peer: SocketAddr) -> Option<SocketAddr> {
+    let ip = if client.ip().is_unspecified() { peer.ip() } else { client.ip() };
+    (!ip.is_unspecified()).then(|| SocketAddr::new(ip, client.port()))
+}
+
 fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, Fatal> {
     socket::listen(address).map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => Fatal::new(format!(
@@ -364,4 +374,19 @@ fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, Fatal> {
         )),
         _ => Fatal::new(format!("cannot listen on the {what} address {address}: {error}")),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_sent_where_they_can_get() {
+        let at = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        let peer = at("10.0.0.1:7379");
+        assert_eq!(reachable(at("10.0.9.1:6379"), peer), Some(at("10.0.9.1:6379")));
+        assert_eq!(reachable(at("0.0.0.0:6379"), peer), Some(at("10.0.0.1:6379")));
+        assert_eq!(reachable(at("[::]:6379"), peer), Some(at("10.0.0.1:6379")));
+        assert_eq!(reachable(at("0.0.0.0:6379"), at("0.0.0.0:7379")), None);
+    }
 }

@@ -384,6 +384,7 @@ impl PeerLinks {
             ));
         }
         self.greeted.insert(link.node);
+        self.this.on_client_address(link.node, hello.client);
         link.incarnation = hello.incarnation;
         link.told = None;
         let State::Greeting { socket, .. } =
@@ -501,6 +502,7 @@ mod tests {
             birth: 1,
             origin: 1,
             address: peer,
+            client: None,
             proven: true,
         };
         Arc::new(Roster::new(card, [(NodeId(2), peer)]))

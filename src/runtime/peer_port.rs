@@ -369,6 +369,7 @@ impl PeerPort {
         if let Some(address) = hello.address {
             self.this.heard(hello.node, address, now);
         }
+        self.this.on_client_address(hello.node, hello.client);
         reader.expect(hello.expect());
         let core = ShardId(hello.shard.0 % self.this.cores);
         let Hello { node, shard, incarnation, .. } = hello;

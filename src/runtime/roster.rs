@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::id::{ClusterId, Incarnation, NodeId, ShardId, Tick};
+use crate::limits;
 use crate::shard::event::PeerChange;
 use crate::wire::{FrameBuilder, Hello, Lane, OutFrame, Route, hello};
 
@@ -31,10 +32,16 @@ pub struct Roster {
     pub origin: u64,
     /// Where the others reach this node.
     pub address: SocketAddr,
+    /// Where clients reach this node, if that is known.
+    pub client: Option<SocketAddr>,
     proven: AtomicBool,
     book: Mutex<Book>,
     /// Counts the changes of the book, so that every core notices them cheaply.
     version: AtomicU64,
+    /// Where clients reach every node that has said so, this one included.
+    clients: Mutex<BTreeMap<NodeId, SocketAddr>>,
+    /// Counts the changes of that.
+    clients_version: AtomicU64,
 }
 
 /// Who a node is, for its roster.
@@ -56,6 +63,8 @@ pub struct Card {
     pub origin: u64,
     /// [`Roster::address`].
     pub address: SocketAddr,
+    /// [`Roster::client`].
+    pub client: Option<SocketAddr>,
     /// Whether its directory takes part.
     pub proven: bool,
 }
@@ -73,9 +82,14 @@ impl Roster {
             birth: card.birth,
             origin: card.origin,
             address: card.address,
+            client: card.client,
             proven: AtomicBool::new(card.proven),
             book: Mutex::new(Book::new(card.node, card.cores, card.origin == 0, seeds)),
             version: AtomicU64::new(1),
+            clients: Mutex::new(
+                card.client.map(|client| (card.node, client)).into_iter().collect(),
+            ),
+            clients_version: AtomicU64::new(1),
         }
     }
 
@@ -105,6 +119,7 @@ impl Roster {
             proven: self.is_proven(),
             is_stranger: false,
             address: Some(self.address),
+            client: self.client,
         }
     }
 
@@ -137,6 +152,40 @@ impl Roster {
         if self.book().heard(node, address, now) {
             self.version.fetch_add(1, Ordering::Release);
         }
+    }
+
+    /// `node` says where clients reach it. It goes on being believed while the node is away.
+    pub fn on_client_address(&self, node: NodeId, client: Option<SocketAddr>) {
+        let Some(client) = client else { return };
+        let mut clients = self.clients();
+        if clients.get(&node) == Some(&client) {
+            return;
+        }
+        if limits::NODES_MAX <= clients.len() && !clients.contains_key(&node) {
+            // Room is made by nodes that have left the cluster.
+            let known = self.known();
+            clients.retain(|node, _| *node == self.node || known.contains(node));
+        }
+        if clients.len() < limits::NODES_MAX || clients.contains_key(&node) {
+            clients.insert(node, client);
+            self.clients_version.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Changes with every change of [`Self::client_addresses`].
+    #[must_use]
+    pub fn clients_version(&self) -> u64 {
+        self.clients_version.load(Ordering::Acquire)
+    }
+
+    /// Where clients reach every node that has said so, this one included.
+    #[must_use]
+    pub fn client_addresses(&self) -> BTreeMap<NodeId, SocketAddr> {
+        self.clients().clone()
+    }
+
+    fn clients(&self) -> MutexGuard<'_, BTreeMap<NodeId, SocketAddr>> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many of the known nodes must have greeted a new directory before it takes part: so many
@@ -194,6 +243,41 @@ const fn greetings_needed(others: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn at(port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    #[test]
+    fn nodes_that_have_left_make_room_for_the_client_addresses_of_others() {
+        let card = Card {
+            cluster: ClusterId(1),
+            node: NodeId(1),
+            incarnation: Incarnation(1),
+            cores: 1,
+            groups: 1,
+            birth: 1,
+            origin: 1,
+            address: at(1),
+            client: Some(at(2)),
+            proven: true,
+        };
+        let roster = Roster::new(card, [(NodeId(2), at(3))]);
+        let before = roster.clients_version();
+        roster.on_client_address(NodeId(2), Some(at(4)));
+        assert_ne!(roster.clients_version(), before);
+        let before = roster.clients_version();
+        roster.on_client_address(NodeId(2), Some(at(4)));
+        roster.on_client_address(NodeId(3), None);
+        assert_eq!(roster.clients_version(), before, "no news");
+        for node in 10..200 {
+            roster.on_client_address(NodeId(node), Some(at(5)));
+        }
+        let all = roster.client_addresses();
+        assert!(all.len() <= limits::NODES_MAX, "{}", all.len());
+        assert_eq!((all.get(&NodeId(1)), all.get(&NodeId(2))), (Some(&at(2)), Some(&at(4))));
+        assert_eq!(all.get(&NodeId(199)), Some(&at(5)), "the newest has found room");
+    }
 
     #[test]
     fn two_directories_of_one_id_meet_in_a_peer() {

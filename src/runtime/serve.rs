@@ -31,6 +31,7 @@ pub fn serve(config: &Config) -> Result<(), Fatal> {
         incarnation: home.incarnation,
         dir: config.dir.clone(),
         client: config.client,
+        advertise_client: config.advertise_client,
         peer: config.peer,
         // The address to bind may be any of the machine's; the list says which one the others use.
         address: config.peers.get(&config.id).copied().unwrap_or(config.peer),

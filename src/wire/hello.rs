@@ -13,7 +13,13 @@
 //!   │ version │ cores │flags│ ip  │ groups     │ birth   │ origin   │ port │ 0 │ address │
 //!   └─────────┴───────┴─────┴─────┴────────────┴─────────┴──────────┴──────┴───┴─────────┴ ─ ─
 //!                             0, 4 or 6                                later versions may add more
+//!    56    57   58     60  64        80
+//!   ┌────┬───┬──────┬───┬─────────┬ ─ ─
+//!   │ ip │ 0 │ port │ 0 │ address │          where its clients connect; all zeroes if it does not say
+//!   └────┴───┴──────┴───┴─────────┴ ─ ─
 //! ```
+//!
+//! A release that did not know the second address sends 56 bytes, and ignores what follows them.
 //!
 //! The version comes first and the body may be longer than we know, so a newer node is told apart
 //! from a broken one.
@@ -46,7 +52,7 @@ pub const VERSION: u32 = 2;
 /// Bytes of the body that every version has.
 pub const BODY_BYTES_MIN: usize = 16;
 /// Bytes of the body of this version.
-pub const BODY_BYTES: usize = 56;
+pub const BODY_BYTES: usize = 80;
 
 /// A flag: the sender's directory is proven.
 const PROVEN: u8 = 1;
@@ -86,6 +92,8 @@ pub struct Hello {
     pub is_stranger: bool,
     /// Where it listens for peers, if it says so.
     pub address: Option<SocketAddr>,
+    /// Where its clients connect, if it says so.
+    pub client: Option<SocketAddr>,
 }
 
 /// What a node demands of a hello it receives.
@@ -211,19 +219,8 @@ impl Hello {
         body[8..16].copy_from_slice(&self.groups.to_le_bytes());
         body[16..24].copy_from_slice(&self.birth.to_le_bytes());
         body[24..32].copy_from_slice(&self.origin.to_le_bytes());
-        if let Some(address) = self.address {
-            body[32..34].copy_from_slice(&address.port().to_le_bytes());
-            match address.ip() {
-                IpAddr::V4(ip) => {
-                    body[7] = 4;
-                    body[40..44].copy_from_slice(&ip.octets());
-                }
-                IpAddr::V6(ip) => {
-                    body[7] = 6;
-                    body[40..56].copy_from_slice(&ip.octets());
-                }
-            }
-        }
+        PEER_PLACE.put(self.address, &mut body);
+        CLIENT_PLACE.put(self.client, &mut body);
         let route = Route {
             cluster: self.cluster,
             from: self.node,
@@ -266,7 +263,8 @@ impl Hello {
             origin: u64_at(body, 24),
             proven: body[6] & PROVEN != 0,
             is_stranger: body[6] & STRANGER != 0,
-            address: address(body),
+            address: PEER_PLACE.get(body),
+            client: CLIENT_PLACE.get(body),
         })
     }
 
@@ -319,13 +317,40 @@ impl Hello {
     }
 }
 
-fn address(body: &[u8]) -> Option<SocketAddr> {
-    let ip: IpAddr = match body[7] {
-        4 => <[u8; 4]>::try_from(&body[40..44]).ok()?.into(),
-        6 => <[u8; 16]>::try_from(&body[40..56]).ok()?.into(),
-        _ => return None,
-    };
-    Some(SocketAddr::new(ip, u16_at(body, 32)))
+/// Where the parts of an address stand in the body.
+struct Place {
+    kind: usize,
+    port: usize,
+    ip: usize,
+}
+
+/// Where it listens for peers.
+const PEER_PLACE: Place = Place { kind: 7, port: 32, ip: 40 };
+/// Where its clients connect.
+const CLIENT_PLACE: Place = Place { kind: 56, port: 58, ip: 64 };
+
+impl Place {
+    fn put(&self, address: Option<SocketAddr>, body: &mut [u8]) {
+        let Some(address) = address else { return };
+        let mut write = |kind: u8, ip: &[u8]| {
+            body[self.kind] = kind;
+            body[self.port..][..2].copy_from_slice(&address.port().to_le_bytes());
+            body[self.ip..][..ip.len()].copy_from_slice(ip);
+        };
+        match address.ip() {
+            IpAddr::V4(ip) => write(4, &ip.octets()),
+            IpAddr::V6(ip) => write(6, &ip.octets()),
+        }
+    }
+
+    fn get(&self, body: &[u8]) -> Option<SocketAddr> {
+        let ip: IpAddr = match body[self.kind] {
+            4 => <[u8; 4]>::try_from(&body[self.ip..][..4]).ok()?.into(),
+            6 => <[u8; 16]>::try_from(&body[self.ip..][..16]).ok()?.into(),
+            _ => return None,
+        };
+        Some(SocketAddr::new(ip, u16_at(body, self.port)))
+    }
 }
 
 /// Whether a hello frame is long enough to be read at all.

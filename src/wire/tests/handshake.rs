@@ -20,6 +20,7 @@ const HELLO: Hello = Hello {
     proven: true,
     is_stranger: false,
     address: None,
+    client: None,
 };
 
 fn expected() -> Expected<'static> {
@@ -125,10 +126,25 @@ fn a_longer_hello_of_a_later_version_is_read_and_a_shorter_one_refused() {
 fn a_hello_tells_where_its_node_listens() {
     for address in ["127.0.0.1:7101", "[2001:db8::7]:65535"] {
         let address = Some(address.parse().expect("an address"));
-        let hello = Hello { address, proven: false, is_stranger: true, ..HELLO };
-        let frame = read(&hello.encode()).expect("sound").expect("whole");
-        assert_eq!(Hello::decode(&frame), Ok(hello));
+        for hello in [
+            Hello { address, proven: false, is_stranger: true, ..HELLO },
+            Hello { client: address, ..HELLO },
+        ] {
+            let frame = read(&hello.encode()).expect("sound").expect("whole");
+            assert_eq!(Hello::decode(&frame), Ok(hello));
+        }
     }
+}
+
+/// The release before this one sent 56 bytes: all it says is understood, and that it does not say
+/// where its clients connect.
+#[test]
+fn a_hello_from_before_client_addresses_is_read() {
+    let address = Some("127.0.0.1:7101".parse().expect("an address"));
+    let hello = Hello { address, client: address, lane: Lane::Append, ..HELLO };
+    let shorter = signed(Content::Hello, &hello.encode()[HEADER_BYTES..HEADER_BYTES + 56], b"");
+    let frame = read(&shorter).expect("sound").expect("whole");
+    assert_eq!(Hello::decode(&frame), Ok(Hello { client: None, ..hello }));
 }
 
 #[test]

@@ -292,6 +292,7 @@ fn hello(choices: &mut Choices<'_>) {
         proven: rarely(choices, 2),
         is_stranger: rarely(choices, 2),
         address,
+        client: address,
     };
     let mut bytes = hello.encode().to_vec();
     let frame = first(&bytes).expect("as it was written").expect("whole");
