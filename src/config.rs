@@ -12,6 +12,7 @@ use thiserror::Error;
 use crate::id::{ClusterId, NodeId};
 use crate::limits;
 use crate::shard::LeasedGroups;
+use crate::store::connection::Routing;
 
 /// How a log write is made durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -51,6 +52,11 @@ pub struct Config {
     /// that is any address of the machine (0.0.0.0), its port under the ip by which the other nodes
     /// know this one. To be set where clients come by another way, as through address translation.
     pub advertise_client: Option<SocketAddr>,
+    /// What happens to a command whose group another node leads. Default `auto`: `-MOVED` for a
+    /// connection that has said `CLUSTER` something, forwarded for any other. `redirect`: `-MOVED`
+    /// for all, which plain clients do not understand. `forward`: forwarded for all, which costs
+    /// cluster clients a hop after each change of leader.
+    pub routing: Routing,
     /// Where the other nodes connect. No default. The same warning holds.
     pub peer: SocketAddr,
     /// Id and peer address of every node, this one included. At most `limits::NODES_MAX`. At the
@@ -134,6 +140,8 @@ pub struct Settings {
     pub client: Option<SocketAddr>,
     /// [`Config::advertise_client`].
     pub advertise_client: Option<SocketAddr>,
+    /// [`Config::routing`].
+    pub routing: Option<String>,
     /// [`Config::peer`].
     pub peer: Option<SocketAddr>,
     /// [`Config::peers`].
@@ -258,6 +266,7 @@ impl Settings {
             dir: self.dir.or(under.dir),
             client: self.client.or(under.client),
             advertise_client: self.advertise_client.or(under.advertise_client),
+            routing: self.routing.or(under.routing),
             peer: self.peer.or(under.peer),
             peers: self.peers.or(under.peers),
             join: self.join.or(under.join),
@@ -310,6 +319,12 @@ impl Settings {
             value: format!("{lease_groups:?}"),
             allowed: "`none`, `all`, or groups such as `0-3,7`".into(),
         })?;
+        let routing = self.routing.as_deref().unwrap_or("auto");
+        let routing = Routing::named(routing).ok_or_else(|| ConfigError::OutOfRange {
+            key: "routing",
+            value: format!("{routing:?}"),
+            allowed: "`auto`, `redirect` or `forward`".into(),
+        })?;
         let flush_method = match self.flush_method.as_deref() {
             None | Some("auto") => None,
             Some("dsync") => Some(FlushMethod::Dsync),
@@ -327,6 +342,7 @@ impl Settings {
             dir: self.dir.ok_or(missing("dir", "dir"))?,
             client: self.client.ok_or(missing("client", "client"))?,
             advertise_client: self.advertise_client,
+            routing,
             peer: self.peer.ok_or(missing("peer", "peer"))?,
             peers,
             join: self.join.unwrap_or(false),
@@ -450,6 +466,9 @@ client = "{client}"
 peer = "{peer}"
 # Where clients are told to connect, if not at `client`.
 {advertise_client}
+# A command whose group another node leads: auto (-MOVED for connections that have said CLUSTER
+# something, forwarded for others), redirect (-MOVED for all) or forward (for all).
+routing = "{routing}"
 # All nodes, this one included: id and peer address. The members at the first start of a new cluster;
 # later only where to look for the others.
 peers = {{ {peers} }}
@@ -505,6 +524,7 @@ wal_bytes_max = {wal_bytes_max}
                 || "# advertise_client = \"10.0.0.1:6379\"".to_owned(),
                 |address| format!("advertise_client = \"{address}\""),
             ),
+            routing = self.routing.name(),
             peer = self.peer,
             peers = peers.join(", "),
             join = self.join,
@@ -563,7 +583,7 @@ mod tests {
             "",
             "cluster = \"a\\tb'\\u007f\"",
             "cores = 2\nadmin = \"127.0.0.1:9\"\nwal_bytes_max = 1073741824\njoin = true\npriority = 7",
-            "advertise_client = \"10.1.2.3:6379\"",
+            "advertise_client = \"10.1.2.3:6379\"\nrouting = \"redirect\"",
         ] {
             let config = resolved(extra).expect("valid");
             let again = settings(&config.to_toml()).expect("readable").resolve().expect("valid");
@@ -593,6 +613,10 @@ mod tests {
             (
                 "advertise_client = \"0.0.0.0:6379\"",
                 "`advertise_client` is 0.0.0.0:6379, but must be an address to connect to",
+            ),
+            (
+                "routing = \"maybe\"",
+                "`routing` is \"maybe\", but must be `auto`, `redirect` or `forward`",
             ),
             ("cluster = \"\"", "`cluster` is \"\", but must be a plain, non-empty name"),
         ];

@@ -36,6 +36,7 @@
 //! use outrigger::id::{ClusterId, ConnId, Incarnation, NodeId, ShardId, Tick};
 //! use outrigger::shard::event::Request;
 //! use outrigger::shard::{Config, Effects, Event, Recovering};
+//! use outrigger::store::connection::Manner;
 //! use outrigger::wire::reply::Reply;
 //! use outrigger::wire::resp::Command;
 //!
@@ -81,8 +82,8 @@
 //!         asked += 1;
 //!         let args: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
 //!         let command = Command::from_args(&args);
-//!         let (conn, seq, nearby) = (ConnId(1), 0, false);
-//!         let request = Request { conn, seq, command, after_writes: false, nearby };
+//!         let (conn, seq, manner) = (ConnId(1), 0, Manner::default());
+//!         let request = Request { conn, seq, command, after_writes: false, manner };
 //!         shard.on_event(now, Event::Request(request));
 //!     }
 //!     shard.turn(now, &mut fx);

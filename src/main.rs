@@ -85,6 +85,10 @@ struct Serve {
     /// Where clients are told to connect [default: as --client, as far as that can be reached].
     #[arg(long, value_name = "IP:PORT")]
     advertise_client: Option<SocketAddr>,
+    /// Commands for other nodes: auto (-MOVED for connections that have said CLUSTER something,
+    /// forwarded for others), redirect (-MOVED for all) or forward (for all) [default: auto].
+    #[arg(long, value_name = "HOW")]
+    routing: Option<String>,
     /// Where the other nodes connect.
     #[arg(long, value_name = "IP:PORT")]
     peer: Option<SocketAddr>,
@@ -178,6 +182,7 @@ impl Serve {
             dir: self.dir,
             client: self.client,
             advertise_client: self.advertise_client,
+            routing: self.routing,
             peer: self.peer,
             peers,
             join: self.join.then_some(true),

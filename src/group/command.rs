@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use crate::id::{GroupId, NodeId, ShardId};
 use crate::store::command::Access;
+use crate::store::connection::Manner;
 
 use super::sessions::SessionRequest;
 
@@ -36,8 +37,8 @@ pub struct GroupCommand {
     pub access: Access,
     /// It must see every write this node proposed to the group before it.
     pub after_writes: bool,
-    /// A read that a follower may answer, after asking its leader for an index.
-    pub nearby: bool,
+    /// How the connection wants it treated. Not told to another node.
+    pub manner: Manner,
     /// The session it belongs to, for a write that must be executed once however often it is sent.
     pub session: Option<SessionRequest>,
     /// The command's bytes: what is replicated, and what the state machine reads. Empty for the

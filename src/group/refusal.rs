@@ -17,6 +17,16 @@ pub fn no_leader(group: GroupId) -> Reply {
     )
 }
 
+/// The same refusal in a word on which clients of Redis Cluster look for the leader again and retry:
+/// they do not know `NOLEADER`, and give it to the application.
+#[must_use]
+pub fn for_cluster_clients(reply: Reply) -> Reply {
+    match reply.error_text().strip_prefix("NOLEADER ") {
+        Some(text) => Reply::error("CLUSTERDOWN", text),
+        None => reply,
+    }
+}
+
 /// This node was removed from the group.
 #[must_use]
 pub fn removed(group: GroupId) -> Reply {

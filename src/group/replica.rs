@@ -233,7 +233,7 @@ impl Replica {
             return Verdict::Refused(refusal::busy("too many reads are waiting"));
         }
         // What its connection sent before it is on its way to the leader, so the leader must answer.
-        let nearby = command.nearby && !command.after_writes;
+        let nearby = command.manner.nearby && !command.after_writes;
         let leads = self.raft.status().role == RoleKind::Leader;
         match if nearby { self.raft.read_here() } else { self.raft.read() } {
             Ok(seq) => {
@@ -631,6 +631,7 @@ mod tests {
         use crate::id::Term;
         use crate::raft::Config;
         use crate::raft::message::MessageKind;
+        use crate::store::connection::Manner;
         use crate::store::map::Map;
         use crate::wire::resp::Command;
 
@@ -670,7 +671,7 @@ mod tests {
                 group: GroupId(0),
                 access,
                 after_writes: false,
-                nearby: false,
+                manner: Manner::default(),
                 session: None,
                 body,
             };

@@ -26,7 +26,7 @@ use crate::limits::{OUTPUT_BYTES_MAX, PIPELINE_MAX};
 use crate::shard::event::Request;
 use crate::shard::{Event, Pipeline};
 use crate::store::command::{self, Access};
-use crate::store::connection::Connection;
+use crate::store::connection::{Connection, Routing};
 use crate::wire::reply::Reply;
 use crate::wire::resp::{Command, RequestReader};
 
@@ -99,6 +99,12 @@ impl ClientConn {
     #[must_use]
     pub fn with_faults(self, faults: Option<Arc<Faults>>) -> Self {
         Self { faults, ..self }
+    }
+
+    /// Treat its commands as this node's setting says.
+    #[must_use]
+    pub fn with_routing(self, routing: Routing) -> Self {
+        Self { own: self.own.with_routing(routing), ..self }
     }
 
     /// Its socket.
@@ -295,11 +301,14 @@ impl ClientConn {
                 self.ended |= self.own.is_closing();
             }
             access => {
+                if spec.name == "cluster" {
+                    self.own.on_cluster();
+                }
                 let after_writes = self.pipeline.writes_outstanding();
                 let write = matches!(access, Access::Write | Access::AllWrite | Access::Session);
                 let seq = self.pipeline.push(write);
-                let (conn, nearby) = (self.id, self.own.reads_nearby());
-                events.push(Event::Request(Request { conn, seq, command, after_writes, nearby }));
+                let (conn, manner) = (self.id, self.own.manner());
+                events.push(Event::Request(Request { conn, seq, command, after_writes, manner }));
             }
         }
     }

@@ -14,6 +14,7 @@ use crate::id::ConnId;
 use crate::limits::CONNECTIONS_MAX;
 use crate::shard::Event;
 use crate::shard::event::ReplyTo;
+use crate::store::connection::Routing;
 
 use super::buffers::Chunk;
 use super::client_conn::{ClientConn, Gate};
@@ -37,6 +38,7 @@ pub struct Clients {
     /// As many as the whole node accepts.
     open_max: usize,
     faults: Option<Arc<Faults>>,
+    routing: Routing,
     chunk: Chunk,
     scratch: BytesMut,
     /// Connections with something to send or to read on, each once.
@@ -62,6 +64,7 @@ impl Clients {
             open,
             open_max: open_max.min(CONNECTIONS_MAX),
             faults: None,
+            routing: Routing::default(),
             chunk: Chunk::default(),
             scratch: BytesMut::new(),
             queue: Vec::new(),
@@ -72,6 +75,18 @@ impl Clients {
     #[must_use]
     pub fn with_faults(self, faults: Option<Arc<Faults>>) -> Self {
         Self { faults, ..self }
+    }
+
+    /// Treat its clients' commands so.
+    #[must_use]
+    pub fn with_routing(self, routing: Routing) -> Self {
+        Self { routing, ..self }
+    }
+
+    /// How its clients' commands are treated.
+    #[must_use]
+    pub fn routing(&self) -> Routing {
+        self.routing
     }
 
     /// How many clients are connected to this core.
@@ -107,9 +122,10 @@ impl Clients {
                 continue;
             }
             let prepared = socket::prepare_client(&socket);
-            let faults = self.faults.clone();
-            let key =
-                self.conns.insert(|key| ClientConn::new(ConnId(key), socket).with_faults(faults));
+            let (faults, routing) = (self.faults.clone(), self.routing);
+            let key = self.conns.insert(|key| {
+                ClientConn::new(ConnId(key), socket).with_faults(faults).with_routing(routing)
+            });
             let conn = self.conns.get_mut(key).expect("inserted above");
             let token = Token::Client(key).into();
             let watched = prepared.and_then(|()| poller.add(conn.socket(), token, Interest::READ));

@@ -22,6 +22,7 @@ use crate::config::FlushMethod;
 use crate::id::{ClusterId, Incarnation, NodeId, ShardId};
 use crate::limits::{FLUSH_JOINS_BYTES, MAILBOX_MAX};
 use crate::shard;
+use crate::store::connection::Routing;
 
 use super::clock::Clock;
 use super::fatal::Fatal;
@@ -61,6 +62,8 @@ pub struct Setup {
     pub client: SocketAddr,
     /// Where clients are told to connect, if that is not where the node listens.
     pub advertise_client: Option<SocketAddr>,
+    /// Which commands for other nodes are redirected.
+    pub routing: Routing,
     /// Where peers connect.
     pub peer: SocketAddr,
     /// Where the others reach this node.
@@ -307,7 +310,8 @@ impl Seat {
             ring: Ring::new(&poller, setup.spin).map_err(failed)?,
             clients: Clients::new(clients, open, setup.connections_max, &poller)
                 .map_err(failed)?
-                .with_faults(shared.faults.clone()),
+                .with_faults(shared.faults.clone())
+                .with_routing(setup.routing),
             links: PeerLinks::new(Arc::clone(&roster), core),
             port: PeerPort::new(roster, core, peers, memory, &poller).map_err(failed)?,
             writer: WalWriter::new(

@@ -32,6 +32,7 @@ pub fn serve(config: &Config) -> Result<(), Fatal> {
         dir: config.dir.clone(),
         client: config.client,
         advertise_client: config.advertise_client,
+        routing: config.routing,
         peer: config.peer,
         // The address to bind may be any of the machine's; the list says which one the others use.
         address: config.peers.get(&config.id).copied().unwrap_or(config.peer),

@@ -134,6 +134,8 @@ struct Running {
     failed: Vec<crate::id::GroupId>,
     /// That this node's directory is proven is being written down.
     proving: bool,
+    /// The version of the clients' addresses that the shard was told.
+    addresses_told: u64,
     stop_at: Option<Tick>,
 }
 
@@ -194,6 +196,7 @@ impl Running {
     fn new(parts: ShardLoop, mut shard: Shard, spares: Vec<SegmentSeq>) -> Self {
         let now = parts.shared.clock.now();
         shard.driver_mut().flush_method = parts.writer.method().name();
+        shard.driver_mut().routing = parts.clients.routing();
         let mut events = Vec::new();
         for seq in spares {
             parts.writer.open_ahead(seq);
@@ -215,6 +218,7 @@ impl Running {
             reported: Tick(0),
             failed: Vec::new(),
             proving: false,
+            addresses_told: u64::MAX,
             stop_at: None,
         }
     }
@@ -279,6 +283,12 @@ impl Running {
         let now = self.parts.shared.clock.now();
         if let Some(faults) = &self.parts.shared.faults {
             faults.drop_received(now, &mut self.events);
+        }
+        let addresses = self.parts.shared.roster.clients_version();
+        if addresses != self.addresses_told {
+            self.addresses_told = addresses;
+            let addresses = self.parts.shared.roster.client_addresses();
+            self.events.push(Event::ClientAddresses(addresses));
         }
         for event in self.events.drain(..) {
             self.shard.on_event(now, event);
@@ -502,6 +512,7 @@ impl Running {
                 turns: self.metrics.turn.spread(),
                 links: parts.links.report(),
                 flush_method: parts.writer.method().name(),
+                routing: parts.clients.routing(),
             };
         }
     }

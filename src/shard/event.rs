@@ -9,6 +9,7 @@
 //! leaves together: one disk write, one frame per peer and lane, all replies.
 
 use core::net::SocketAddr;
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
@@ -18,6 +19,7 @@ use crate::id::{
 };
 use crate::raft::effects::RoleEvent;
 use crate::raft::message::Message;
+use crate::store::connection::Manner;
 use crate::wal::{Damage, Location, Write};
 use crate::wire::peer::{Frame, OutFrame};
 use crate::wire::reply::Reply;
@@ -57,6 +59,8 @@ pub enum Event {
     /// Forwarded commands, by id, whose frames were dropped before any of them left: they are
     /// certainly not executed.
     Unsent(Vec<u64>),
+    /// Where clients reach the nodes that have said so, this one included.
+    ClientAddresses(BTreeMap<NodeId, SocketAddr>),
 }
 
 /// One client's command on its way in.
@@ -70,8 +74,8 @@ pub struct Request {
     pub command: Command,
     /// The connection has writes in flight that this command must be ordered after.
     pub after_writes: bool,
-    /// The connection reads from whichever node it is connected to (`READONLY`).
-    pub nearby: bool,
+    /// How the connection wants its commands treated.
+    pub manner: Manner,
 }
 
 /// A message between two cores of one node.

@@ -41,6 +41,7 @@ mod streaming;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod topology;
 mod truncate;
 
 pub use event::{Effects, Event};

@@ -426,6 +426,7 @@ mod tests {
     fn a_read_that_waited_for_the_leader_sees_nothing_its_connection_sent_after_it() {
         use crate::id::ConnId;
         use crate::shard::event::Request;
+        use crate::store::connection::Manner;
         use crate::wire::reply::Reply;
         use crate::wire::resp::Command;
 
@@ -443,8 +444,8 @@ mod tests {
                     [&[b"GET", b"k"], &[b"SET", b"k", b"v"], &[b"GET", b"k"]];
                 for (seq, args) in (0..).zip(commands) {
                     let (command, after_writes) = (Command::from_args(args), seq == 2);
-                    let nearby = false;
-                    let request = Request { conn: ConnId(1), seq, command, after_writes, nearby };
+                    let manner = Manner::default();
+                    let request = Request { conn: ConnId(1), seq, command, after_writes, manner };
                     shard.on_event(Tick(0), Event::Request(request));
                 }
             }
@@ -496,11 +497,12 @@ mod tests {
 
         fn set(&mut self, key: &str, bytes: usize) {
             use crate::shard::event::Request;
+            use crate::store::connection::Manner;
             let value = vec![b'v'; bytes];
             let command = crate::wire::resp::Command::from_args(&[b"SET", key.as_bytes(), &value]);
             let conn = crate::id::ConnId(1);
-            let (seq, nearby, after_writes) = (self.seq, false, false);
-            let request = Request { conn, seq, command, after_writes, nearby };
+            let (seq, manner, after_writes) = (self.seq, Manner::default(), false);
+            let request = Request { conn, seq, command, after_writes, manner };
             self.seq += 1;
             self.shard.on_event(Tick(0), Event::Request(request));
         }

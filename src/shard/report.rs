@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use crate::id::{ClusterId, GroupId, Index, NodeId, ReplicaId, ShardId, Term};
 use crate::limits::SEGMENT_BYTES;
 use crate::raft::effects::RoleKind;
+use crate::store::connection::Routing;
 use crate::wal::{RunKind, Write};
 
 /// Counts since the start of the process, one set per shard; `INFO` shows their sums.
@@ -171,6 +172,8 @@ pub struct DriverReport {
     pub links: Vec<LinkReport>,
     /// How log writes are made durable.
     pub flush_method: &'static str,
+    /// What the node is to clients of Redis Cluster.
+    pub routing: Routing,
 }
 
 /// One group as this node sees it.
@@ -182,6 +185,8 @@ pub struct GroupReport {
     pub role: RoleKind,
     /// Who leads, as far as this replica knows.
     pub leader: ReplicaId,
+    /// Who votes in it, in order.
+    pub voters: Vec<ReplicaId>,
     /// The highest term seen.
     pub term: Term,
     /// The highest index known committed.
@@ -263,7 +268,7 @@ pub fn info_text(reports: &[ShardReport], section: Option<&[u8]>) -> String {
     let Some(first) = reports.first() else { return text };
     if wanted("server") {
         line("# Server\r\nredis_version", &"7.4.0");
-        line("redis_mode", &"standalone");
+        line("redis_mode", &first.driver.routing.mode());
         line("outrigger_version", &env!("CARGO_PKG_VERSION"));
         line("arch_bits", &usize::BITS);
     }
@@ -276,6 +281,9 @@ pub fn info_text(reports: &[ShardReport], section: Option<&[u8]>) -> String {
     if wanted("replication") {
         line("# Replication\r\nrole", &"master");
         line("connected_slaves", &0);
+    }
+    if wanted("cluster") {
+        line("# Cluster\r\ncluster_enabled", &1);
     }
     if wanted("keyspace") {
         let keys: u64 = groups.iter().map(|(group, _)| group.keys).sum();
@@ -392,6 +400,7 @@ mod tests {
                 group: GroupId(group),
                 role,
                 leader: ReplicaId(3),
+                voters: [2, 3].map(ReplicaId).into(),
                 term: Term(4),
                 commit: Index(9),
                 applied: Index(8),

@@ -6,11 +6,13 @@ use std::collections::VecDeque;
 use crate::group::{PartId, refusal};
 use crate::id::{ConnId, Tick};
 use crate::limits;
+use crate::store::cluster::Call;
 use crate::store::split::Merge;
 use crate::wire::reply::Reply;
 
 use super::event::ReplyTo;
 use super::report::{GroupReport, ShardReport, info_text, node_digest};
+use super::topology::{self, Addresses};
 
 /// How the parts of a request become its reply.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ pub(super) enum Whole {
     Info(Option<Vec<u8>>),
     /// All cores, shown as `DEBUG DIGEST`.
     Digest,
+    /// All cores, shown as `CLUSTER` does, with where clients reach the nodes.
+    Cluster(Call, Box<Addresses>),
     /// All cores have handed over what they led.
     Drain,
 }
@@ -51,6 +55,7 @@ struct Open {
     conn: ConnId,
     seq: u64,
     write: bool,
+    redirects: bool,
     bytes: usize,
     whole: Whole,
     missing: u32,
@@ -80,6 +85,8 @@ pub(super) struct Opening {
     pub(super) seq: u64,
     /// An unknown outcome matters: it may change data.
     pub(super) write: bool,
+    /// It came from a cluster client.
+    pub(super) redirects: bool,
     /// The command's own bytes.
     pub(super) bytes: usize,
     pub(super) whole: Whole,
@@ -111,7 +118,7 @@ impl Requests {
     /// Opens a request; its id names its parts.
     pub(super) fn open(&mut self, opening: Opening) -> u64 {
         let (bytes, places) = (opening.held(), opening.places());
-        let Opening { conn, seq, write, whole, parts, deadline, .. } = opening;
+        let Opening { conn, seq, write, redirects, whole, parts, deadline, .. } = opening;
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
             self.slots.len() as u32 - 1
@@ -122,6 +129,7 @@ impl Requests {
             conn,
             seq,
             write,
+            redirects,
             bytes,
             whole,
             missing: parts,
@@ -172,7 +180,7 @@ impl Requests {
             }
         }
         let open = self.close(part.request)?;
-        let (conn, seq) = (open.conn, open.seq);
+        let (conn, seq, redirects) = (open.conn, open.seq, open.redirects);
         let reply = match single {
             Some(PartAnswer::Reply(reply)) => reply,
             Some(PartAnswer::Report(_)) => {
@@ -180,7 +188,7 @@ impl Requests {
             }
             None => whole(open),
         };
-        Some(ReplyTo { conn, seq, reply })
+        Some(ReplyTo { conn, seq, reply: worded(redirects, reply) })
     }
 
     /// Requests whose time is up are answered with what is known: nothing.
@@ -197,6 +205,7 @@ impl Requests {
             } else {
                 refusal::read_unconfirmed()
             };
+            let reply = worded(open.redirects, reply);
             replies.push(ReplyTo { conn: open.conn, seq: open.seq, reply });
         }
     }
@@ -205,6 +214,11 @@ impl Requests {
     pub(super) fn next_deadline(&self) -> Option<Tick> {
         self.deadlines.front().map(|(deadline, _)| *deadline)
     }
+}
+
+/// The reply in the words of whoever hears it.
+fn worded(redirects: bool, reply: Reply) -> Reply {
+    if redirects { refusal::for_cluster_clients(reply) } else { reply }
 }
 
 fn whole(open: Open) -> Reply {
@@ -216,13 +230,14 @@ fn whole(open: Open) -> Reply {
             PartAnswer::Report(report) => reports.push(*report),
         }
     }
-    if let Some(refused) = replies.pop_if(|_| matches!(open.whole, Whole::Info(_) | Whole::Digest))
-    {
+    let of_cores = matches!(open.whole, Whole::Info(_) | Whole::Digest | Whole::Cluster(..));
+    if let Some(refused) = replies.pop_if(|_| of_cores) {
         // A core that does not tell leaves a hole; half a digest is a wrong one.
         return refused;
     }
     match open.whole {
         Whole::Info(section) => Reply::Verbatim(info_text(&reports, section.as_deref())),
+        Whole::Cluster(call, addresses) => topology::reply(call, &reports, &addresses),
         Whole::Drain => super::drain::merged(replies),
         Whole::Digest => Reply::Bulk(format!("{:016x}", node_digest(&reports)).into()),
         Whole::One => replies.pop().unwrap_or(Reply::Nil),
@@ -258,6 +273,7 @@ mod tests {
             conn: ConnId(1),
             seq: 1,
             write,
+            redirects: false,
             bytes: 10,
             whole: Whole::Merged(merge),
             parts: 3,
@@ -309,6 +325,7 @@ mod tests {
                 conn: ConnId(1),
                 seq,
                 write,
+                redirects: false,
                 bytes: 10,
                 whole: Whole::One,
                 parts: 1,

@@ -1,15 +1,21 @@
 //! A command → the groups, or the cores, that answer it.
 
+use core::net::SocketAddr;
+
 use bytes::Bytes;
 
 use crate::group::SessionRequest;
 use crate::id::{GroupId, SessionId};
+use crate::store::cluster::{self, Call};
 use crate::store::command::{self, Access};
 use crate::store::member::{self, Verb};
-use crate::store::session::{self, Call};
+use crate::store::session;
+use crate::store::slot;
 use crate::store::split::{self, Merge, Split};
 use crate::wire::reply::Reply;
 use crate::wire::resp::Command;
+
+use super::topology;
 
 /// Where a command goes.
 #[derive(Debug)]
@@ -29,39 +35,48 @@ pub(super) enum Routed {
     Info(Option<Vec<u8>>),
     /// To every core of this node, for `DEBUG DIGEST`.
     Digest,
+    /// To every core of this node, for `CLUSTER`.
+    Cluster(Call),
     /// To every core of this node: hand over what it leads.
     Drain(member::Drain),
 }
 
 /// Finds the way for `command`, which has been validated, among `groups` groups. If it opens a
-/// session, `new_session` names it.
+/// session, `new_session` names it. To a cluster client (`redirects`), keys of different slots are as far
+/// apart as in Redis Cluster, though one group may hold both.
 pub(super) fn route(
     command: &Command,
     groups: u64,
+    redirects: bool,
     new_session: impl FnOnce() -> SessionId,
 ) -> Routed {
     if !session::is_session(command) {
-        return route_in(None, command, groups);
+        return route_in(None, command, groups, redirects);
     }
     let everywhere = |session, merge| {
         let parts = (0..groups).map(|group| (GroupId(group), Bytes::new())).collect();
         Routed::Many { access: Access::Write, session: Some(session), parts, merge }
     };
     match session::read(command) {
-        Ok(Call::Open) => {
+        Ok(session::Call::Open) => {
             let id = new_session();
             everywhere(SessionRequest::Open(id), Merge::Opened(id))
         }
-        Ok(Call::Close(id)) => everywhere(SessionRequest::Close(id), Merge::Any),
+        Ok(session::Call::Close(id)) => everywhere(SessionRequest::Close(id), Merge::Any),
         // Each group that holds a part of it knows by itself whether it has executed it.
-        Ok(Call::Run { id, seq, command }) => {
-            route_in(Some(SessionRequest::Run { id, seq }), &command, groups)
+        Ok(session::Call::Run { id, seq, command }) => {
+            route_in(Some(SessionRequest::Run { id, seq }), &command, groups, redirects)
         }
         Err(refusal) => Routed::Reply(refusal),
     }
 }
 
-fn route_in(session: Option<SessionRequest>, command: &Command, groups: u64) -> Routed {
+fn route_in(
+    session: Option<SessionRequest>,
+    command: &Command,
+    groups: u64,
+    redirects: bool,
+) -> Routed {
     let Some(spec) = command::lookup(command.name()) else {
         return Routed::Reply(Reply::error("ERR", "unknown command"));
     };
@@ -70,6 +85,10 @@ fn route_in(session: Option<SessionRequest>, command: &Command, groups: u64) -> 
         Routed::Many { access, session, parts, merge }
     };
     match spec.access {
+        Access::Read | Access::Write if redirects && !is_in_one_slot(spec, command) => {
+            let text = "Keys in request don't hash to the same slot";
+            Routed::Reply(Reply::error("CROSSSLOT", text))
+        }
         Access::Read | Access::Write => match split::split(spec, command, groups) {
             Split::One(group) => {
                 Routed::One { group, access: spec.access, session, body: command.raw.clone() }
@@ -91,9 +110,40 @@ fn route_in(session: Option<SessionRequest>, command: &Command, groups: u64) -> 
             member::drain(command).map_or_else(Routed::Reply, Routed::Drain)
         }
         Access::Node if spec.name == "debug" => Routed::Digest,
+        Access::Node if spec.name == "cluster" => match cluster::read(command) {
+            Ok(Call::KeySlot) => Routed::Reply(Reply::Int(slot::key_slot(command.arg(2)).into())),
+            Ok(Call::CountKeysInSlot(slot)) => {
+                let (group, access) = (slot::slot_group(slot, groups), Access::Read);
+                Routed::One { group, access, session, body: command.raw.clone() }
+            }
+            Ok(call) => Routed::Cluster(call),
+            Err(refusal) => Routed::Reply(refusal),
+        },
         Access::Node => Routed::Info((command.len() > 1).then(|| command.arg(1).to_vec())),
         Access::Connection | Access::Session => {
             Routed::Reply(Reply::error("ERR", "the connection answers this command itself"))
+        }
+    }
+}
+
+fn is_in_one_slot(spec: &command::Spec, command: &Command) -> bool {
+    let mut slots = spec.keys(command.len()).map(|key| slot::key_slot(command.arg(key)));
+    let first = slots.next();
+    slots.all(|slot| Some(slot) == first)
+}
+
+/// What a cluster client hears of a command whose group the node at `leader` leads; none if it is
+/// forwarded all the same.
+pub(super) fn redirected(body: &Bytes, leader: SocketAddr) -> Option<Reply> {
+    let command = Command::parse(body.clone()).ok()?;
+    let spec = command::lookup(command.name())?;
+    match spec.access {
+        // Cluster clients ask every master for its own part, and put the parts together.
+        Access::AllRead => Some(Reply::Int(0)),
+        Access::Scan => Some(split::nothing_to_scan()),
+        _ => {
+            let key = spec.keys(command.len()).next()?;
+            Some(topology::moved(slot::key_slot(command.arg(key)), leader))
         }
     }
 }

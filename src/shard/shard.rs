@@ -14,6 +14,7 @@ use crate::raft;
 use crate::raft::effects::RoleKind;
 use crate::raft::message::MessageKind;
 use crate::store::command::Access;
+use crate::store::connection::Manner;
 use crate::store::member;
 use crate::wal::{Damage, Write};
 use crate::wire::peer::{Answer, Forward, Frame, OutFrame};
@@ -34,6 +35,7 @@ use super::requests::{Opening, PartAnswer, Requests, Whole};
 use super::route::{self, Routed};
 use super::snapshots::{Receives, Sends};
 use super::timers::Timers;
+use super::topology::Addresses;
 use super::truncate::Truncation;
 
 /// One core's mind. Pure: the same events in the same order give the same effects.
@@ -72,6 +74,8 @@ pub struct Shard {
     raft_fx: raft::effects::Effects,
     completed: Vec<(u32, Written)>,
     peers: Peers,
+    /// Where clients reach the nodes that have said so.
+    addresses: Addresses,
     /// What this core leads is being handed over.
     draining: Option<Drain>,
     /// A drain of the whole node, and whether the node stops after it.
@@ -126,6 +130,7 @@ impl Shard {
             raft_fx: raft::effects::Effects::default(),
             completed: Vec::new(),
             peers: Peers::new(slots),
+            addresses: Addresses::new(),
             draining: None,
             drain_of_node: None,
             stop: false,
@@ -181,6 +186,7 @@ impl Shard {
                     self.answers.push((forwarded.origin, reply));
                 }
             }
+            Event::ClientAddresses(addresses) => self.addresses = addresses,
             Event::Unsent(ids) => {
                 for forwarded in ids.into_iter().filter_map(|id| self.forwards.take(id)) {
                     self.answers.push((forwarded.origin, refusal::no_leader(forwarded.group)));
@@ -286,20 +292,29 @@ impl Shard {
     }
 
     fn on_request(&mut self, now: Tick, request: Request) {
-        let Request { conn, seq, command, after_writes, nearby } = request;
+        let Request { conn, seq, command, after_writes, manner } = request;
         self.counters.commands += 1;
         let deadline = now.plus(self.config.request_ms);
         let bytes = command.raw.len();
-        let open =
-            |write, whole, parts| Opening { conn, seq, write, bytes, whole, parts, deadline };
+        let redirects = manner.redirects;
+        let open = |write, whole, parts| Opening {
+            conn,
+            seq,
+            write,
+            redirects,
+            bytes,
+            whole,
+            parts,
+            deadline,
+        };
         let cores = u32::from(self.config.cores);
         let changes = |access| route::changes(access, &command);
-        match self.route(&command) {
+        match self.route(&command, redirects) {
             Routed::Reply(reply) => self.replies.push(ReplyTo { conn, seq, reply }),
             Routed::One { group, access, session, body } => {
                 let opening = open(changes(access), Whole::One, 1);
                 let Some(request) = self.open_request(opening) else { return };
-                let command = GroupCommand { group, access, after_writes, nearby, session, body };
+                let command = GroupCommand { group, access, after_writes, manner, session, body };
                 self.start(now, PartId { request, part: 0 }, command);
             }
             Routed::Many { access, session, parts, merge } => {
@@ -307,7 +322,7 @@ impl Shard {
                 let Some(request) = self.open_request(opening) else { return };
                 for (part, (group, body)) in (0..).zip(parts) {
                     let command =
-                        GroupCommand { group, access, after_writes, nearby, session, body };
+                        GroupCommand { group, access, after_writes, manner, session, body };
                     self.start(now, PartId { request, part }, command);
                 }
             }
@@ -316,14 +331,18 @@ impl Shard {
                 self.drain_node(now, Opening { deadline: Tick(u64::MAX), ..opening }, drain);
             }
             Routed::Info(section) => self.ask_cores(open(false, Whole::Info(section), cores)),
+            Routed::Cluster(call) => {
+                let whole = Whole::Cluster(call, Box::new(self.addresses.clone()));
+                self.ask_cores(open(false, whole, cores));
+            }
             Routed::Digest => self.ask_cores(open(false, Whole::Digest, cores)),
         }
     }
 
-    fn route(&mut self, command: &Command) -> Routed {
+    fn route(&mut self, command: &Command, redirects: bool) -> Routed {
         let Config { groups, node, incarnation, shard, .. } = self.config;
         let opened = &mut self.sessions_opened;
-        route::route(command, groups, || {
+        route::route(command, groups, redirects, || {
             *opened += 1;
             SessionId::new(node, incarnation, shard, *opened)
         })
@@ -387,6 +406,10 @@ impl Shard {
             }
             Verdict::Elsewhere(leader, command) => {
                 let to = NodeId(leader.0);
+                if let Some(reply) = self.redirected(to, &command) {
+                    self.answers.push((origin, reply));
+                    return;
+                }
                 if self.forwards.len() >= limits::REQUESTS_MAX {
                     self.counters.commands_refused += 1;
                     self.answers.push((origin, refusal::busy("too many commands are forwarded")));
@@ -399,6 +422,15 @@ impl Shard {
                 self.outbox.forward(to, pack(id, command));
             }
         }
+    }
+
+    /// What is said instead of forwarding `command`, if its connection is a cluster client's.
+    fn redirected(&self, leader: NodeId, command: &GroupCommand) -> Option<Reply> {
+        if !command.manner.redirects || command.access == Access::Member {
+            return None;
+        }
+        // A leader that has not said where its clients connect is an older release.
+        route::redirected(&command.body, *self.addresses.get(&leader)?)
     }
 
     /// Why a write that this node would take into its own log is refused. A follower's disk is no
@@ -828,7 +860,7 @@ const FORWARD_MEMBER: u8 = 8;
 
 /// A command as another node is to understand it.
 fn pack(id: u64, command: GroupCommand) -> Forward {
-    let GroupCommand { group, access, after_writes, nearby: _, session, body } = command;
+    let GroupCommand { group, access, after_writes, manner: _, session, body } = command;
     let mut flags = match access {
         Access::Write => FORWARD_WRITE,
         Access::Member => FORWARD_MEMBER,
@@ -855,7 +887,7 @@ fn unpack(forward: &Forward) -> Option<GroupCommand> {
         (Some(session), body)
     };
     let after_writes = flags & FORWARD_AFTER_WRITES != 0;
-    Some(GroupCommand { group, access, after_writes, nearby: false, session, body })
+    Some(GroupCommand { group, access, after_writes, manner: Manner::default(), session, body })
 }
 
 /// After this long without a write, in ms, the log is closed with a durable watermark.
@@ -867,6 +899,7 @@ fn group_report(replica: &Replica, digest: bool) -> GroupReport {
         group: replica.group(),
         role: status.role,
         leader: status.leader,
+        voters: replica.state().membership.voters().collect(),
         term: status.term,
         commit: status.commit,
         applied: status.applied,

@@ -7,6 +7,7 @@
 use bytes::Bytes;
 
 mod batching;
+mod cluster;
 mod contract;
 
 use super::event::{Effects, Event, Post, ReplyTo, Request};
@@ -18,6 +19,7 @@ use crate::id::{EntryId, Index, Term, Tick};
 use crate::limits;
 use crate::raft::message::{Message, MessageKind};
 use crate::store::command::Access;
+use crate::store::connection::Manner;
 use crate::wire::peer::{Forward, FrameBuilder};
 use crate::wire::reply::Reply;
 use crate::wire::resp::Command;
@@ -78,7 +80,13 @@ fn turns(shard: &mut Shard, now: Tick) -> Effects {
 fn say(shard: &mut Shard, line: &str) {
     let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
     let command = Command::from_args(&args);
-    let request = Request { conn: ConnId(1), seq: 0, command, after_writes: false, nearby: false };
+    let request = Request {
+        conn: ConnId(1),
+        seq: 0,
+        command,
+        after_writes: false,
+        manner: Manner::default(),
+    };
     shard.on_event(NOW, Event::Request(request));
 }
 
@@ -283,7 +291,7 @@ fn embedders_reach_a_session_through_a_group_command() {
             group: GroupId(0),
             access: Access::Write,
             after_writes: false,
-            nearby: false,
+            manner: Manner::default(),
             session: Some(session),
             body: body.clone(),
         };
@@ -328,7 +336,8 @@ const LATER: Tick = Tick(2_000);
 
 fn say_later(shard: &mut Shard, args: &[&[u8]], seq: u64) {
     let command = Command::from_args(args);
-    let request = Request { conn: ConnId(1), seq, command, after_writes: false, nearby: false };
+    let request =
+        Request { conn: ConnId(1), seq, command, after_writes: false, manner: Manner::default() };
     shard.on_event(LATER, Event::Request(request));
 }
 

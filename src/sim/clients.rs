@@ -4,6 +4,7 @@ use bytes::BytesMut;
 
 use crate::id::ConnId;
 use crate::shard::event::Request;
+use crate::store::connection::Manner;
 use crate::wire::reply::{Protocol, Reply};
 use crate::wire::resp::Command;
 
@@ -132,7 +133,8 @@ impl World {
             format!("client {client} calls node {node} core {core}, call {id}: {text}")
         });
         let nearby = self.options.reads_nearby && self.rng.bool();
-        let request = Request { conn: ConnId(id), seq: 0, command, after_writes: false, nearby };
+        let manner = Manner { nearby, ..Manner::default() };
+        let request = Request { conn: ConnId(id), seq: 0, command, after_writes: false, manner };
         let delay = self.rng.u64(50..500);
         self.after_for(delay, node, ForNode::Request { core, request });
         self.after(patience, Happening::Closed { call: id });

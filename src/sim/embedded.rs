@@ -16,6 +16,7 @@ use crate::id::{GroupId, Index, ReplicaId, SessionId};
 use crate::shard::event::Post;
 use crate::store::StateMachine;
 use crate::store::command::Access;
+use crate::store::connection::Manner;
 use crate::wire::reply::Reply;
 
 use super::clients::{What, is_reader};
@@ -108,7 +109,14 @@ impl Embedded {
 
 /// A command for `group` and nobody's session.
 fn command(group: GroupId, access: Access, body: Bytes) -> GroupCommand {
-    GroupCommand { group, access, after_writes: false, nearby: false, session: None, body }
+    GroupCommand {
+        group,
+        access,
+        after_writes: false,
+        manner: Manner::default(),
+        session: None,
+        body,
+    }
 }
 
 impl World {
@@ -153,7 +161,8 @@ impl World {
         let (now, nearby) = (self.now, self.options.reads_nearby && self.rng.bool());
         let body: Bytes = reads(&mut self.rng).into();
         let place = self.embedded().ledger.borrow_mut().on_read(group, body.clone(), now);
-        let read = GroupCommand { nearby, ..command(group, Access::Read, body) };
+        let manner = Manner { nearby, ..Manner::default() };
+        let read = GroupCommand { manner, ..command(group, Access::Read, body) };
         Some(self.send_embedded(client, node, read, Expected::Read(place)))
     }
 

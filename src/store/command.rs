@@ -5,7 +5,7 @@ use crate::limits;
 use crate::wire::reply::Reply;
 use crate::wire::resp::{Command, integer};
 
-use super::{member, session};
+use super::{cluster, member, session};
 
 /// Who runs a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +76,7 @@ pub const COMMANDS: &[Spec] = &[
         NO_KEYS,
         "Names and describes the connection; SESSION: exactly-once writes.",
     ),
+    spec("cluster", -2, Access::Node, NO_KEYS, "Tells cluster clients who leads which slots."),
     spec("command", -1, Access::Connection, NO_KEYS, "Describes the commands."),
     spec("config", -2, Access::Connection, NO_KEYS, "Reads settings."),
     spec("dbsize", 1, Access::AllRead, NO_KEYS, "Counts the keys of all groups."),
@@ -277,7 +278,10 @@ pub fn scan_options(command: &Command) -> Result<ScanOptions<'_>, Reply> {
 /// # Errors
 /// The reply to send instead, in Redis' words where Redis has them.
 pub fn validate(command: &Command) -> Result<&'static Spec, Reply> {
-    let Some(spec) = lookup(command.name()) else { return Err(unknown(command)) };
+    let Some(spec) = lookup(command.name()) else {
+        let is_asking = command.name().eq_ignore_ascii_case(b"asking");
+        return Err(if is_asking { cluster::asking() } else { unknown(command) });
+    };
     if !spec.takes(command.len()) {
         return Err(Reply::wrong_arity(command.name()));
     }
@@ -310,6 +314,7 @@ pub fn validate(command: &Command) -> Result<&'static Spec, Reply> {
             }
         }
         "scan" => scan_options(command).map(|_| ())?,
+        "cluster" => cluster::read(command).map(|_| ())?,
         "member" => member::member(command).map(|_| ())?,
         "drain" => member::drain(command).map(|_| ())?,
         "flushall" | "flushdb" => {

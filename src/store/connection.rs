@@ -7,14 +7,62 @@ use crate::wire::resp::{Command, integer};
 use super::command::{self, Access, COMMANDS, Spec};
 use super::{glob, session};
 
+/// How a connection wants its commands treated; said once, and true for each that follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Manner {
+    /// Reads are answered by the node it is connected to, after asking the leader for an index
+    /// (`READONLY`).
+    pub nearby: bool,
+    /// A command whose group another node leads is answered with `-MOVED` instead of being forwarded.
+    pub redirects: bool,
+}
+
+/// Which connections are sent to the node that leads (`-MOVED`), instead of having their commands
+/// forwarded there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Routing {
+    /// Those that have said `CLUSTER` something.
+    #[default]
+    Auto,
+    /// All.
+    Redirect,
+    /// None.
+    Forward,
+}
+
+impl Routing {
+    /// Its name in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Redirect => "redirect",
+            Self::Forward => "forward",
+        }
+    }
+
+    /// The one with this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Auto, Self::Redirect, Self::Forward].into_iter().find(|it| it.name() == name)
+    }
+
+    /// What `HELLO` and `INFO` call the node.
+    #[must_use]
+    pub const fn mode(self) -> &'static str {
+        if matches!(self, Self::Redirect) { "cluster" } else { "standalone" }
+    }
+}
+
 /// One client connection's own state.
 #[derive(Debug, Default)]
 pub struct Connection {
     id: u64,
+    routing: Routing,
     protocol: Protocol,
     name: Vec<u8>,
     closing: bool,
-    nearby: bool,
+    manner: Manner,
 }
 
 impl Connection {
@@ -24,16 +72,33 @@ impl Connection {
         Self { id, ..Self::default() }
     }
 
+    /// The same, at a node with this setting.
+    #[must_use]
+    pub fn with_routing(self, routing: Routing) -> Self {
+        let mut connection = Self { routing, ..self };
+        connection.manner = connection.first_manner();
+        connection
+    }
+
+    /// It has said `CLUSTER` something: it is a cluster client's.
+    pub fn on_cluster(&mut self) {
+        self.manner.redirects = self.routing != Routing::Forward;
+    }
+
+    fn first_manner(&self) -> Manner {
+        Manner { redirects: self.routing == Routing::Redirect, ..Manner::default() }
+    }
+
     /// The protocol of the replies from now on.
     #[must_use]
     pub fn protocol(&self) -> Protocol {
         self.protocol
     }
 
-    /// Reads may be answered by this node's replicas (`READONLY`), as of the leader's word.
+    /// How its commands are to be treated from now on.
     #[must_use]
-    pub fn reads_nearby(&self) -> bool {
-        self.nearby
+    pub fn manner(&self) -> Manner {
+        self.manner
     }
 
     /// The client said goodbye: close once its replies have left.
@@ -58,7 +123,7 @@ impl Connection {
                 None => Reply::error("ERR", "value is not an integer or out of range"),
             },
             "readonly" | "readwrite" => {
-                self.nearby = spec.name == "readonly";
+                self.manner.nearby = spec.name == "readonly";
                 Reply::Ok
             }
             "quit" => {
@@ -68,7 +133,7 @@ impl Connection {
             "reset" => {
                 self.protocol = Protocol::Resp2;
                 self.name.clear();
-                self.nearby = false;
+                self.manner = self.first_manner();
                 Reply::Simple("RESET")
             }
             "hello" => self.hello(command).unwrap_or_else(|refusal| refusal),
@@ -121,7 +186,7 @@ impl Connection {
             (Reply::bulk("version"), Reply::bulk(env!("CARGO_PKG_VERSION"))),
             (Reply::bulk("proto"), Reply::Int(number)),
             (Reply::bulk("id"), Reply::Int(self.id as i64)),
-            (Reply::bulk("mode"), Reply::bulk("standalone")),
+            (Reply::bulk("mode"), Reply::bulk(self.routing.mode())),
             (Reply::bulk("role"), Reply::bulk("master")),
             (Reply::bulk("modules"), Reply::Array(Vec::new())),
         ]))
@@ -254,7 +319,7 @@ const SETTINGS: &[(&str, &str)] = &[
     ("maxmemory", "0"),
     ("maxmemory-policy", "noeviction"),
     ("databases", "1"),
-    ("cluster-enabled", "no"),
+    ("cluster-enabled", "yes"),
 ];
 
 /// `CONFIG GET pattern…`.

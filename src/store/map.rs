@@ -5,6 +5,8 @@
 //! a snapshot takes a copy in no time and reads it at leisure (docs/decisions/0007).
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,8 +19,8 @@ use crate::wire::reply::Reply;
 use crate::wire::resp::{Command, integer};
 
 use super::command::{self, Access, SetOptions};
-use super::glob;
 use super::{Frozen, Restoring, StateMachine, Wanted};
+use super::{cluster, glob, slot};
 
 mod collections;
 mod snapshot;
@@ -86,6 +88,9 @@ fn fold(value: u64) -> u64 {
 #[derive(Debug, Default)]
 pub struct Map {
     values: OrdMap<Place, Value>,
+    /// How many keys each slot has; slots without keys are left out. It follows from `values`, and is
+    /// kept because counting them would hold up the core.
+    slots: BTreeMap<u16, u64>,
 }
 
 impl Map {
@@ -123,7 +128,25 @@ impl Map {
     }
 
     fn insert(&mut self, key: &[u8], value: Bytes) {
-        self.values.insert(Place { hash: hash(key), key: key.into() }, Value::String(value));
+        self.insert_at(Place { hash: hash(key), key: key.into() }, Value::String(value));
+    }
+
+    fn insert_at(&mut self, place: Place, value: Value) {
+        let slot = slot::key_slot(&place.key);
+        if self.values.insert(place, value).is_none() {
+            *self.slots.entry(slot).or_default() += 1;
+        }
+    }
+
+    fn remove(&mut self, key: &[u8]) -> Option<Value> {
+        let value = self.values.remove(&Spot::of(key))?;
+        if let Entry::Occupied(mut count) = self.slots.entry(slot::key_slot(key)) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+        Some(value)
     }
 
     /// Sets, and tells what was there; refused if that was no string.
@@ -144,7 +167,7 @@ impl Map {
             "getset" => or_nil(self.swap(command.arg(1), command.arg(2))?),
             "getdel" => {
                 let old = self.get(command.arg(1))?.cloned();
-                self.values.remove(&Spot::of(command.arg(1)));
+                self.remove(command.arg(1));
                 or_nil(old)
             }
             "mset" => {
@@ -154,7 +177,7 @@ impl Map {
                 Reply::Ok
             }
             "del" => {
-                let gone = |key| self.values.remove(&Spot::of(command.arg(key))).is_some();
+                let gone = |key| self.remove(command.arg(key)).is_some();
                 Reply::Int(spec.keys(command.len()).map(gone).map(i64::from).sum())
             }
             "append" => self.append(command.arg(1), command.arg(2))?,
@@ -164,6 +187,7 @@ impl Map {
             "decrby" => self.add(command.arg(1), -argument_at(command, 2)?)?,
             "flushall" | "flushdb" => {
                 self.values.clear();
+                self.slots.clear();
                 Reply::Ok
             }
             name @ ("hset" | "hsetnx" | "hdel" | "hincrby" | "sadd" | "srem") => {
@@ -191,6 +215,12 @@ impl Map {
             }
             "strlen" => Reply::Int(self.get(command.arg(1))?.map_or(0, Bytes::len) as i64),
             "type" => Reply::Simple(self.look(command.arg(1)).map_or("none", Value::type_name)),
+            "cluster" => match cluster::read(command)? {
+                cluster::Call::CountKeysInSlot(slot) => {
+                    Reply::Int(self.slots.get(&slot).map_or(0, |count| *count as i64))
+                }
+                _ => return Err(Reply::error("ERR", "this CLUSTER command is not for a group")),
+            },
             "dbsize" => Reply::Int(self.values.len() as i64),
             "scan" => self.scan(command)?,
             name => match self.answer_parts(name, command)? {

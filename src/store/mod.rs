@@ -17,6 +17,7 @@
 //! Assumes: [`command::validate`] let the command through; a payload that is anything else is
 //! refused, never a panic.
 
+pub mod cluster;
 pub mod command;
 pub mod connection;
 mod glob;

@@ -85,6 +85,12 @@ fn scan_reply(replies: Vec<Reply>, group: u64, groups: u64) -> Reply {
     Reply::Array(vec![Reply::bulk(cursor.to_string()), keys])
 }
 
+/// What a group answers to a step of a scan when none of its keys are to be seen.
+#[must_use]
+pub fn nothing_to_scan() -> Reply {
+    Reply::Array(vec![Reply::bulk(map::SCAN_END.to_string()), Reply::Array(Vec::new())])
+}
+
 /// The group that a `SCAN` goes on in, and the command for it; none if its cursor points past the
 /// last group.
 #[must_use]

@@ -29,6 +29,7 @@ use outrigger::id::{ClusterId, ConnId, Incarnation, Index, NodeId, SegmentSeq, S
 use outrigger::limits::{BLOCK_BYTES, SEGMENT_BYTES};
 use outrigger::shard::event::Request;
 use outrigger::shard::{Config, Effects, Event, Leases, Recovering, Shard};
+use outrigger::store::connection::Manner;
 use outrigger::store::{Frozen, RestoreError, Restoring, StateMachine, Wanted};
 use outrigger::wal::{self, Identity, LogIndex, RunKind, file_name, parse_file_name};
 use outrigger::wire::reply::Reply;
@@ -289,7 +290,8 @@ impl Core {
         let command = Command::from_args(&[b"SET", key.as_bytes(), value]);
         let (conn, seq) = (ConnId(1), self.seq);
         self.seq += 1;
-        let request = Request { conn, seq, command, after_writes: false, nearby: false };
+        let request =
+            Request { conn, seq, command, after_writes: false, manner: Manner::default() };
         self.shard.on_event(Tick(self.now), Event::Request(request));
     }
 }

@@ -25,6 +25,7 @@ use outrigger::id::{ClusterId, ConnId, Incarnation, NodeId, ShardId, Tick};
 use outrigger::limits;
 use outrigger::shard::event::Request;
 use outrigger::shard::{Config, Effects, Event, Recovering, Shard};
+use outrigger::store::connection::Manner;
 use outrigger::store::slot::key_group;
 use outrigger::wire::reply::Reply;
 use outrigger::wire::resp::RequestReader;
@@ -324,7 +325,8 @@ impl Cluster {
         let node = if args.forward { self.rng.usize(..3) } else { self.leaders[group] };
         let (conn, seq) = (ConnId(1), self.seq);
         self.seq += 1;
-        let request = Request { conn, seq, command, after_writes: false, nearby: false };
+        let request =
+            Request { conn, seq, command, after_writes: false, manner: Manner::default() };
         self.nodes[node].shard.on_event(self.now, Event::Request(request));
         self.nodes[node].is_awake = true;
     }

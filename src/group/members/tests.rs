@@ -9,6 +9,7 @@ use crate::group::{GroupState, PartId, Replayed, ReplicaRecovery, Written};
 use crate::id::{GroupId, SegmentSeq, Term};
 use crate::raft;
 use crate::store::command::Access;
+use crate::store::connection::Manner;
 use crate::store::map::Map;
 use crate::wal::EntryLists;
 
@@ -133,7 +134,7 @@ impl World {
             group: GROUP,
             access,
             after_writes: false,
-            nearby: false,
+            manner: Manner::default(),
             session: None,
             body: Command::from_args(&words).raw,
         };

@@ -14,6 +14,7 @@ use crate::raft::effects::RoleKind;
 use crate::shard::event::{LogReadDone, Request};
 use crate::shard::report::Counters;
 use crate::shard::{Config, Effects, Event, Recovering, Shard};
+use crate::store::connection::Manner;
 use crate::wal;
 use crate::wire::resp::Command;
 use crate::wire::{Frame, FrameReader, Lane, PieceStatus, SnapshotPiece};
@@ -225,7 +226,8 @@ impl Cluster {
             let value = vec![b'a' + (self.written % 26) as u8; VALUE_BYTES];
             let command = Command::from_args(&[b"SET", key.as_bytes(), &value]);
             let (conn, seq) = (ConnId(1), self.written);
-            let request = Request { conn, seq, command, after_writes: false, nearby: false };
+            let request =
+                Request { conn, seq, command, after_writes: false, manner: Manner::default() };
             self.nodes[leader].events.push(Event::Request(request));
             self.steps(3);
         }

@@ -77,7 +77,13 @@ fn contract_row_16_payloads_are_handed_on_and_not_copied() {
     turns(&mut leading, NOW);
     let command = Command::from_args(&[b"SET", b"k", &[b'v'; 1000]]);
     let received = command.raw.as_ptr();
-    let request = Request { conn: ConnId(1), seq: 0, command, after_writes: false, nearby: false };
+    let request = Request {
+        conn: ConnId(1),
+        seq: 0,
+        command,
+        after_writes: false,
+        manner: Manner::default(),
+    };
     leading.on_event(NOW, Event::Request(request));
     let kept = leading.replicas()[0].cache().get(Index(2)).expect("it was taken");
     assert_eq!(kept.payload.as_ptr(), received, "a client's command");
@@ -134,7 +140,7 @@ fn contract_row_19_a_stuck_disk_is_felt_in_time() {
         seq: 0,
         command: Command::from_args(&[b"SET", b"k", b"2"]),
         after_writes: false,
-        nearby: false,
+        manner: Manner::default(),
     };
     shard.on_event(later, Event::Request(request()));
     assert_eq!(word(&turn(&mut shard, later).replies), "BUSY");

@@ -65,7 +65,7 @@ impl Map {
             Some(Value::Collection(it)) => {
                 let (result, is_empty) = change(it)?;
                 if is_empty {
-                    self.values.remove(&Spot::of(key));
+                    self.remove(key);
                 }
                 Ok(result)
             }
@@ -75,7 +75,7 @@ impl Map {
                 let (result, is_empty) = change(&mut it)?;
                 if !is_empty {
                     let place = Place { hash: hash(key), key: key.into() };
-                    self.values.insert(place, Value::Collection(Box::new(it)));
+                    self.insert_at(place, Value::Collection(Box::new(it)));
                 }
                 Ok(result)
             }

@@ -208,7 +208,7 @@ impl RestoringMap {
             add_part(it, kind, rest)?;
         }
         if let Some((place, value)) = self.last.replace((place, value)) {
-            self.map.values.insert(place, value);
+            self.map.insert_at(place, value);
         }
         Ok(())
     }
@@ -236,6 +236,14 @@ fn add_part(it: &mut Collection, kind: Kind, mut rest: &[u8]) -> Result<(), Rest
         _ => return Err(RestoreError::OutOfOrder),
     }
     Ok(())
+}
+
+#[cfg(test)]
+impl RestoringMap {
+    /// How many keys each slot has so far.
+    pub(super) fn slots(&self) -> &std::collections::BTreeMap<u16, u64> {
+        &self.map.slots
+    }
 }
 
 impl Restoring for RestoringMap {
@@ -270,7 +278,7 @@ impl Restoring for RestoringMap {
             return Err(RestoreError::CutShort { left: self.rest_bytes });
         }
         if let Some((place, value)) = self.last {
-            self.map.values.insert(place, value);
+            self.map.insert_at(place, value);
         }
         Ok(Box::new(self.map))
     }
@@ -280,7 +288,6 @@ impl Restoring for RestoringMap {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::Spot;
     use super::*;
     use crate::id::Index;
     use crate::store::Wanted;
@@ -334,7 +341,7 @@ mod tests {
                 // What is applied later is not seen.
                 let count = given.len() as u8;
                 map.set(&[count], b"later");
-                map.values.remove(&Spot::of(&[count ^ 1]));
+                map.remove(&[count ^ 1]);
             }
             let back = restored(&map, &given).expect("whole");
             prop_assert_eq!((back.digest(), back.len()), (digest, len));

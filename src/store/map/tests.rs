@@ -1,5 +1,7 @@
 //! What each command does, as (commands, replies) tables; the replies were compared with a Redis 7.
 
+use std::collections::BTreeMap;
+
 use bytes::BytesMut;
 use proptest::prelude::*;
 
@@ -334,4 +336,52 @@ fn a_value_as_long_as_the_last_takes_its_memory_unless_somebody_reads_it() {
     assert_eq!(run(&mut map, "GET k"), "$3 ddd");
     run(&mut map, "SET k longer");
     assert_eq!(run(&mut map, "GET k"), "$6 longer");
+}
+
+/// How many keys each slot has, counted by hand.
+fn counted(map: &Map) -> BTreeMap<u16, u64> {
+    let mut counts = BTreeMap::new();
+    for place in map.values.keys() {
+        *counts.entry(slot::key_slot(&place.key)).or_default() += 1;
+    }
+    counts
+}
+
+proptest! {
+    #[test]
+    fn the_keys_of_every_slot_are_counted_whatever_happens_to_them(
+        commands in prop::collection::vec(
+            (prop::sample::select(vec![
+                "SET # 1", "SETNX # 1", "MSET # 1 b 2", "APPEND # 1", "INCR n#", "DEL # b",
+                "GETDEL #", "GETSET # 1", "SET # 1 XX", "FLUSHALL",
+            ]), 0u8..6),
+            0..60,
+        ),
+    ) {
+        let mut map = Map::new();
+        for (line, key) in commands {
+            run(&mut map, &line.replace('#', &format!("{{{}}}{key}", key % 2)));
+            prop_assert_eq!(&map.slots, &counted(&map));
+        }
+        let mut restoring = snapshot::RestoringMap::default();
+        let mut frozen = map.freeze();
+        while let Some(chunk) = frozen.next_chunk(64) {
+            restoring.chunk(&chunk).expect("sound");
+        }
+        prop_assert_eq!(restoring.slots(), &map.slots);
+    }
+}
+
+#[test]
+fn keys_in_a_slot_are_counted() {
+    let mut map = Map::new();
+    for line in ["SET foo 1", "SET {foo}1 1", "SET bar 1", "DEL {foo}1"] {
+        run(&mut map, line);
+    }
+    let count =
+        |map: &Map, slot: &str| map.read(&command(&format!("CLUSTER COUNTKEYSINSLOT {slot}")).raw);
+    assert_eq!(count(&map, "12182"), Reply::Int(1));
+    assert_eq!(count(&map, "5061"), Reply::Int(1));
+    assert_eq!(count(&map, "0"), Reply::Int(0));
+    assert!(map.read(&command("CLUSTER SLOTS").raw).is_error(), "no group knows");
 }
