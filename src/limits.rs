@@ -154,6 +154,9 @@ pub const MAILBOX_MAX: usize = 64 << 10;
 /// Reads one group holds while it waits for its leadership to be confirmed.
 pub const READS_PENDING_MAX: usize = 64 << 10;
 
+/// The oldest state that a bounded read may ask for (`READONLY STALE`), in ms.
+pub const STALE_MS_MAX: u32 = 600_000;
+
 /// Largest reply of a command that gathers values (`MGET`, `SCAN`), in bytes, counted as
 /// [`Reply::bytes`](crate::wire::reply::Reply::bytes) does; past it the command is refused. It fits a
 /// frame, because a forwarded command's reply travels in one.

@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-use crate::id::Index;
+use crate::id::{Index, Tick};
 use crate::limits;
 use crate::raft::effects::ReadReady;
 use crate::wire::reply::Reply;
@@ -38,6 +38,8 @@ pub(super) struct Read {
     /// It must see nothing beyond this entry, the last of the log when it came; `index <= end`. On a
     /// follower [`NO_END`].
     pub(super) end: Index,
+    /// When it came.
+    pub(super) asked: Tick,
     /// Who asked.
     pub(super) origin: Origin,
     /// What was asked.
@@ -135,7 +137,14 @@ mod tests {
 
     fn read(seq: u64, index: u64, end: u64, part: u32) -> Read {
         let origin = Origin::Here(PartId { request: 0, part });
-        Read { seq, index: Index(index), end: Index(end), origin, body: Bytes::new() }
+        Read {
+            seq,
+            index: Index(index),
+            end: Index(end),
+            asked: Tick(0),
+            origin,
+            body: Bytes::new(),
+        }
     }
 
     fn confirm(reads: &mut Reads, seq: u64, index: u64) -> Vec<Reply> {

@@ -54,6 +54,9 @@ pub struct Replica {
     pub(super) sessions: Sessions,
     pub(super) waiters: Waiters,
     pub(super) reads: Reads,
+    /// What is applied here holds every write that was answered before this time: since then a read
+    /// has been confirmed and answered. None yet since the start.
+    fresh_at: Option<Tick>,
     /// Members, addresses, and who is gone; see `members.rs` for what is done with them.
     pub(super) state: GroupState,
     pub(super) state_changed: bool,
@@ -102,6 +105,7 @@ impl Replica {
             sessions,
             waiters: Waiters::default(),
             reads: Reads::default(),
+            fresh_at: None,
             state,
             state_changed: true,
             life,
@@ -197,7 +201,7 @@ impl Replica {
         match command.access {
             Access::Member => self.on_member(now, command, origin),
             Access::Write => self.propose(command, origin),
-            _ => self.read(command, origin),
+            _ => self.read(now, command, origin),
         }
     }
 
@@ -228,19 +232,26 @@ impl Replica {
         }
     }
 
-    fn read(&mut self, command: GroupCommand, origin: Origin) -> Verdict {
+    fn read(&mut self, now: Tick, command: GroupCommand, origin: Origin) -> Verdict {
         if !self.reads.has_room() {
             return Verdict::Refused(refusal::busy("too many reads are waiting"));
         }
         // What its connection sent before it is on its way to the leader, so the leader must answer.
         let nearby = command.manner.nearby && !command.after_writes;
+        // A tick ends up to 1 ms after it began: what looks as old as allowed may be older.
+        if let Some(fresh_at) = self.fresh_at
+            && nearby
+            && now.since(fresh_at) < u64::from(command.manner.stale_ms)
+        {
+            return Verdict::Answered(self.machine.read(&command.body));
+        }
         let leads = self.raft.status().role == RoleKind::Leader;
         match if nearby { self.raft.read_here() } else { self.raft.read() } {
             Ok(seq) => {
                 // A follower's log may end before what was answered already.
                 let end = if leads { self.cache.next().prev() } else { reads::NO_END };
                 let index = if command.after_writes { end } else { Index(0) };
-                self.reads.push(Read { seq, index, end, origin, body: command.body });
+                self.reads.push(Read { seq, index, end, asked: now, origin, body: command.body });
                 Verdict::Taken
             }
             Err(ReadRefusal::NotLeader { leader }) => self.elsewhere(leader, command, origin),
@@ -408,6 +419,7 @@ impl Replica {
     /// Answers the reads that may see the state as it is, with `applied` applied.
     fn answer_reads(&mut self, applied: Index, answers: &mut Answers) {
         while let Some(read) = self.reads.pop(applied) {
+            self.fresh_at = self.fresh_at.max(Some(read.asked));
             answers.push((read.origin, self.machine.read(&read.body)));
         }
     }

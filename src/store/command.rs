@@ -5,7 +5,7 @@ use crate::limits;
 use crate::wire::reply::Reply;
 use crate::wire::resp::{Command, integer};
 
-use super::{cluster, member, session};
+use super::{cluster, connection, member, session};
 
 /// Who runs a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,7 +112,7 @@ pub const COMMANDS: &[Spec] = &[
     spec("mset", -3, Access::Write, PAIRS, "Sets several keys; atomic within each group."),
     spec("ping", -1, Access::Connection, NO_KEYS, "Answers PONG, or its argument."),
     spec("quit", -1, Access::Connection, NO_KEYS, "Closes the connection."),
-    spec("readonly", 1, Access::Connection, NO_KEYS, "Lets this node's replicas answer reads."),
+    spec("readonly", -1, Access::Connection, NO_KEYS, "Lets this node's replicas answer reads."),
     spec("readwrite", 1, Access::Connection, NO_KEYS, "Lets the leaders answer reads again."),
     spec("reset", 1, Access::Connection, NO_KEYS, "Puts the connection back to its start."),
     spec("sadd", -3, Access::Write, ONE_KEY, "Adds members to a set."),
@@ -313,6 +313,7 @@ pub fn validate(command: &Command) -> Result<&'static Spec, Reply> {
                 return Err(Reply::error("ERR", "decrement would overflow"));
             }
         }
+        "readonly" => connection::staleness(command).map(|_| ())?,
         "scan" => scan_options(command).map(|_| ())?,
         "cluster" => cluster::read(command).map(|_| ())?,
         "member" => member::member(command).map(|_| ())?,

@@ -4,6 +4,8 @@
 use crate::wire::reply::{Protocol, Reply};
 use crate::wire::resp::{Command, integer};
 
+use crate::limits::STALE_MS_MAX;
+
 use super::command::{self, Access, COMMANDS, Spec};
 use super::{glob, session};
 
@@ -13,6 +15,8 @@ pub struct Manner {
     /// Reads are answered by the node it is connected to, after asking the leader for an index
     /// (`READONLY`).
     pub nearby: bool,
+    /// With `nearby`, what is read may be this old, in ms; 0 is not at all.
+    pub stale_ms: u32,
     /// A command whose group another node leads is answered with `-MOVED` instead of being forwarded.
     pub redirects: bool,
 }
@@ -124,6 +128,7 @@ impl Connection {
             },
             "readonly" | "readwrite" => {
                 self.manner.nearby = spec.name == "readonly";
+                self.manner.stale_ms = staleness(command).unwrap_or(0);
                 Reply::Ok
             }
             "quit" => {
@@ -227,6 +232,24 @@ impl Connection {
                 ),
             )
         }
+    }
+}
+
+/// How old, in ms, what is read after `READONLY [STALE ms]` may be.
+///
+/// # Errors
+/// If it says something else.
+pub(super) fn staleness(command: &Command) -> Result<u32, Reply> {
+    match command.len() {
+        1 => Ok(0),
+        3 if command.arg(1).eq_ignore_ascii_case(b"STALE") => {
+            let ms = integer(command.arg(2)).ok_or_else(Reply::not_an_integer)?;
+            u32::try_from(ms).ok().filter(|ms| (1..=STALE_MS_MAX).contains(ms)).ok_or_else(|| {
+                let text = format!("READONLY STALE is from 1 to {STALE_MS_MAX} ms, not {ms}");
+                Reply::error("ERR", text)
+            })
+        }
+        _ => Err(Reply::error("ERR", "syntax error: READONLY [STALE ms]")),
     }
 }
 

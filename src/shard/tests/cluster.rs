@@ -1,9 +1,9 @@
-//! What cluster clients hear.
+//! What cluster clients hear, and reads that may be a little old.
 
 use super::*;
 use crate::wire::reply::Reply;
 
-const REDIRECTS: Manner = Manner { nearby: false, redirects: true };
+const REDIRECTS: Manner = Manner { nearby: false, stale_ms: 0, redirects: true };
 
 /// A follower of node 2, whose clients connect at port 7002, in the only group of three nodes.
 fn follower() -> Shard {
@@ -46,6 +46,23 @@ fn forwards(fx: &Effects) -> usize {
         }
     }
     count
+}
+
+/// The name under which a read is asked about, if one is.
+fn asked(fx: &Effects) -> Option<u64> {
+    let mut context = None;
+    for (_, frame) in &fx.frames {
+        let mut reader = FrameReader::new();
+        reader.feed(&frame.to_bytes());
+        while let Some(frame) = reader.next().expect("sound") {
+            for (_, message, _) in frame.messages() {
+                if message.kind == MessageKind::ReadIndex {
+                    context = Some(message.context);
+                }
+            }
+        }
+    }
+    context
 }
 
 #[test]
@@ -120,6 +137,34 @@ fn without_a_leader_a_cluster_client_hears_a_word_that_it_retries_on() {
             format!("{word} group 0 has no leader right now; nothing was executed, retry");
         assert_eq!(reply.error_text(), expected);
     }
+}
+
+#[test]
+fn a_bounded_read_asks_the_leader_only_when_the_last_answer_is_too_old() {
+    let manner = |stale_ms| Manner { nearby: true, stale_ms, redirects: true };
+    let mut shard = follower();
+    // Nothing is known yet of how old the state is.
+    let fx = ask(&mut shard, Tick(10), "GET foo", manner(100));
+    let context = asked(&fx).expect("the leader is asked");
+    assert!(fx.replies.is_empty());
+    let fx = hear(&mut shard, Tick(60), MessageKind::ReadIndexResponse, context);
+    assert_eq!(fx.replies.len(), 1);
+    // Its age counts from the question, not from the answer.
+    for (now, stale_ms, at_once) in [
+        (109, 100, true),
+        (110, 100, false),
+        (110, 200, true),
+        (110, 0, false),
+        (209, 200, true),
+        (210, 200, false),
+    ] {
+        let fx = ask(&mut shard, Tick(now), "GET foo", manner(stale_ms));
+        assert_eq!(fx.replies.len() == 1, at_once, "at {now} within {stale_ms} ms");
+        assert!(!at_once || asked(&fx).is_none());
+    }
+    // A connection that did not say READONLY is sent to the leader, whatever is fresh.
+    let reply = heard(&mut shard, "GET foo", REDIRECTS).expect("a reply");
+    assert!(reply.error_text().starts_with("MOVED"), "{reply:?}");
 }
 
 #[test]
