@@ -23,6 +23,7 @@ mod script;
 mod shared;
 mod wait;
 
+mod cluster_protocol;
 mod collections;
 mod commands;
 mod config;
