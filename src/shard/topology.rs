@@ -144,18 +144,35 @@ impl<'a> Topology<'a> {
         (address.ip().to_string(), i64::from(address.port()))
     }
 
+    /// Some clients (redis-py) hold a node for either a master or a replica, whichever they are told
+    /// first; a node that they take for a replica is not asked for its part of `DBSIZE` and `SCAN`. So
+    /// the first word on every master is that it is one: a slot of its own, without replicas.
     fn slots(&self) -> Reply {
         let node = |node: NodeId| {
             let (ip, port) = self.address(node);
             let name = Reply::bulk(self.name(node));
             Reply::Array(vec![Reply::bulk(ip), Reply::Int(port), name, Reply::Array(Vec::new())])
         };
-        let parts = self.parts.iter().map(|part| {
-            let ends = [part.slots.start, part.slots.end - 1].map(|slot| Reply::Int(slot.into()));
-            let nodes = [part.master].into_iter().chain(part.replicas.iter().copied()).map(node);
-            Reply::Array(ends.into_iter().chain(nodes).collect())
-        });
-        Reply::Array(parts.collect())
+        let row = |slots: &Range<u16>, nodes: &mut dyn Iterator<Item = NodeId>| {
+            let ends = [slots.start, slots.end - 1].map(|slot| Reply::Int(slot.into()));
+            Reply::Array(ends.into_iter().chain(nodes.map(node)).collect())
+        };
+        let (mut first_rows, mut rows) = (Vec::new(), Vec::new());
+        let mut told = BTreeSet::new();
+        for part in &self.parts {
+            let mut slots = part.slots.clone();
+            if told.insert(part.master) {
+                slots.start += 1;
+                let first = part.slots.start..slots.start;
+                first_rows.push(row(&first, &mut [part.master].into_iter()));
+            }
+            if !slots.is_empty() {
+                let replicas = part.replicas.iter().copied();
+                rows.push(row(&slots, &mut [part.master].into_iter().chain(replicas)));
+            }
+        }
+        first_rows.append(&mut rows);
+        Reply::Array(first_rows)
     }
 
     fn shards(&self) -> Reply {
@@ -319,17 +336,22 @@ mod tests {
     fn slots_name_the_leader_first_and_the_other_voters_after_it() {
         assert_eq!(
             ranges([2, 2, 3, 2], &addresses(&[1, 2, 3])),
-            ["0-8191: 2 1 3", "8192-12287: 3 1 2", "12288-16383: 2 1 3"]
+            ["0-0: 2", "8192-8192: 3", "1-8191: 2 1 3", "8193-12287: 3 1 2", "12288-16383: 2 1 3",],
+            "the first that is said of 2 and 3 is that they are masters"
         );
     }
 
     #[test]
     fn every_slot_has_a_node_though_its_group_has_no_leader() {
         let all = addresses(&[1, 2, 3]);
-        assert_eq!(ranges([0, 0, 0, 0], &all), ["0-16383: 1 2 3"], "whoever is asked stands in");
+        let stand_in = ["0-0: 1", "1-16383: 1 2 3"];
+        assert_eq!(ranges([0, 0, 0, 0], &all), stand_in, "whoever is asked");
         let some = addresses(&[1, 2]);
-        assert_eq!(ranges([3, 3, 3, 2], &some), ["0-12287: 1 2", "12288-16383: 2 1"]);
-        assert_eq!(ranges([3, 3, 3, 3], &addresses(&[2])), ["0-16383: 2"]);
+        assert_eq!(
+            ranges([3, 3, 3, 2], &some),
+            ["0-0: 1", "12288-12288: 2", "1-12287: 1 2", "12289-16383: 2 1"]
+        );
+        assert_eq!(ranges([3, 3, 3, 3], &addresses(&[2])), ["0-0: 2", "1-16383: 2"]);
         assert!(ranges([3, 3, 3, 3], &addresses(&[])).is_empty());
     }
 
