@@ -319,9 +319,9 @@ impl Options {
             think_us: 120_000,
             keys_per_group: 4,
             value_bytes_max: 600,
-            log_cache_bytes: 1 << 20,
-            segment_bytes: 128 << 10,
-            log_bytes: 512 << 10,
+            log_cache_bytes: 64 << 10,
+            segment_bytes: 256 << 10,
+            log_bytes: 2 << 20,
             ticker_us: 100_000,
             turn_us: 100_000,
             net: NetOptions {
