@@ -5,12 +5,13 @@
 #     bench/flame.sh OUT                OUT.svg and OUT.md
 #
 # Needs perf and the right to use it (root, or kernel.perf_event_paranoid ≤ 1). Settings, by environment variable:
-# CONNECTIONS (256), VALUE_SIZE (256), DURATION (8), FREQUENCY (499), PORT (27400), UP_ARGS (words for `outrigger up`).
+# CONNECTIONS (256), VALUE_SIZE (256), WARMUP (15), DURATION (8), FREQUENCY (499), PORT (27400), UP_ARGS (words for `outrigger up`).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 out=${1:?usage: bench/flame.sh OUT, and OUT.svg and OUT.md are written}
-CONNECTIONS=${CONNECTIONS:-256} VALUE_SIZE=${VALUE_SIZE:-256} DURATION=${DURATION:-8} FREQUENCY=${FREQUENCY:-499}
+CONNECTIONS=${CONNECTIONS:-256} VALUE_SIZE=${VALUE_SIZE:-256} WARMUP=${WARMUP:-15} DURATION=${DURATION:-8}
+FREQUENCY=${FREQUENCY:-499}
 PORT=${PORT:-27400} target=${CARGO_TARGET_DIR:-target}
 fail() { echo "flame: $*" >&2; exit 1; }
 command -v perf >/dev/null || fail "perf is missing; apt-get install linux-perf"
@@ -28,12 +29,13 @@ trap 'exit 130' INT TERM
 
 # shellcheck disable=SC2086 # words on purpose
 start_nodes "$bin/outrigger" "$data" "$PORT" ${UP_ARGS:-}
-# Memory that grows is cleared by the kernel: not what is looked for here.
+# Memory that grows is cleared by the kernel, which is not looked for here: all keys exist, and the caches of recent entries
+# are full.
 "$bin/bench" --addr "$addrs" --connections 64 --value-size "$VALUE_SIZE" --fill --warmup 0 --duration 0.1 >/dev/null
-"$bin/bench" --addr "$addrs" --connections "$CONNECTIONS" --value-size "$VALUE_SIZE" --warmup 2 \
+"$bin/bench" --addr "$addrs" --connections "$CONNECTIONS" --value-size "$VALUE_SIZE" --warmup "$WARMUP" \
     --duration "$DURATION" --server-pids "$pids" >"$data/load" &
 load=$!
-sleep 2.5
+sleep "$WARMUP.5"
 perf record --quiet --freq "$FREQUENCY" --call-graph fp --pid "$pids" --output "$data/perf" \
     -- sleep "$((DURATION - 2))"
 wait "$load"
