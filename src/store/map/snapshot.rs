@@ -207,10 +207,16 @@ impl RestoringMap {
         if let Value::Collection(it) = &mut value {
             add_part(it, kind, rest)?;
         }
-        if let Some((place, value)) = self.last.replace((place, value)) {
+        self.settle();
+        self.last = Some((place, value));
+        Ok(())
+    }
+
+    /// The last key holds what it holds.
+    fn settle(&mut self) {
+        if let Some((place, value)) = self.last.take() {
             self.map.insert_at(place, value);
         }
-        Ok(())
     }
 }
 
@@ -241,7 +247,8 @@ fn add_part(it: &mut Collection, kind: Kind, mut rest: &[u8]) -> Result<(), Rest
 #[cfg(test)]
 impl RestoringMap {
     /// How many keys each slot has so far.
-    pub(super) fn slots(&self) -> &std::collections::BTreeMap<u16, u64> {
+    pub(super) fn slots(&mut self) -> &std::collections::BTreeMap<u16, u64> {
+        self.settle();
         &self.map.slots
     }
 }
@@ -277,9 +284,7 @@ impl Restoring for RestoringMap {
         if self.rest_bytes > 0 {
             return Err(RestoreError::CutShort { left: self.rest_bytes });
         }
-        if let Some((place, value)) = self.last {
-            self.map.insert_at(place, value);
-        }
+        self.settle();
         Ok(Box::new(self.map))
     }
 }

@@ -353,7 +353,8 @@ proptest! {
         commands in prop::collection::vec(
             (prop::sample::select(vec![
                 "SET # 1", "SETNX # 1", "MSET # 1 b 2", "APPEND # 1", "INCR n#", "DEL # b",
-                "GETDEL #", "GETSET # 1", "SET # 1 XX", "FLUSHALL",
+                "GETDEL #", "GETSET # 1", "SET # 1 XX", "FLUSHALL", "HSET h# f 1", "HSET h# g 1", "HDEL h# f g",
+                "SADD s# m", "SREM s# m",
             ]), 0u8..6),
             0..60,
         ),
