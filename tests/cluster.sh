@@ -26,7 +26,7 @@ install_redis_py() {
 }
 
 clients() { # WHAT WORD…
-    timeout 600 target/release/clients "$@" --nodes "127.0.0.1:$P1,127.0.0.1:$P2,127.0.0.1:$P3"
+    timeout 600 target/debug/clients "$@" --nodes "127.0.0.1:$P1,127.0.0.1:$P2,127.0.0.1:$P3"
 }
 
 python() { # WHAT ROUTING
@@ -96,7 +96,7 @@ soak() {
     moved=$(leader_changes)
     move_leaders "$WORK/stop" &
     mover=$!
-    clients soak --writes 4000 >"$WORK/soak.crate" 2>&1 &
+    clients soak --writes 2500 >"$WORK/soak.crate" 2>&1 &
     rust=$!
     python soak redirect >"$WORK/soak.py" 2>&1 || status_python=$?
     wait "$rust" || status_rust=$?
@@ -114,7 +114,7 @@ soak() {
 
 soak_with_a_kill() {
     local status_rust=0 status_python=0 rust py
-    clients soak --writes 3000 >"$WORK/kill.crate" 2>&1 &
+    clients soak --writes 2000 >"$WORK/kill.crate" 2>&1 &
     rust=$!
     python soak redirect >"$WORK/kill.py" 2>&1 &
     py=$!
@@ -148,7 +148,8 @@ every_client() { # ROUTING
 
 install_redis_tools
 install_redis_py
-cargo build --quiet --release -p outrigger -p clients # nothing to do after .ci/run's own
+cargo build --quiet --release -p outrigger -p tools -p power # nothing to do after .ci/run's own
+cargo build --quiet -p clients # quick to build matters more than quick to run
 start --client-port "$PORT" --peer-port $((PORT + 10))
 every_client auto
 is "auto: redis-cli without -c is forwarded" 0 moved_of_30
