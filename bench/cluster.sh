@@ -4,6 +4,8 @@
 #         starts them in DIR and returns once they are ready; sets `up` (the process to end), `pids` and `addrs`
 #     stop_nodes
 #         ends them, if there are any, and waits
+#     commit_and_machine
+#         prints two rows for the table at the head of a record
 #
 # The script has a `fail` of its own.
 # shellcheck shell=bash disable=SC2034 # what is set here is for the script
@@ -29,4 +31,9 @@ start_nodes() {
 stop_nodes() {
     [ -z "$up" ] || { kill -TERM "$up" 2>/dev/null || true; wait "$up" 2>/dev/null || true; }
     up=
+}
+
+commit_and_machine() {
+    echo "| commit | $(git rev-parse --short HEAD 2>/dev/null || echo unknown) |"
+    echo "| machine | $(nproc) × $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), $(uname -sr) |"
 }

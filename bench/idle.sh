@@ -87,8 +87,7 @@ cat <<HEAD
 
 | | |
 |---|---|
-| commit | $(git rev-parse --short HEAD 2>/dev/null || echo unknown) |
-| machine | $(nproc) × $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), $(uname -sr) |
+$(commit_and_machine)
 | command | \`IDLE=$IDLE ROUNDS=$ROUNDS DURATION=$DURATION bench/idle.sh\` |
 
 Three nodes; all idle connections are of the first, and each has been answered once. Busy: SETs of 256 bytes by 64 connections to

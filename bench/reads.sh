@@ -64,8 +64,7 @@ cat <<HEAD
 
 | | |
 |---|---|
-| commit | $(git rev-parse --short HEAD 2>/dev/null || echo unknown) |
-| machine | $(nproc) × $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), $(uname -sr) |
+$(commit_and_machine)
 | rounds | $ROUNDS, alternating, $WARMUP s warm-up and $DURATION s measured; the table holds medians |
 | command | \`load --addr … -c N $flags [--readonly] --seed ROUND\` |
 | record | \`CONNECTIONS="$CONNECTIONS" ROUNDS=$ROUNDS DURATION=$DURATION WARMUP=$WARMUP bench/reads.sh\` |
