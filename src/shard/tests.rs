@@ -79,7 +79,11 @@ fn turns(shard: &mut Shard, now: Tick) -> Effects {
 /// A client says `line`, on a connection of its own.
 fn say(shard: &mut Shard, line: &str) {
     let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
-    let command = Command::from_args(&args);
+    send(shard, Command::from_args(&args));
+}
+
+/// The same of a command.
+fn send(shard: &mut Shard, command: Command) {
     let request = Request {
         conn: ConnId(1),
         seq: 0,

@@ -77,14 +77,7 @@ fn contract_row_16_payloads_are_handed_on_and_not_copied() {
     turns(&mut leading, NOW);
     let command = Command::from_args(&[b"SET", b"k", &[b'v'; 1000]]);
     let received = command.raw.as_ptr();
-    let request = Request {
-        conn: ConnId(1),
-        seq: 0,
-        command,
-        after_writes: false,
-        manner: Manner::default(),
-    };
-    leading.on_event(NOW, Event::Request(request));
+    send(&mut leading, command);
     let kept = leading.replicas()[0].cache().get(Index(2)).expect("it was taken");
     assert_eq!(kept.payload.as_ptr(), received, "a client's command");
 
