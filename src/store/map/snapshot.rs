@@ -69,10 +69,21 @@ impl FrozenMap {
                 Value::String(value) => record(ready, &place.key, Kind::String, &[value]),
                 Value::Collection(it) => {
                     let after = part.take().map_or(Bound::Unbounded, Bound::Excluded);
-                    let parts = (after, Bound::Unbounded);
+                    let rest = (after, Bound::Unbounded);
                     *part = match &**it {
-                        Collection::Hash(hash) => fields(ready, bytes, place, hash.range(parts)),
-                        Collection::Set(set) => members(ready, bytes, place, set.range(parts)),
+                        Collection::Hash(hash) => {
+                            parts(ready, bytes, hash.range(rest), |ready, (field, value)| {
+                                let length = (field.len() as u32).to_le_bytes();
+                                record(ready, &place.key, Kind::Field, &[&length, field, value]);
+                                field
+                            })
+                        }
+                        Collection::Set(set) => {
+                            parts(ready, bytes, set.range(rest), |ready, member| {
+                                record(ready, &place.key, Kind::Member, &[member]);
+                                member
+                            })
+                        }
                     };
                     if part.is_some() {
                         return;
@@ -86,39 +97,20 @@ impl FrozenMap {
     }
 }
 
-/// Writes fields until there are `bytes` ready; the last one written, if others follow.
-fn fields<'a>(
+/// Writes parts, one at least, until there are `bytes` ready; `write` says which one it wrote. The last one
+/// written, if others follow.
+fn parts<'a, T>(
     ready: &mut BytesMut,
     bytes: usize,
-    place: &Place,
-    fields: impl Iterator<Item = (&'a Arc<[u8]>, &'a Bytes)>,
+    parts: impl Iterator<Item = T>,
+    write: impl Fn(&mut BytesMut, T) -> &'a Arc<[u8]>,
 ) -> Option<Arc<[u8]>> {
-    let mut last = None;
-    for (field, value) in fields {
+    let mut last: Option<&Arc<[u8]>> = None;
+    for part in parts {
         if last.is_some() && bytes <= ready.len() {
-            return last;
+            return last.cloned();
         }
-        let length = (field.len() as u32).to_le_bytes();
-        record(ready, &place.key, Kind::Field, &[&length, field, value]);
-        last = Some(field.clone());
-    }
-    None
-}
-
-/// The same of members.
-fn members<'a>(
-    ready: &mut BytesMut,
-    bytes: usize,
-    place: &Place,
-    members: impl Iterator<Item = &'a Arc<[u8]>>,
-) -> Option<Arc<[u8]>> {
-    let mut last = None;
-    for member in members {
-        if last.is_some() && bytes <= ready.len() {
-            return last;
-        }
-        record(ready, &place.key, Kind::Member, &[member]);
-        last = Some(member.clone());
+        last = Some(write(ready, part));
     }
     None
 }
