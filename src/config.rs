@@ -123,6 +123,10 @@ pub struct Config {
     /// More: a follower that was away is back sooner, and everything else waits longer for the
     /// network and for the follower's disk.
     pub snapshot_bytes_per_s: u64,
+    /// How long a clean stop may take to write snapshots of all groups, in ms, so that the next start reads
+    /// only those and what came after. Default 5000; 0 (never) to 600000. Left out where the log is
+    /// short or consists of snapshots anyway; what is not ready in time is passed over.
+    pub checkpoint_ms: u64,
     /// Log bytes one core may hold on disk; past it writes are refused with `-FULL`. Default 0: as
     /// much as the disk holds. At least four segments otherwise.
     pub wal_bytes_max: u64,
@@ -182,6 +186,8 @@ pub struct Settings {
     pub log_bytes: Option<u64>,
     /// [`Config::snapshot_bytes_per_s`].
     pub snapshot_bytes_per_s: Option<u64>,
+    /// [`Config::checkpoint_ms`].
+    pub checkpoint_ms: Option<u64>,
     /// [`Config::wal_bytes_max`].
     pub wal_bytes_max: Option<u64>,
 }
@@ -287,6 +293,7 @@ impl Settings {
             lease_drift_percent: self.lease_drift_percent.or(under.lease_drift_percent),
             log_bytes: self.log_bytes.or(under.log_bytes),
             snapshot_bytes_per_s: self.snapshot_bytes_per_s.or(under.snapshot_bytes_per_s),
+            checkpoint_ms: self.checkpoint_ms.or(under.checkpoint_ms),
             wal_bytes_max: self.wal_bytes_max.or(under.wal_bytes_max),
         }
     }
@@ -363,6 +370,7 @@ impl Settings {
             lease_drift_percent: self.lease_drift_percent.unwrap_or(10),
             log_bytes: self.log_bytes.unwrap_or(limits::LOG_BYTES_DEFAULT),
             snapshot_bytes_per_s: self.snapshot_bytes_per_s.unwrap_or(limits::SNAPSHOT_BYTES_PER_S),
+            checkpoint_ms: self.checkpoint_ms.unwrap_or(5_000),
             wal_bytes_max: self.wal_bytes_max.unwrap_or(0),
         }
         .validated()
@@ -399,6 +407,7 @@ impl Config {
         within("lease_drift_percent", &self.lease_drift_percent, &1, &50)?;
         let rate = &self.snapshot_bytes_per_s;
         within("snapshot_bytes_per_s", rate, &(64 << 10), &(1 << 40))?;
+        within("checkpoint_ms", &self.checkpoint_ms, &0, &600_000)?;
         let segments_min = 4 * limits::SEGMENT_BYTES as u64;
         within("log_bytes", &self.log_bytes, &segments_min, &u64::MAX)?;
         if self.wal_bytes_max != 0 {
@@ -509,6 +518,9 @@ lease_drift_percent = {lease_drift_percent}
 log_bytes = {log_bytes}
 # Bytes of snapshots sent to followers per second, per core (65536 or more).
 snapshot_bytes_per_s = {snapshot_bytes_per_s}
+# How long a clean stop may take to write snapshots of all groups, in ms, so that the next start reads little
+# more than those (0 is never; up to 600000).
+checkpoint_ms = {checkpoint_ms}
 # Whether clients may switch faults on, for tests (DEBUG STALL-DISK, DEBUG PAUSE-PEERS).
 fault_commands = {fault_commands}
 # Log bytes one core may hold on disk; 0 is as much as the disk holds.
@@ -546,6 +558,7 @@ wal_bytes_max = {wal_bytes_max}
             lease_drift_percent = self.lease_drift_percent,
             log_bytes = self.log_bytes,
             snapshot_bytes_per_s = self.snapshot_bytes_per_s,
+            checkpoint_ms = self.checkpoint_ms,
             fault_commands = self.fault_commands,
             wal_bytes_max = self.wal_bytes_max,
         )

@@ -145,6 +145,10 @@ struct Serve {
     /// Bytes of snapshots sent to followers per second, per core [default: 64 MiB].
     #[arg(long, value_name = "BYTES")]
     snapshot_bytes_per_s: Option<u64>,
+    /// How long a clean stop may take to write snapshots, so that the next start reads little more than
+    /// those; 0 is never [default: 5000].
+    #[arg(long, value_name = "MS")]
+    checkpoint_ms: Option<u64>,
     /// Log bytes one core may hold on disk; past it writes are refused [default: no limit].
     #[arg(long, value_name = "BYTES")]
     wal_max_bytes: Option<u64>,
@@ -203,6 +207,7 @@ impl Serve {
             lease_drift_percent: self.lease_drift_percent,
             log_bytes: self.log_bytes,
             snapshot_bytes_per_s: self.snapshot_bytes_per_s,
+            checkpoint_ms: self.checkpoint_ms,
             wal_bytes_max: self.wal_max_bytes,
         })
     }

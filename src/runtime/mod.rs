@@ -48,7 +48,8 @@
 //!
 //! ```text
 //!  1  Stop        no new clients; turns go on
-//!  2  idle        until nothing is staged or in flight, at most 5 s
+//!  2  idle        until snapshots stand for the log (`--checkpoint-ms`) and nothing is staged or in
+//!                 flight, at most 5 s, or as long as the snapshots may take
 //!  3  links, port closed: nothing new can arrive
 //!  4  closing     one last write proves the last batch durable
 //!  5  files       closed; the executor ends; the main thread returns

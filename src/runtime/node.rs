@@ -104,6 +104,8 @@ pub struct Setup {
     pub log_bytes: u64,
     /// See [`shard::Config::snapshot_bytes_per_s`].
     pub snapshot_bytes_per_s: u64,
+    /// How long a clean stop may take to write snapshots for the next start, in ms; 0 is not at all.
+    pub checkpoint_ms: u64,
     /// Log segments of one core on disk, in bytes; past it writes are refused.
     pub wal_bytes_max: u64,
     /// Clients that may be connected at once.
@@ -133,7 +135,8 @@ pub struct Stopper {
 }
 
 impl Stopper {
-    /// Stop cleanly: no new clients, writes in flight end, files close. At most about 10 s.
+    /// Stop cleanly: no new clients, snapshots for the next start, writes in flight end, files close. At
+    /// most about 10 s, or 5 s more than [`Setup::checkpoint_ms`].
     pub fn stop(&self) {
         for mailbox in &self.mailboxes {
             mailbox.deliver(Mail::Stop);
@@ -331,6 +334,7 @@ impl Seat {
                 read.deliver(Mail::Read(answer));
             })
             .map_err(failed)?,
+            checkpoint_ms: setup.checkpoint_ms,
             inbox,
             poller,
             shared,

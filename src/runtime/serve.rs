@@ -57,6 +57,7 @@ pub fn serve(config: &Config) -> Result<(), Fatal> {
         },
         log_bytes: config.log_bytes,
         snapshot_bytes_per_s: config.snapshot_bytes_per_s,
+        checkpoint_ms: config.checkpoint_ms,
         wal_bytes_max: if config.wal_bytes_max == 0 { u64::MAX } else { config.wal_bytes_max },
         connections_max,
         spin: Duration::from_micros(config.spin_us),

@@ -111,6 +111,8 @@ pub struct ShardLoop {
     pub preparer: Preparer,
     /// Its log, read.
     pub reader: WalReader,
+    /// How long a clean end may take to write snapshots for the next start, in ms; 0 is not at all.
+    pub checkpoint_ms: u64,
 }
 
 /// The state of a running loop beside the parts it was built from.
@@ -137,6 +139,8 @@ struct Running {
     /// The version of the clients' addresses that the shard was told.
     addresses_told: u64,
     stop_at: Option<Tick>,
+    /// Until when a node that stops waits for its checkpoint.
+    checkpoint_until: Option<Tick>,
 }
 
 impl ShardLoop {
@@ -220,6 +224,7 @@ impl Running {
             proving: false,
             addresses_told: u64::MAX,
             stop_at: None,
+            checkpoint_until: None,
         }
     }
 
@@ -414,8 +419,13 @@ impl Running {
             Mail::Stop => {
                 self.parts.clients.stop(&self.parts.poller);
                 if self.stop_at.is_none() {
-                    self.stop_at = Some(now.plus(STOP_MS));
+                    let checkpoint_ms = self.parts.checkpoint_ms;
+                    self.stop_at = Some(now.plus(STOP_MS.max(checkpoint_ms)));
                     self.shard.hand_over(now.plus(HAND_OVER_MS));
+                    if 0 < checkpoint_ms {
+                        self.shard.checkpoint();
+                        self.checkpoint_until = Some(now.plus(checkpoint_ms));
+                    }
                 }
             }
         }
@@ -538,8 +548,11 @@ impl Running {
 
     fn may_stop(&self, deadline: Tick) -> bool {
         let handing_over = self.shard.is_draining() && self.parts.shared.roster.is_proven();
-        let idle = self.shard.is_idle() && self.parts.writer.in_flight() == 0 && !handing_over;
-        idle || deadline <= self.parts.shared.clock.now()
+        let now = self.parts.shared.clock.now();
+        let checkpointing =
+            self.shard.is_checkpointing() && self.checkpoint_until.is_some_and(|until| now < until);
+        let idle = self.shard.is_idle() && self.parts.writer.in_flight() == 0;
+        (idle && !handing_over && !checkpointing) || deadline <= now
     }
 
     /// The clean end, in order: nothing new comes in, the log proves itself whole, files close.
@@ -564,8 +577,12 @@ impl Running {
             return Err(fatal);
         }
         writer.close().await;
+        // The note of where the log begins now, above all.
+        self.parts.preparer.finish();
         tracing::info!(
             core = %self.parts.core,
+            checkpointed = self.checkpoint_until.is_some() && !self.shard.is_checkpointing(),
+            log_bytes = self.shard.log_bytes(),
             flushes = %writer.durations().summary(),
             turns = %self.metrics.turn.summary(),
             "core stopped",

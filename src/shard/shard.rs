@@ -568,6 +568,20 @@ impl Shard {
         self.draining.is_some()
     }
 
+    /// The node stops: snapshots of all groups are to stand for the log, so that the next start reads them and
+    /// the tail behind them. Nothing is done if that saves next to nothing. Go on with turns until
+    /// [`Self::is_checkpointing`] is false, or as long as there is time: what was begun and not ended is
+    /// passed over by recovery, and the log is whole without it.
+    pub fn checkpoint(&mut self) {
+        self.truncation.begin_checkpoint(&self.log);
+    }
+
+    /// Whether snapshots for a checkpoint are still being taken, or the log behind them is not cut yet.
+    #[must_use]
+    pub fn is_checkpointing(&self) -> bool {
+        self.truncation.is_checkpointing(&self.log)
+    }
+
     fn go_on_draining(&mut self, now: Tick) {
         let Some(mut drain) = self.draining.take() else { return };
         let mut touched = Vec::new();
@@ -818,6 +832,12 @@ impl Shard {
         self.outbox.reuse(frame);
     }
 
+    /// Bytes of all segments of the log, the one being written counted whole.
+    #[must_use]
+    pub fn log_bytes(&self) -> u64 {
+        self.truncation.bytes(&self.log)
+    }
+
     /// The replicas of this core, to look at.
     #[must_use]
     pub fn replicas(&self) -> &[Replica] {
@@ -841,7 +861,7 @@ impl Shard {
             disk_full: self.log.is_full(),
             groups_recalling: self.replicas.iter().filter(|it| it.forgotten().is_some()).count()
                 as u64,
-            log_bytes: self.truncation.bytes(&self.log),
+            log_bytes: self.log_bytes(),
             counters: self.counters.clone(),
             driver: self.driver.clone(),
             groups: self.replicas.iter().map(|replica| group_report(replica, digest)).collect(),

@@ -17,6 +17,9 @@
 //! 2. every write that was placed when the cut was chosen is durable;
 //! 3. no read of such a segment is under way; raft, index and cache forget those entries;
 //! 4. the driver notes durably where the log now begins, and deletes the files.
+//!
+//! A node that stops in good order makes a checkpoint ([`Truncation::begin_checkpoint`]): all groups take
+//! snapshots, however short the log is, and the next start reads little more than those.
 
 use crate::group::Replica;
 use crate::id::{FlushTicket, SegmentSeq};
@@ -47,6 +50,8 @@ pub(super) struct Truncation {
     reads: Vec<SegmentSeq>,
     /// The log is to begin behind this segment, of which part cannot be read.
     damaged: SegmentSeq,
+    /// The node stops, and the log is to begin here if that can be had in time.
+    checkpoint: Option<SegmentSeq>,
 }
 
 impl Truncation {
@@ -67,6 +72,7 @@ impl Truncation {
             cut: None,
             reads: Vec::new(),
             damaged: SegmentSeq(0),
+            checkpoint: None,
         };
         truncation.count_stored(replicas);
         truncation
@@ -89,6 +95,26 @@ impl Truncation {
     pub(super) fn on_damage(&mut self, segment: SegmentSeq) {
         self.damaged = self.damaged.max(segment);
         self.looked = (SegmentSeq(0), 0);
+    }
+
+    /// Snapshots are to stand for everything in front of the segment being written, if what a start would
+    /// have to read beside them is worth it.
+    pub(super) fn begin_checkpoint(&mut self, log: &Log) {
+        let beside = self.bytes(log).saturating_sub(self.stored_bytes);
+        let least = limits::LOG_SEGMENTS_MIN * self.segment_bytes;
+        if least <= beside && self.stored_bytes / 2 <= beside {
+            self.checkpoint = Some(log.active());
+            self.looked = (SegmentSeq(0), 0);
+        }
+    }
+
+    /// Whether a checkpoint is under way that may still come to something.
+    pub(super) fn is_checkpointing(&self, log: &Log) -> bool {
+        let goes_on = !self.taking.is_empty()
+            || self.cut.is_some()
+            || self.looked != (log.active(), self.done)
+            || !log.is_idle();
+        self.checkpoint.is_some_and(|segment| self.first < segment) && goes_on
     }
 
     /// Entries of a segment are about to be read.
@@ -114,7 +140,8 @@ impl Truncation {
         let target = self.log_bytes.max(2 * self.stored_bytes).saturating_mul(times);
         let segments = (target / self.segment_bytes).max(limits::LOG_SEGMENTS_MIN);
         let by_length = SegmentSeq(log.active().0.saturating_sub(segments - 1));
-        by_length.max(self.damaged.next().min(log.active()))
+        let by_length = by_length.max(self.damaged.next().min(log.active()));
+        by_length.max(self.checkpoint.unwrap_or(by_length))
     }
 
     /// Does this turn's part of the work: some bytes of snapshots, a cut. Returns the segment in

@@ -145,7 +145,7 @@ impl World {
             return Ok(());
         }
         if in_good_order {
-            self.stop(node);
+            self.stop_soon(node);
             return Ok(());
         }
         self.crash(node)

@@ -31,6 +31,7 @@ faults! {
     crashes_at_points, "node: crashes at named points", "Of those, at a named point.";
     crashes_in_recovery, "node: crashes in recovery", "Starts cut short.";
     stops, "node: clean stops", "Nodes stopped in good order.";
+    checkpoints, "node: checkpoints", "Nodes that began snapshots of everything before they stopped.";
     pauses, "node: pauses", "Nodes paused.";
     core_stalls, "node: core stalls", "Cores stalled while their siblings went on.";
     clock_jumps_forward, "node: clock jumps forward", "Clocks set forward.";

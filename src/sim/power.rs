@@ -175,6 +175,20 @@ impl World {
         Ok(())
     }
 
+    /// A node is to stop: half of the time it has some for a checkpoint, enough or not.
+    pub(super) fn stop_soon(&mut self, node: usize) {
+        if self.rng.bool() {
+            return self.stop(node);
+        }
+        self.outcome.faults.checkpoints += 1;
+        self.note(&[25, node as u64], || format!("node {node} makes a checkpoint"));
+        for core in &mut self.nodes[node].cores {
+            core.shard.checkpoint();
+        }
+        let delay = self.rng.u64(1_000..300_000);
+        self.after_for(delay, node, ForNode::Stop);
+    }
+
     /// A node is told to stop: it finishes what is in flight and proves its log durable.
     pub(super) fn stop(&mut self, node: usize) {
         self.outcome.faults.stops += 1;

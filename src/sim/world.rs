@@ -89,6 +89,8 @@ pub(super) enum ForNode {
         ticket: FlushTicket,
         left: Left,
     },
+    /// It is told to stop, and has had time for a checkpoint.
+    Stop,
     /// A sealed segment could not be read.
     ReadFailed,
     Spare {
@@ -415,6 +417,7 @@ impl World {
                     self.deliver(node, core, Event::Flushed(ticket));
                 }
             }
+            ForNode::Stop => self.stop(node),
             ForNode::ReadFailed => {
                 self.note(&[24, node as u64], || format!("node {node} cannot read, and stops"));
                 return self.crash(node);

@@ -120,6 +120,7 @@ fn defaults_are_those_of_the_help() {
         "spin_us = 0",
         "log_cache_bytes = 134217728",
         "log_bytes = 1073741824",
+        "checkpoint_ms = 5000",
         "wal_bytes_max = 0",
         "cluster = \"outrigger\"",
     ] {
@@ -147,6 +148,7 @@ fn a_mistake_in_the_file_names_the_file_and_the_key() {
         ("heartbeat_ms = 999999", "heartbeat_ms"),
         ("request_ms = 1", "request_ms"),
         ("flushes_in_flight = 5", "flushes_in_flight"),
+        ("checkpoint_ms = 600001", "checkpoint_ms"),
         ("flush_method = \"hope\"", "flush_method"),
         ("log_cache_bytes = 1", "log_cache_bytes"),
         ("log_bytes = 1", "log_bytes"),

@@ -3,8 +3,10 @@
 
 use std::process::{Command, Output};
 
+use outrigger::limits::SPARE_SEGMENTS;
+
 use crate::client::Reply;
-use crate::cluster::{Cluster, OUTRIGGER, TestDir, free_address};
+use crate::cluster::{Cluster, Node, OUTRIGGER, TestDir, free_address};
 use crate::config::run;
 
 /// A refusal to start: non-zero, one line on stderr, and that line names the cause.
@@ -124,4 +126,49 @@ fn a_directory_that_cannot_be_made() {
         &format!("1={peer}"),
     ]));
     refused(&output, &[&below]);
+}
+
+/// Segments in the log of a node's first core.
+fn segments(node: &Node) -> usize {
+    let files = std::fs::read_dir(node.dir.join("core-0")).expect("its log");
+    let names = files.map(|file| file.expect("a file").file_name().into_string().expect("UTF-8"));
+    names.filter(|name| name.ends_with(".seg")).count()
+}
+
+#[test]
+fn after_a_stop_in_good_order_a_start_reads_a_snapshot_and_the_tail() {
+    const KEYS: usize = 8;
+    let flags = ["--groups", "2", "--checkpoint-ms", "60000"];
+    let mut cluster = Cluster::start("checkpoint", 1, &flags);
+    let mut client = cluster.nodes[0].client();
+    let value = |round: usize, key: usize| format!("{round}-{key} ").repeat(1 << 18);
+    // Four segments of 64 MiB and more, of which a fortieth is what the keys have come to.
+    let rounds = 36;
+    for round in 0..rounds {
+        for key in 0..KEYS {
+            let reply = client.call(&["SET", &format!("key{key}"), &value(round, key)]);
+            assert_eq!(reply, Reply::ok());
+        }
+    }
+    let digests = cluster.digests();
+    let before = segments(&cluster.nodes[0]);
+    assert!(5 <= before, "{before} segments");
+
+    let status = cluster.nodes[0].stop();
+    assert_eq!(status.code(), Some(0), "{}", cluster.nodes[0].log());
+    // The snapshots, the tail, and spares.
+    let after = segments(&cluster.nodes[0]);
+    assert!(
+        after <= 2 + SPARE_SEGMENTS,
+        "{before} before, {after} after: {}",
+        cluster.nodes[0].log()
+    );
+    cluster.nodes[0].start();
+    cluster.wait_ready();
+    assert_eq!(cluster.digests(), digests);
+    let mut client = cluster.nodes[0].client();
+    for key in 0..KEYS {
+        let kept = client.say(&format!("GET key{key}"));
+        assert_eq!(kept, Reply::bulk(value(rounds - 1, key)), "key{key}");
+    }
 }

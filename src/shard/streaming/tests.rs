@@ -467,3 +467,42 @@ fn contract_row_27_pieces_that_have_arrived_stay_until_they_are_the_state() {
     cluster.until("it knows it again", |it| it.agree(leader, follower));
     assert_eq!(cluster.acks(PieceStatus::Installed), 1, "not from the leader");
 }
+
+/// A stop in good order: the next start reads a snapshot and the tail behind it, not the log.
+#[test]
+fn a_checkpoint_leaves_the_next_start_a_snapshot_and_the_tail() {
+    let mut cluster = Cluster::new();
+    let stopping = (cluster.leader().expect("somebody leads") + 1) % 3;
+    // So short a log is left as it is.
+    cluster.write(5);
+    cluster.steps(50);
+    let shard = cluster.nodes[stopping].shard.as_mut().expect("it runs");
+    shard.checkpoint();
+    assert!(!shard.is_checkpointing());
+
+    cluster.write(25);
+    cluster.steps(50);
+    let before = cluster.nodes[stopping].segments.len();
+    assert_eq!(cluster.counters(stopping).snapshots_taken, 0, "the log is not too long by itself");
+    cluster.nodes[stopping].shard.as_mut().expect("it runs").checkpoint();
+    cluster.until("the checkpoint is whole", |it| {
+        !it.nodes[stopping].shard.as_ref().expect("it runs").is_checkpointing()
+    });
+    let after = cluster.nodes[stopping].segments.len();
+    assert!(after < before && after <= 3, "{before} segments before, {after} with a spare after");
+    assert_eq!(cluster.counters(stopping).snapshots_taken, 1);
+    let (applied, digest) = (cluster.applied(stopping), cluster.replica(stopping).digest());
+
+    cluster.crash(stopping);
+    cluster.cut = Some(stopping);
+    cluster.start(stopping);
+    assert_eq!((cluster.applied(stopping), cluster.replica(stopping).digest()), (applied, digest));
+    // Once is enough, and the node goes on as before.
+    let shard = cluster.nodes[stopping].shard.as_mut().expect("it runs");
+    shard.checkpoint();
+    assert!(!shard.is_checkpointing(), "nothing was written since");
+    cluster.cut = None;
+    cluster.write(5);
+    let leader = cluster.leader().expect("somebody leads");
+    cluster.until("they agree", |it| it.agree(leader, stopping));
+}
