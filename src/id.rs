@@ -117,6 +117,12 @@ impl Index {
     }
 }
 
+number!(
+    /// A wall clock's time, in milliseconds since 1970: what keys expire by. It may jump, either way, and
+    /// differs from machine to machine; so it is only ever the leader's, and replicated. Zero is "unknown".
+    UnixMs(u64), ""
+);
+
 impl SegmentSeq {
     /// The segment after this one.
     #[must_use]
@@ -143,6 +149,20 @@ impl Tick {
     /// Milliseconds since `earlier`; zero if `earlier` is later.
     #[must_use]
     pub const fn since(self, earlier: Tick) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl UnixMs {
+    /// The instant `ms` milliseconds later.
+    #[must_use]
+    pub const fn plus(self, ms: u64) -> Self {
+        Self(self.0.saturating_add(ms))
+    }
+
+    /// Milliseconds since `earlier`; zero if `earlier` is later.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
 }

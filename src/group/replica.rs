@@ -3,8 +3,10 @@
 
 use std::fmt;
 
+use bytes::Bytes;
+
 use crate::entry::{Entry, EntryKind, SESSION_HEADER_BYTES};
-use crate::id::{EntryId, GroupId, Index, ReplicaId, SegmentSeq, Tick};
+use crate::id::{EntryId, GroupId, Index, ReplicaId, SegmentSeq, Tick, UnixMs};
 use crate::limits::COMMAND_BYTES_MAX;
 use crate::planted::{Planted, planted};
 use crate::raft::effects::{Effects, HardState, Persist, PersistSeq, RoleKind};
@@ -57,6 +59,8 @@ pub struct Replica {
     /// What is applied here holds every write that was answered before this time: since then a read
     /// has been confirmed and answered. None yet since the start.
     fresh_at: Option<Tick>,
+    /// The last entry with a time that this replica proposed, and the time.
+    stamped: (Index, UnixMs),
     /// Members, addresses, and who is gone; see `members.rs` for what is done with them.
     pub(super) state: GroupState,
     pub(super) state_changed: bool,
@@ -106,6 +110,7 @@ impl Replica {
             waiters: Waiters::default(),
             reads: Reads::default(),
             fresh_at: None,
+            stamped: (Index(0), UnixMs(0)),
             state,
             state_changed: true,
             life,
@@ -191,21 +196,66 @@ impl Replica {
         self.raft.deadline()
     }
 
+    // --- time ---------------------------------------------------------------------------------
+
+    /// What the machine has due falls due through the log, and this replica leads: the earliest time at
+    /// which that is to be seen to, if any. What is under way already does not count.
+    #[must_use]
+    pub fn due(&self) -> Option<UnixMs> {
+        if self.raft.status().role != RoleKind::Leader || self.is_failed() {
+            return None;
+        }
+        let (index, at) = self.stamped;
+        let is_under_way = self.raft.status().applied < index && index < self.cache.next();
+        self.machine.due(if is_under_way { at } else { UnixMs(0) })
+    }
+
+    fn is_due(&self, wall: UnixMs) -> bool {
+        self.due().is_some_and(|due| due <= wall)
+    }
+
+    /// What is due is brought about, by an entry with nothing but the time.
+    fn let_time_pass(&mut self, wall: UnixMs) {
+        if !self.is_due(wall) {
+            return;
+        }
+        let Some(payload) = self.machine.stamp(&Bytes::new(), wall, true) else { return };
+        // If it cannot be proposed now, there will be another time.
+        if let Ok(index) = self.raft.propose(1, payload.len() as u64) {
+            self.cache.push(Entry::command(payload));
+            self.stamped = (index, wall);
+        }
+    }
+
     // --- events -------------------------------------------------------------------------------
 
-    /// A client's command, from whoever holds its connection.
-    pub fn on_command(&mut self, now: Tick, command: GroupCommand, origin: Origin) -> Verdict {
+    /// A client's command, from whoever holds its connection. `wall` is what the clock on this machine's
+    /// wall says, for a command whose effect depends on it.
+    pub fn on_command(
+        &mut self,
+        now: Tick,
+        wall: UnixMs,
+        command: GroupCommand,
+        origin: Origin,
+    ) -> Verdict {
         if let Some(refused) = self.refuse_if_leaving(&origin) {
             return refused;
         }
         match command.access {
             Access::Member => self.on_member(now, command, origin),
-            Access::Write => self.propose(command, origin),
-            _ => self.read(now, command, origin),
+            Access::Write => self.propose(wall, command, origin),
+            _ => self.read(now, wall, command, origin),
         }
     }
 
-    fn propose(&mut self, command: GroupCommand, origin: Origin) -> Verdict {
+    fn propose(&mut self, wall: UnixMs, mut command: GroupCommand, origin: Origin) -> Verdict {
+        let leads = self.raft.status().role == RoleKind::Leader;
+        let stamped = match leads && !command.body.is_empty() {
+            true => self.machine.stamp(&command.body, wall, self.is_due(wall)),
+            false => None,
+        };
+        let is_stamped = stamped.is_some();
+        let unstamped = stamped.map(|body| std::mem::replace(&mut command.body, body));
         let header = command.session.map_or(0, |_| SESSION_HEADER_BYTES);
         let bytes = header + command.body.len();
         if COMMAND_BYTES_MAX < bytes {
@@ -220,10 +270,17 @@ impl Replica {
                     Some(session) => Entry::session(session.payload(&command.body)),
                     None => Entry::command(command.body),
                 });
+                if is_stamped {
+                    self.stamped = (index, wall);
+                }
                 self.waiters.push(id, origin);
                 Verdict::Taken
             }
-            Err(ProposeRefusal::NotLeader { leader }) => self.elsewhere(leader, command, origin),
+            Err(ProposeRefusal::NotLeader { leader }) => {
+                // Its own leader stamps it.
+                command.body = unstamped.unwrap_or(command.body);
+                self.elsewhere(leader, command, origin)
+            }
             Err(ProposeRefusal::Transferring) => Verdict::Refused(refusal::no_leader(self.group)),
             Err(ProposeRefusal::Full) => Verdict::Refused(refusal::busy(&format!(
                 "group {} holds as many uncommitted bytes as it may",
@@ -232,7 +289,7 @@ impl Replica {
         }
     }
 
-    fn read(&mut self, now: Tick, command: GroupCommand, origin: Origin) -> Verdict {
+    fn read(&mut self, now: Tick, wall: UnixMs, command: GroupCommand, origin: Origin) -> Verdict {
         if !self.reads.has_room() {
             return Verdict::Refused(refusal::busy("too many reads are waiting"));
         }
@@ -243,14 +300,19 @@ impl Replica {
             && nearby
             && now.since(fresh_at) < u64::from(command.manner.stale_ms)
         {
-            return Verdict::Answered(self.machine.read(&command.body));
+            return Verdict::Answered(self.machine.read_at(&command.body, wall));
         }
         let leads = self.raft.status().role == RoleKind::Leader;
+        // What is due by now is gone before the read is answered.
+        let is_due = leads && self.machine.due(UnixMs(0)).is_some_and(|due| due <= wall);
+        if is_due {
+            self.let_time_pass(wall);
+        }
         match if nearby { self.raft.read_here() } else { self.raft.read() } {
             Ok(seq) => {
                 // A follower's log may end before what was answered already.
                 let end = if leads { self.cache.next().prev() } else { reads::NO_END };
-                let index = if command.after_writes { end } else { Index(0) };
+                let index = if command.after_writes || is_due { end } else { Index(0) };
                 self.reads.push(Read { seq, index, end, asked: now, origin, body: command.body });
                 Verdict::Taken
             }
@@ -381,10 +443,17 @@ impl Replica {
     /// The turn ends: takes what the core wants done into `fx`, does what can be done here (apply,
     /// answer), and leaves sending, persisting and fetching to the shard. Returns how many commands
     /// were applied.
-    pub fn ready(&mut self, now: Tick, fx: &mut Effects, answers: &mut Answers) -> u64 {
+    pub fn ready(
+        &mut self,
+        now: Tick,
+        wall: UnixMs,
+        fx: &mut Effects,
+        answers: &mut Answers,
+    ) -> u64 {
         if self.life == Life::Buried {
             return 0;
         }
+        self.let_time_pass(wall);
         self.raft.ready(now, &self.cache, fx);
         self.speak_for_the_removed(fx);
         if fx.role.is_some_and(|event| event.role != RoleKind::Leader) {
@@ -407,8 +476,9 @@ impl Replica {
         for ready in fx.reads.drain(..) {
             self.reads.confirm(ready, |origin, reply| answers.push((origin, reply)));
         }
-        self.answer_reads(self.raft.status().applied, answers);
-        let applied = fx.apply.map_or(0, |(first, last)| self.apply(now, first, last, answers));
+        self.answer_reads(wall, self.raft.status().applied, answers);
+        let applied =
+            fx.apply.map_or(0, |(first, last)| self.apply(now, wall, (first, last), answers));
         if let Some(end) = fx.transfer {
             self.on_transfer_end(end, answers);
         }
@@ -417,24 +487,30 @@ impl Replica {
     }
 
     /// Answers the reads that may see the state as it is, with `applied` applied.
-    fn answer_reads(&mut self, applied: Index, answers: &mut Answers) {
+    fn answer_reads(&mut self, wall: UnixMs, applied: Index, answers: &mut Answers) {
         while let Some(read) = self.reads.pop(applied) {
             self.fresh_at = self.fresh_at.max(Some(read.asked));
-            answers.push((read.origin, self.machine.read(&read.body)));
+            answers.push((read.origin, self.machine.read_at(&read.body, wall)));
         }
     }
 
-    fn apply(&mut self, now: Tick, first: Index, last: Index, answers: &mut Answers) -> u64 {
+    fn apply(
+        &mut self,
+        now: Tick,
+        wall: UnixMs,
+        (first, last): (Index, Index),
+        answers: &mut Answers,
+    ) -> u64 {
         let mut commands = 0;
         for index in first.0..=last.0 {
             let index = Index(index);
-            self.reads.before_apply(index, |body| self.machine.read(body));
+            self.reads.before_apply(index, |body| self.machine.read_at(body, wall));
             let entry = self.cache.get(index).expect("entries stay in memory until applied");
             if entry.kind == EntryKind::Config {
                 let payload = entry.payload.clone();
                 let waiting = self.take_waiter(index);
                 self.apply_config(index, &payload, waiting, now, answers);
-                self.answer_reads(index, answers);
+                self.answer_reads(wall, index, answers);
                 continue;
             }
             let is_wanted = self.waiters.is_wanted(index);
@@ -446,7 +522,7 @@ impl Replica {
                     answers.push((origin, reply));
                 }
             }
-            self.answer_reads(index, answers);
+            self.answer_reads(wall, index, answers);
         }
         if let Some(change) = self.raft.on_applied(last) {
             self.mirror(change, std::iter::empty(), answers);
@@ -623,7 +699,7 @@ mod tests {
     fn turn(replica: &mut Replica, fx: &mut Effects, answers: &mut Answers) {
         let now = Tick(0);
         for _ in 0..2 {
-            replica.ready(now, fx, answers);
+            replica.ready(now, UnixMs(0), fx, answers);
             fx.persist = None;
             fx.apply = None;
             fx.role = None;
@@ -687,7 +763,10 @@ mod tests {
                 session: None,
                 body,
             };
-            assert!(matches!(replica.on_command(Tick(0), command, origin), Verdict::Taken));
+            assert!(matches!(
+                replica.on_command(Tick(0), UnixMs(0), command, origin),
+                Verdict::Taken
+            ));
         }
         fx.clear();
         turn(&mut replica, &mut fx, &mut answers);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::id::Tick;
+use crate::id::{Tick, UnixMs};
 
 /// How often every core is woken to look at its timers, in ms. It also bounds how late a core can
 /// notice anything at all, should glommio lose a wake-up (DESIGN §5).
@@ -35,6 +35,14 @@ impl Clock {
     pub fn now(&self) -> Tick {
         Tick(u64::try_from((uptime() - self.start).as_millis()).unwrap_or(u64::MAX))
     }
+}
+
+/// What the clock on the wall says: for keys that expire, and for nothing else.
+#[must_use]
+pub fn wall() -> UnixMs {
+    let time = clock_gettime(ClockId::Realtime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    UnixMs(seconds * 1000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000)
 }
 
 /// Time since the machine was started.

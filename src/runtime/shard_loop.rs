@@ -21,7 +21,7 @@ use crate::shard::report::DriverReport;
 use crate::shard::{Effects, Event, Shard};
 
 use super::client_conn::Gate;
-use super::clock::{Clock, LATE_MS, TICK_MS};
+use super::clock::{self, Clock, LATE_MS, TICK_MS};
 use super::fatal::Fatal;
 use super::faults::Faults;
 use super::identity::Fact;
@@ -44,6 +44,8 @@ use super::wal_writer::WalWriter;
 const STOP_MS: u64 = 5000;
 /// A clean end waits this long for others to lead what this node leads, in ms (contract row 61).
 const HAND_OVER_MS: u64 = 1000;
+/// How often the shard is told the time on the wall, in ms: somebody may have set it.
+const WALL_MS: u64 = 1000;
 /// How often what the driver measures is brought up to date, in ms.
 const REPORT_MS: u64 = 1000;
 /// The longest sleep.
@@ -132,6 +134,8 @@ struct Running {
     /// When late heartbeats were last warned about, and when the driver's report was last made.
     beats_told: Tick,
     reported: Tick,
+    /// When the shard was last told the time on the wall.
+    wall_told: Tick,
     /// Groups whose failure has been told.
     failed: Vec<crate::id::GroupId>,
     /// That this node's directory is proven is being written down.
@@ -201,6 +205,7 @@ impl Running {
         let now = parts.shared.clock.now();
         shard.driver_mut().flush_method = parts.writer.method().name();
         shard.driver_mut().routing = parts.clients.routing();
+        shard.on_event(now, Event::Wall(clock::wall()));
         let mut events = Vec::new();
         for seq in spares {
             parts.writer.open_ahead(seq);
@@ -220,6 +225,7 @@ impl Running {
             late: 0,
             beats_told: Tick(0),
             reported: Tick(0),
+            wall_told: now,
             failed: Vec::new(),
             proving: false,
             addresses_told: u64::MAX,
@@ -288,6 +294,10 @@ impl Running {
         let now = self.parts.shared.clock.now();
         if let Some(faults) = &self.parts.shared.faults {
             faults.drop_received(now, &mut self.events);
+        }
+        if WALL_MS <= now.since(self.wall_told) {
+            self.wall_told = now;
+            self.shard.on_event(now, Event::Wall(clock::wall()));
         }
         let addresses = self.parts.shared.roster.clients_version();
         if addresses != self.addresses_told {

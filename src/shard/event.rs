@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 use crate::entry::Entry;
 use crate::id::{
-    ConnId, FlushTicket, GroupId, Index, NodeId, ReplicaId, SegmentSeq, ShardId, Tick,
+    ConnId, FlushTicket, GroupId, Index, NodeId, ReplicaId, SegmentSeq, ShardId, Tick, UnixMs,
 };
 use crate::raft::effects::RoleEvent;
 use crate::raft::message::Message;
@@ -59,6 +59,9 @@ pub enum Event {
     /// Forwarded commands, by id, whose frames were dropped before any of them left: they are
     /// certainly not executed.
     Unsent(Vec<u64>),
+    /// What the clock on the machine's wall says now. It may jump, and no two machines' agree; keys expire by
+    /// their leader's. Say it at the start and now and then; without, the wall shows ticks.
+    Wall(UnixMs),
     /// Where clients reach the nodes that have said so, this one included.
     ClientAddresses(BTreeMap<NodeId, SocketAddr>),
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::group::{
     Answers, GroupCommand, Origin, PartId, Replica, SessionRequest, Verdict, Written, refusal,
 };
-use crate::id::{GroupId, NodeId, ReplicaId, SessionId, ShardId, Tick};
+use crate::id::{GroupId, NodeId, ReplicaId, SessionId, ShardId, Tick, UnixMs};
 use crate::limits;
 use crate::planted::{Planted, planted};
 use crate::raft;
@@ -44,6 +44,8 @@ pub struct Shard {
     /// Group `g` is at slot `g / cores`, if `g % cores` is this shard.
     pub(super) replicas: Vec<Replica>,
     log: Log,
+    /// When the driver last told the time on the wall, and what it was.
+    wall: (Tick, UnixMs),
     pub(super) truncation: Truncation,
     timers: Timers,
     requests: Requests,
@@ -141,6 +143,7 @@ impl Shard {
             config,
             replicas,
             log,
+            wall: (Tick(0), UnixMs(0)),
             truncation,
         };
         for slot in 0..slots as u32 {
@@ -186,6 +189,7 @@ impl Shard {
                     self.answers.push((forwarded.origin, reply));
                 }
             }
+            Event::Wall(wall) => self.wall = (now, wall),
             Event::ClientAddresses(addresses) => self.addresses = addresses,
             Event::Unsent(ids) => {
                 for forwarded in ids.into_iter().filter_map(|id| self.forwards.take(id)) {
@@ -211,6 +215,12 @@ impl Shard {
             Written::Piece { transfer, number } => self.on_piece_durable(slot, transfer, number),
             Written::Installed(_) => self.on_install_durable(now, slot),
         }
+    }
+
+    /// What the clock on the wall says.
+    fn wall(&self, now: Tick) -> UnixMs {
+        let (then, wall) = self.wall;
+        wall.plus(now.since(then))
     }
 
     pub(super) fn slot_of(&self, group: GroupId) -> Option<u32> {
@@ -397,7 +407,8 @@ impl Shard {
             self.answers.push((origin, refusal));
             return;
         }
-        match self.replicas[slot as usize].on_command(now, command, origin) {
+        let wall = self.wall(now);
+        match self.replicas[slot as usize].on_command(now, wall, command, origin) {
             Verdict::Taken => self.touch(slot),
             Verdict::Answered(reply) => self.answers.push((origin, reply)),
             Verdict::Refused(reply) => {
@@ -683,10 +694,11 @@ impl Shard {
 
     /// Collects what one touched group asks for.
     fn settle(&mut self, now: Tick, slot: u32, fx: &mut Effects) {
+        let wall = self.wall(now);
         let replica = &mut self.replicas[slot as usize];
         let group = replica.group();
         let raft_fx = &mut self.raft_fx;
-        let applied = replica.ready(now, raft_fx, &mut self.answers);
+        let applied = replica.ready(now, wall, raft_fx, &mut self.answers);
         self.counters.entries_committed += applied;
         if let Some(event) = raft_fx.role {
             self.counters.leader_changes += u64::from(event.new_leader);
@@ -744,7 +756,8 @@ impl Shard {
         if let Some(failure) = replica.newly_failed() {
             self.failed.push((group, failure.to_string()));
         }
-        self.timers.arm(slot, replica.deadline());
+        let due = replica.due().map_or(Tick(u64::MAX), |due| now.plus(due.since(wall).max(1)));
+        self.timers.arm(slot, replica.deadline().min(due));
         raft_fx.clear();
         self.review_transfers(slot, role_changed);
         for to in snapshots {

@@ -15,7 +15,7 @@ use super::{Config, Recovering, Shard};
 use crate::entry::Entry;
 use crate::group::{GroupCommand, PartId, SessionRequest};
 use crate::id::{ClusterId, ConnId, GroupId, Incarnation, NodeId, ReplicaId, SessionId, ShardId};
-use crate::id::{EntryId, Index, Term, Tick};
+use crate::id::{EntryId, Index, Term, Tick, UnixMs};
 use crate::limits;
 use crate::raft::message::{Message, MessageKind};
 use crate::store::command::Access;
@@ -376,4 +376,52 @@ fn past_the_bound_on_uncommitted_bytes_nothing_is_taken() {
         !refused.is_empty() && refused.iter().all(|it| word(std::slice::from_ref(it)) == "BUSY")
     );
     assert_eq!(entries(&shard), 1 + 10 - refused.len() as u64, "what is refused is in no log");
+}
+
+/// The reply to `line`, on the only node of its cluster.
+fn said(shard: &mut Shard, now: Tick, line: &str) -> Reply {
+    let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+    let (conn, seq, command) = (ConnId(1), 0, Command::from_args(&args));
+    let manner = Manner::default();
+    let request = Request { conn, seq, command, after_writes: false, manner };
+    shard.on_event(now, Event::Request(request));
+    let mut replies = turns(shard, now).replies;
+    assert_eq!(replies.len(), 1, "{line}: {replies:?}");
+    replies.remove(0).reply
+}
+
+#[test]
+fn a_key_goes_by_an_entry_of_its_leader_when_its_time_has_come() {
+    let mut shard = shard(&[1], 1, 1);
+    turns(&mut shard, NOW);
+    shard.on_event(NOW, Event::Wall(UnixMs(1_000_000)));
+    assert_eq!(said(&mut shard, NOW, "SET k v PX 500"), Reply::Ok);
+    assert_eq!(said(&mut shard, NOW, "PEXPIRETIME k"), Reply::Int(1_000_500));
+    assert_eq!(said(&mut shard, NOW.plus(499), "PTTL k"), Reply::Int(1));
+    let before = entries(&shard);
+    assert!(shard.deadline() <= NOW.plus(500), "the driver is to come back in time");
+    turns(&mut shard, NOW.plus(500));
+    assert_eq!(entries(&shard), before + 1, "nobody asked for it");
+    assert_eq!(shard.replicas()[0].machine().len(), 0);
+    turns(&mut shard, NOW.plus(5_000));
+    assert_eq!(entries(&shard), before + 1, "nothing is left that could be due");
+
+    // Somebody has set the clock.
+    assert_eq!(said(&mut shard, NOW.plus(5_000), "SET k v EX 3600"), Reply::Ok);
+    shard.on_event(NOW.plus(5_001), Event::Wall(UnixMs(9_000_000)));
+    assert_eq!(said(&mut shard, NOW.plus(5_001), "GET k"), Reply::Nil, "a read is late enough");
+}
+
+#[test]
+fn a_command_is_stamped_by_the_leader_and_by_nobody_on_the_way() {
+    let mut shard = follower();
+    shard.on_event(NOW, Event::Wall(UnixMs(1_000_000)));
+    say(&mut shard, "SET k v PX 500");
+    let fx = turns(&mut shard, NOW);
+    let frame = fx.frames.iter().find(|(_, frame)| !frame.forwards.is_empty());
+    let mut reader = FrameReader::new();
+    reader.feed(&frame.expect("it is forwarded").1.to_bytes());
+    let frame = reader.next().expect("sound").expect("whole");
+    let body = frame.forwards().next().expect("one").body;
+    assert_eq!(body, Command::from_args(&[b"SET", b"k", b"v", b"PX", b"500"]).raw);
 }

@@ -65,6 +65,9 @@ pub struct Options {
     /// Of a hundred calls of other clients so many are a plain write of one key, whatever the mix of
     /// commands; zero for the mix alone.
     pub writes_percent: u32,
+    /// Calls, in percent, on keys that expire. They are not checked against a history: a key may be gone
+    /// whenever its leader says so. That all replicas lose it at the same entry is.
+    pub expiring_percent: u32,
     /// So many groups at a time have all the load, and others after [`Self::busy_ms`]; zero for all of them.
     pub busy_groups: u64,
     /// How long the same groups have the load.
@@ -266,6 +269,7 @@ impl Options {
             reads_nearby: rng.bool(),
             readers_one_in: 3,
             writes_percent: 0,
+            expiring_percent: 0,
             busy_groups: 0,
             busy_ms: 0,
             session_clients: rng.usize(0..=5),
@@ -296,6 +300,7 @@ impl Options {
         if self.cores.iter().all(|&cores| cores == 1) {
             self.nodes.stall_every_ms = 0;
         }
+        self.expiring_percent = pick(rng, &[0, 0, 5, 25]);
     }
 
     /// A world that lasts, to measure the simulator by: three nodes, 64 groups, fifty and more writes
@@ -369,6 +374,7 @@ impl Options {
             reads_nearby: rng.bool(),
             readers_one_in: 8,
             writes_percent: 80,
+            expiring_percent: 0,
             busy_groups: 5,
             busy_ms: 5_000,
             session_clients: 1,

@@ -13,7 +13,6 @@ use crate::wire::reply::Reply;
 use crate::wire::resp::Command;
 
 use super::clients::{Client, Effects, What};
-use super::history::Act;
 use super::safety::Checked;
 use super::workload::{self, Call, Heard};
 use super::world::World;
@@ -79,7 +78,7 @@ impl World {
             return self.ask(client, node, close, Asked::Close);
         }
         let call = self.workload.next(client, false, self.now, &mut self.rng);
-        if call.acts.iter().all(|(_, act)| *act == Act::Get) {
+        if call.is_read() {
             self.call(client, node, call);
             return;
         }

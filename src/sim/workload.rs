@@ -17,7 +17,15 @@ use super::options::Options;
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) command: Command,
+    /// None of a command on keys that expire.
     pub(super) acts: Vec<(usize, Act)>,
+}
+
+impl Call {
+    /// It changes nothing.
+    pub(super) fn is_read(&self) -> bool {
+        !self.acts.is_empty() && self.acts.iter().all(|(_, act)| *act == Act::Get)
+    }
 }
 
 /// What a reply says about each act of a call.
@@ -48,6 +56,9 @@ pub(super) struct Workload {
     /// Clients are divided among so many parts of the keys.
     parts: usize,
     writes_percent: u32,
+    /// One of each group.
+    expiring: Vec<Vec<u8>>,
+    expiring_percent: u32,
     /// Of the keys in use so many are called at a time, and the next ones after so many microseconds.
     busy: (usize, u64),
 }
@@ -81,6 +92,8 @@ impl Workload {
             written: 0,
             parts: options.clients.div_ceil(CLIENTS_PER_KEY_MAX).max(1),
             writes_percent: options.writes_percent,
+            expiring: Vec::new(),
+            expiring_percent: options.expiring_percent,
             busy: (options.busy_groups as usize * options.keys_per_group, 1_000 * options.busy_ms),
         };
         for group in 0..options.groups {
@@ -92,13 +105,15 @@ impl Workload {
             }
         }
         it.parts = it.parts.min(it.used.len());
+        if options.expiring_percent > 0 {
+            it.expiring = (0..it.groups).map(|group| it.name_in(b'e', 0, GroupId(group))).collect();
+        }
         it
     }
 
-    /// A new key of `group`.
-    fn add(&mut self, group: GroupId, counts: bool, grows: bool) -> usize {
-        let key = self.keys.len();
-        let mut name = numbered(b'k', key as u64);
+    /// A name that falls into `group`.
+    fn name_in(&self, mark: u8, number: u64, group: GroupId) -> Vec<u8> {
+        let mut name = numbered(mark, number);
         name.push(b'.');
         let stem = name.len();
         for number in 0.. {
@@ -108,6 +123,13 @@ impl Workload {
                 break;
             }
         }
+        name
+    }
+
+    /// A new key of `group`.
+    fn add(&mut self, group: GroupId, counts: bool, grows: bool) -> usize {
+        let key = self.keys.len();
+        let name = self.name_in(b'k', key as u64, group);
         self.keys.push(Key { name, group, counts, grows, guess: Vec::new(), unknown: 0 });
         key
     }
@@ -180,6 +202,9 @@ impl Workload {
         if reads_only {
             return self.get(key);
         }
+        if chance(self.expiring_percent, rng) {
+            return self.expiring(rng);
+        }
         if chance(self.writes_percent, rng) {
             return self.set(key, rng);
         }
@@ -227,6 +252,24 @@ impl Workload {
                 if acts.is_empty() { self.get(key) } else { self.call(&acts) }
             }
         }
+    }
+
+    /// Something with a key that expires.
+    fn expiring(&mut self, rng: &mut Rng) -> Call {
+        let key = &self.expiring[rng.usize(..self.expiring.len())][..];
+        let ms = rng.u64(1..2_000).to_string();
+        let ms = ms.as_bytes();
+        let command = match rng.u32(..10) {
+            0..3 => Command::from_args(&[b"SET", key, b"v", b"PX", ms]),
+            3 => Command::from_args(&[b"SET", key, b"w", b"NX", b"PX", ms]),
+            4 => Command::from_args(&[b"SET", key, b"x", b"KEEPTTL"]),
+            5 => Command::from_args(&[b"APPEND", key, b"+"]),
+            6 => Command::from_args(&[b"PEXPIRE", key, ms, b"LT"]),
+            7 => Command::from_args(&[b"GETEX", key, b"PX", ms]),
+            8 => Command::from_args(&[b"PERSIST", key]),
+            _ => Command::from_args(&[b"PTTL", key]),
+        };
+        Call { command, acts: Vec::new() }
     }
 
     pub(super) fn get(&mut self, key: usize) -> Call {
@@ -320,6 +363,7 @@ pub(super) fn hear(acts: &[Act], reply: &Reply) -> Result<Heard, String> {
         return Ok(if reply.is_uncertain() { Heard::Unknown } else { Heard::NotExecuted });
     }
     let answer = match (acts, reply) {
+        ([], _) => return Ok(Heard::Done(Vec::new())),
         ([Act::Get], Reply::Bulk(value)) => Answer::Value(Some(value.to_vec())),
         ([Act::Get | Act::Cas { .. }], Reply::Nil) => Answer::Value(None),
         ([Act::Append(_) | Act::Incr | Act::Del], Reply::Int(number)) => Answer::Int(*number),

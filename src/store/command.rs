@@ -1,6 +1,7 @@
 //! The command table: names, arity, where the keys are, and everything about a command that can be
 //! judged before it is replicated. What passes here can be executed by every replica.
 
+use crate::id::UnixMs;
 use crate::limits;
 use crate::wire::reply::Reply;
 use crate::wire::resp::{Command, integer};
@@ -87,10 +88,14 @@ pub const COMMANDS: &[Spec] = &[
     spec("drain", -2, Access::Node, NO_KEYS, "Hands over what this node leads; STOP ends it then."),
     spec("echo", 2, Access::Connection, NO_KEYS, "Returns its argument."),
     spec("exists", -2, Access::Read, ALL_KEYS, "Counts the keys that exist."),
+    spec("expire", -3, Access::Write, ONE_KEY, "Lets a key expire after some seconds."),
+    spec("expireat", -3, Access::Write, ONE_KEY, "Lets a key expire at a time, in seconds."),
+    spec("expiretime", 2, Access::Read, ONE_KEY, "Tells when a key expires, in seconds."),
     spec("flushall", -1, Access::AllWrite, NO_KEYS, "Deletes all keys of all groups."),
     spec("flushdb", -1, Access::AllWrite, NO_KEYS, "Deletes all keys of all groups."),
     spec("get", 2, Access::Read, ONE_KEY, "Returns the value of a key."),
     spec("getdel", 2, Access::Write, ONE_KEY, "Returns the value of a key and deletes it."),
+    spec("getex", -2, Access::Write, ONE_KEY, "Returns the value of a key and changes its expiry."),
     spec("getset", 3, Access::Write, ONE_KEY, "Sets a key and returns the value before."),
     spec("hdel", -3, Access::Write, ONE_KEY, "Removes fields of a hash."),
     spec("hello", -1, Access::Connection, NO_KEYS, "Switches the protocol."),
@@ -110,7 +115,13 @@ pub const COMMANDS: &[Spec] = &[
     spec("member", -2, Access::Member, NO_KEYS, "Shows and changes who belongs to the groups."),
     spec("mget", -2, Access::Read, ALL_KEYS, "Returns the values of several keys."),
     spec("mset", -3, Access::Write, PAIRS, "Sets several keys; atomic within each group."),
+    spec("persist", 2, Access::Write, ONE_KEY, "Keeps a key from expiring."),
+    spec("pexpire", -3, Access::Write, ONE_KEY, "Lets a key expire after some milliseconds."),
+    spec("pexpireat", -3, Access::Write, ONE_KEY, "Lets a key expire at a time, in milliseconds."),
+    spec("pexpiretime", 2, Access::Read, ONE_KEY, "Tells when a key expires, in milliseconds."),
     spec("ping", -1, Access::Connection, NO_KEYS, "Answers PONG, or its argument."),
+    spec("psetex", 4, Access::Write, ONE_KEY, "Sets a key that expires after some milliseconds."),
+    spec("pttl", 2, Access::Read, ONE_KEY, "Tells how long a key has to live, in milliseconds."),
     spec("quit", -1, Access::Connection, NO_KEYS, "Closes the connection."),
     spec("readonly", -1, Access::Connection, NO_KEYS, "Lets this node's replicas answer reads."),
     spec("readwrite", 1, Access::Connection, NO_KEYS, "Lets the leaders answer reads again."),
@@ -120,11 +131,13 @@ pub const COMMANDS: &[Spec] = &[
     spec("scard", 2, Access::Read, ONE_KEY, "Counts the members of a set."),
     spec("select", 2, Access::Connection, NO_KEYS, "Selects database 0, the only one."),
     spec("set", -3, Access::Write, ONE_KEY, "Sets a key, if its conditions hold."),
+    spec("setex", 4, Access::Write, ONE_KEY, "Sets a key that expires after some seconds."),
     spec("setnx", 3, Access::Write, ONE_KEY, "Sets a key if it does not exist."),
     spec("sismember", 3, Access::Read, ONE_KEY, "Tells whether a set has a member."),
     spec("smembers", 2, Access::Read, ONE_KEY, "Returns the members of a set."),
     spec("srem", -3, Access::Write, ONE_KEY, "Removes members of a set."),
     spec("strlen", 2, Access::Read, ONE_KEY, "Returns the length of a value."),
+    spec("ttl", 2, Access::Read, ONE_KEY, "Tells how long a key has to live, in seconds."),
     spec("type", 2, Access::Read, ONE_KEY, "Returns the type of a value."),
 ];
 
@@ -178,8 +191,167 @@ impl Spec {
     }
 }
 
+/// When a key is to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expiry {
+    /// So many ms after the command was taken up.
+    In(i64),
+    /// At this time, in ms since 1970.
+    At(i64),
+    /// When it was to go before, if at all.
+    Keep,
+    /// Never.
+    Never,
+}
+
+impl Expiry {
+    /// The time, if it is one; `now` is when the command was taken up.
+    ///
+    /// # Errors
+    /// If there is no such time.
+    pub fn at(self, now: UnixMs, name: &[u8]) -> Result<Option<UnixMs>, Reply> {
+        let at = match self {
+            Self::Keep | Self::Never => return Ok(None),
+            Self::At(at) => Some(at),
+            Self::In(ms) => i64::try_from(now.0).ok().and_then(|now| now.checked_add(ms)),
+        };
+        // What is to be gone before 1970 is to be gone.
+        let at = at.ok_or_else(|| invalid_expiry(name))?;
+        Ok(Some(UnixMs(u64::try_from(at).unwrap_or(0))))
+    }
+}
+
+/// Redis' words for a time that is none.
+fn invalid_expiry(name: &[u8]) -> Reply {
+    let name = String::from_utf8_lossy(name).to_lowercase();
+    Reply::error("ERR", format!("invalid expire time in '{name}' command"))
+}
+
+/// Reads `EX seconds`, `PX ms`, `EXAT seconds` or `PXAT ms` at argument `at`; none if there is none. The time
+/// is more than zero.
+fn expiry_option(command: &Command, at: usize) -> Result<Option<Expiry>, Reply> {
+    let word = command.arg(at);
+    let is = |name: &str| word.eq_ignore_ascii_case(name.as_bytes());
+    let (is_time, unit_ms) = match () {
+        () if is("EX") => (false, 1000),
+        () if is("PX") => (false, 1),
+        () if is("EXAT") => (true, 1000),
+        () if is("PXAT") => (true, 1),
+        () => return Ok(None),
+    };
+    if command.len() <= at + 1 {
+        return Err(Reply::syntax());
+    }
+    let ms = expiry_ms(command, at + 1, unit_ms)?;
+    if ms <= 0 {
+        return Err(invalid_expiry(command.name()));
+    }
+    Ok(Some(if is_time { Expiry::At(ms) } else { Expiry::In(ms) }))
+}
+
+fn expiry_ms(command: &Command, at: usize, unit_ms: i64) -> Result<i64, Reply> {
+    let time = integer(command.arg(at)).ok_or_else(Reply::not_an_integer)?;
+    time.checked_mul(unit_ms).ok_or_else(|| invalid_expiry(command.name()))
+}
+
+/// Reads `EXPIRE key seconds [NX | XX | GT | LT]` and its relatives.
+///
+/// # Errors
+/// As Redis words them.
+pub fn expire_options(command: &Command) -> Result<ExpireOptions, Reply> {
+    let (is_time, unit_ms) = match &command.name().to_ascii_lowercase()[..] {
+        b"expire" => (false, 1000),
+        b"pexpire" => (false, 1),
+        b"expireat" => (true, 1000),
+        _ => (true, 1),
+    };
+    let ms = expiry_ms(command, 2, unit_ms)?;
+    let mut options = ExpireOptions {
+        expiry: if is_time { Expiry::At(ms) } else { Expiry::In(ms) },
+        must_expire: None,
+        must_be_later: None,
+    };
+    for word in command.args().skip(3) {
+        let is = |name: &str| word.eq_ignore_ascii_case(name.as_bytes());
+        let (place, value) = match () {
+            () if is("NX") => (&mut options.must_expire, false),
+            () if is("XX") => (&mut options.must_expire, true),
+            () if is("GT") => (&mut options.must_be_later, true),
+            () if is("LT") => (&mut options.must_be_later, false),
+            () => {
+                let word = String::from_utf8_lossy(word).into_owned();
+                return Err(Reply::error("ERR", format!("Unsupported option {word}")));
+            }
+        };
+        if place.is_some_and(|before| before != value) {
+            let which = if matches!(word.to_ascii_uppercase()[..], [b'N' | b'X', ..]) {
+                "NX and XX, GT or LT"
+            } else {
+                "GT and LT"
+            };
+            return Err(not_compatible(which));
+        }
+        *place = Some(value);
+    }
+    if options.must_expire == Some(false) && options.must_be_later.is_some() {
+        return Err(not_compatible("NX and XX, GT or LT"));
+    }
+    Ok(options)
+}
+
+fn not_compatible(which: &str) -> Reply {
+    Reply::error("ERR", format!("{which} options at the same time are not compatible"))
+}
+
+/// What `EXPIRE` and its relatives are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExpireOptions {
+    /// When the key is to go.
+    pub expiry: Expiry,
+    /// `NX` or `XX`: the key must never expire so far (`Some(false)`) or expire already (`Some(true)`).
+    pub must_expire: Option<bool>,
+    /// `GT` or `LT`: the time must be later (`Some(true)`) or earlier than the one before. Never is later
+    /// than any.
+    pub must_be_later: Option<bool>,
+}
+
+/// Reads `GETEX key [EX … | PX … | EXAT … | PXAT … | PERSIST]`.
+///
+/// # Errors
+/// As Redis words them.
+pub fn getex_options(command: &Command) -> Result<Expiry, Reply> {
+    match command.len() {
+        2 => Ok(Expiry::Keep),
+        3 if command.arg(2).eq_ignore_ascii_case(b"PERSIST") => Ok(Expiry::Never),
+        4 => expiry_option(command, 2)?.ok_or_else(Reply::syntax),
+        _ => Err(Reply::syntax()),
+    }
+}
+
+/// Reads the time of `SETEX key seconds value` and `PSETEX key ms value`.
+///
+/// # Errors
+/// As Redis words them.
+pub fn setex_expiry(command: &Command) -> Result<Expiry, Reply> {
+    let unit_ms = if command.name().eq_ignore_ascii_case(b"setex") { 1000 } else { 1 };
+    let ms = expiry_ms(command, 2, unit_ms)?;
+    if ms <= 0 { Err(invalid_expiry(command.name())) } else { Ok(Expiry::In(ms)) }
+}
+
+/// Whether what this valid command does depends on when it is done.
+#[must_use]
+pub fn depends_on_time(command: &Command) -> bool {
+    match lookup(command.name()).map(|spec| spec.name) {
+        Some("expire" | "expireat" | "pexpire" | "pexpireat" | "psetex" | "setex") => true,
+        Some("getex") => command.len() == 4,
+        Some("set") => set_options(command)
+            .is_ok_and(|options| matches!(options.expiry, Expiry::In(_) | Expiry::At(_))),
+        _ => false,
+    }
+}
+
 /// The options of `SET`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SetOptions {
     /// `NX` or `XX`: the key must be absent (`Some(false)`) or present (`Some(true)`).
     pub must_exist: Option<bool>,
@@ -187,12 +359,20 @@ pub struct SetOptions {
     pub get: bool,
     /// `IFEQ old`: the argument that the value must equal.
     pub if_equal: Option<usize>,
+    /// When the key is to go.
+    pub expiry: Expiry,
+}
+
+impl Default for SetOptions {
+    fn default() -> Self {
+        Self { must_exist: None, get: false, if_equal: None, expiry: Expiry::Never }
+    }
 }
 
 /// Reads the options of `SET key value …`.
 ///
 /// # Errors
-/// As Redis words them; options about expiry are refused by name.
+/// As Redis words them.
 pub fn set_options(command: &Command) -> Result<SetOptions, Reply> {
     let mut options = SetOptions::default();
     let mut at = 3;
@@ -209,13 +389,13 @@ pub fn set_options(command: &Command) -> Result<SetOptions, Reply> {
         } else if is("IFEQ") && !conditional && at + 1 < command.len() {
             at += 1;
             options.if_equal = Some(at);
-        } else if let Some(name) =
-            ["EX", "PX", "EXAT", "PXAT", "KEEPTTL"].into_iter().find(|name| is(name))
+        } else if is("KEEPTTL") && options.expiry == Expiry::Never {
+            options.expiry = Expiry::Keep;
+        } else if options.expiry == Expiry::Never
+            && let Some(expiry) = expiry_option(command, at)?
         {
-            return Err(Reply::error(
-                "ERR",
-                format!("SET option {name} is not supported: keys do not expire in this version"),
-            ));
+            options.expiry = expiry;
+            at += 1;
         } else {
             return Err(Reply::syntax());
         }
@@ -299,6 +479,9 @@ pub fn validate(command: &Command) -> Result<&'static Spec, Reply> {
     }
     match spec.name {
         "set" => set_options(command).map(|_| ())?,
+        "expire" | "expireat" | "pexpire" | "pexpireat" => expire_options(command).map(|_| ())?,
+        "getex" => getex_options(command).map(|_| ())?,
+        "psetex" | "setex" => setex_expiry(command).map(|_| ())?,
         "mset" if command.len().is_multiple_of(2) => return Err(Reply::wrong_arity(b"mset")),
         "hset" if !command.len().is_multiple_of(2) => return Err(Reply::wrong_arity(b"hset")),
         "incrby" => {
@@ -397,14 +580,8 @@ mod tests {
             ("SET k v IFEQ", "ERR syntax error"),
             ("SET k v NX IFEQ a", "ERR syntax error"),
             ("SET k v bogus", "ERR syntax error"),
-            (
-                "SET k v EX 10",
-                "ERR SET option EX is not supported: keys do not expire in this version",
-            ),
-            (
-                "SET k v keepttl",
-                "ERR SET option KEEPTTL is not supported: keys do not expire in this version",
-            ),
+            ("SET k v EX 0", "ERR invalid expire time in 'set' command"),
+            ("SET k v EX 1 KEEPTTL", "ERR syntax error"),
             ("HSET h f v g", "ERR wrong number of arguments for 'hset' command"),
             ("HINCRBY h f x", "ERR value is not an integer or out of range"),
             ("INCRBY k x", "ERR value is not an integer or out of range"),

@@ -5,24 +5,25 @@
 //! a snapshot takes a copy in no time and reads it at leisure (docs/decisions/0007).
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use equivalent::{Comparable, Equivalent};
 use imbl::OrdMap;
 
-use crate::id::Index;
+use crate::id::{Index, UnixMs};
 use crate::limits;
 use crate::wire::reply::Reply;
 use crate::wire::resp::{Command, integer};
 
 use super::command::{self, Access, SetOptions};
 use super::{Frozen, Restoring, StateMachine, Wanted};
-use super::{cluster, glob, slot};
+use super::{cluster, glob, slot, stamp};
 
 mod collections;
+mod expiry;
 mod snapshot;
 mod value;
 
@@ -43,6 +44,12 @@ struct Place {
 struct Spot<'a> {
     hash: u64,
     key: &'a [u8],
+}
+
+impl Place {
+    fn of(key: &[u8]) -> Self {
+        Self { hash: hash(key), key: key.into() }
+    }
 }
 
 impl<'a> Spot<'a> {
@@ -91,6 +98,10 @@ pub struct Map {
     /// How many keys each slot has; slots without keys are left out. It follows from `values`, and is
     /// kept because counting them would hold up the core.
     slots: BTreeMap<u16, u64>,
+    /// Keys that expire, by when. It follows from `values`, too.
+    deadlines: BTreeSet<(UnixMs, Place)>,
+    /// The latest time that an entry brought.
+    clock: UnixMs,
 }
 
 impl Map {
@@ -101,7 +112,7 @@ impl Map {
     }
 
     fn look(&self, key: &[u8]) -> Option<&Value> {
-        self.values.get(&Spot::of(key))
+        self.values.get(&Spot::of(key)).map(Value::kept)
     }
 
     /// The string of a key; refused if it holds something else.
@@ -112,34 +123,43 @@ impl Map {
     /// The value moves into memory of its own: kept as a slice it would pin the receive buffer it came
     /// in. It is the memory of the value before, if that is as long and nobody reads it any more.
     fn set(&mut self, key: &[u8], value: &[u8]) {
-        match self.values.get_mut(&Spot::of(key)) {
-            Some(Value::String(old)) => {
-                *old = match std::mem::take(old).try_into_mut() {
-                    Ok(mut memory) if memory.len() == value.len() => {
-                        memory.copy_from_slice(value);
-                        memory.freeze()
-                    }
-                    _ => Bytes::copy_from_slice(value),
-                };
+        if let Some(old) = self.values.get_mut(&Spot::of(key)) {
+            let expired = old.expires();
+            if expired.is_some() {
+                *old = std::mem::replace(old, Value::String(Bytes::new())).expiring(None);
             }
-            Some(old) => *old = Value::String(Bytes::copy_from_slice(value)),
-            None => self.insert(key, Bytes::copy_from_slice(value)),
+            overwrite(old, value);
+            if let Some(at) = expired {
+                self.deadlines.remove(&(at, Place::of(key)));
+            }
+            return;
+        }
+        self.insert_at(Place::of(key), Value::String(Bytes::copy_from_slice(value)));
+    }
+
+    /// The same, and the key expires when it would have.
+    fn set_keeping(&mut self, key: &[u8], value: &[u8]) {
+        match self.values.get_mut(&Spot::of(key)) {
+            Some(old) => overwrite(old.kept_mut(), value),
+            None => self.set(key, value),
         }
     }
 
-    fn insert(&mut self, key: &[u8], value: Bytes) {
-        self.insert_at(Place { hash: hash(key), key: key.into() }, Value::String(value));
-    }
-
+    /// A key that was not there.
     fn insert_at(&mut self, place: Place, value: Value) {
-        let slot = slot::key_slot(&place.key);
-        if self.values.insert(place, value).is_none() {
-            *self.slots.entry(slot).or_default() += 1;
+        *self.slots.entry(slot::key_slot(&place.key)).or_default() += 1;
+        if let Some(at) = value.expires() {
+            self.deadlines.insert((at, place.clone()));
         }
+        let before = self.values.insert(place, value);
+        debug_assert!(before.is_none(), "it was there");
     }
 
     fn remove(&mut self, key: &[u8]) -> Option<Value> {
         let value = self.values.remove(&Spot::of(key))?;
+        if let Some(at) = value.expires() {
+            self.deadlines.remove(&(at, Place::of(key)));
+        }
         if let Entry::Occupied(mut count) = self.slots.entry(slot::key_slot(key)) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
@@ -180,6 +200,14 @@ impl Map {
                 let gone = |key| self.remove(command.arg(key)).is_some();
                 Reply::Int(spec.keys(command.len()).map(gone).map(i64::from).sum())
             }
+            name @ ("expire" | "expireat" | "pexpire" | "pexpireat" | "persist" | "getex") => {
+                self.change_expiry(name, command)?
+            }
+            "setex" | "psetex" => {
+                let options =
+                    SetOptions { expiry: command::setex_expiry(command)?, ..SetOptions::default() };
+                self.set_to(command.arg(1), command.arg(3), command.name(), options)?
+            }
             "append" => self.append(command.arg(1), command.arg(2))?,
             "incr" => self.add(command.arg(1), 1)?,
             "decr" => self.add(command.arg(1), -1)?,
@@ -188,18 +216,19 @@ impl Map {
             "flushall" | "flushdb" => {
                 self.values.clear();
                 self.slots.clear();
+                self.deadlines.clear();
                 Reply::Ok
             }
             name @ ("hset" | "hsetnx" | "hdel" | "hincrby" | "sadd" | "srem") => {
                 self.change_parts(name, command)?
             }
             _ if wanted == Wanted::No => Reply::Nil,
-            _ => self.answer(command)?,
+            _ => self.answer(command, self.clock)?,
         };
         Ok(reply)
     }
 
-    fn answer(&self, command: &Command) -> Result<Reply, Reply> {
+    fn answer(&self, command: &Command, now: UnixMs) -> Result<Reply, Reply> {
         let spec = command::validate(command)?;
         let reply = match spec.name {
             "get" => or_nil(self.get(command.arg(1))?.cloned()),
@@ -221,6 +250,9 @@ impl Map {
                 }
                 _ => return Err(Reply::error("ERR", "this CLUSTER command is not for a group")),
             },
+            name @ ("ttl" | "pttl" | "expiretime" | "pexpiretime") => {
+                Reply::Int(self.expiry(name, command.arg(1), now))
+            }
             "dbsize" => Reply::Int(self.values.len() as i64),
             "scan" => self.scan(command)?,
             name => match self.answer_parts(name, command)? {
@@ -249,12 +281,13 @@ impl Map {
             _ => true,
         };
         Ok(match (options.get, holds) {
-            (true, true) => or_nil(self.swap(key, value)?),
-            (true, false) => or_nil(self.get(key)?.cloned()),
-            (false, true) => {
-                self.set(key, value);
-                Reply::Ok
+            (true, true) => {
+                let old = self.get(key)?.cloned();
+                self.set_to(key, value, command.name(), options)?;
+                or_nil(old)
             }
+            (true, false) => or_nil(self.get(key)?.cloned()),
+            (false, true) => self.set_to(key, value, command.name(), options)?,
             (false, false) => Reply::Nil,
         })
     }
@@ -269,7 +302,10 @@ impl Map {
         }
         let value = [old, tail].concat();
         let len = value.len() as i64;
-        self.insert(key, value.into());
+        match self.values.get_mut(&Spot::of(key)) {
+            Some(old) => *old.kept_mut() = Value::String(value.into()),
+            None => self.insert_at(Place::of(key), Value::String(value.into())),
+        }
         Ok(Reply::Int(len))
     }
 
@@ -278,7 +314,7 @@ impl Map {
             Some(value) => sum(integer(value).ok_or_else(Reply::not_an_integer)?, by)?,
             None => by,
         };
-        self.set(key, new.to_string().as_bytes());
+        self.set_keeping(key, new.to_string().as_bytes());
         Ok(Reply::Int(new))
     }
 
@@ -328,6 +364,21 @@ pub fn scan_cursor(group: u64, position: u64) -> u64 {
     (group << (HASH_BITS + 1)) | position
 }
 
+/// The memory of the string before, if it is as long and nobody reads it any more, serves again.
+fn overwrite(old: &mut Value, value: &[u8]) {
+    let before = match old {
+        Value::String(before) => std::mem::take(before),
+        _ => Bytes::new(),
+    };
+    *old = Value::String(match before.try_into_mut() {
+        Ok(mut memory) if memory.len() == value.len() => {
+            memory.copy_from_slice(value);
+            memory.freeze()
+        }
+        _ => Bytes::copy_from_slice(value),
+    });
+}
+
 fn argument_at(command: &Command, at: usize) -> Result<i64, Reply> {
     integer(command.arg(at)).ok_or_else(Reply::not_an_integer)
 }
@@ -343,24 +394,52 @@ fn or_nil(value: Option<Bytes>) -> Reply {
 
 impl StateMachine for Map {
     fn apply(&mut self, _index: Index, payload: &Bytes, wanted: Wanted) -> Reply {
-        match Command::parse(payload.clone()) {
-            Ok(command) => self.execute(&command, wanted).unwrap_or_else(|refusal| refusal),
+        let (at, payload) = stamp::read(payload);
+        if let Some(at) = at {
+            self.pass(at);
+            if payload.is_empty() {
+                return Reply::Ok;
+            }
+        }
+        match Command::parse(payload) {
+            Ok(command) => {
+                if at.is_some() {
+                    self.expire_keys(&command);
+                }
+                self.execute(&command, wanted).unwrap_or_else(|refusal| refusal)
+            }
             Err(error) => Reply::error("ERR", error.to_string()),
         }
     }
 
     fn read(&self, payload: &Bytes) -> Reply {
+        self.read_at(payload, self.clock)
+    }
+
+    fn read_at(&self, payload: &Bytes, now: UnixMs) -> Reply {
         match Command::parse(payload.clone()) {
-            Ok(command) => self.answer(&command).unwrap_or_else(|refusal| refusal),
+            Ok(command) => self.answer(&command, now).unwrap_or_else(|refusal| refusal),
             Err(error) => Reply::error("ERR", error.to_string()),
         }
+    }
+
+    fn stamp(&self, payload: &Bytes, now: UnixMs, due: bool) -> Option<Bytes> {
+        (due || expiry::is_timed(payload)).then(|| stamp::stamped(now, payload))
+    }
+
+    fn due(&self, after: UnixMs) -> Option<UnixMs> {
+        if after == UnixMs(0) {
+            return self.deadlines.first().map(|(at, _)| *at);
+        }
+        let first = Place { hash: 0, key: Arc::default() };
+        self.deadlines.range((after.plus(1), first)..).next().map(|(at, _)| *at)
     }
 
     fn digest(&self) -> u64 {
         self.values.iter().fold(0, |digest: u64, (place, value)| {
             // Order does not matter: pairs are mixed on their own and added.
             digest.wrapping_add(value.digest(mix(&place.key, 0x6469_6765_7374)))
-        })
+        }) ^ self.clock.0
     }
 
     fn len(&self) -> u64 {
@@ -368,7 +447,7 @@ impl StateMachine for Map {
     }
 
     fn freeze(&self) -> Box<dyn Frozen> {
-        Box::new(snapshot::FrozenMap::new(self.values.clone()))
+        Box::new(snapshot::FrozenMap::new(self.values.clone(), self.clock))
     }
 
     fn restoring(&self) -> Box<dyn Restoring> {

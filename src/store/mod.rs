@@ -11,6 +11,10 @@
 //! replies on every replica. So `apply` reads no clock, draws no random number, iterates over
 //! nothing unordered, and gives the same refusal for bytes it does not understand.
 //!
+//! What depends on the time is decided by the leader's clock, once, and replicated with it: the leader
+//! asks the machine to put the time into such a command ([`StateMachine::stamp`]), and asks what falls
+//! due by itself ([`StateMachine::due`]). So a key that expires goes by an entry of the log.
+//!
 //! A snapshot of the state is taken beside `apply`: [`StateMachine::freeze`] costs nothing, and what
 //! it returns hands out the state as it was then, a chunk at a time, while `apply` goes on.
 //!
@@ -26,12 +30,13 @@ pub mod member;
 pub mod session;
 pub mod slot;
 pub mod split;
+pub mod stamp;
 
 use bytes::Bytes;
 
 use thiserror::Error;
 
-use crate::id::Index;
+use crate::id::{Index, UnixMs};
 use crate::wire::reply::Reply;
 
 /// Whether somebody waits for the reply of an entry. Followers and replays apply most entries with
@@ -56,6 +61,28 @@ pub trait StateMachine {
 
     /// Answers a read of the state as it is.
     fn read(&self, payload: &Bytes) -> Reply;
+
+    /// As [`Self::read`], by whoever's clock says `now`: for answers such as how long a key has to live. It
+    /// decides nothing else: what is there is there until an entry says otherwise.
+    fn read_at(&self, payload: &Bytes, now: UnixMs) -> Reply {
+        let _ = now;
+        self.read(payload)
+    }
+
+    /// The leader is about to replicate this command and its clock says `now`: the payload to replicate
+    /// instead, if what the command does depends on the time, or if `due`: something fell due before it,
+    /// which the payload is to bring about as well. `None` replicates the command as it is.
+    fn stamp(&self, payload: &Bytes, now: UnixMs, due: bool) -> Option<Bytes> {
+        let _ = (payload, now, due);
+        None
+    }
+
+    /// The earliest time later than `after` at which something happens by itself. The leader then
+    /// replicates what [`Self::stamp`] makes of nothing (an empty payload).
+    fn due(&self, after: UnixMs) -> Option<UnixMs> {
+        let _ = after;
+        None
+    }
 
     /// A digest of the whole state: equal states have equal digests, whatever led to them. Costs
     /// time in proportion to the state.

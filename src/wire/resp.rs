@@ -109,6 +109,21 @@ impl Command {
     }
 }
 
+/// How many arguments a command has and what it is called, by its first bytes; `None` if those are no
+/// command's, or the name is longer than any.
+#[must_use]
+pub fn peek(raw: &[u8]) -> Option<(i64, &[u8])> {
+    if raw.first() != Some(&b'*') {
+        return None;
+    }
+    let (count, at) = count_line(raw, 1, ProtocolError::MultibulkLength).ok()??;
+    if raw.get(at) != Some(&b'$') {
+        return None;
+    }
+    let (len, at) = count_line(raw, at + 1, ProtocolError::BulkLength).ok()??;
+    Some((count, raw.get(at..at.checked_add(usize::try_from(len).ok()?)?)?))
+}
+
 /// Progress through one array, so that a large value that arrives in many packets is not scanned
 /// from the start for each.
 #[derive(Debug, Default)]

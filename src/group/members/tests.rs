@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::group::{GroupState, PartId, Replayed, ReplicaRecovery, Written};
-use crate::id::{GroupId, SegmentSeq, Term};
+use crate::id::{GroupId, SegmentSeq, Term, UnixMs};
 use crate::raft;
 use crate::store::command::Access;
 use crate::store::connection::Manner;
@@ -88,7 +88,7 @@ impl World {
                 replica.on_tick(self.now, &mut answers);
             }
             for _ in 0..3 {
-                replica.ready(self.now, &mut fx, &mut answers);
+                replica.ready(self.now, UnixMs(0), &mut fx, &mut answers);
                 for message in &fx.send {
                     let first = message.entry.index.next();
                     let entries = replica.cache().range(first, message.count).cloned().collect();
@@ -141,7 +141,7 @@ impl World {
         let origin = Origin::Here(PartId { request: self.asked, part: 0 });
         let now = self.now;
         let replica = self.replicas.get_mut(&node).expect("a node");
-        let said = match replica.on_command(now, command, origin) {
+        let said = match replica.on_command(now, UnixMs(0), command, origin) {
             Verdict::Taken => return self.asked,
             Verdict::Refused(reply) | Verdict::Answered(reply) => reply,
             Verdict::Elsewhere(leader, _) => Reply::error("ELSEWHERE", leader.to_string()),
@@ -347,7 +347,7 @@ fn contract_row_35_no_campaign_over_a_change_of_any_kind_that_is_not_applied() {
         replica.on_message(Tick(1), &beat, std::iter::empty(), &mut answers);
         replica.on_tick(Tick(10_000), &mut answers);
         assert_eq!(replica.status().role, RoleKind::Follower, "it may not be asked any more");
-        replica.ready(Tick(10_001), &mut fx, &mut answers);
+        replica.ready(Tick(10_001), UnixMs(0), &mut fx, &mut answers);
         assert_eq!(replica.status().applied, Index(2));
     }
 }

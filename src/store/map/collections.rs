@@ -12,7 +12,7 @@ use crate::wire::reply::Reply;
 use crate::wire::resp::{Command, integer};
 
 use super::value::{Collection, Hash, Set, Value};
-use super::{Map, Place, Spot, argument_at, hash, or_nil};
+use super::{Map, Place, Spot, argument_at, or_nil};
 
 impl Map {
     fn hash(&self, key: &[u8]) -> Result<Option<&Hash>, Reply> {
@@ -61,7 +61,7 @@ impl Map {
         empty: impl FnOnce() -> Collection,
         change: impl FnOnce(&mut Collection) -> Result<(T, bool), Reply>,
     ) -> Result<T, Reply> {
-        match self.values.get_mut(&Spot::of(key)) {
+        match self.values.get_mut(&Spot::of(key)).map(Value::kept_mut) {
             Some(Value::Collection(it)) => {
                 let (result, is_empty) = change(it)?;
                 if is_empty {
@@ -69,13 +69,12 @@ impl Map {
                 }
                 Ok(result)
             }
-            Some(Value::String(_)) => Err(super::value::wrong_type()),
+            Some(_) => Err(super::value::wrong_type()),
             None => {
                 let mut it = empty();
                 let (result, is_empty) = change(&mut it)?;
                 if !is_empty {
-                    let place = Place { hash: hash(key), key: key.into() };
-                    self.insert_at(place, Value::Collection(Box::new(it)));
+                    self.insert_at(Place::of(key), Value::Collection(Box::new(it)));
                 }
                 Ok(result)
             }

@@ -4,13 +4,16 @@
 //!  byte
 //!     0  key bytes                3
 //!     3  what follows the key     1   0 the string · 1 a field of the hash · 2 a member of the set
+//!                                     3 when the key of the next record goes · 4 the map's time
 //!     4  bytes of that            4
 //!     8  the key, and that: the string · field bytes (4), the field, its value · the member
+//!                                     · a UnixMs (8)
 //!     …  the next record, in the map's order; those of one key follow one another, in theirs
 //! ```
 //!
 //! A chunk ends anywhere, so that one value, which may be larger than a chunk, needs no rule of its
-//! own. A map of nothing but strings is written as it was before there was anything else.
+//! own. A map of nothing but strings that never expire is written as it was before there was anything
+//! else; the map's time, if there is one, is the first record, under the empty key.
 
 use std::collections::VecDeque;
 use std::ops::Bound;
@@ -19,11 +22,12 @@ use std::sync::Arc;
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use imbl::OrdMap;
 
+use crate::id::UnixMs;
 use crate::limits;
 use crate::store::{Frozen, RestoreError, Restoring, StateMachine};
 
 use super::value::{Collection, Hash, Set, Value};
-use super::{Map, Place, hash};
+use super::{Map, Place};
 
 const HEADER_BYTES: usize = 8;
 
@@ -33,11 +37,15 @@ enum Kind {
     String = 0,
     Field = 1,
     Member = 2,
+    /// When the key of the next record goes.
+    Deadline = 3,
+    /// The map's time, in front of everything else, under the empty key.
+    Clock = 4,
 }
 
 impl Kind {
     fn of(kind: u8) -> Result<Self, RestoreError> {
-        let all = [Self::String, Self::Field, Self::Member];
+        let all = [Self::String, Self::Field, Self::Member, Self::Deadline, Self::Clock];
         all.into_iter().find(|it| *it as u8 == kind).ok_or(RestoreError::Unknown { kind })
     }
 }
@@ -53,8 +61,12 @@ pub(super) struct FrozenMap {
 }
 
 impl FrozenMap {
-    pub(super) fn new(values: OrdMap<Place, Value>) -> Self {
-        Self { values, last: None, part: None, ready: BytesMut::new() }
+    pub(super) fn new(values: OrdMap<Place, Value>, clock: UnixMs) -> Self {
+        let mut ready = BytesMut::new();
+        if clock != UnixMs(0) {
+            record(&mut ready, b"", Kind::Clock, &[&clock.0.to_le_bytes()]);
+        }
+        Self { values, last: None, part: None, ready }
     }
 
     /// Writes out whole records until there are `bytes` ready.
@@ -65,8 +77,12 @@ impl FrozenMap {
             if bytes <= ready.len() {
                 return;
             }
-            match value {
+            if let (Some(at), None) = (value.expires(), &part) {
+                record(ready, &place.key, Kind::Deadline, &[&at.0.to_le_bytes()]);
+            }
+            match value.kept() {
                 Value::String(value) => record(ready, &place.key, Kind::String, &[value]),
+                Value::Expiring(_) => unreachable!("what expires keeps what does not"),
                 Value::Collection(it) => {
                     let after = part.take().map_or(Bound::Unbounded, Bound::Excluded);
                     let rest = (after, Bound::Unbounded);
@@ -139,6 +155,10 @@ pub(super) struct RestoringMap {
     map: Map,
     /// The last key taken, and what it holds so far.
     last: Option<(Place, Value)>,
+    /// When the last key goes.
+    last_expires: Option<UnixMs>,
+    /// The next key, and when it goes.
+    next: Option<(Place, UnixMs)>,
     /// Bytes that make no whole record yet, in pieces as they came.
     rest: VecDeque<Bytes>,
     rest_bytes: usize,
@@ -181,7 +201,14 @@ impl RestoringMap {
 
     /// One record.
     fn take_record(&mut self, key: &[u8], kind: Kind, rest: &[u8]) -> Result<(), RestoreError> {
-        let place = Place { hash: hash(key), key: key.into() };
+        let place = Place::of(key);
+        if kind == Kind::Clock {
+            let is_first =
+                self.last.is_none() && self.next.is_none() && self.map.clock == UnixMs(0);
+            let time = time(rest).filter(|_| is_first && key.is_empty());
+            self.map.clock = time.ok_or(RestoreError::OutOfOrder)?;
+            return Ok(());
+        }
         match &mut self.last {
             // Another part of the same.
             Some((last, Value::Collection(it))) if place == *last => {
@@ -190,26 +217,42 @@ impl RestoringMap {
             Some((last, _)) if place <= *last => return Err(RestoreError::OutOfOrder),
             _ => {}
         }
+        let expires = match self.next.take() {
+            Some((next, at)) if next == place && kind != Kind::Deadline => Some(at),
+            Some(_) => return Err(RestoreError::OutOfOrder),
+            None => None,
+        };
+        if kind == Kind::Deadline {
+            self.next = Some((place, time(rest).ok_or(RestoreError::OutOfOrder)?));
+            return Ok(());
+        }
         // Copies: a slice would pin the chunk it came in.
         let mut value = match kind {
             Kind::String => Value::String(Bytes::copy_from_slice(rest)),
             Kind::Field => Value::Collection(Box::new(Collection::Hash(Hash::new()))),
             Kind::Member => Value::Collection(Box::new(Collection::Set(Set::new()))),
+            Kind::Deadline | Kind::Clock => return Err(RestoreError::OutOfOrder),
         };
         if let Value::Collection(it) = &mut value {
             add_part(it, kind, rest)?;
         }
         self.settle();
         self.last = Some((place, value));
+        self.last_expires = expires;
         Ok(())
     }
 
     /// The last key holds what it holds.
     fn settle(&mut self) {
         if let Some((place, value)) = self.last.take() {
-            self.map.insert_at(place, value);
+            self.map.insert_at(place, value.expiring(self.last_expires.take()));
         }
     }
+}
+
+/// A time, if it is one.
+fn time(bytes: &[u8]) -> Option<UnixMs> {
+    bytes.try_into().ok().map(|bytes| UnixMs(u64::from_le_bytes(bytes)))
 }
 
 /// One more part of a hash or set. They come in their order.
@@ -273,7 +316,7 @@ impl Restoring for RestoringMap {
     }
 
     fn finish(mut self: Box<Self>) -> Result<Box<dyn StateMachine>, RestoreError> {
-        if self.rest_bytes > 0 {
+        if self.rest_bytes > 0 || self.next.is_some() {
             return Err(RestoreError::CutShort { left: self.rest_bytes });
         }
         self.settle();
@@ -320,6 +363,10 @@ mod tests {
                 prop::collection::vec(prop::collection::vec(any::<u8>(), 0..9), 1..20),
                 0..4,
             ),
+            expiring in prop::collection::vec(
+                (prop::collection::vec(any::<u8>(), 0..2), 6u64..99),
+                0..20,
+            ),
             bytes_max in 1usize..70,
         ) {
             let mut map = map(&pairs);
@@ -329,8 +376,13 @@ mod tests {
                 args.extend(parts.iter().flat_map(|part| [&part[..], b"value"]));
                 map.apply(Index(1), &Command::from_args(&args).raw, Wanted::No);
             }
+            for (key, at) in &expiring {
+                let command = Command::from_args(&[b"PEXPIREAT", key, at.to_string().as_bytes()]).raw;
+                let stamped = map.stamp(&command, UnixMs(5), false).expect("it depends on the time");
+                map.apply(Index(1), &stamped, Wanted::No);
+            }
             let mut frozen = map.freeze();
-            let (digest, len) = (map.digest(), map.len());
+            let (digest, len, due) = (map.digest(), map.len(), map.due(UnixMs(0)));
             let mut given = Vec::new();
             while let Some(chunk) = frozen.next_chunk(bytes_max) {
                 prop_assert!(chunk.len() <= bytes_max);
@@ -342,6 +394,7 @@ mod tests {
             }
             let back = restored(&map, &given).expect("whole");
             prop_assert_eq!((back.digest(), back.len()), (digest, len));
+            prop_assert_eq!(back.due(UnixMs(0)), due);
         }
     }
 

@@ -32,6 +32,243 @@ fn check(script: &[(&str, &str)]) {
     }
 }
 
+/// As [`check`], each command taken up by a leader whose clock says so.
+fn check_at(script: &[(u64, &str, &str)]) {
+    let mut map = Map::new();
+    for (now, line, expected) in script {
+        assert_eq!(run_at(&mut map, UnixMs(*now), line), *expected, "{line} at {now}");
+        assert_eq!(map.deadlines.len(), deadlines(&map).len(), "after {line} at {now}");
+        assert!(map.deadlines.iter().eq(deadlines(&map).iter()), "after {line} at {now}");
+    }
+}
+
+fn deadlines(map: &Map) -> BTreeSet<(UnixMs, Place)> {
+    let expiring = map.values.iter().filter_map(|(place, value)| Some((value.expires()?, place)));
+    expiring.map(|(at, place)| (at, place.clone())).collect()
+}
+
+/// What a leader does: stamps what depends on the time, and lets what is due go first.
+fn run_at(map: &mut Map, now: UnixMs, line: &str) -> String {
+    let raw = command(line).raw;
+    let is_due = |map: &Map| map.due(UnixMs(0)).is_some_and(|due| due <= now);
+    let spec = command::lookup(command(line).name()).expect("known");
+    let reply = if let Access::Read | Access::AllRead = spec.access {
+        while is_due(map) {
+            let tick = map.stamp(&Bytes::new(), now, true).expect("time passes");
+            assert_eq!(map.apply(Index(1), &tick, Wanted::No), Reply::Ok);
+        }
+        map.read_at(&raw, now)
+    } else {
+        let payload = map.stamp(&raw, now, is_due(map)).unwrap_or(raw);
+        map.apply(Index(1), &payload, Wanted::Yes)
+    };
+    let mut out = BytesMut::new();
+    reply.encode(Protocol::Resp2, &mut out);
+    String::from_utf8_lossy(&out).replace("\r\n", " ").trim_end().to_owned()
+}
+
+#[test]
+fn keys_expire() {
+    check_at(&[
+        (1000, "TTL k", ":-2"),
+        (1000, "EXPIRE k 10", ":0"),
+        (1000, "PERSIST k", ":0"),
+        (1000, "SET k v", "+OK"),
+        (1000, "TTL k", ":-1"),
+        (1000, "EXPIRETIME k", ":-1"),
+        (1000, "EXPIRE k 10", ":1"),
+        (1000, "TTL k", ":10"),
+        (1400, "PTTL k", ":9600"),
+        (1500, "TTL k", ":10"),
+        (1501, "TTL k", ":9"),
+        (1501, "EXPIRETIME k", ":11"),
+        (1501, "PEXPIRETIME k", ":11000"),
+        (10_999, "GET k", "$1 v"),
+        (11_000, "GET k", "$-1"),
+        (11_000, "DBSIZE", ":0"),
+        // What a write keeps, and what it does not.
+        (20_000, "SETEX k 5 1", "+OK"),
+        (20_000, "INCR k", ":2"),
+        (20_000, "APPEND k 0", ":2"),
+        (20_001, "PTTL k", ":4999"),
+        (20_001, "SET k 7 KEEPTTL", "+OK"),
+        (20_002, "PTTL k", ":4998"),
+        (20_002, "GETSET k 8", "$1 7"),
+        (20_002, "PTTL k", ":-1"),
+        (20_002, "PSETEX k 50 9", "+OK"),
+        (20_002, "PTTL k", ":50"),
+        (20_003, "PERSIST k", ":1"),
+        (20_003, "PERSIST k", ":0"),
+        (90_000, "GET k", "$1 9"),
+        (90_000, "SET k v PX 10 GET", "$1 9"),
+        (90_001, "SET k v", "+OK"),
+        (90_001, "TTL k", ":-1"),
+        (90_001, "SET k v EXAT 91 XX", "+OK"),
+        (90_001, "PTTL k", ":999"),
+        // A write that comes when the key is due finds it gone.
+        (91_000, "APPEND k new", ":3"),
+        (91_000, "TTL k", ":-1"),
+        (91_000, "PEXPIREAT k 91001", ":1"),
+        (91_001, "SETNX k w", ":1"),
+        (91_001, "MSET k 1 l 2", "+OK"),
+        (91_001, "DEL k l", ":2"),
+    ]);
+}
+
+#[test]
+fn expiry_has_conditions() {
+    check_at(&[
+        (0, "SET k v", "+OK"),
+        (0, "EXPIRE k 100 XX", ":0"),
+        (0, "EXPIRE k 100 GT", ":0"),
+        (0, "EXPIRE k 100 LT", ":1"),
+        (0, "EXPIRE k 50 NX", ":0"),
+        (0, "EXPIRE k 50 GT", ":0"),
+        (0, "EXPIRE k 100 GT", ":0"),
+        (0, "EXPIRE k 200 XX GT", ":1"),
+        (0, "EXPIRE k 300 LT", ":0"),
+        (0, "PTTL k", ":200000"),
+        (0, "GETEX k", "$1 v"),
+        (0, "GETEX k EX 7", "$1 v"),
+        (0, "TTL k", ":7"),
+        (0, "GETEX k PERSIST", "$1 v"),
+        (0, "TTL k", ":-1"),
+        (0, "GETEX none EX 7", "$-1"),
+        // What is past is over at once.
+        (5000, "EXPIREAT k 4", ":1"),
+        (5000, "EXISTS k", ":0"),
+        (5000, "SET k v PXAT 4000", "+OK"),
+        (5000, "EXISTS k", ":0"),
+        (5000, "SET k v", "+OK"),
+        (5000, "EXPIRE k -1", ":1"),
+        (5000, "EXISTS k", ":0"),
+        (5000, "HSET h f v", ":1"),
+        (5000, "PEXPIRE h 10", ":1"),
+        (5001, "HSET h g w", ":1"),
+        (5001, "PTTL h", ":9"),
+        (5002, "HDEL h f g", ":2"),
+        (5002, "PTTL h", ":-2"),
+        (5002, "SADD s m", ":1"),
+        (5002, "PEXPIRE s 10", ":1"),
+        (5012, "SCARD s", ":0"),
+        (5012, "SADD s m", ":1"),
+        (5012, "PEXPIRE s 10", ":1"),
+        (5012, "FLUSHALL", "+OK"),
+        (5013, "DBSIZE", ":0"),
+    ]);
+}
+
+#[test]
+fn times_that_are_none_are_refused() {
+    let invalid = |name: &str| format!("-ERR invalid expire time in '{name}' command");
+    let mut map = Map::new();
+    run(&mut map, "SET k v");
+    let max = i64::MAX;
+    for (line, expected) in [
+        (format!("EXPIRE k {max}"), invalid("expire")),
+        (format!("PEXPIRE k {max}"), invalid("pexpire")),
+        ("EXPIRE k ten".into(), "-ERR value is not an integer or out of range".into()),
+        ("EXPIRE k 10 MAYBE".into(), "-ERR Unsupported option MAYBE".into()),
+        (
+            "EXPIRE k 10 NX XX".into(),
+            "-ERR NX and XX, GT or LT options at the same time are not compatible".into(),
+        ),
+        (
+            "EXPIRE k 10 GT NX".into(),
+            "-ERR NX and XX, GT or LT options at the same time are not compatible".into(),
+        ),
+        (
+            "EXPIRE k 10 GT LT".into(),
+            "-ERR GT and LT options at the same time are not compatible".into(),
+        ),
+        ("SET k w EX 0".into(), invalid("set")),
+        ("SET k w PX -5".into(), invalid("set")),
+        ("SET k w EX".into(), "-ERR syntax error".into()),
+        ("SET k w EX 5 PX 5".into(), "-ERR syntax error".into()),
+        ("SET k w KEEPTTL EX 5".into(), "-ERR syntax error".into()),
+        ("SETEX k 0 w".into(), invalid("setex")),
+        ("PSETEX k -1 w".into(), invalid("psetex")),
+        ("GETEX k EX 0".into(), invalid("getex")),
+        ("GETEX k KEEPTTL".into(), "-ERR syntax error".into()),
+    ] {
+        assert_eq!(run_at(&mut map, UnixMs(1), &line), expected, "{line}");
+    }
+    assert_eq!(run(&mut map, "GET k"), "$1 v", "what is refused changes nothing");
+}
+
+/// A leader whose clock is behind the one before brings nothing back, and holds nothing up for ever.
+#[test]
+fn a_clock_that_goes_back_changes_nothing() {
+    check_at(&[
+        (9000, "SET k v PX 10", "+OK"),
+        (9010, "EXISTS k", ":0"),
+        (100, "SET k v PX 10", "+OK"),
+        (100, "PEXPIRETIME k", ":9020"),
+        (9019, "EXISTS k", ":1"),
+        (9020, "EXISTS k", ":0"),
+    ]);
+}
+
+#[test]
+fn one_entry_lets_only_so_many_keys_go_and_never_misses_its_own() {
+    let mut map = Map::new();
+    let count = limits::EXPIRED_AT_ONCE_MAX + 10;
+    for key in 0..count {
+        assert_eq!(run_at(&mut map, UnixMs(1), &format!("SET k{key} v PXAT 50")), "+OK");
+    }
+    assert_eq!(map.due(UnixMs(0)), Some(UnixMs(50)));
+    assert_eq!(map.due(UnixMs(50)), None, "one entry at 50 sees to all of them");
+    let last = map.deadlines.last().map(|(_, place)| place.key.clone()).expect("there are keys");
+    let append = Command::from_args(&[b"APPEND", &last, b"x"]).raw;
+    let append = map.stamp(&append, UnixMs(50), true).expect("something is due");
+    assert_eq!(map.apply(Index(1), &append, Wanted::Yes), Reply::Int(1), "its own key was due");
+    assert_eq!(map.len(), 10, "nine that are due, and the new one");
+    let tick = map.stamp(&Bytes::new(), UnixMs(50), true).expect("time passes");
+    map.apply(Index(1), &tick, Wanted::No);
+    assert_eq!((map.len(), map.due(UnixMs(0))), (1, None));
+}
+
+#[test]
+fn what_needs_no_time_is_replicated_as_it_was_sent() {
+    let map = Map::new();
+    let stamped = |line: &str| map.stamp(&command(line).raw, UnixMs(7), false).is_some();
+    for line in [
+        "SET k v",
+        "SET k v NX",
+        "SET k v KEEPTTL",
+        "GETEX k",
+        "GETEX k PERSIST",
+        "PERSIST k",
+        "DEL k l m",
+        "HSET h f v",
+        "MSET a 1 b 2",
+        "GETSET k v",
+        "GETDEL k",
+        "INCRBY k 5",
+        "APPEND k v",
+        "SETNX k v",
+    ] {
+        assert!(!stamped(line), "{line}");
+    }
+    for line in [
+        "SET k v EX 1",
+        "set k v nx px 1",
+        "SET k v EXAT 1",
+        "SET k v PXAT 1",
+        "EXPIRE k 1",
+        "pexpire k 1",
+        "EXPIREAT k 1",
+        "PEXPIREAT k 1",
+        "SETEX k 1 v",
+        "PSETEX k 1 v",
+        "GETEX k EX 1",
+    ] {
+        assert!(stamped(line), "{line}");
+        let (at, rest) = stamp::read(&map.stamp(&command(line).raw, UnixMs(7), false).expect("so"));
+        assert_eq!((at, rest), (Some(UnixMs(7)), command(line).raw), "{line}");
+    }
+}
+
 #[test]
 fn strings() {
     check(&[

@@ -1,4 +1,4 @@
-//! What a key holds: bytes, a hash or a set.
+//! What a key holds: bytes, a hash or a set, and until when.
 //!
 //! Hashes and sets are persistent like the map around them: a copy shares everything and costs nothing,
 //! so that a snapshot holds one while it changes.
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use imbl::{OrdMap, OrdSet};
 
+use crate::id::UnixMs;
 use crate::wire::reply::Reply;
 
 use super::mix;
@@ -24,6 +25,17 @@ pub(super) enum Value {
     String(Bytes),
     /// Several things. Boxed, so that a string takes no more room for it.
     Collection(Box<Collection>),
+    /// One of those, until its time has come. Boxed for the same reason.
+    Expiring(Box<Expiring>),
+}
+
+/// A value that goes by itself.
+#[derive(Debug, Clone)]
+pub(super) struct Expiring {
+    /// When.
+    pub(super) at: UnixMs,
+    /// Never one that expires itself.
+    pub(super) value: Value,
 }
 
 /// A value of several parts; never empty, because the last part takes its key with it.
@@ -36,6 +48,42 @@ pub(super) enum Collection {
 }
 
 impl Value {
+    /// The value, whether it expires or not.
+    pub(super) fn kept(&self) -> &Self {
+        match self {
+            Self::Expiring(it) => &it.value,
+            _ => self,
+        }
+    }
+
+    /// The same, to change it.
+    pub(super) fn kept_mut(&mut self) -> &mut Self {
+        match self {
+            Self::Expiring(it) => &mut it.value,
+            _ => self,
+        }
+    }
+
+    /// When it goes by itself, if ever.
+    pub(super) fn expires(&self) -> Option<UnixMs> {
+        match self {
+            Self::Expiring(it) => Some(it.at),
+            _ => None,
+        }
+    }
+
+    /// The same value, to go then.
+    pub(super) fn expiring(self, at: Option<UnixMs>) -> Self {
+        let value = match self {
+            Self::Expiring(it) => it.value,
+            value => value,
+        };
+        match at {
+            Some(at) => Self::Expiring(Box::new(Expiring { at, value })),
+            None => value,
+        }
+    }
+
     /// As `TYPE` names it.
     pub(super) fn type_name(&self) -> &'static str {
         match self.collection() {
@@ -46,9 +94,9 @@ impl Value {
     }
 
     fn collection(&self) -> Option<&Collection> {
-        match self {
-            Self::String(_) => None,
+        match self.kept() {
             Self::Collection(it) => Some(it),
+            _ => None,
         }
     }
 
@@ -57,9 +105,9 @@ impl Value {
     /// # Errors
     /// `-WRONGTYPE`.
     pub(super) fn string(&self) -> Result<&Bytes, Reply> {
-        match self {
+        match self.kept() {
             Self::String(bytes) => Ok(bytes),
-            Self::Collection(_) => Err(wrong_type()),
+            _ => Err(wrong_type()),
         }
     }
 
@@ -90,6 +138,7 @@ impl Value {
     pub(super) fn digest(&self, seed: u64) -> u64 {
         match self {
             Self::String(bytes) => mix(bytes, seed),
+            Self::Expiring(it) => it.value.digest(mix(&it.at.0.to_le_bytes(), seed)),
             Self::Collection(it) => match &**it {
                 Collection::Hash(hash) => hash.iter().fold(1, |sum: u64, (field, value)| {
                     sum.wrapping_add(mix(value, mix(field, seed)))
