@@ -142,6 +142,9 @@ pub const SNAPSHOT_META_BYTES_MAX: usize = 64 << 20;
 /// Keys that one entry lets expire, so that it does not hold up the core. What is left goes with the next.
 pub const EXPIRED_AT_ONCE_MAX: usize = 1024;
 
+/// Commands and watched keys of one transaction.
+pub const TRANSACTION_COMMANDS_MAX: usize = 1024;
+
 /// Client requests one core holds unanswered before it answers `-BUSY`.
 pub const REQUESTS_MAX: usize = 64 << 10;
 /// Bytes of client requests one core holds unanswered before it answers `-BUSY`.

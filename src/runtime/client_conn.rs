@@ -25,8 +25,9 @@ use crate::id::ConnId;
 use crate::limits::{OUTPUT_BYTES_MAX, PIPELINE_MAX};
 use crate::shard::event::Request;
 use crate::shard::{Event, Pipeline};
-use crate::store::command::{self, Access};
+use crate::store::command::{self, Access, Spec};
 use crate::store::connection::{Connection, Routing};
+use crate::store::transaction::Step;
 use crate::wire::reply::Reply;
 use crate::wire::resp::{Command, RequestReader};
 
@@ -67,6 +68,8 @@ pub struct ClientConn {
     output: BytesMut,
     /// A command that changes how replies are encoded waits until those before it have left.
     held: Option<Command>,
+    /// The number of a `WATCH` that is not answered: what follows waits for it.
+    watching: Option<u64>,
     /// Nothing more will be read: the client has ended, said goodbye, or sent garbage.
     ended: bool,
     /// What the poller was last told.
@@ -89,6 +92,7 @@ impl ClientConn {
             input: BytesMut::new(),
             output: BytesMut::new(),
             held: None,
+            watching: None,
             ended: false,
             watched: Interest::READ,
             queued: false,
@@ -156,6 +160,10 @@ impl ClientConn {
 
     /// The reply to command `seq` is here.
     pub fn complete(&mut self, seq: u64, reply: Reply) {
+        let reply = match self.watching.take_if(|watching| *watching == seq) {
+            Some(_) => self.own.watched(reply),
+            None => reply,
+        };
         self.pipeline.complete(seq, reply);
     }
 
@@ -285,10 +293,23 @@ impl ClientConn {
             self.pipeline.push_done(reply);
             return;
         }
+        if self.watching.is_some() {
+            self.held = Some(command);
+            return;
+        }
         let spec = match command::validate(&command) {
             Ok(spec) => spec,
-            Err(refusal) => return self.pipeline.push_done(refusal),
+            Err(refusal) => return self.pipeline.push_done(self.own.refused(refusal)),
         };
+        match self.own.transact(spec, &command) {
+            Step::Pass => self.pass_on(spec, command, events),
+            Step::Reply(reply) | Step::Over(reply) => self.pipeline.push_done(reply),
+            Step::Execute(whole) => _ = self.ask(true, whole, events),
+            Step::Watch => self.watching = Some(self.ask(false, command, events)),
+        }
+    }
+
+    fn pass_on(&mut self, spec: &Spec, command: Command, events: &mut Vec<Event>) {
         match spec.access {
             Access::Connection => {
                 let switches = matches!(spec.name, "hello" | "reset");
@@ -304,13 +325,19 @@ impl ClientConn {
                 if spec.name == "cluster" {
                     self.own.on_cluster();
                 }
-                let after_writes = self.pipeline.writes_outstanding();
                 let write = matches!(access, Access::Write | Access::AllWrite | Access::Session);
-                let seq = self.pipeline.push(write);
-                let (conn, manner) = (self.id, self.own.manner());
-                events.push(Event::Request(Request { conn, seq, command, after_writes, manner }));
+                self.ask(write, command, events);
             }
         }
+    }
+
+    /// Has the shard do it; the reply comes with the number returned.
+    fn ask(&mut self, write: bool, command: Command, events: &mut Vec<Event>) -> u64 {
+        let after_writes = self.pipeline.writes_outstanding();
+        let seq = self.pipeline.push(write);
+        let (conn, manner) = (self.id, self.own.manner());
+        events.push(Event::Request(Request { conn, seq, command, after_writes, manner }));
+        seq
     }
 }
 
@@ -380,6 +407,36 @@ mod tests {
         conn.resume(Gate::Open, &mut events);
         assert_eq!(events.len(), 1);
         assert!(heard(&mut conn, &mut client).starts_with("%7\r\n"));
+    }
+
+    #[test]
+    fn a_transaction_is_one_request_and_waits_for_what_it_watches() {
+        let (mut conn, mut client) = pair();
+        client.write_all(b"WATCH k\r\nMULTI\r\nINCR k\r\nNOSUCH\r\nEXEC\r\n").unwrap();
+        let watch = pump(&mut conn, Gate::Open);
+        assert_eq!(watch.len(), 1, "nothing overtakes WATCH");
+        let mut events = Vec::new();
+        conn.resume(Gate::Open, &mut events);
+        assert!(events.is_empty());
+        conn.complete(watch[0].seq, Reply::Array(vec![Reply::Int(5)]));
+        assert_eq!(heard(&mut conn, &mut client), "+OK\r\n");
+        conn.resume(Gate::Open, &mut events);
+        assert!(events.is_empty(), "it is aborted here");
+        let text = heard(&mut conn, &mut client);
+        assert!(text.starts_with("+OK\r\n+QUEUED\r\n-ERR unknown command"), "{text}");
+        assert!(text.ends_with("-EXECABORT Transaction discarded because of previous errors.\r\n"));
+
+        client.write_all(b"WATCH k\r\nMULTI\r\nINCR k\r\nEXEC\r\nGET k\r\n").unwrap();
+        let watch = pump(&mut conn, Gate::Open);
+        conn.complete(watch[0].seq, Reply::Array(vec![Reply::Int(5)]));
+        heard(&mut conn, &mut client);
+        conn.resume(Gate::Open, &mut events);
+        let commands = events.iter().map(|event| match event {
+            Event::Request(request) => (request.command.arg(0), request.after_writes),
+            other => panic!("not from a client: {other:?}"),
+        });
+        assert_eq!(commands.collect::<Vec<_>>(), [(&b"EXEC"[..], false), (b"GET", true)]);
+        assert_eq!(heard(&mut conn, &mut client), "+OK\r\n+QUEUED\r\n");
     }
 
     #[test]

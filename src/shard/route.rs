@@ -12,6 +12,7 @@ use crate::store::member::{self, Verb};
 use crate::store::session;
 use crate::store::slot;
 use crate::store::split::{self, Merge, Split};
+use crate::store::transaction;
 use crate::wire::reply::Reply;
 use crate::wire::resp::Command;
 
@@ -37,6 +38,11 @@ pub(super) enum Routed {
     Digest,
     /// To every core of this node, for `CLUSTER`.
     Cluster(Call),
+    /// Nowhere: how many replicas hold what was answered.
+    Wait {
+        /// And of those, how many have it on disk.
+        on_disk: bool,
+    },
     /// To every core of this node: hand over what it leads.
     Drain(member::Drain),
 }
@@ -77,6 +83,15 @@ fn route_in(
     groups: u64,
     redirects: bool,
 ) -> Routed {
+    if transaction::is_whole(command) {
+        return match transaction::read(command) {
+            Ok(whole) => {
+                let (group, access) = (slot::slot_group(whole.slot, groups), Access::Write);
+                Routed::One { group, access, session, body: command.raw.clone() }
+            }
+            Err(refusal) => Routed::Reply(refusal),
+        };
+    }
     let Some(spec) = command::lookup(command.name()) else {
         return Routed::Reply(Reply::error("ERR", "unknown command"));
     };
@@ -106,6 +121,8 @@ fn route_in(
             None => Routed::Reply(Reply::Array(vec![Reply::bulk("0"), Reply::Array(Vec::new())])),
         },
         Access::Member => member_call(command, groups).unwrap_or_else(Routed::Reply),
+        Access::Node if spec.name == "wait" => Routed::Wait { on_disk: false },
+        Access::Node if spec.name == "waitaof" => Routed::Wait { on_disk: true },
         Access::Node if spec.name == "drain" => {
             member::drain(command).map_or_else(Routed::Reply, Routed::Drain)
         }
@@ -136,6 +153,9 @@ fn is_in_one_slot(spec: &command::Spec, command: &Command) -> bool {
 /// forwarded all the same.
 pub(super) fn redirected(body: &Bytes, leader: SocketAddr) -> Option<Reply> {
     let command = Command::parse(body.clone()).ok()?;
+    if let Ok(whole) = transaction::read(&command) {
+        return Some(topology::moved(whole.slot, leader));
+    }
     let spec = command::lookup(command.name())?;
     match spec.access {
         // Cluster clients ask every master for its own part, and put the parts together.

@@ -321,6 +321,12 @@ impl Shard {
         let changes = |access| route::changes(access, &command);
         match self.route(&command, redirects) {
             Routed::Reply(reply) => self.replies.push(ReplyTo { conn, seq, reply }),
+            Routed::Wait { on_disk } => {
+                let replicas = Reply::Int(self.replicas_that_hold() as i64);
+                let reply =
+                    if on_disk { Reply::Array(vec![Reply::Int(1), replicas]) } else { replicas };
+                self.replies.push(ReplyTo { conn, seq, reply });
+            }
             Routed::One { group, access, session, body } => {
                 let opening = open(changes(access), Whole::One, 1);
                 let Some(request) = self.open_request(opening) else { return };
@@ -356,6 +362,13 @@ impl Shard {
             *opened += 1;
             SessionId::new(node, incarnation, shard, *opened)
         })
+    }
+
+    /// What was answered is on the disks of so many nodes at least, beside the leader: a quorum's, of the
+    /// group where that is the fewest.
+    fn replicas_that_hold(&self) -> usize {
+        let voters = self.replicas.iter().map(|it| it.status().membership.incoming.len());
+        voters.min().unwrap_or(1) / 2
     }
 
     /// Opens a request, or refuses it if the table is full.

@@ -78,7 +78,7 @@ impl World {
             return self.ask(client, node, close, Asked::Close);
         }
         let call = self.workload.next(client, false, self.now, &mut self.rng);
-        if call.is_read() {
+        if !call.is_for_sessions() {
             self.call(client, node, call);
             return;
         }

@@ -22,9 +22,12 @@ pub(super) struct Call {
 }
 
 impl Call {
-    /// It changes nothing.
-    pub(super) fn is_read(&self) -> bool {
-        !self.acts.is_empty() && self.acts.iter().all(|(_, act)| *act == Act::Get)
+    /// It may be sent in a session: it is a write, and no transaction.
+    pub(super) fn is_for_sessions(&self) -> bool {
+        match self.acts[..] {
+            [] => !matches!(self.command.name(), b"PTTL" | b"EXEC"),
+            ref acts => acts.iter().any(|(_, act)| *act != Act::Get),
+        }
     }
 }
 
@@ -259,7 +262,7 @@ impl Workload {
         let key = &self.expiring[rng.usize(..self.expiring.len())][..];
         let ms = rng.u64(1..2_000).to_string();
         let ms = ms.as_bytes();
-        let command = match rng.u32(..10) {
+        let command = match rng.u32(..12) {
             0..3 => Command::from_args(&[b"SET", key, b"v", b"PX", ms]),
             3 => Command::from_args(&[b"SET", key, b"w", b"NX", b"PX", ms]),
             4 => Command::from_args(&[b"SET", key, b"x", b"KEEPTTL"]),
@@ -267,6 +270,19 @@ impl Workload {
             6 => Command::from_args(&[b"PEXPIRE", key, ms, b"LT"]),
             7 => Command::from_args(&[b"GETEX", key, b"PX", ms]),
             8 => Command::from_args(&[b"PERSIST", key]),
+            9 => {
+                // As a connection puts it together; what it watches is as it should be, or not.
+                let slot = slot::key_slot(key).to_string();
+                let inner = Command::from_args(&[b"SET", key, b"t", b"PX", ms]).raw;
+                let append = Command::from_args(&[b"APPEND", key, b"u"]).raw;
+                let guess = [b"0", b"1"][rng.usize(..2)];
+                let watched = [&b"1"[..], key, guess];
+                let mut args = vec![&b"EXEC"[..], slot.as_bytes()];
+                let none = [&b"0"[..]];
+                args.extend(if rng.bool() { &watched[..] } else { &none });
+                args.extend([&inner[..], &append]);
+                Command::from_args(&args)
+            }
             _ => Command::from_args(&[b"PTTL", key]),
         };
         Call { command, acts: Vec::new() }

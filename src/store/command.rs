@@ -6,7 +6,7 @@ use crate::limits;
 use crate::wire::reply::Reply;
 use crate::wire::resp::{Command, integer};
 
-use super::{cluster, connection, member, session};
+use super::{cluster, connection, member, session, transaction};
 
 /// Who runs a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,8 +85,10 @@ pub const COMMANDS: &[Spec] = &[
     spec("decr", 2, Access::Write, ONE_KEY, "Subtracts one from a number."),
     spec("decrby", 3, Access::Write, ONE_KEY, "Subtracts from a number."),
     spec("del", -2, Access::Write, ALL_KEYS, "Deletes keys."),
+    spec("discard", 1, Access::Connection, NO_KEYS, "Gives up a transaction."),
     spec("drain", -2, Access::Node, NO_KEYS, "Hands over what this node leads; STOP ends it then."),
     spec("echo", 2, Access::Connection, NO_KEYS, "Returns its argument."),
+    spec("exec", 1, Access::Connection, NO_KEYS, "Executes a transaction, as one entry."),
     spec("exists", -2, Access::Read, ALL_KEYS, "Counts the keys that exist."),
     spec("expire", -3, Access::Write, ONE_KEY, "Lets a key expire after some seconds."),
     spec("expireat", -3, Access::Write, ONE_KEY, "Lets a key expire at a time, in seconds."),
@@ -115,6 +117,7 @@ pub const COMMANDS: &[Spec] = &[
     spec("member", -2, Access::Member, NO_KEYS, "Shows and changes who belongs to the groups."),
     spec("mget", -2, Access::Read, ALL_KEYS, "Returns the values of several keys."),
     spec("mset", -3, Access::Write, PAIRS, "Sets several keys; atomic within each group."),
+    spec("multi", 1, Access::Connection, NO_KEYS, "Begins a transaction, on the keys of one slot."),
     spec("persist", 2, Access::Write, ONE_KEY, "Keeps a key from expiring."),
     spec("pexpire", -3, Access::Write, ONE_KEY, "Lets a key expire after some milliseconds."),
     spec("pexpireat", -3, Access::Write, ONE_KEY, "Lets a key expire at a time, in milliseconds."),
@@ -139,6 +142,16 @@ pub const COMMANDS: &[Spec] = &[
     spec("strlen", 2, Access::Read, ONE_KEY, "Returns the length of a value."),
     spec("ttl", 2, Access::Read, ONE_KEY, "Tells how long a key has to live, in seconds."),
     spec("type", 2, Access::Read, ONE_KEY, "Returns the type of a value."),
+    spec("unwatch", 1, Access::Connection, NO_KEYS, "Forgets the keys that are watched."),
+    spec(
+        "wait",
+        3,
+        Access::Node,
+        NO_KEYS,
+        "Tells how many replicas hold what was answered before.",
+    ),
+    spec("waitaof", 4, Access::Node, NO_KEYS, "The same, by those that have it on disk: all."),
+    spec("watch", -2, Access::Read, ALL_KEYS, "Lets EXEC do nothing if these keys have changed."),
 ];
 
 /// The names of [`COMMANDS`] as numbers, in their order: every lookup compares numbers, not strings.
@@ -342,6 +355,9 @@ pub fn setex_expiry(command: &Command) -> Result<Expiry, Reply> {
 #[must_use]
 pub fn depends_on_time(command: &Command) -> bool {
     match lookup(command.name()).map(|spec| spec.name) {
+        Some("exec") => {
+            transaction::read(command).is_ok_and(|whole| whole.commands.iter().any(depends_on_time))
+        }
         Some("expire" | "expireat" | "pexpire" | "pexpireat" | "psetex" | "setex") => true,
         Some("getex") => command.len() == 4,
         Some("set") => set_options(command)
@@ -459,8 +475,17 @@ pub fn scan_options(command: &Command) -> Result<ScanOptions<'_>, Reply> {
 /// The reply to send instead, in Redis' words where Redis has them.
 pub fn validate(command: &Command) -> Result<&'static Spec, Reply> {
     let Some(spec) = lookup(command.name()) else {
-        let is_asking = command.name().eq_ignore_ascii_case(b"asking");
-        return Err(if is_asking { cluster::asking() } else { unknown(command) });
+        return Err(match &command.name().to_ascii_lowercase()[..] {
+            b"asking" => cluster::asking(),
+            name @ (b"keys" | b"randomkey") => {
+                let name = String::from_utf8_lossy(name).to_uppercase();
+                let text = format!(
+                    "{name} is not supported: it would hold up a core for as long as it takes to look at all keys; iterate with SCAN [MATCH pattern]"
+                );
+                Reply::error("ERR", text)
+            }
+            _ => unknown(command),
+        });
     };
     if !spec.takes(command.len()) {
         return Err(Reply::wrong_arity(command.name()));
@@ -481,6 +506,17 @@ pub fn validate(command: &Command) -> Result<&'static Spec, Reply> {
         "set" => set_options(command).map(|_| ())?,
         "expire" | "expireat" | "pexpire" | "pexpireat" => expire_options(command).map(|_| ())?,
         "getex" => getex_options(command).map(|_| ())?,
+        "wait" | "waitaof" => {
+            for number in command.args().skip(1) {
+                match integer(number) {
+                    Some(0..) => {}
+                    Some(_) => {
+                        return Err(Reply::error("ERR", "value is out of range, must be positive"));
+                    }
+                    None => return Err(Reply::not_an_integer()),
+                }
+            }
+        }
         "psetex" | "setex" => setex_expiry(command).map(|_| ())?,
         "mset" if command.len().is_multiple_of(2) => return Err(Reply::wrong_arity(b"mset")),
         "hset" if !command.len().is_multiple_of(2) => return Err(Reply::wrong_arity(b"hset")),
@@ -580,6 +616,13 @@ mod tests {
             ("SET k v IFEQ", "ERR syntax error"),
             ("SET k v NX IFEQ a", "ERR syntax error"),
             ("SET k v bogus", "ERR syntax error"),
+            ("WAIT -1 0", "ERR value is out of range, must be positive"),
+            ("WAITAOF 1 1 x", "ERR value is not an integer or out of range"),
+            ("EXEC 5 0", "ERR wrong number of arguments for 'exec' command"),
+            (
+                "keys *",
+                "ERR KEYS is not supported: it would hold up a core for as long as it takes to look at all keys; iterate with SCAN [MATCH pattern]",
+            ),
             ("SET k v EX 0", "ERR invalid expire time in 'set' command"),
             ("SET k v EX 1 KEEPTTL", "ERR syntax error"),
             ("HSET h f v g", "ERR wrong number of arguments for 'hset' command"),

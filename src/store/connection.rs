@@ -7,6 +7,7 @@ use crate::wire::resp::{Command, integer};
 use crate::limits::STALE_MS_MAX;
 
 use super::command::{self, Access, COMMANDS, Spec};
+use super::transaction::{Step, Transaction};
 use super::{glob, session};
 
 /// How a connection wants its commands treated; said once, and true for each that follows.
@@ -67,6 +68,8 @@ pub struct Connection {
     name: Vec<u8>,
     closing: bool,
     manner: Manner,
+    /// From its first `MULTI` or `WATCH` until that is over.
+    transaction: Option<Box<Transaction>>,
 }
 
 impl Connection {
@@ -111,6 +114,31 @@ impl Connection {
         self.closing
     }
 
+    /// Takes a valid command into the connection's transaction, if it has one or begins one.
+    pub fn transact(&mut self, spec: &Spec, command: &Command) -> Step {
+        if self.transaction.is_none() && !Transaction::begins_with(spec.name) {
+            return Step::Pass;
+        }
+        let step = self.transaction.get_or_insert_default().step(spec, command);
+        if matches!(step, Step::Over(_) | Step::Execute(_)) {
+            self.transaction = None;
+        }
+        step
+    }
+
+    /// The answer to a [`Step::Watch`]; what the client hears.
+    pub fn watched(&mut self, reply: Reply) -> Reply {
+        self.transaction.get_or_insert_default().watched(reply)
+    }
+
+    /// A command was refused before [`Self::transact`] saw it; what the client hears.
+    pub fn refused(&mut self, refusal: Reply) -> Reply {
+        match &mut self.transaction {
+            Some(transaction) => transaction.refused(refusal),
+            None => refusal,
+        }
+    }
+
     /// Answers a command of the class [`Access::Connection`]; it has been validated.
     pub fn answer(&mut self, spec: &Spec, command: &Command) -> Reply {
         debug_assert_eq!(spec.access, Access::Connection);
@@ -139,6 +167,7 @@ impl Connection {
                 self.protocol = Protocol::Resp2;
                 self.name.clear();
                 self.manner = self.first_manner();
+                self.transaction = None;
                 Reply::Simple("RESET")
             }
             "hello" => self.hello(command).unwrap_or_else(|refusal| refusal),

@@ -20,7 +20,7 @@ use crate::wire::resp::{Command, integer};
 
 use super::command::{self, Access, SetOptions};
 use super::{Frozen, Restoring, StateMachine, Wanted};
-use super::{cluster, glob, slot, stamp};
+use super::{cluster, glob, slot, stamp, transaction};
 
 mod collections;
 mod expiry;
@@ -176,7 +176,38 @@ impl Map {
         Ok(old)
     }
 
+    /// All of it, or nothing if a watched key holds something else than it did.
+    fn execute_all(&mut self, command: &Command, wanted: Wanted) -> Result<Reply, Reply> {
+        let whole = transaction::read(command)?;
+        if whole.watched.iter().any(|(key, before)| self.watch(key) != *before) {
+            return Ok(Reply::Nil);
+        }
+        let mut replies = Vec::new();
+        let mut bytes = 0;
+        for command in &whole.commands {
+            let reply = self.execute(command, wanted).unwrap_or_else(|refusal| refusal);
+            // What was executed was executed: only its answer is too long to be sent.
+            let reply = if bytes + reply.bytes() > limits::REPLY_BYTES_MAX {
+                Reply::too_large()
+            } else {
+                reply
+            };
+            bytes += reply.bytes();
+            replies.push(reply);
+        }
+        Ok(Reply::Array(replies))
+    }
+
+    /// What a key holds, and until when, as a number.
+    fn watch(&self, key: &[u8]) -> i64 {
+        let value = self.values.get(&Spot::of(key));
+        value.map_or(0, |value| value.digest(0x7761_7463_6865_6400)) as i64
+    }
+
     fn execute(&mut self, command: &Command, wanted: Wanted) -> Result<Reply, Reply> {
+        if transaction::is_whole(command) {
+            return self.execute_all(command, wanted);
+        }
         let spec = command::validate(command)?;
         let reply = match spec.name {
             "set" => self.set_if(command, command::set_options(command)?)?,
@@ -241,6 +272,10 @@ impl Map {
             "exists" => {
                 let there = |key| i64::from(self.look(command.arg(key)).is_some());
                 Reply::Int(spec.keys(command.len()).map(there).sum())
+            }
+            "watch" => {
+                let keys = spec.keys(command.len()).map(|key| command.arg(key));
+                Reply::Array(keys.map(|key| Reply::Int(self.watch(key))).collect())
             }
             "strlen" => Reply::Int(self.get(command.arg(1))?.map_or(0, Bytes::len) as i64),
             "type" => Reply::Simple(self.look(command.arg(1)).map_or("none", Value::type_name)),

@@ -31,6 +31,7 @@ pub mod session;
 pub mod slot;
 pub mod split;
 pub mod stamp;
+pub mod transaction;
 
 use bytes::Bytes;
 

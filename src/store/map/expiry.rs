@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::id::UnixMs;
 use crate::limits;
 use crate::store::command::{self, Expiry, SetOptions};
+use crate::store::transaction;
 use crate::wire::reply::Reply;
 use crate::wire::resp::{self, Command};
 
@@ -34,12 +35,21 @@ impl Map {
         if self.deadlines.first().is_none_or(|(at, _)| self.clock < *at) {
             return;
         }
+        if let Ok(whole) = transaction::read(command) {
+            whole.watched.iter().for_each(|(key, _)| self.expire_key(key));
+            whole.commands.iter().for_each(|command| self.expire_keys(command));
+            return;
+        }
         let Some(spec) = command::lookup(command.name()) else { return };
         for key in spec.keys(command.len()).map(|key| command.arg(key)) {
-            let expires = self.values.get(&Spot::of(key)).and_then(Value::expires);
-            if expires.is_some_and(|at| at <= self.clock) {
-                self.remove(key);
-            }
+            self.expire_key(key);
+        }
+    }
+
+    fn expire_key(&mut self, key: &[u8]) {
+        let expires = self.values.get(&Spot::of(key)).and_then(Value::expires);
+        if expires.is_some_and(|at| at <= self.clock) {
+            self.remove(key);
         }
     }
 
@@ -141,6 +151,7 @@ pub(super) fn is_timed(payload: &Bytes) -> bool {
     let may = match first.to_ascii_lowercase() {
         b's' if len == 3 => 3 < count,
         b's' => len == 5,
+        b'e' if len == 4 => 3 < count,
         b'e' | b'p' | b'g' => 5 <= len,
         _ => false,
     };

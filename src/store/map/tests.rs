@@ -269,6 +269,61 @@ fn what_needs_no_time_is_replicated_as_it_was_sent() {
     }
 }
 
+/// A transaction as a connection puts it together.
+fn whole(watched: &[(&str, i64)], lines: &[&str]) -> Command {
+    let slot = slot::key_slot(command(lines[0]).arg(1)).to_string();
+    let count = watched.len().to_string();
+    let numbers: Vec<String> = watched.iter().map(|(_, number)| number.to_string()).collect();
+    let commands: Vec<Bytes> = lines.iter().map(|line| command(line).raw).collect();
+    let mut args: Vec<&[u8]> = vec![b"EXEC", slot.as_bytes(), count.as_bytes()];
+    for ((key, _), number) in watched.iter().zip(&numbers) {
+        args.extend([key.as_bytes(), number.as_bytes()]);
+    }
+    args.extend(commands.iter().map(|command| &command[..]));
+    Command::from_args(&args)
+}
+
+fn watched(map: &Map, key: &str) -> i64 {
+    match map.read(&command(&format!("WATCH {key}")).raw) {
+        Reply::Array(numbers) => match numbers[..] {
+            [Reply::Int(number)] => number,
+            ref other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_transaction_is_all_or_nothing() {
+    let mut map = Map::new();
+    let mut exec = |watched: &[(&str, i64)], lines: &[&str], at: Option<u64>| {
+        let command = whole(watched, lines).raw;
+        let payload = match at {
+            Some(at) => map.stamp(&command, UnixMs(at), false).expect("it depends on the time"),
+            None => command,
+        };
+        let reply = map.apply(Index(1), &payload, Wanted::Yes);
+        (reply, self::watched(&map, "k"))
+    };
+    let (reply, before) = exec(&[("k", 0)], &["SET k 1", "INCR k", "GET k"], None);
+    assert_eq!(reply, Reply::Array(vec![Reply::Ok, Reply::Int(2), Reply::bulk("2")]));
+    // It holds something else now, or holds it until another time.
+    assert_eq!(exec(&[("k", 0)], &["SET k 7"], None), (Reply::Nil, before));
+    let (reply, until) = exec(&[("k", before)], &["PEXPIRE k 10"], Some(50));
+    assert_eq!(reply, Reply::Array(vec![Reply::Int(1)]));
+    assert_eq!(exec(&[("k", before)], &["SET k 7"], None), (Reply::Nil, until));
+    // What fails does not undo the rest.
+    let (reply, after) = exec(&[("k", until)], &["SET k x", "INCR k", "APPEND k y"], None);
+    let refusal = Reply::not_an_integer();
+    assert_eq!(reply, Reply::Array(vec![Reply::Ok, refusal, Reply::Int(2)]));
+    // A watched key that is due is gone.
+    let (_, until) = exec(&[("k", after)], &["PEXPIRE k 10"], Some(60));
+    assert_eq!(exec(&[("k", until)], &["SET k 1 PX 1"], Some(70)).0, Reply::Nil);
+    assert_eq!(exec(&[("k", 0)], &["SET k 1 PX 1"], Some(70)).0, Reply::Array(vec![Reply::Ok]));
+    let nonsense = map.apply(Index(1), &command("EXEC 5 x").raw, Wanted::Yes);
+    assert!(nonsense.is_error(), "{nonsense:?}");
+}
+
 #[test]
 fn strings() {
     check(&[
