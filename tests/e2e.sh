@@ -40,7 +40,7 @@ connection_commands() {
     like "HELLO 2" $'server\noutrigger\nversion\n*\nproto\n2\nid\n*\nrole\nmaster*' cli "$P1" hello 2
     is "HELLO 4" "NOPROTO unsupported protocol version" cli "$P1" hello 4
     like "COMMAND" "*get*" cli "$P1" command
-    is "COMMAND COUNT" 52 cli "$P1" command count
+    is "COMMAND COUNT" 71 cli "$P1" command count
     like "COMMAND DOCS" $'get\nsummary\n*' cli "$P1" command docs get
     like "COMMAND INFO" $'get\n2\nreadonly*' cli "$P1" command info get
     is "CONFIG GET save, as redis-benchmark asks" "save" echo "$(cli "$P1" config get save | head -n 1)"
@@ -63,10 +63,13 @@ string_commands() {
     is "SET IFEQ, equal" OK cli "$P1" set k four ifeq three
     is "SET IFEQ, different" "" cli "$P1" set k five ifeq three
     is "after both IFEQ" four cli "$P2" get k
-    like "SET EX is refused by name" "ERR SET option EX is not supported*" cli "$P1" set k v ex 10
-    like "SET PX is refused by name" "ERR SET option PX is not supported*" cli "$P1" set k v px 10
-    like "SET EXAT is refused by name" "ERR SET option EXAT is not supported*" cli "$P1" set k v exat 10
-    like "SET KEEPTTL is refused by name" "ERR SET option KEEPTTL is not supported*" cli "$P1" set k v keepttl
+    is "SET EX" OK cli "$P1" set ttl v ex 100
+    is "TTL, through another node" 100 cli "$P2" ttl ttl
+    is "PERSIST" 1 cli "$P3" persist ttl
+    is "PEXPIRE" 1 cli "$P1" pexpire ttl 1
+    sleep 0.2
+    is "what has expired is gone" 0 cli "$P2" exists ttl
+    like "SET with two times is refused" "ERR syntax error*" cli "$P1" set k v ex 10 px 10
     is "a refused SET changed nothing" four cli "$P3" get k
     is "SETNX, present" 0 cli "$P1" setnx k five
     is "SETNX, absent" 1 cli "$P1" setnx k:setnx five

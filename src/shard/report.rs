@@ -199,6 +199,8 @@ pub struct GroupReport {
     pub last: Index,
     /// Keys held.
     pub keys: u64,
+    /// Of those, how many expire.
+    pub expires: u64,
     /// Why the replica stopped, if it did.
     pub failed: Option<String>,
     /// The digest of the applied data, if it was asked for.
@@ -287,7 +289,8 @@ pub fn info_text(reports: &[ShardReport], section: Option<&[u8]>) -> String {
     }
     if wanted("keyspace") {
         let keys: u64 = groups.iter().map(|(group, _)| group.keys).sum();
-        line("# Keyspace\r\ndb0", &format_args!("keys={keys},expires=0,avg_ttl=0"));
+        let expires: u64 = groups.iter().map(|(group, _)| group.expires).sum();
+        line("# Keyspace\r\ndb0", &format_args!("keys={keys},expires={expires},avg_ttl=0"));
     }
     if wanted("outrigger") {
         let led = groups.iter().filter(|(group, _)| group.role == RoleKind::Leader).count();
@@ -407,6 +410,7 @@ mod tests {
                 first: Index(1),
                 last: Index(10),
                 keys: 5,
+                expires: 1,
                 failed: None,
                 digest: Some(7),
             }],
@@ -436,7 +440,7 @@ mod tests {
         }
         assert!(!text.contains("redis_version"));
         assert!(info_text(&reports, None).contains("redis_version"));
-        assert!(info_text(&reports, None).contains("keys=10"));
+        assert!(info_text(&reports, None).contains("keys=10,expires=2,"));
     }
 
     #[test]

@@ -952,6 +952,7 @@ fn group_report(replica: &Replica, digest: bool) -> GroupReport {
         first: status.first,
         last: status.last.index,
         keys: replica.machine().len(),
+        expires: replica.machine().expiring(),
         failed: status.failure.map(|failure| failure.to_string()),
         digest: digest.then(|| replica.digest()),
     }

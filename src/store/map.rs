@@ -481,6 +481,10 @@ impl StateMachine for Map {
         self.values.len() as u64
     }
 
+    fn expiring(&self) -> u64 {
+        self.deadlines.len() as u64
+    }
+
     fn freeze(&self) -> Box<dyn Frozen> {
         Box::new(snapshot::FrozenMap::new(self.values.clone(), self.clock))
     }

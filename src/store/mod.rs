@@ -92,6 +92,11 @@ pub trait StateMachine {
     /// How many keys there are.
     fn len(&self) -> u64;
 
+    /// How many of them expire.
+    fn expiring(&self) -> u64 {
+        0
+    }
+
     /// There are no keys.
     fn is_empty(&self) -> bool {
         self.len() == 0
