@@ -275,6 +275,7 @@ mod tests {
             first: Index(1),
             last: Index(10),
             keys: 5,
+            expires: 0,
             failed: None,
             digest: None,
         };
