@@ -142,6 +142,11 @@ pub const SNAPSHOT_META_BYTES_MAX: usize = 64 << 20;
 /// Keys that one entry lets expire, so that it does not hold up the core. What is left goes with the next.
 pub const EXPIRED_AT_ONCE_MAX: usize = 1024;
 
+/// Backups that clients take of one core's groups at once. Each holds on to what its group has changed since.
+pub const BACKUPS_MAX: usize = 4;
+/// A backup that nobody asks for the next piece of for this long, in ms, is given up.
+pub const BACKUP_SILENCE_MS_MAX: u64 = 30_000;
+
 /// Commands and watched keys of one transaction.
 pub const TRANSACTION_COMMANDS_MAX: usize = 1024;
 

@@ -59,6 +59,8 @@ Then: redis-cli -p 7001 set greeting hello";
 const CTL_EXAMPLES: &str = "Examples:
   outrigger ctl --node 10.0.0.1:6379 member list
   outrigger ctl --node 10.0.0.1:6379 member add 4 10.0.0.4:7379   after: outrigger serve --id 4 --join …
+  outrigger ctl --node 10.0.0.1:6379 backup /backups/today
+  outrigger ctl --node 10.0.0.1:6379 restore /backups/today       into an empty cluster, of any size
   outrigger ctl --node 10.0.0.1:6379 member promote 4             waits until node 4 has caught up
 More in docs/operations.md.";
 

@@ -5,6 +5,8 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use crate::wire::resp::Command;
+
 /// One connection to a node.
 #[derive(Debug)]
 pub struct Asker {
@@ -16,6 +18,8 @@ pub struct Asker {
 pub enum Said {
     /// Text of any kind.
     Text(String),
+    /// What is no text.
+    Bytes(Vec<u8>),
     /// An error: its first word is its kind.
     Error(String),
     /// A number.
@@ -57,6 +61,16 @@ impl Asker {
         self.read(0)
     }
 
+    /// Says these commands, one behind the other, and returns the replies in their order.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub fn ask_all(&mut self, commands: &[Command]) -> io::Result<Vec<Said>> {
+        let raw: Vec<&[u8]> = commands.iter().map(|command| &command.raw[..]).collect();
+        self.stream.get_mut().write_all(&raw.concat())?;
+        commands.iter().map(|_| self.read(0)).collect()
+    }
+
     fn read(&mut self, depth: u32) -> io::Result<Said> {
         let mut line = String::new();
         self.stream.read_line(&mut line)?;
@@ -79,7 +93,8 @@ impl Asker {
                 let mut bytes = vec![0; length + 2];
                 self.stream.read_exact(&mut bytes)?;
                 bytes.truncate(length);
-                Said::Text(String::from_utf8_lossy(&bytes).into_owned())
+                String::from_utf8(bytes)
+                    .map_or_else(|error| Said::Bytes(error.into_bytes()), Said::Text)
             }
             "*" if depth < DEPTH_MAX => {
                 let items = (0..number()?).map(|_| self.read(depth + 1));
@@ -99,6 +114,16 @@ impl Said {
         items.chunks_exact(2).find(named).map_or(&Said::Nothing, |pair| &pair[1])
     }
 
+    /// It as bytes; none of anything that is no string.
+    #[must_use]
+    pub fn into_bytes(self) -> Option<Vec<u8>> {
+        match self {
+            Said::Text(text) => Some(text.into_bytes()),
+            Said::Bytes(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+
     /// It as a number; zero if it is none.
     #[must_use]
     pub fn number(&self) -> i64 {
@@ -116,6 +141,7 @@ impl fmt::Display for Said {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Said::Text(text) | Said::Error(text) => f.write_str(text),
+            Said::Bytes(bytes) => f.write_str(&String::from_utf8_lossy(bytes)),
             Said::Number(number) => write!(f, "{number}"),
             Said::Nothing => f.write_str("nothing"),
             Said::List(items) => {

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 
 use super::asker::{Asker, Said};
+use super::backup::{self, BackupOptions, RestoreOptions};
 use super::fatal::Fatal;
 
 /// How often something is asked again.
@@ -29,7 +30,7 @@ pub struct Options {
     /// The client address of any node of the cluster.
     #[arg(long, value_name = "IP:PORT")]
     pub node: SocketAddr,
-    /// How long to go on trying, in seconds.
+    /// How long to go on trying without success, in seconds.
     #[arg(long, value_name = "S", default_value_t = 60)]
     pub timeout: u64,
     /// What about.
@@ -43,6 +44,10 @@ pub enum What {
     /// Show and change who belongs to the cluster.
     #[command(subcommand)]
     Member(Member),
+    /// Write the data of all groups into files; the cluster goes on meanwhile.
+    Backup(BackupOptions),
+    /// Put a backup into a cluster, of whatever size.
+    Restore(RestoreOptions),
 }
 
 /// What can be done with members.
@@ -121,7 +126,13 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// # Errors
 /// If it is refused, or not done in time.
 pub fn ctl(options: &Options) -> Result<(), Fatal> {
-    let What::Member(member) = &options.what;
+    let dial = || Asker::connect(options.node, PATIENCE);
+    let patience = Duration::from_secs(options.timeout);
+    let member = match &options.what {
+        What::Member(member) => member,
+        What::Backup(what) => return backup::backup(&dial, what, patience),
+        What::Restore(what) => return backup::restore(&dial, what, patience),
+    };
     let words = member.words();
     let deadline = Instant::now() + Duration::from_secs(options.timeout);
     let mut told = String::new();

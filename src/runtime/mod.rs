@@ -58,6 +58,7 @@
 #![allow(clippy::disallowed_methods, reason = "the shell is where time enters the system")]
 
 pub mod asker;
+pub mod backup;
 pub mod book;
 pub mod clock;
 pub mod ctl;

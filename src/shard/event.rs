@@ -19,6 +19,7 @@ use crate::id::{
 };
 use crate::raft::effects::RoleEvent;
 use crate::raft::message::Message;
+use crate::store::backup;
 use crate::store::connection::Manner;
 use crate::wal::{Damage, Location, Write};
 use crate::wire::peer::{Frame, OutFrame};
@@ -118,6 +119,15 @@ pub enum Post {
         /// When it is over, whatever has moved.
         until: Tick,
     },
+    /// Something about a backup of a group of yours.
+    Backup {
+        /// The core that waits for the answer.
+        from: ShardId,
+        /// What it waits for.
+        part: PartId,
+        /// What is wanted.
+        call: backup::Call,
+    },
     /// The answer to `Ask`.
     Report {
         /// What it answers.
@@ -167,6 +177,7 @@ impl Post {
             Self::Command { .. }
             | Self::Ask { .. }
             | Self::Drain { .. }
+            | Self::Backup { .. }
             | Self::Raft { .. }
             | Self::SnapshotPiece(_)
             | Self::SnapshotAck(_)

@@ -20,6 +20,7 @@
 //!
 //! Never: waits, reads a clock, or touches another shard but through [`event::Post`].
 
+mod backups;
 mod batch;
 mod beats;
 mod coalesce;

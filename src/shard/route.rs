@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::group::SessionRequest;
 use crate::id::{GroupId, SessionId};
+use crate::store::backup;
 use crate::store::cluster::{self, Call};
 use crate::store::command::{self, Access};
 use crate::store::member::{self, Verb};
@@ -38,6 +39,8 @@ pub(super) enum Routed {
     Digest,
     /// To every core of this node, for `CLUSTER`.
     Cluster(Call),
+    /// To the core of this node that has the group.
+    Backup(backup::Call),
     /// Nowhere: how many replicas hold what was answered.
     Wait {
         /// And of those, how many have it on disk.
@@ -121,6 +124,11 @@ fn route_in(
             None => Routed::Reply(Reply::Array(vec![Reply::bulk("0"), Reply::Array(Vec::new())])),
         },
         Access::Member => member_call(command, groups).unwrap_or_else(Routed::Reply),
+        Access::Node if spec.name == "backup" => match backup::read(command) {
+            Ok(call) if call.group.0 < groups => Routed::Backup(call),
+            Ok(_) => Routed::Reply(no_such_group(groups)),
+            Err(refusal) => Routed::Reply(refusal),
+        },
         Access::Node if spec.name == "wait" => Routed::Wait { on_disk: false },
         Access::Node if spec.name == "waitaof" => Routed::Wait { on_disk: true },
         Access::Node if spec.name == "drain" => {
@@ -174,13 +182,17 @@ fn member_call(command: &Command, groups: u64) -> Result<Routed, Reply> {
     let (access, body) = (Access::Member, command.raw.clone());
     if let Some(group) = call.group {
         if group.0 >= groups {
-            return Err(Reply::error("ERR", format!("there are groups 0 to {}", groups - 1)));
+            return Err(no_such_group(groups));
         }
         return Ok(Routed::One { group, access, session: None, body });
     }
     let merge = if call.verb == Verb::List { Merge::Members } else { Merge::AllOk };
     let parts = (0..groups).map(|group| (GroupId(group), body.clone())).collect();
     Ok(Routed::Many { access, session: None, parts, merge })
+}
+
+fn no_such_group(groups: u64) -> Reply {
+    Reply::error("ERR", format!("there are groups 0 to {}", groups - 1))
 }
 
 /// Whether an unknown outcome of this command matters: it may change something.

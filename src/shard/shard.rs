@@ -13,6 +13,7 @@ use crate::planted::{Planted, planted};
 use crate::raft;
 use crate::raft::effects::RoleKind;
 use crate::raft::message::MessageKind;
+use crate::store::backup;
 use crate::store::command::Access;
 use crate::store::connection::Manner;
 use crate::store::member;
@@ -22,6 +23,7 @@ use crate::wire::reply::Reply;
 use crate::wire::resp::Command;
 
 use super::Config;
+use super::backups::Backups;
 use super::batch::Log;
 use super::beats::Beats;
 use super::coalesce::Outbox;
@@ -44,6 +46,7 @@ pub struct Shard {
     /// Group `g` is at slot `g / cores`, if `g % cores` is this shard.
     pub(super) replicas: Vec<Replica>,
     log: Log,
+    backups: Backups,
     /// When the driver last told the time on the wall, and what it was.
     wall: (Tick, UnixMs),
     pub(super) truncation: Truncation,
@@ -143,6 +146,7 @@ impl Shard {
             config,
             replicas,
             log,
+            backups: Backups::default(),
             wall: (Tick(0), UnixMs(0)),
             truncation,
         };
@@ -321,6 +325,16 @@ impl Shard {
         let changes = |access| route::changes(access, &command);
         match self.route(&command, redirects) {
             Routed::Reply(reply) => self.replies.push(ReplyTo { conn, seq, reply }),
+            Routed::Backup(call) => {
+                let Some(request) = self.open_request(open(false, Whole::One, 1)) else { return };
+                let (part, from) = (PartId { request, part: 0 }, self.config.shard);
+                match self.slot_of(call.group) {
+                    Some(_) => self.backup(now, from, part, call),
+                    None => {
+                        self.post(self.core_of(call.group), Post::Backup { from, part, call });
+                    }
+                }
+            }
             Routed::Wait { on_disk } => {
                 let replicas = Reply::Int(self.replicas_that_hold() as i64);
                 let reply =
@@ -362,6 +376,17 @@ impl Shard {
             *opened += 1;
             SessionId::new(node, incarnation, shard, *opened)
         })
+    }
+
+    /// Answers the core that asked.
+    fn backup(&mut self, now: Tick, from: ShardId, part: PartId, call: backup::Call) {
+        let Some(slot) = self.slot_of(call.group) else { return };
+        let reply = self.backups.answer(now, &self.replicas[slot as usize], call.verb);
+        if from == self.config.shard {
+            self.finish(part, PartAnswer::Reply(reply));
+        } else {
+            self.post(from, Post::Answer { part, reply });
+        }
     }
 
     /// What was answered is on the disks of so many nodes at least, beside the leader: a quorum's, of the
@@ -488,6 +513,7 @@ impl Shard {
             Post::Drain { from, part, until } => {
                 self.begin_drain(Drain::asked((from, part), until))
             }
+            Post::Backup { from, part, call } => self.backup(now, from, part, call),
             Post::Report { part, report } => self.finish(part, PartAnswer::Report(report)),
             Post::Raft { group, message, entries } => {
                 if let Some(slot) = self.slot_of(group) {
@@ -509,7 +535,10 @@ impl Shard {
     fn on_undelivered(&mut self, post: Post) {
         let busy = || refusal::busy("the mailbox of the core that owns the group is full");
         match post {
-            Post::Command { part, .. } | Post::Ask { part, .. } | Post::Drain { part, .. } => {
+            Post::Command { part, .. }
+            | Post::Ask { part, .. }
+            | Post::Drain { part, .. }
+            | Post::Backup { part, .. } => {
                 self.counters.commands_refused += 1;
                 self.finish(part, PartAnswer::Reply(busy()));
             }
@@ -656,6 +685,7 @@ impl Shard {
         self.requests.expire(now, &mut self.replies);
         self.forwards.expire(now);
         self.go_on_draining(now);
+        self.backups.expire(now);
 
         self.settled.clear();
         while let Some(slot) = self.touched.pop() {

@@ -6,7 +6,7 @@ use crate::limits;
 use crate::wire::reply::Reply;
 use crate::wire::resp::{Command, integer};
 
-use super::{cluster, connection, member, session, transaction};
+use super::{backup, cluster, connection, member, session, transaction};
 
 /// Who runs a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +70,7 @@ const PAIRS: (i32, i32, i32) = (1, -1, 2);
 /// Every command there is, by name.
 pub const COMMANDS: &[Spec] = &[
     spec("append", 3, Access::Write, ONE_KEY, "Appends to the value of a key."),
+    spec("backup", -3, Access::Node, NO_KEYS, "Hands out a group's data piece by piece."),
     spec(
         "client",
         -2,
@@ -534,6 +535,7 @@ pub fn validate(command: &Command) -> Result<&'static Spec, Reply> {
         }
         "readonly" => connection::staleness(command).map(|_| ())?,
         "scan" => scan_options(command).map(|_| ())?,
+        "backup" => backup::read(command).map(|_| ())?,
         "cluster" => cluster::read(command).map(|_| ())?,
         "member" => member::member(command).map(|_| ())?,
         "drain" => member::drain(command).map(|_| ())?,

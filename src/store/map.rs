@@ -23,6 +23,7 @@ use super::{Frozen, Restoring, StateMachine, Wanted};
 use super::{cluster, glob, slot, stamp, transaction};
 
 mod collections;
+mod commands;
 mod expiry;
 mod snapshot;
 mod value;

@@ -21,6 +21,7 @@
 //! Assumes: [`command::validate`] let the command through; a payload that is anything else is
 //! refused, never a panic.
 
+pub mod backup;
 pub mod cluster;
 pub mod command;
 pub mod connection;

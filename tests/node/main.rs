@@ -23,6 +23,7 @@ mod script;
 mod shared;
 mod wait;
 
+mod backup;
 mod cluster_protocol;
 mod collections;
 mod commands;

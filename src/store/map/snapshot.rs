@@ -165,6 +165,15 @@ pub(super) struct RestoringMap {
 }
 
 impl RestoringMap {
+    /// All chunks were given.
+    pub(super) fn into_map(mut self) -> Result<Map, RestoreError> {
+        if self.rest_bytes > 0 || self.next.is_some() {
+            return Err(RestoreError::CutShort { left: self.rest_bytes });
+        }
+        self.settle();
+        Ok(self.map)
+    }
+
     /// The first `bytes` of the rest, which has them, without a copy if they came in one piece.
     fn take(&mut self, bytes: usize) -> Bytes {
         self.rest_bytes -= bytes;
@@ -315,12 +324,8 @@ impl Restoring for RestoringMap {
         Ok(())
     }
 
-    fn finish(mut self: Box<Self>) -> Result<Box<dyn StateMachine>, RestoreError> {
-        if self.rest_bytes > 0 || self.next.is_some() {
-            return Err(RestoreError::CutShort { left: self.rest_bytes });
-        }
-        self.settle();
-        Ok(Box::new(self.map))
+    fn finish(self: Box<Self>) -> Result<Box<dyn StateMachine>, RestoreError> {
+        Ok(Box::new(self.into_map()?))
     }
 }
 
