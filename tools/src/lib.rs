@@ -4,12 +4,17 @@
 //! `rounds` is also the witness of the power rig (`tests/power`): nodes as child processes, writers,
 //! and the ledger that says which writes must be there.
 
+mod grep;
+mod held;
 mod live;
 #[cfg(feature = "planted-bugs")]
 mod planted;
 mod replay;
 pub mod rounds;
+mod scan;
 mod sim;
+mod snapshot;
+mod state;
 mod transcripts;
 mod wal;
 
@@ -33,6 +38,14 @@ enum Subject {
     /// A shard's log; reads only.
     #[command(subcommand)]
     Wal(wal::Command),
+    /// The snapshots in a shard's log; reads only.
+    #[command(subcommand)]
+    Snapshot(snapshot::Command),
+    /// What a shard's log says of its groups; reads only.
+    #[command(subcommand)]
+    Raft(state::Command),
+    /// Who holds which segment of a shard's log; reads only.
+    Segments(state::Segments),
     /// Whole clusters under a seed, with faults.
     Sim(sim::Arguments),
     /// The life of a cluster under load: members come, lead, are drained, and go.
@@ -51,11 +64,12 @@ enum Subject {
 /// Does what the command line says.
 #[must_use]
 pub fn run() -> ExitCode {
+    let out = &mut std::io::stdout();
     let result = match Arguments::parse().subject {
-        Subject::Wal(command) => match wal::run(&command, &mut std::io::stdout().lock()) {
-            Ok(()) | Err(wal::Stop::Reader) => Ok(()),
-            Err(stop) => Err(stop.to_string()),
-        },
+        Subject::Wal(command) => looked(wal::run(&command, out)),
+        Subject::Snapshot(command) => looked(snapshot::run(&command, out)),
+        Subject::Raft(command) => looked(state::run(&command, out)),
+        Subject::Segments(arguments) => looked(state::run_segments(&arguments, out)),
         Subject::Sim(arguments) => sim::run(&arguments).map_err(|failed| failed.to_string()),
         Subject::Live(arguments) => live::run(&arguments).map_err(|failed| failed.to_string()),
         Subject::Rounds(arguments) => rounds::run(&arguments).map_err(|failed| failed.to_string()),
@@ -77,5 +91,13 @@ pub fn run() -> ExitCode {
             eprintln!("{story}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Whoever reads the output may stop when they have seen enough.
+fn looked(result: Result<(), scan::Stop>) -> Result<(), String> {
+    match result {
+        Ok(()) | Err(scan::Stop::Reader) => Ok(()),
+        Err(stop) => Err(stop.to_string()),
     }
 }

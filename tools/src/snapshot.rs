@@ -1,0 +1,165 @@
+//! `tool snapshot`: the snapshots in a shard's log, whether they are whole, and what is in them.
+//!
+//! ```text
+//! group  entry    pieces       bytes  segments  state
+//!     1  3/118         4      270336  2..=2     taken, superseded
+//!     1  3/412         4      271001  5..=6     taken
+//! ```
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use outrigger::id::GroupId;
+use outrigger::store::StateMachine as _;
+use outrigger::store::map::Map;
+use outrigger::wal::RunKind;
+
+use crate::held::{Snapshot, held};
+use crate::scan::{Result, Stop};
+
+/// What to do with the snapshots of a shard's log.
+#[derive(clap::Subcommand)]
+pub(crate) enum Command {
+    /// Every snapshot there is, in the order of the log.
+    List {
+        /// The directory of one shard's segments.
+        dir: PathBuf,
+        /// One JSON object per line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Builds the state of each group from its latest snapshot; fails if one makes none.
+    Verify {
+        /// The directory of one shard's segments.
+        dir: PathBuf,
+        /// Only this group.
+        #[arg(long)]
+        group: Option<u64>,
+    },
+    /// Writes the latest snapshot of a group as commands, for redis-cli --pipe.
+    Extract {
+        /// The directory of one shard's segments.
+        dir: PathBuf,
+        /// Which group.
+        #[arg(long)]
+        group: u64,
+        /// Where to; it must not exist.
+        out: PathBuf,
+    },
+}
+
+#[derive(Serialize)]
+struct Row {
+    group: u64,
+    term: u64,
+    index: u64,
+    pieces: u32,
+    bytes: u64,
+    first_segment: u64,
+    last_segment: u64,
+    state: &'static str,
+    superseded: bool,
+    /// What is wrong with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fault: Option<String>,
+}
+
+/// Carries out `command`; the report goes to `out`.
+pub(crate) fn run(command: &Command, out: &mut dyn Write) -> Result<()> {
+    match command {
+        Command::List { dir, json } => list(dir, *json, out),
+        Command::Verify { dir, group } => verify(dir, group.map(GroupId), out),
+        Command::Extract { dir, group, out: path } => extract(dir, GroupId(*group), path, out),
+    }
+}
+
+fn list(dir: &Path, json: bool, out: &mut dyn Write) -> Result<()> {
+    let (groups, _) = held(dir, |_| false)?;
+    if !json {
+        writeln!(out, "group  entry        pieces       bytes  segments      state")?;
+    }
+    for (group, held) in &groups {
+        let latest = held.stored().map(|it| it.segments);
+        for it in &held.snapshots {
+            let row = Row {
+                group: group.0,
+                term: it.entry.term.0,
+                index: it.entry.index.0,
+                pieces: it.pieces,
+                bytes: it.bytes,
+                first_segment: it.segments.0.0,
+                last_segment: it.segments.1.0,
+                state: match it.whole {
+                    None => "unfinished",
+                    Some(RunKind::SnapshotInstalled) => "installed",
+                    Some(_) => "taken",
+                },
+                superseded: it.whole.is_some() && Some(it.segments) != latest,
+                fault: it.whole.and_then(|_| it.meta.as_ref().err().cloned()),
+            };
+            if json {
+                writeln!(out, "{}", serde_json::to_string(&row).expect("numbers and words"))?;
+                continue;
+            }
+            let Row { group, pieces, bytes, state, .. } = row;
+            let segments = format!("{}..={}", row.first_segment, row.last_segment);
+            let superseded = if row.superseded { ", superseded" } else { "" };
+            let fault = row.fault.map_or_else(String::new, |fault| format!(", {fault}"));
+            let entry = it.entry.to_string();
+            writeln!(
+                out,
+                "{group:>5}  {entry:<11} {pieces:>7} {bytes:>11}  {segments:<12}  {state}{superseded}{fault}"
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// The machine of a group's latest snapshot.
+fn machine(group: GroupId, stored: &Snapshot) -> Result<Map> {
+    let unfit = |what: &dyn std::fmt::Display| {
+        Stop::Unfit(format!("group {group}: the snapshot at {} is unfit: {what}", stored.entry))
+    };
+    stored.meta.as_ref().map_err(|fault| unfit(fault))?;
+    Map::from_chunks(stored.chunks.iter().cloned()).map_err(|error| unfit(&error))
+}
+
+fn verify(dir: &Path, only: Option<GroupId>, out: &mut dyn Write) -> Result<()> {
+    let (groups, _) = held(dir, |group| only.is_none_or(|only| only == group))?;
+    let mut count = 0;
+    for (group, held) in groups.iter().filter(|(group, _)| only.is_none_or(|it| it == **group)) {
+        let Some(stored) = held.stored() else { continue };
+        let map = machine(*group, stored)?;
+        let digest = map.digest();
+        writeln!(
+            out,
+            "group {group}: {} keys at {}, digest {digest:016x}",
+            map.len(),
+            stored.entry
+        )?;
+        count += 1;
+    }
+    Ok(writeln!(out, "whole: {count} snapshots")?)
+}
+
+fn extract(dir: &Path, group: GroupId, path: &Path, out: &mut dyn Write) -> Result<()> {
+    let (groups, _) = held(dir, |it| it == group)?;
+    let stored = groups
+        .get(&group)
+        .and_then(|held| held.stored())
+        .ok_or_else(|| Stop::Unfit(format!("the log holds no whole snapshot of group {group}")))?;
+    let map = machine(group, stored)?;
+    let failed = |error| Stop::File(path.to_owned(), error);
+    let mut file = BufWriter::new(File::create_new(path).map_err(failed)?);
+    let mut commands = 0;
+    for command in map.commands() {
+        file.write_all(&command.raw).map_err(failed)?;
+        commands += 1;
+    }
+    file.into_inner().map_err(|error| failed(error.into_error()))?.sync_all().map_err(failed)?;
+    let keys = map.len();
+    Ok(writeln!(out, "{keys} keys of group {group} at {}: {commands} commands", stored.entry)?)
+}

@@ -1,0 +1,172 @@
+//! `tool raft state` and `tool segments`: what a shard's log says of its groups, and who holds which of its
+//! segments.
+//!
+//! ```text
+//! group  term  vote  commit  entries      snapshot  voters
+//!     1     3     1     412  119..=420    3/118     1 2 3
+//!
+//! segment                   groups  held by
+//! 0000000000000002.seg           3  group 1 (the snapshot at 3/118)
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use outrigger::id::{GroupId, ReplicaId, SegmentSeq};
+use outrigger::wal::file_name;
+
+use crate::held::{Held, held};
+use crate::scan::{Result, segments};
+
+/// What to ask of a shard's log about raft.
+#[derive(clap::Subcommand)]
+pub(crate) enum Command {
+    /// Term, vote, commit, entries, snapshot and members of each group, as a start would find them.
+    State {
+        /// The directory of one shard's segments.
+        dir: PathBuf,
+        /// One JSON object per line.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Where to look for who holds what.
+#[derive(clap::Args)]
+pub(crate) struct Segments {
+    /// The directory of one shard's segments.
+    dir: PathBuf,
+    /// One JSON object per line.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Row {
+    group: u64,
+    term: u64,
+    vote: u64,
+    commit: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_term: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    snapshot: Option<String>,
+    /// As of the snapshot.
+    voters: Vec<u64>,
+    learners: Vec<u64>,
+    removed: bool,
+    forgotten: bool,
+}
+
+/// Carries out `command`; the report goes to `out`.
+pub(crate) fn run(command: &Command, out: &mut dyn Write) -> Result<()> {
+    let Command::State { dir, json } = command;
+    let (groups, _) = held(dir, |_| false)?;
+    if !json {
+        writeln!(
+            out,
+            "group   term  vote    commit  entries                 snapshot     members as of the snapshot"
+        )?;
+    }
+    for (group, held) in &groups {
+        let row = row(*group, held);
+        if *json {
+            writeln!(out, "{}", serde_json::to_string(&row).expect("numbers and words"))?;
+            continue;
+        }
+        let Row { group, term, vote, commit, .. } = row;
+        let entries = match (row.first, row.last) {
+            (Some(first), Some(last)) => format!("{first}..={last}"),
+            _ => "none".into(),
+        };
+        let snapshot = row.snapshot.as_deref().unwrap_or("none");
+        let mut members = names(&row.voters);
+        if !row.learners.is_empty() {
+            members += &format!(" learning {}", names(&row.learners));
+        }
+        let notes = [(row.removed, "  removed"), (row.forgotten, "  part of it is lost")];
+        let notes: String = notes.iter().filter(|(is, _)| *is).map(|(_, note)| *note).collect();
+        writeln!(
+            out,
+            "{group:>5} {term:>6} {vote:>5} {commit:>9}  {entries:<22}  {snapshot:<11}  {members}{notes}"
+        )?;
+    }
+    Ok(())
+}
+
+fn names(nodes: &[u64]) -> String {
+    nodes.iter().map(u64::to_string).collect::<Vec<_>>().join(" ")
+}
+
+fn row(group: GroupId, held: &Held) -> Row {
+    let stored = held.stored();
+    let membership = stored.and_then(|it| it.meta.as_ref().ok()?.membership());
+    let ids = |ids: &[ReplicaId]| ids.iter().map(|id| id.0).collect::<Vec<_>>();
+    Row {
+        group: group.0,
+        term: held.hard_state.term.0,
+        vote: held.hard_state.vote.0,
+        commit: held.hard_state.commit.0,
+        first: held.spans.first().map(|span| span.first.0),
+        last: held.spans.last().map(|span| span.last.0),
+        last_term: held.spans.last().map(|span| span.term.0),
+        snapshot: stored.map(|it| it.entry.to_string()),
+        voters: membership.as_ref().map_or_else(Vec::new, |it| ids(&it.incoming)),
+        learners: membership.as_ref().map_or_else(Vec::new, |it| ids(&it.learners)),
+        removed: held.is_removed,
+        forgotten: held.is_forgotten,
+    }
+}
+
+#[derive(Serialize)]
+struct SegmentRow {
+    segment: u64,
+    /// Groups of which something lies in it.
+    groups: usize,
+    /// Those that need it, and nothing older, and why.
+    held_by: BTreeMap<u64, String>,
+}
+
+/// Who holds which segment; the report goes to `out`.
+pub(crate) fn run_segments(arguments: &Segments, out: &mut dyn Write) -> Result<()> {
+    let Segments { dir, json } = arguments;
+    let (groups, _) = held(dir, |_| false)?;
+    if !json {
+        writeln!(out, "segment               groups  held by")?;
+    }
+    for (segment, _) in segments(dir)? {
+        let row = segment_row(segment, &groups);
+        if *json {
+            writeln!(out, "{}", serde_json::to_string(&row).expect("numbers and words"))?;
+            continue;
+        }
+        let holders: Vec<String> =
+            row.held_by.iter().map(|(group, why)| format!("group {group} ({why})")).collect();
+        let holders = if holders.is_empty() { "nobody".into() } else { holders.join(", ") };
+        writeln!(out, "{}  {:>6}  {holders}", file_name(segment), row.groups)?;
+    }
+    Ok(())
+}
+
+fn segment_row(segment: SegmentSeq, groups: &BTreeMap<GroupId, Held>) -> SegmentRow {
+    let lies_here = |held: &Held| {
+        let spans = held.spans.iter().any(|span| span.segment == segment);
+        let pieces =
+            held.snapshots.iter().any(|it| it.segments.0 <= segment && segment <= it.segments.1);
+        spans || pieces || held.stated == segment
+    };
+    let here: BTreeSet<GroupId> =
+        groups.iter().filter(|(_, held)| lies_here(held)).map(|(group, _)| *group).collect();
+    let held_by = groups.iter().filter_map(|(group, held)| {
+        let (oldest, why) = held.oldest_need();
+        (oldest == segment).then_some((group.0, why))
+    });
+    SegmentRow { segment: segment.0, groups: here.len(), held_by: held_by.collect() }
+}
