@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use outrigger::config::{Config, Settings};
 use outrigger::runtime::fatal::Fatal;
-use outrigger::runtime::{ctl, doctor, quorum_loss, serve, up};
+use outrigger::runtime::{ctl, doctor, quorum_loss, serve, top, up};
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
@@ -37,6 +37,8 @@ enum Command {
     /// Ask a running cluster something, or change it.
     #[command(after_help = CTL_EXAMPLES)]
     Ctl(ctl::Options),
+    /// Watch a cluster in the terminal: nodes, cores, groups, what is slow.
+    Top(top::Options),
     /// Have a node hand over what it leads, and stop.
     Drain(ctl::DrainOptions),
     /// Measure the disk under a directory, look at kernel and limits, and advise.
@@ -275,6 +277,7 @@ fn main() -> ExitCode {
         Command::QuorumLoss(options) => options.run(),
         Command::Up(options) => up::up(&options),
         Command::Ctl(options) => ctl::ctl(&options),
+        Command::Top(options) => top::top(&options),
         Command::Drain(options) => ctl::drain(&options),
         Command::Doctor(options) => doctor::doctor(&options),
     };

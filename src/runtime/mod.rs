@@ -72,6 +72,7 @@ pub mod preflight;
 pub mod quorum_loss;
 pub mod roster;
 pub mod serve;
+pub mod top;
 pub mod up;
 
 pub mod inbox;

@@ -1,10 +1,14 @@
 //! INFO and DEBUG DIGEST: the fields that DESIGN §7 fixes, and that they move as they should.
 
+use std::process::Command;
+
 use crate::client::Reply;
+use crate::cluster::{Cluster, Node, OUTRIGGER};
+use crate::config::run;
 use crate::info::Info;
 use crate::script::play;
 use crate::shared::{self, CORES, GROUPS};
-use crate::wait::wait_for;
+use crate::wait::{wait_for, wait_until};
 
 #[test]
 fn info_has_every_promised_field() {
@@ -165,4 +169,28 @@ fn digests_are_equal_once_applied_indexes_are() {
     assert_ne!(full[0], empty[0], "the digest is of the data");
     client.say("SET d1 other");
     assert_ne!(cluster.digests()[0], full[0], "one value differs");
+}
+
+#[test]
+fn top_shows_all_nodes_and_says_who_is_down() {
+    let mut cluster = Cluster::start("top", 3, &["--groups", "2"]);
+    let top = |node: &Node| {
+        let address = node.client.to_string();
+        let words = ["top", "--node", &address, "--once", "--every-ms", "100"];
+        let output = run(Command::new(OUTRIGGER).args(words));
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    let text = top(&cluster.nodes[1]);
+    assert!(text.contains("3 of 3 nodes, 2 of 2 groups led"), "{text}");
+    let address = cluster.nodes[2].client.to_string();
+    assert!(text.contains(&address), "{text}");
+    cluster.nodes[2].kill();
+    wait_until("the third node is missed", || {
+        let text = top(&cluster.nodes[0]);
+        text.contains("2 of 3 nodes, 2 of 2 groups led") && text.contains("down: ")
+    });
+    let output = run(Command::new(OUTRIGGER).args(["top", "--node", &address, "--once"]));
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("does not answer"), "{output:?}");
 }
