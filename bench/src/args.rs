@@ -35,6 +35,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N/s", value_parser = parse_rate)]
     rate: Option<f64>,
 
+    /// A YCSB workload: ycsb-a, -b, -c, -d, -f, or a file of its format; for reads, keys, their choice and
+    /// sizes, in place of the flags for those
+    #[arg(long, value_name = "NAME|FILE",
+          conflicts_with_all = ["command", "read_share", "dist", "value_size"])]
+    workload: Option<String>,
     /// Send READONLY first, so that the node a connection goes to answers its reads
     #[arg(long)]
     readonly: bool,
@@ -96,6 +101,9 @@ pub(crate) struct Args {
     /// Write the latencies of all runs as an HdrHistogram percentile table
     #[arg(long, value_name = "FILE")]
     hgrm: Option<PathBuf>,
+    /// Write a report as one HTML page that needs nothing else
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Write results as JSON; `-` is standard output, and the text then goes to standard error
     #[arg(long, value_name = "FILE|-")]
     json: Option<PathBuf>,
@@ -171,13 +179,27 @@ pub(crate) struct Plan {
     pub(crate) progress: bool,
     /// Where the percentile table goes.
     pub(crate) hgrm: Option<PathBuf>,
+    /// Where the page goes.
+    pub(crate) html: Option<PathBuf>,
     /// Where the JSON goes.
     pub(crate) json: Option<PathBuf>,
 }
 
 impl Args {
     /// Checks everything that can be checked without connecting.
-    pub(crate) fn plan(self) -> Result<Plan, String> {
+    pub(crate) fn plan(mut self) -> Result<Plan, String> {
+        if let Some(name) = &self.workload {
+            let said = crate::ycsb::read(name)?;
+            self.read_share = Some(said.read_share);
+            self.dist = said.dist;
+            self.value_size = Sizes { min: said.value_bytes, max: said.value_bytes };
+            self.keys = said.keys.unwrap_or(self.keys);
+            if self.duration.is_none() {
+                self.requests = self.requests.or(said.requests);
+            }
+            // Its reads are of records that were loaded.
+            self.fill = true;
+        }
         let share = match (self.command, self.read_share) {
             (Some(Command::Get), _) => 1.0,
             (Some(Command::Mixed), _) => 0.5,
@@ -247,6 +269,7 @@ impl Args {
             allow_errors: self.allow_errors,
             progress: self.progress,
             hgrm: self.hgrm,
+            html: self.html,
             json: self.json,
         })
     }
@@ -317,6 +340,14 @@ mod tests {
     }
 
     #[test]
+    fn a_workload_says_what_flags_would() {
+        let plan = plan("--workload ycsb-b --keys 77 --duration 3").unwrap();
+        assert!((plan.workload.read_share - 0.95).abs() < 1e-9);
+        assert_eq!((plan.workload.keys, plan.workload.value.max, plan.fill), (77, 1000, true));
+        assert!(matches!(plan.ends, Ends::After { seconds: 3.0 }));
+    }
+
+    #[test]
     fn filling_writes_every_key_once_and_zookeeper_is_always_filled() {
         assert!(!plan("-n 1").unwrap().fill);
         let plan = plan("--target zookeeper --keys 500 -c 2 --rate 9 --read-share 1").unwrap();
@@ -338,6 +369,8 @@ mod tests {
             ("--duration 0", "--duration"),
             ("--duration 1 --requests 2", "--requests"),
             ("--command get --read-share 0.1", "--read-share"),
+            ("--workload ycsb-e", "no order"),
+            ("--workload ycsb-a --read-share 0.1", "--workload"),
             ("--dist pareto", "uniform"),
             ("--value-size 9-3", "empty"),
             ("--addr nowhere", "HOST:PORT"),

@@ -17,6 +17,7 @@ mod driver_epoll;
 mod driver_etcd;
 #[cfg(feature = "etcd")]
 mod etcd_wire;
+mod html;
 mod keys;
 mod procstat;
 mod protocol;
@@ -26,6 +27,7 @@ mod resp;
 mod run;
 mod schedule;
 mod workload;
+mod ycsb;
 mod zookeeper;
 
 use args::{Args, Plan};
@@ -145,6 +147,11 @@ fn write_files(plan: &Plan, outcomes: &[Outcome], figures: &[Figures]) -> Result
                 report::write_hgrm(&all, &mut out).and_then(|()| out.flush())
             })
             .map_err(|error| format!("--hgrm {}: {error}", path.display()))?;
+    }
+    if let Some(path) = &plan.html {
+        let page = html::page(plan, outcomes, figures)?;
+        std::fs::write(path, page)
+            .map_err(|error| format!("--html {}: {error}", path.display()))?;
     }
     if let Some(path) = &plan.json {
         let text = format!("{:#}\n", report::json(plan, outcomes, figures));

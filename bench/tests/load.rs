@@ -78,10 +78,12 @@ fn a_stall_counts_from_when_each_operation_was_due() {
 fn the_json_has_every_field_and_the_table_reads_back() {
     let addr = serve(|stream| answer(stream, |_| Some(b"+OK\r\n")));
     let hgrm = std::env::temp_dir().join(format!("load-{}.hgrm", std::process::id()));
+    let html = std::env::temp_dir().join(format!("load-{}.html", std::process::id()));
     let flags = format!(
-        "-c 4 -P 3 --threads 2 -n 1000 --runs 2 --server-pids {} --hgrm {}",
+        "-c 4 -P 3 --threads 2 -n 1000 --runs 2 --server-pids {} --hgrm {} --html {}",
         std::process::id(),
-        hgrm.display()
+        hgrm.display(),
+        html.display()
     );
     let (output, json) = load(&addr, &flags);
     assert!(output.status.success(), "{output:?}");
@@ -114,6 +116,15 @@ fn the_json_has_every_field_and_the_table_reads_back() {
         }
     }
     assert_eq!(json["plan"]["pipeline_count"], 3);
+    let page = std::fs::read_to_string(&html).unwrap();
+    std::fs::remove_file(&html).unwrap();
+    assert!(page.starts_with("<!doctype html>"), "{page}");
+    for word in
+        ["<svg", "latency p99, µs", ">run 2</th>", ">median</th>", "<dt>connections</dt><dd>4</dd>"]
+    {
+        assert!(page.contains(word), "{word} is missing");
+    }
+    assert!(!page.contains("href=") && !page.contains("src="), "it needs nothing else");
     let table = std::fs::read_to_string(&hgrm).unwrap();
     std::fs::remove_file(&hgrm).unwrap();
     let last = table.lines().rfind(|line| !line.starts_with('#')).unwrap();
