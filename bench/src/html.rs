@@ -112,12 +112,14 @@ fn curve(ns: &Histogram<u64>) -> Vec<(f64, f64)> {
     points.filter(|(slower, us)| *slower <= TAIL_MAX && *us > 0.0).collect()
 }
 
+/// A name, its colour, and points by rising x.
+type Curve = (&'static str, RGBColor, Vec<(f64, f64)>);
+
 fn chart(reads: &Histogram<u64>, writes: &Histogram<u64>) -> Result<String, Box<dyn Error>> {
-    let lines: Vec<(&str, RGBColor, Vec<(f64, f64)>)> =
-        [("reads", READS, curve(reads)), ("writes", WRITES, curve(writes))]
-            .into_iter()
-            .filter(|(_, _, points)| !points.is_empty())
-            .collect();
+    let lines: Vec<Curve> = [("reads", READS, curve(reads)), ("writes", WRITES, curve(writes))]
+        .into_iter()
+        .filter(|(_, _, points)| !points.is_empty())
+        .collect();
     let points = || lines.iter().flat_map(|(_, _, points)| points);
     let most = |it: &dyn Fn(&(f64, f64)) -> f64| points().map(it).fold(1.0_f64, f64::max);
     let least = points().map(|point| point.1).fold(f64::INFINITY, f64::min);
