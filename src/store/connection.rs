@@ -7,8 +7,12 @@ use crate::wire::resp::{Command, integer};
 use crate::limits::STALE_MS_MAX;
 
 use super::command::{self, Access, COMMANDS, Spec};
+use super::password::Password;
 use super::transaction::{Step, Transaction};
 use super::{glob, session};
+
+/// The one user there is, in Redis' word.
+const DEFAULT_USER: &[u8] = b"default";
 
 /// How a connection wants its commands treated; said once, and true for each that follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -68,6 +72,12 @@ pub struct Connection {
     name: Vec<u8>,
     closing: bool,
     manner: Manner,
+    /// What a client must say before it is served; none if anybody is.
+    password: Option<Password>,
+    /// It has not said it. Only with a password.
+    locked: bool,
+    /// Wrong passwords since they were last asked for.
+    denied: u32,
     /// From its first `MULTI` or `WATCH` until that is over.
     transaction: Option<Box<Transaction>>,
 }
@@ -85,6 +95,34 @@ impl Connection {
         let mut connection = Self { routing, ..self };
         connection.manner = connection.first_manner();
         connection
+    }
+
+    /// The same, served only after it has said this password, if there is one.
+    #[must_use]
+    pub fn with_password(self, password: Option<Password>) -> Self {
+        Self { password, locked: password.is_some(), ..self }
+    }
+
+    /// Whether it has still to say the password.
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        self.locked
+    }
+
+    /// What a command is answered with, whatever it is, because the password has not been said.
+    #[must_use]
+    pub fn refusal(&self, command: &Command) -> Option<Reply> {
+        if !self.locked {
+            return None;
+        }
+        let open = ["auth", "hello", "quit", "reset"];
+        let is_open = open.iter().any(|name| command.name().eq_ignore_ascii_case(name.as_bytes()));
+        (!is_open).then(|| Reply::error("NOAUTH", "Authentication required."))
+    }
+
+    /// How often a wrong password was said since the last call.
+    pub fn take_denied(&mut self) -> u32 {
+        std::mem::take(&mut self.denied)
     }
 
     /// It has said `CLUSTER` something: it is a cluster client's.
@@ -167,9 +205,11 @@ impl Connection {
                 self.protocol = Protocol::Resp2;
                 self.name.clear();
                 self.manner = self.first_manner();
+                self.locked = self.password.is_some();
                 self.transaction = None;
                 Reply::Simple("RESET")
             }
+            "auth" => self.auth(command).err().unwrap_or(Reply::Ok),
             "hello" => self.hello(command).unwrap_or_else(|refusal| refusal),
             "client" => self.client(command),
             "command" => describe(command),
@@ -178,9 +218,39 @@ impl Connection {
         }
     }
 
+    /// `AUTH [user] password`.
+    fn auth(&mut self, command: &Command) -> Result<(), Reply> {
+        match command.len() {
+            2 if self.password.is_none() => Err(Reply::error(
+                "ERR",
+                "AUTH <password> called without any password configured for the default user. \
+                 Are you sure your configuration is correct?",
+            )),
+            2 => self.log_in(DEFAULT_USER, command.arg(1)),
+            3 => self.log_in(command.arg(1), command.arg(2)),
+            _ => Err(Reply::syntax()),
+        }
+    }
+
+    /// There is one user. Where it has no password, any will do, as in Redis.
+    fn log_in(&mut self, user: &[u8], password: &[u8]) -> Result<(), Reply> {
+        // Judged first: an unknown name must not be answered faster.
+        let is_it = self.password.is_none_or(|right| right.is(password));
+        if user != DEFAULT_USER || !is_it {
+            self.denied = self.denied.saturating_add(1);
+            return Err(Reply::error(
+                "WRONGPASS",
+                "invalid username-password pair or user is disabled.",
+            ));
+        }
+        self.locked = false;
+        Ok(())
+    }
+
     fn hello(&mut self, command: &Command) -> Result<Reply, Reply> {
         let mut protocol = self.protocol;
         let mut name = None;
+        let mut login = None;
         if command.len() > 1 {
             protocol = match integer(command.arg(1)) {
                 Some(2) => Protocol::Resp2,
@@ -200,7 +270,8 @@ impl Connection {
                     name = Some(command.arg(at + 1));
                     at += 2;
                 } else if option.eq_ignore_ascii_case(b"AUTH") && at + 2 < command.len() {
-                    return Err(no_passwords());
+                    login = Some((command.arg(at + 1), command.arg(at + 2)));
+                    at += 3;
                 } else {
                     let option = String::from_utf8_lossy(option);
                     return Err(Reply::error(
@@ -209,6 +280,15 @@ impl Connection {
                     ));
                 }
             }
+        }
+        if let Some((user, password)) = login {
+            self.log_in(user, password)?;
+        }
+        if self.locked {
+            return Err(Reply::error(
+                "NOAUTH",
+                "HELLO comes before the login: say AUTH first, or HELLO <protover> AUTH <user> <password>",
+            ));
         }
         if let Some(name) = name {
             self.set_name(name)?;
@@ -280,13 +360,6 @@ pub(super) fn staleness(command: &Command) -> Result<u32, Reply> {
         }
         _ => Err(Reply::error("ERR", "syntax error: READONLY [STALE ms]")),
     }
-}
-
-fn no_passwords() -> Reply {
-    Reply::error(
-        "ERR",
-        "AUTH is not supported: this version has no passwords. Bind the client port to a trusted network",
-    )
 }
 
 /// `COMMAND [COUNT | DOCS name… | INFO name… | LIST]`.
@@ -452,5 +525,72 @@ mod tests {
         assert!(!connection.is_closing());
         assert_eq!(run(&mut connection, "QUIT"), "+OK");
         assert!(connection.is_closing());
+    }
+
+    /// What `line` gets, whether it is answered here or would be sent on.
+    fn said(connection: &mut Connection, line: &str) -> String {
+        let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+        match connection.refusal(&Command::from_args(&args)) {
+            Some(refusal) => format!("-{}", refusal.error_text()),
+            None if ["GET", "NOSUCH"].contains(&line.split(' ').next().unwrap_or_default()) => {
+                "served".into()
+            }
+            None => run(connection, line),
+        }
+    }
+
+    #[test]
+    fn nothing_is_served_before_the_password() {
+        let locked = || Connection::new(7).with_password(Some(Password::new(b"secret")));
+        let (noauth, wrong) = ("-NOAUTH Authentication required.", "-WRONGPASS invalid username");
+        for login in
+            ["AUTH secret", "AUTH default secret", "HELLO 3 AUTH default secret SETNAME me"]
+        {
+            let mut connection = locked();
+            for line in ["PING", "GET k", "NOSUCH", "CONFIG GET *", "CLIENT ID", "COMMAND"] {
+                assert_eq!(said(&mut connection, line), noauth, "{line}");
+            }
+            for line in ["HELLO", "HELLO 3", "HELLO 3 SETNAME me"] {
+                assert!(said(&mut connection, line).starts_with("-NOAUTH HELLO"), "{line}");
+            }
+            for line in [
+                "AUTH Secret",
+                "AUTH other secret",
+                "AUTH default secre",
+                "HELLO 3 AUTH default x",
+                "HELLO 3 AUTH other secret",
+            ] {
+                assert!(said(&mut connection, line).starts_with(wrong), "{line}");
+                assert!(connection.is_locked(), "{line}");
+            }
+            assert_eq!(connection.take_denied(), 5);
+            assert_eq!(
+                connection.protocol(),
+                Protocol::Resp2,
+                "a HELLO that failed switches nothing"
+            );
+            assert!(!said(&mut connection, login).starts_with('-'), "{login}");
+            assert_eq!((connection.take_denied(), connection.is_locked()), (0, false));
+            assert_eq!(said(&mut connection, "GET k"), "served");
+            assert!(!said(&mut connection, "CONFIG GET *").contains("secret"));
+            // Who is in stays in.
+            assert!(said(&mut connection, "AUTH wrong").starts_with(wrong));
+            assert_eq!(said(&mut connection, "GET k"), "served");
+            assert_eq!(said(&mut connection, "RESET"), "+RESET");
+            assert_eq!(said(&mut connection, "GET k"), noauth);
+            assert_eq!(said(&mut connection, "QUIT"), "+OK");
+        }
+    }
+
+    #[test]
+    fn without_a_password_anybody_is_served() {
+        let mut connection = Connection::new(7).with_password(None);
+        assert_eq!(said(&mut connection, "GET k"), "served");
+        assert!(said(&mut connection, "AUTH x").starts_with("-ERR AUTH <password> called without"));
+        assert_eq!(said(&mut connection, "AUTH default x"), "+OK");
+        assert!(said(&mut connection, "AUTH other x").starts_with("-WRONGPASS"));
+        assert!(said(&mut connection, "AUTH a b c").starts_with("-ERR syntax error"));
+        assert_eq!(said(&mut connection, "RESET"), "+RESET");
+        assert_eq!(said(&mut connection, "GET k"), "served");
     }
 }

@@ -28,6 +28,7 @@ pub mod connection;
 mod glob;
 pub mod map;
 pub mod member;
+pub mod password;
 pub mod session;
 pub mod slot;
 pub mod split;
