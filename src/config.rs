@@ -2,6 +2,8 @@
 //!
 //! A file gives values, flags override them, and what neither gives has the default written here.
 
+mod security;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,6 +15,8 @@ use crate::id::{ClusterId, NodeId};
 use crate::limits;
 use crate::shard::LeasedGroups;
 use crate::store::connection::Routing;
+
+pub use security::{Secret, Security, TlsFiles};
 
 /// How a log write is made durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -45,8 +49,8 @@ pub struct Config {
     /// Where the node keeps everything. No default. One process at a time; on a filesystem that
     /// accepts O_DIRECT (ext4, xfs; not tmpfs before Linux 6.6).
     pub dir: PathBuf,
-    /// Where clients connect. No default. Unencrypted and without passwords in this version: bind
-    /// it to a trusted network.
+    /// Where clients connect. No default. In the clear and open to all unless [`Security`] says
+    /// otherwise: bind it to a trusted network then.
     pub client: SocketAddr,
     /// Where clients are told to connect, by `-MOVED` and `CLUSTER SLOTS`. Default: `client`, or if
     /// that is any address of the machine (0.0.0.0), its port under the ip by which the other nodes
@@ -130,6 +134,15 @@ pub struct Config {
     /// Log bytes one core may hold on disk; past it writes are refused with `-FULL`. Default 0: as
     /// much as the disk holds. At least four segments otherwise.
     pub wal_bytes_max: u64,
+    /// Clients that may be connected at once. Default `limits::CONNECTIONS_DEFAULT`, as in Redis; 1 to
+    /// `limits::CONNECTIONS_MAX`. Each takes a descriptor and about a kilobyte.
+    pub max_clients: usize,
+    /// A client that says nothing, takes nothing and waits for nothing for this long is disconnected, in
+    /// seconds. Default 0, which is never, as in Redis; at most a year. Frees what clients hold that have
+    /// vanished without a word.
+    pub client_idle_s: u64,
+    /// Who is served.
+    pub security: Security,
 }
 
 /// What a file or the flags may say; everything is optional here.
@@ -190,6 +203,26 @@ pub struct Settings {
     pub checkpoint_ms: Option<u64>,
     /// [`Config::wal_bytes_max`].
     pub wal_bytes_max: Option<u64>,
+    /// [`Config::max_clients`].
+    pub max_clients: Option<usize>,
+    /// [`Config::client_idle_s`].
+    pub client_idle_s: Option<u64>,
+    /// [`Security::requirepass`].
+    pub requirepass: Option<Secret>,
+    /// [`Security::requirepass_file`].
+    pub requirepass_file: Option<PathBuf>,
+    /// [`Security::client`].
+    pub tls_cert: Option<PathBuf>,
+    /// [`Security::client`].
+    pub tls_key: Option<PathBuf>,
+    /// [`Security::client`].
+    pub tls_client_ca: Option<PathBuf>,
+    /// [`Security::peer`].
+    pub peer_tls_cert: Option<PathBuf>,
+    /// [`Security::peer`].
+    pub peer_tls_key: Option<PathBuf>,
+    /// [`Security::peer`].
+    pub peer_tls_ca: Option<PathBuf>,
 }
 
 /// Why settings cannot be used: which, what it is, what it may be.
@@ -256,7 +289,13 @@ impl Settings {
                 Some(span) => {
                     let line = text[..span.start.min(text.len())].matches('\n').count();
                     let said = text.lines().nth(line).unwrap_or_default().trim();
-                    format!("line {}, `{said}`: {message}", line + 1)
+                    // A password is not for the log, however wrongly it is written.
+                    let names_another = said.contains('=') && !said.contains("pass");
+                    if text.contains("requirepass") && !names_another {
+                        format!("line {}: not TOML, or not a text in quotes", line + 1)
+                    } else {
+                        format!("line {}, `{said}`: {message}", line + 1)
+                    }
                 }
                 None => message,
             };
@@ -295,6 +334,16 @@ impl Settings {
             snapshot_bytes_per_s: self.snapshot_bytes_per_s.or(under.snapshot_bytes_per_s),
             checkpoint_ms: self.checkpoint_ms.or(under.checkpoint_ms),
             wal_bytes_max: self.wal_bytes_max.or(under.wal_bytes_max),
+            max_clients: self.max_clients.or(under.max_clients),
+            client_idle_s: self.client_idle_s.or(under.client_idle_s),
+            requirepass: self.requirepass.or(under.requirepass),
+            requirepass_file: self.requirepass_file.or(under.requirepass_file),
+            tls_cert: self.tls_cert.or(under.tls_cert),
+            tls_key: self.tls_key.or(under.tls_key),
+            tls_client_ca: self.tls_client_ca.or(under.tls_client_ca),
+            peer_tls_cert: self.peer_tls_cert.or(under.peer_tls_cert),
+            peer_tls_key: self.peer_tls_key.or(under.peer_tls_key),
+            peer_tls_ca: self.peer_tls_ca.or(under.peer_tls_ca),
         }
     }
 
@@ -304,6 +353,7 @@ impl Settings {
     /// The first setting that is missing or out of range, with what it may be.
     pub fn resolve(self) -> Result<Config, ConfigError> {
         let missing = |key, flag| ConfigError::Missing { key, flag };
+        let security = Security::resolve(&self)?;
         let mut peers = BTreeMap::new();
         for (id, address) in self.peers.ok_or(missing("peers", "peers"))? {
             let number = id.parse().map_err(|_| ConfigError::OutOfRange {
@@ -372,6 +422,9 @@ impl Settings {
             snapshot_bytes_per_s: self.snapshot_bytes_per_s.unwrap_or(limits::SNAPSHOT_BYTES_PER_S),
             checkpoint_ms: self.checkpoint_ms.unwrap_or(5_000),
             wal_bytes_max: self.wal_bytes_max.unwrap_or(0),
+            max_clients: self.max_clients.unwrap_or(limits::CONNECTIONS_DEFAULT),
+            client_idle_s: self.client_idle_s.unwrap_or(0),
+            security,
         }
         .validated()
     }
@@ -413,6 +466,8 @@ impl Config {
         if self.wal_bytes_max != 0 {
             within("wal_bytes_max", &self.wal_bytes_max, &segments_min, &u64::MAX)?;
         }
+        within("max_clients", &self.max_clients, &1, &limits::CONNECTIONS_MAX)?;
+        within("client_idle_s", &self.client_idle_s, &0, &limits::CLIENT_IDLE_S_MAX)?;
         if !self.peers.contains_key(&self.id) {
             let ids: Vec<String> = self.peers.keys().map(ToString::to_string).collect();
             let value = format!("of nodes {}", ids.join(", "));
@@ -470,7 +525,7 @@ impl Config {
 id = {id}
 # Where the node keeps everything. One process at a time; needs a filesystem with O_DIRECT.
 dir = {dir}
-# Where clients connect (Redis protocol), and where the other nodes connect. Neither is encrypted.
+# Where clients connect (Redis protocol), and where the other nodes connect. See also TLS below.
 client = "{client}"
 peer = "{peer}"
 # Where clients are told to connect, if not at `client`.
@@ -526,6 +581,11 @@ fault_commands = {fault_commands}
 # Log bytes one core may hold on disk; 0 is as much as the disk holds.
 wal_bytes_max = {wal_bytes_max}
 
+# Clients that may be connected at once (1 to {connections_max}).
+max_clients = {max_clients}
+# A client that is silent for so many seconds is disconnected; 0 is never.
+client_idle_s = {client_idle_s}
+{security}
 # Where operators connect. Reserved: accepted, not served yet.
 {admin}
 "#,
@@ -561,6 +621,10 @@ wal_bytes_max = {wal_bytes_max}
             checkpoint_ms = self.checkpoint_ms,
             fault_commands = self.fault_commands,
             wal_bytes_max = self.wal_bytes_max,
+            connections_max = limits::CONNECTIONS_MAX,
+            max_clients = self.max_clients,
+            client_idle_s = self.client_idle_s,
+            security = self.security.to_toml(),
         )
     }
 }
@@ -597,6 +661,7 @@ mod tests {
             "cluster = \"a\\tb'\\u007f\"",
             "cores = 2\nadmin = \"127.0.0.1:9\"\nwal_bytes_max = 1073741824\njoin = true\npriority = 7",
             "advertise_client = \"10.1.2.3:6379\"\nrouting = \"redirect\"",
+            "max_clients = 5\nclient_idle_s = 300\nrequirepass_file = \"/p\"",
         ] {
             let config = resolved(extra).expect("valid");
             let again = settings(&config.to_toml()).expect("readable").resolve().expect("valid");

@@ -158,8 +158,22 @@ pub const REQUEST_BYTES_MAX: usize = 128 << 20;
 pub const PIPELINE_MAX: usize = 4096;
 /// Reply bytes one connection may leave unread before the node stops reading from it.
 pub const OUTPUT_BYTES_MAX: usize = 8 << 20;
-/// Client connections one node accepts; one more gets `-ERR max number of clients reached`.
-pub const CONNECTIONS_MAX: usize = 10_000;
+/// Client connections one node accepts unless told otherwise; one more gets
+/// `-ERR max number of clients reached`.
+pub const CONNECTIONS_DEFAULT: usize = 10_000;
+/// Most client connections one node can be told to accept.
+pub const CONNECTIONS_MAX: usize = 100_000;
+/// The longest that a client may be silent before it is disconnected, unless that is for ever, in seconds.
+pub const CLIENT_IDLE_S_MAX: u64 = 365 * 24 * 3600;
+/// What a client that has not logged in may leave unfinished, in bytes: no command it may send is longer.
+pub const LOCKED_BYTES_MAX: usize = 64 << 10;
+/// A client's TLS handshake may take this long, in ms; then the connection is closed.
+pub const TLS_HANDSHAKE_MS_MAX: u64 = 10_000;
+/// Clients whose handshakes one core furthers in one turn: each step is up to a millisecond of arithmetic, and the
+/// rest of the core waits for it.
+pub const TLS_HANDSHAKES_PER_TURN: usize = 8;
+/// Largest file of certificates, of a key or of a password, in bytes.
+pub const SECURITY_FILE_BYTES_MAX: u64 = 1 << 20;
 /// Messages one core's mailbox holds from its sibling cores.
 pub const MAILBOX_MAX: usize = 64 << 10;
 /// Reads one group holds while it waits for its leadership to be confirmed.

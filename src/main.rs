@@ -156,6 +156,33 @@ struct Serve {
     /// Log bytes one core may hold on disk; past it writes are refused [default: no limit].
     #[arg(long, value_name = "BYTES")]
     wal_max_bytes: Option<u64>,
+    /// Clients that may be connected at once [default: 10000].
+    #[arg(long, value_name = "N")]
+    max_clients: Option<usize>,
+    /// Disconnect clients that are silent for so long, in seconds; 0 is never [default: 0].
+    #[arg(long, value_name = "S")]
+    client_idle_s: Option<u64>,
+    /// A file with the password that clients must say (AUTH).
+    #[arg(long, value_name = "FILE")]
+    requirepass_file: Option<PathBuf>,
+    /// Clients must speak TLS: the node's certificate, and those above it (PEM).
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// The key of --tls-cert (PEM).
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+    /// Clients must show a certificate that this authority signed (PEM).
+    #[arg(long, value_name = "FILE")]
+    tls_client_ca: Option<PathBuf>,
+    /// Nodes speak TLS with each other: this node's certificate (PEM); may be that of --tls-cert.
+    #[arg(long, value_name = "FILE")]
+    peer_tls_cert: Option<PathBuf>,
+    /// The key of --peer-tls-cert (PEM).
+    #[arg(long, value_name = "FILE")]
+    peer_tls_key: Option<PathBuf>,
+    /// The authority that must have signed the other nodes' certificates (PEM).
+    #[arg(long, value_name = "FILE")]
+    peer_tls_ca: Option<PathBuf>,
     /// The cluster's name [default: outrigger].
     #[arg(long, value_name = "NAME")]
     cluster: Option<String>,
@@ -213,6 +240,17 @@ impl Serve {
             snapshot_bytes_per_s: self.snapshot_bytes_per_s,
             checkpoint_ms: self.checkpoint_ms,
             wal_bytes_max: self.wal_max_bytes,
+            max_clients: self.max_clients,
+            client_idle_s: self.client_idle_s,
+            // Never a flag: everybody on the machine sees those.
+            requirepass: None,
+            requirepass_file: self.requirepass_file,
+            tls_cert: self.tls_cert,
+            tls_key: self.tls_key,
+            tls_client_ca: self.tls_client_ca,
+            peer_tls_cert: self.peer_tls_cert,
+            peer_tls_key: self.peer_tls_key,
+            peer_tls_ca: self.peer_tls_ca,
         })
     }
 

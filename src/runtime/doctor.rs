@@ -71,7 +71,9 @@ impl Report {
         note(preflight::io_uring());
         note(preflight::memlock(cores));
         note(preflight::direct_io(dir));
-        let clients = preflight::open_files().map_err(|fatal| note(Err(fatal))).ok();
+        let clients = preflight::open_files(limits::CONNECTIONS_DEFAULT)
+            .map_err(|fatal| note(Err(fatal)))
+            .ok();
         let (mut flushes, mut bytes_per_s) = (None, None);
         if let Ok(scratch) = Scratch::new(dir) {
             flushes = scratch.flushes(WRITES, TIME).ok();
@@ -131,11 +133,11 @@ impl Report {
             ));
         }
         if let Some(clients) = self.clients
-            && clients < limits::CONNECTIONS_MAX
+            && clients < limits::CONNECTIONS_DEFAULT
         {
             advice.push(format!(
                 "open files are limited: {clients} clients can connect, not {}. Raise LimitNOFILE= in the systemd unit",
-                limits::CONNECTIONS_MAX
+                limits::CONNECTIONS_DEFAULT
             ));
         }
         advice
@@ -205,7 +207,7 @@ mod tests {
         let mut report = Report::of(scratch.path(), 1);
         report.flushes = Some(Flushes::of_micros(&[micros], &[micros * 2]));
         (report.kernel, report.filesystem) = ("6.18.44".into(), "ext4 on /dev/vda".into());
-        (report.governor, report.clients) = (None, Some(limits::CONNECTIONS_MAX));
+        (report.governor, report.clients) = (None, Some(limits::CONNECTIONS_DEFAULT));
         report
     }
 

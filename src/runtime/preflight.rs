@@ -24,7 +24,7 @@ const MEMLOCK_PER_CORE: u64 = 512 << 10;
 pub fn check(config: &Config) -> Result<usize, Fatal> {
     io_uring()?;
     memlock(config.cores)?;
-    let connections = open_files()?;
+    let connections = open_files(config.max_clients)?;
     direct_io(&config.dir)?;
     space(config)?;
     Ok(connections)
@@ -75,10 +75,10 @@ const FILES_RESERVED: u64 = 256;
 
 /// How many clients the limit of open files leaves room for. Never reaching that limit matters: a
 /// core cannot sleep, open a segment or dial a peer without a descriptor.
-pub(super) fn open_files() -> Result<usize, Fatal> {
-    let needed = limits::CONNECTIONS_MAX as u64 + FILES_RESERVED;
+pub(super) fn open_files(clients_max: usize) -> Result<usize, Fatal> {
+    let needed = clients_max as u64 + FILES_RESERVED;
     let Some(have) = raised(Resource::Nofile, needed).filter(|have| *have < needed) else {
-        return Ok(limits::CONNECTIONS_MAX);
+        return Ok(clients_max);
     };
     let remedy = format!("Remedy: ulimit -n {needed}, or LimitNOFILE= in the systemd unit");
     let Some(clients) = have.checked_sub(FILES_RESERVED).filter(|clients| *clients > 0) else {
