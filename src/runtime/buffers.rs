@@ -23,6 +23,8 @@ use glommio::io::DmaFile;
 use rustix::fs::FlockOperation;
 use rustix::net::RecvFlags;
 
+use super::tls::Session;
+
 /// Fresh memory is taken in pieces of this size, in bytes.
 const CHUNK_BYTES: usize = 64 << 10;
 /// A receive is not started with less room than this, in bytes.
@@ -48,6 +50,8 @@ pub enum Received {
 #[derive(Debug, Default)]
 pub struct Chunk {
     free: BytesMut,
+    /// What TLS connections receive into; empty until there is one.
+    sealed: Vec<u8>,
 }
 
 impl Chunk {
@@ -68,6 +72,35 @@ impl Chunk {
                 Ok(Received::Bytes { bytes: self.free.split(), more })
             }
         }
+    }
+
+    /// The same over TLS: only what it says lies in the memory that is kept.
+    ///
+    /// # Errors
+    /// Whatever the socket reports, and what is not of this session.
+    pub fn receive_sealed(
+        &mut self,
+        socket: impl AsFd,
+        session: &mut Session,
+    ) -> io::Result<Received> {
+        if session.has_ended() {
+            return Ok(Received::Closed);
+        }
+        self.sealed.resize(CHUNK_BYTES, 0);
+        let count = match receive(socket, &mut self.sealed)? {
+            None => return Ok(Received::Nothing),
+            Some(0) => return Ok(Received::Closed),
+            Some(count) => count,
+        };
+        if self.free.capacity() < count {
+            self.free.reserve(CHUNK_BYTES);
+        }
+        let opened = session.open(&self.sealed[..count], &mut self.free);
+        let bytes = self.free.split();
+        opened?;
+        // The end may have come with the rest: then there is one more thing to be said.
+        let more = count == self.sealed.len() || session.has_ended();
+        Ok(Received::Bytes { bytes, more })
     }
 }
 

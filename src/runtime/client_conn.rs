@@ -12,6 +12,8 @@
 //! An idle connection holds no buffer: it receives into memory that all connections of its core
 //! share ([`Chunk`]) and keeps only the beginning of a command whose end has not arrived.
 //!
+//! Over TLS, bytes pass through a [`Session`] on their way in and out; all else is the same.
+//!
 //! Reading stops while too many commands are unanswered or too many reply bytes are unread; TCP
 //! then stops the client.
 
@@ -21,8 +23,8 @@ use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
 
-use crate::id::ConnId;
-use crate::limits::{OUTPUT_BYTES_MAX, PIPELINE_MAX};
+use crate::id::{ConnId, Tick};
+use crate::limits::{LOCKED_BYTES_MAX, OUTPUT_BYTES_MAX, PIPELINE_MAX, TLS_HANDSHAKE_MS_MAX};
 use crate::shard::event::Request;
 use crate::shard::{Event, Pipeline};
 use crate::store::command::{self, Access, Spec};
@@ -33,8 +35,10 @@ use crate::wire::resp::{Command, RequestReader};
 
 use super::buffers::{Chunk, Received};
 use super::faults::Faults;
+use super::keyring::Keys;
 use super::poller::Interest;
 use super::socket;
+use super::tls::Session;
 
 /// Receives from one connection in one turn, so that one busy client does not hold up the rest.
 const RECEIVES_MAX: usize = 4;
@@ -57,6 +61,8 @@ pub enum Gate {
 pub struct ClientConn {
     id: ConnId,
     socket: TcpStream,
+    /// Between socket and commands, if clients must speak TLS.
+    tls: Option<Box<Session>>,
     own: Connection,
     /// The node's fault switches, if clients may use them.
     faults: Option<Arc<Faults>>,
@@ -72,6 +78,10 @@ pub struct ClientConn {
     watching: Option<u64>,
     /// Nothing more will be read: the client has ended, said goodbye, or sent garbage.
     ended: bool,
+    /// Something has come or gone since that was last looked at.
+    stirred: bool,
+    /// When it was accepted, or last looked at with something having come or gone.
+    stirred_at: Tick,
     /// What the poller was last told.
     watched: Interest,
     /// It is in the list of connections to flush.
@@ -85,6 +95,7 @@ impl ClientConn {
         Self {
             id,
             socket,
+            tls: None,
             own: Connection::new(id.0),
             faults: None,
             reader: RequestReader::new(),
@@ -94,21 +105,56 @@ impl ClientConn {
             held: None,
             watching: None,
             ended: false,
+            stirred: false,
+            stirred_at: Tick(0),
             watched: Interest::READ,
             queued: false,
         }
     }
 
-    /// Let it switch faults on, if there are switches.
-    #[must_use]
-    pub fn with_faults(self, faults: Option<Arc<Faults>>) -> Self {
-        Self { faults, ..self }
+    /// It was accepted just now: meet it with these keys, treat its commands so, and let it switch faults
+    /// on, if there are switches.
+    ///
+    /// # Errors
+    /// When TLS cannot begin.
+    pub fn meet(
+        &mut self,
+        keys: &Keys,
+        routing: Routing,
+        faults: Option<Arc<Faults>>,
+        now: Tick,
+    ) -> io::Result<()> {
+        if let Some(config) = &keys.clients {
+            self.tls = Some(Box::new(Session::accept(Arc::clone(config))?));
+        }
+        self.own = Connection::new(self.id.0).with_routing(routing).with_password(keys.password);
+        self.faults = faults;
+        self.stirred_at = now;
+        Ok(())
     }
 
-    /// Treat its commands as this node's setting says.
+    /// Whether its TLS handshake is under way.
     #[must_use]
-    pub fn with_routing(self, routing: Routing) -> Self {
-        Self { own: self.own.with_routing(routing), ..self }
+    pub fn is_handshaking(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
+    }
+
+    /// How often it has said a wrong password since the last call.
+    pub fn take_denied(&mut self) -> u32 {
+        self.own.take_denied()
+    }
+
+    /// Time has passed: whether its handshake takes too long, or it was idle for `idle_ms`. One that waits
+    /// for an answer of ours is not idle; one that takes no answers is.
+    pub fn is_overdue(&mut self, now: Tick, idle_ms: u64) -> bool {
+        if self.is_handshaking() {
+            return TLS_HANDSHAKE_MS_MAX <= now.since(self.stirred_at);
+        }
+        let waits = !self.pipeline.is_empty() && self.output.is_empty();
+        if std::mem::take(&mut self.stirred) || waits {
+            self.stirred_at = now;
+        }
+        idle_ms <= now.since(self.stirred_at)
     }
 
     /// Its socket.
@@ -131,7 +177,17 @@ impl ClientConn {
             if !self.may_read() {
                 break;
             }
-            match chunk.receive(&self.socket)? {
+            let received = match &mut self.tls {
+                None => chunk.receive(&self.socket)?,
+                Some(tls) => chunk.receive_sealed(&self.socket, tls).inspect_err(|_| {
+                    // Why, as TLS says it, as far as that can still be said.
+                    let mut alert = BytesMut::new();
+                    if tls.seal(&[], &mut alert).is_ok() {
+                        let _ = socket::send(&self.socket, &alert);
+                    }
+                })?,
+            };
+            match received {
                 Received::Nothing => break,
                 Received::Closed => {
                     // Replies to what it has sent are still owed: it may have closed one side.
@@ -139,6 +195,7 @@ impl ClientConn {
                     break;
                 }
                 Received::Bytes { bytes, more } => {
+                    self.stirred = true;
                     self.take(bytes, gate, events);
                     if !more {
                         break;
@@ -188,16 +245,28 @@ impl ClientConn {
         {
             reply.encode(self.own.protocol(), scratch);
         }
+        if let Some(tls) = &mut self.tls {
+            let plain = scratch.split();
+            if self.ended && self.pipeline.is_empty() {
+                tls.seal(&plain, scratch)?;
+                tls.end();
+                tls.seal(&[], scratch)?;
+            } else {
+                tls.seal(&plain, scratch)?;
+            }
+        }
         if self.output.is_empty() {
             let sent = if scratch.is_empty() {
                 0
             } else {
                 socket::send(&self.socket, scratch)?.unwrap_or(0)
             };
+            self.stirred |= 0 < sent;
             self.output.extend_from_slice(&scratch[sent..]);
         } else {
             self.output.extend_from_slice(scratch);
             let sent = socket::send(&self.socket, &self.output)?.unwrap_or(0);
+            self.stirred |= 0 < sent;
             self.output.advance(sent);
         }
         if self.output.is_empty() {
@@ -245,7 +314,8 @@ impl ClientConn {
             if !bytes.is_empty() && !self.ended {
                 // The rest moves to memory of its own, so that a client that never ends its
                 // command does not hold on to what the whole core receives into.
-                let more = self.reader.needed(&bytes).min(RESERVE_BYTES_MAX);
+                let reserve_max = if self.own.is_locked() { 0 } else { RESERVE_BYTES_MAX };
+                let more = self.reader.needed(&bytes).min(reserve_max);
                 let mut own = BytesMut::with_capacity(bytes.len() + more);
                 own.extend_from_slice(&bytes);
                 self.input = own;
@@ -258,6 +328,22 @@ impl ClientConn {
                 self.input = input;
             }
         }
+        if self.own.is_locked() && self.may_read() {
+            self.bound_locked();
+        }
+    }
+
+    /// Whoever has not logged in gets no memory for more than a login needs.
+    fn bound_locked(&mut self) {
+        if self.input.len() + self.reader.needed(&self.input) <= LOCKED_BYTES_MAX {
+            return;
+        }
+        let text = format!(
+            "Authentication required: nothing longer than {LOCKED_BYTES_MAX} bytes before it"
+        );
+        self.pipeline.push_done(Reply::error("NOAUTH", text));
+        self.input = BytesMut::new();
+        self.ended = true;
     }
 
     fn parse(&mut self, input: &mut BytesMut, gate: Gate, events: &mut Vec<Event>) {
@@ -285,7 +371,12 @@ impl ClientConn {
             Gate::Loading => Some("outrigger is replaying its log"),
             Gate::Probation => Some("this node is new and asks its peers whether it may take part"),
         };
-        if let Some(what) = waits_for {
+        if let Some(refusal) = self.own.refusal(&command) {
+            self.pipeline.push_done(refusal);
+            return;
+        }
+        // A login is no matter of the log; who asks for one again would miss the moment otherwise.
+        if let Some(what) = waits_for.filter(|_| !self.own.is_locked()) {
             self.pipeline.push_done(Reply::error("LOADING", what));
             return;
         }
@@ -347,6 +438,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+    use crate::store::password::Password;
 
     /// A connection and the client's end of it.
     fn pair() -> (ClientConn, TcpStream) {
@@ -471,5 +563,58 @@ mod tests {
         let mut events = Vec::new();
         conn.resume(Gate::Open, &mut events);
         assert_eq!(events.len(), 1);
+    }
+
+    #[test]
+    fn before_the_password_nothing_passes_and_little_is_kept() {
+        let (mut conn, mut client) = pair();
+        let password = Some(Password::new(b"secret"));
+        let keys = Keys { password, ..Keys::default() };
+        conn.meet(&keys, Routing::Auto, None, Tick(0)).unwrap();
+        client
+            .write_all(b"GET a\r\nAUTH wrong\r\nAUTH secret\r\nGET a\r\nRESET\r\nGET b\r\n")
+            .unwrap();
+        let requests = pump(&mut conn, Gate::Open);
+        assert_eq!(requests.len(), 1, "only what came after AUTH and before RESET");
+        assert_eq!(conn.take_denied(), 1);
+        conn.complete(requests[0].seq, Reply::Nil);
+        let text = heard(&mut conn, &mut client);
+        assert!(text.starts_with("-NOAUTH Authentication required.\r\n-WRONGPASS"), "{text}");
+        assert!(text.ends_with("+OK\r\n$-1\r\n"), "{text}");
+        let mut events = Vec::new();
+        conn.resume(Gate::Open, &mut events);
+        assert!(events.is_empty(), "RESET logs out");
+        assert!(heard(&mut conn, &mut client).starts_with("+RESET\r\n-NOAUTH"));
+
+        client.write_all(b"*2\r\n$4\r\nAUTH\r\n$70000\r\nx").unwrap();
+        assert!(pump(&mut conn, Gate::Open).is_empty());
+        assert!(heard(&mut conn, &mut client).starts_with("-NOAUTH"));
+        assert!(conn.is_over());
+    }
+
+    #[test]
+    fn a_login_does_not_wait_for_the_log() {
+        let (mut conn, mut client) = pair();
+        let keys = Keys { password: Some(Password::new(b"secret")), ..Keys::default() };
+        conn.meet(&keys, Routing::Auto, None, Tick(0)).unwrap();
+        client.write_all(b"PING\r\nAUTH secret\r\nPING\r\n").unwrap();
+        assert!(pump(&mut conn, Gate::Loading).is_empty());
+        let text = heard(&mut conn, &mut client);
+        let loading = "-LOADING outrigger is replaying its log\r\n";
+        assert_eq!(text, format!("-NOAUTH Authentication required.\r\n+OK\r\n{loading}"));
+    }
+
+    #[test]
+    fn who_waits_for_us_is_not_idle() {
+        let (mut conn, mut client) = pair();
+        conn.meet(&Keys::default(), Routing::Auto, None, Tick(1000)).unwrap();
+        assert!(!conn.is_overdue(Tick(5999), 5000) && conn.is_overdue(Tick(6000), 5000));
+        client.write_all(b"GET a\r\n").unwrap();
+        let requests = pump(&mut conn, Gate::Open);
+        assert!(!conn.is_overdue(Tick(7000), 5000) && !conn.is_overdue(Tick(50_000), 5000));
+        conn.complete(requests[0].seq, Reply::Nil);
+        heard(&mut conn, &mut client);
+        assert!(!conn.is_overdue(Tick(60_000), 5000) && conn.is_overdue(Tick(65_000), 5000));
+        assert!(!conn.is_overdue(Tick(90_000), u64::MAX), "0 is never");
     }
 }

@@ -10,15 +10,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::BytesMut;
 
-use crate::id::ConnId;
-use crate::limits::CONNECTIONS_MAX;
+use crate::id::{ConnId, ShardId, Tick};
+use crate::limits::TLS_HANDSHAKES_PER_TURN;
 use crate::shard::Event;
 use crate::shard::event::ReplyTo;
 use crate::store::connection::Routing;
 
 use super::buffers::Chunk;
 use super::client_conn::{ClientConn, Gate};
+use super::doorkeeper::Doorkeeper;
 use super::faults::Faults;
+use super::keyring::{Keyring, Keys};
 use super::poller::{Interest, Poller, Ready, Token};
 use super::slots::Slots;
 use super::socket;
@@ -27,6 +29,8 @@ use super::socket;
 const ACCEPTS_MAX: usize = 64;
 /// Memory for encoding replies is given back when it has grown beyond this, in bytes.
 const SCRATCH_BYTES_MAX: usize = 1 << 20;
+/// How often it is looked at who is idle, in ms.
+const LOOK_MS: u64 = 500;
 
 /// All clients of one core. One per core.
 #[derive(Debug)]
@@ -39,6 +43,14 @@ pub struct Clients {
     open_max: usize,
     faults: Option<Arc<Faults>>,
     routing: Routing,
+    /// What clients are met with; open to all, in the clear, without it.
+    keyring: Option<Arc<Keyring>>,
+    doorkeeper: Doorkeeper,
+    /// A client may be idle for so long.
+    idle_ms: u64,
+    looked_at: Tick,
+    /// Connections with a handshake under way that may still be furthered in this turn.
+    handshakes_left: usize,
     chunk: Chunk,
     scratch: BytesMut,
     /// Connections with something to send or to read on, each once.
@@ -47,7 +59,7 @@ pub struct Clients {
 
 impl Clients {
     /// Accept from `listener`. `open` counts the connections of all cores, and one beyond `open_max`
-    /// (at most [`CONNECTIONS_MAX`]) is refused.
+    /// is refused.
     ///
     /// # Errors
     /// When the listener cannot be watched.
@@ -62,9 +74,14 @@ impl Clients {
             listener: Some(listener),
             conns: Slots::default(),
             open,
-            open_max: open_max.min(CONNECTIONS_MAX),
+            open_max,
             faults: None,
             routing: Routing::default(),
+            keyring: None,
+            doorkeeper: Doorkeeper::default(),
+            idle_ms: u64::MAX,
+            looked_at: Tick(0),
+            handshakes_left: TLS_HANDSHAKES_PER_TURN,
             chunk: Chunk::default(),
             scratch: BytesMut::new(),
             queue: Vec::new(),
@@ -81,6 +98,19 @@ impl Clients {
     #[must_use]
     pub fn with_routing(self, routing: Routing) -> Self {
         Self { routing, ..self }
+    }
+
+    /// Meet its clients with these keys.
+    #[must_use]
+    pub fn with_keyring(self, keyring: Arc<Keyring>) -> Self {
+        Self { keyring: Some(keyring), ..self }
+    }
+
+    /// Disconnect clients that are idle for so many seconds; 0 is never.
+    #[must_use]
+    pub fn with_idle_s(self, idle_s: u64) -> Self {
+        let idle_ms = if idle_s == 0 { u64::MAX } else { idle_s.saturating_mul(1000) };
+        Self { idle_ms, ..self }
     }
 
     /// How its clients' commands are treated.
@@ -102,7 +132,8 @@ impl Clients {
     }
 
     /// Clients are waiting to be accepted.
-    pub fn accept(&mut self, poller: &Poller) {
+    pub fn accept(&mut self, now: Tick, poller: &Poller) {
+        let keys = self.keyring.as_ref().map(|keyring| keyring.keys()).unwrap_or_default();
         for _ in 0..ACCEPTS_MAX {
             let Some(listener) = &self.listener else { return };
             let socket = match listener.accept() {
@@ -117,20 +148,39 @@ impl Clients {
             };
             if self.open_max <= self.open.fetch_add(1, Ordering::Relaxed) {
                 self.open.fetch_sub(1, Ordering::Relaxed);
-                // If it cannot be told, it learns from the close.
-                let _ = socket::send_all(&socket, b"-ERR max number of clients reached\r\n");
+                // If it cannot be told, it learns from the close. Over TLS it cannot: a handshake for
+                // everybody who is refused would cost more than a client.
+                if keys.clients.is_none() {
+                    let _ = socket::send_all(&socket, b"-ERR max number of clients reached\r\n");
+                }
                 continue;
             }
-            let prepared = socket::prepare_client(&socket);
-            let (faults, routing) = (self.faults.clone(), self.routing);
-            let key = self.conns.insert(|key| {
-                ClientConn::new(ConnId(key), socket).with_faults(faults).with_routing(routing)
-            });
-            let conn = self.conns.get_mut(key).expect("inserted above");
-            let token = Token::Client(key).into();
-            let watched = prepared.and_then(|()| poller.add(conn.socket(), token, Interest::READ));
-            if let Err(error) = watched {
+            let key = self.conns.insert(|key| ClientConn::new(ConnId(key), socket));
+            if let Err(error) = self.meet(key, &keys, now, poller) {
                 tracing::debug!(%error, "a client's connection failed at once");
+                self.close(key);
+            }
+        }
+    }
+
+    /// Time has passed: close connections whose handshakes take too long, and idle ones.
+    pub fn tick(&mut self, core: ShardId, now: Tick) {
+        self.doorkeeper.tell(core, now);
+        if now.since(self.looked_at) < LOOK_MS {
+            return;
+        }
+        self.looked_at = now;
+        let speaks_tls =
+            self.keyring.as_ref().is_some_and(|keyring| keyring.keys().clients.is_some());
+        if self.idle_ms == u64::MAX && !speaks_tls {
+            return;
+        }
+        for key in self.conns.keys(|_| true) {
+            let Some(conn) = self.conns.get_mut(key) else { continue };
+            if conn.is_overdue(now, self.idle_ms) {
+                if conn.is_handshaking() {
+                    self.doorkeeper.note_handshake("no handshake in time".into(), conn.socket());
+                }
                 self.close(key);
             }
         }
@@ -142,9 +192,22 @@ impl Clients {
         if ready.failed && conn.is_deaf() {
             return self.close(key);
         }
-        if ready.readable && conn.receive(&mut self.chunk, gate, events).is_err() {
+        let is_handshaking = conn.is_handshaking();
+        if is_handshaking && ready.readable {
+            // The rest is reported again in the next turn.
+            let Some(left) = self.handshakes_left.checked_sub(1) else { return };
+            self.handshakes_left = left;
+        }
+        if ready.readable
+            && let Err(error) = conn.receive(&mut self.chunk, gate, events)
+        {
+            if is_handshaking && error.kind() == io::ErrorKind::InvalidData {
+                self.doorkeeper.note_handshake(error.to_string(), conn.socket());
+            }
             return self.close(key);
         }
+        let denied = conn.take_denied();
+        self.doorkeeper.note_wrong_passwords(denied, conn.socket());
         self.enqueue(key);
     }
 
@@ -160,6 +223,7 @@ impl Clients {
     /// Send what the turn brought, each client's replies in one piece. Commands that had to wait
     /// for it become events.
     pub fn flush(&mut self, gate: Gate, poller: &Poller, events: &mut Vec<Event>) {
+        self.handshakes_left = TLS_HANDSHAKES_PER_TURN;
         let mut queue = std::mem::take(&mut self.queue);
         for key in queue.drain(..) {
             let Some(conn) = self.conns.get_mut(key) else { continue };
@@ -202,6 +266,14 @@ impl Clients {
                 }
             }
         }
+    }
+
+    /// Prepare and watch a connection that was just accepted.
+    fn meet(&mut self, key: u64, keys: &Keys, now: Tick, poller: &Poller) -> io::Result<()> {
+        let conn = self.conns.get_mut(key).expect("inserted by the caller");
+        socket::prepare_client(conn.socket())?;
+        conn.meet(keys, self.routing, self.faults.clone(), now)?;
+        poller.add(conn.socket(), Token::Client(key).into(), Interest::READ)
     }
 
     fn enqueue(&mut self, key: u64) {

@@ -84,12 +84,15 @@ pub mod sleep;
 
 pub mod buffers;
 pub mod client_conn;
+pub mod doorkeeper;
+pub mod keyring;
 pub mod lanes;
 pub mod listener;
 pub mod peer_link;
 pub mod peer_port;
 pub mod slots;
 pub mod socket;
+pub mod tls;
 
 pub mod log;
 pub mod mapped;
@@ -99,6 +102,8 @@ pub mod segments;
 pub mod wal_reader;
 pub mod wal_writer;
 
+#[cfg(test)]
+mod certificates;
 #[cfg(test)]
 mod scratch;
 

@@ -29,6 +29,7 @@ use super::fatal::Fatal;
 use super::faults::Faults;
 use super::identity::{Keeper, Known};
 use super::inbox::Inbox;
+use super::keyring::Keyring;
 use super::listener::Clients;
 use super::mailbox::Mailbox;
 use super::peer_link::PeerLinks;
@@ -110,6 +111,10 @@ pub struct Setup {
     pub wal_bytes_max: u64,
     /// Clients that may be connected at once.
     pub connections_max: usize,
+    /// See [`crate::config::Config::client_idle_s`].
+    pub client_idle_s: u64,
+    /// What clients and peers are met with.
+    pub keyring: Arc<Keyring>,
     /// Busy-wait this long before sleeping: about 10 µs less latency for a core's worth of CPU.
     pub spin: Duration,
 }
@@ -314,7 +319,9 @@ impl Seat {
             clients: Clients::new(clients, open, setup.connections_max, &poller)
                 .map_err(failed)?
                 .with_faults(shared.faults.clone())
-                .with_routing(setup.routing),
+                .with_routing(setup.routing)
+                .with_keyring(Arc::clone(&setup.keyring))
+                .with_idle_s(setup.client_idle_s),
             links: PeerLinks::new(Arc::clone(&roster), core),
             port: PeerPort::new(roster, core, peers, memory, &poller).map_err(failed)?,
             writer: WalWriter::new(

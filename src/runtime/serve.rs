@@ -1,8 +1,9 @@
 //! `outrigger serve`: from a configuration to a running node, and to its end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::config::{Config, FlushMethod};
@@ -12,6 +13,7 @@ use crate::shard::Leases;
 use super::disk;
 use super::fatal::Fatal;
 use super::identity::Home;
+use super::keyring::Keyring;
 use super::node::{Node, Setup};
 use super::preflight;
 
@@ -20,6 +22,7 @@ use super::preflight;
 /// # Errors
 /// Why it could not start, or why it stopped itself; one line.
 pub fn serve(config: &Config) -> Result<(), Fatal> {
+    let keyring = Arc::new(Keyring::open(&config.security)?);
     let connections_max = preflight::check(config)?;
     let home = Home::open(config)?;
     let this = NodeId(config.id);
@@ -60,6 +63,8 @@ pub fn serve(config: &Config) -> Result<(), Fatal> {
         checkpoint_ms: config.checkpoint_ms,
         wal_bytes_max: if config.wal_bytes_max == 0 { u64::MAX } else { config.wal_bytes_max },
         connections_max,
+        client_idle_s: config.client_idle_s,
+        keyring: Arc::clone(&keyring),
         spin: Duration::from_micros(config.spin_us),
     };
     let node = Node::start(setup, known, keeper)?;
@@ -72,12 +77,19 @@ pub fn serve(config: &Config) -> Result<(), Fatal> {
         "outrigger {} started",
         env!("CARGO_PKG_VERSION"),
     );
-    let mut signals = Signals::new([SIGTERM, SIGINT])
+    // Without files to read again, the end of the terminal ends the node as ever.
+    let wanted =
+        if keyring.has_files() { &[SIGTERM, SIGINT, SIGHUP][..] } else { &[SIGTERM, SIGINT] };
+    let mut signals = Signals::new(wanted)
         .map_err(|error| Fatal::new(format!("cannot listen for signals: {error}")))?;
     let handle = signals.handle();
     let stopper = node.stopper();
     let listener = std::thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in &mut signals {
+            if signal == SIGHUP {
+                reload(&keyring);
+                continue;
+            }
             tracing::info!(signal, "stopping");
             stopper.stop();
         }
@@ -91,6 +103,18 @@ pub fn serve(config: &Config) -> Result<(), Fatal> {
         let _ = listener.join();
     }
     result
+}
+
+/// Certificates, keys and the password, read again.
+fn reload(keyring: &Keyring) {
+    match keyring.reload() {
+        Ok(()) => {
+            tracing::info!("certificates, keys and password read again: new connections use them")
+        }
+        Err(cause) => {
+            tracing::error!("{cause}; the old certificates, keys and password stay in use")
+        }
+    }
 }
 
 /// What the configuration says, or what suits the disk.

@@ -174,7 +174,9 @@ impl ShardLoop {
         let mut none = Vec::new();
         for report in ready.drain(..) {
             match Token::from_number(report.token) {
-                Some(Token::ClientPort) => self.clients.accept(&self.poller),
+                Some(Token::ClientPort) => {
+                    self.clients.accept(self.shared.clock.now(), &self.poller);
+                }
                 Some(Token::Client(key)) => {
                     self.clients.on_ready(key, report, Gate::Loading, &mut none);
                 }
@@ -182,6 +184,7 @@ impl ShardLoop {
             }
         }
         self.clients.flush(Gate::Loading, &self.poller, &mut none);
+        self.clients.tick(self.core, self.shared.clock.now());
         debug_assert!(none.is_empty(), "a command was let through before the log was replayed");
         Ok(())
     }
@@ -364,7 +367,7 @@ impl Running {
         for ready in self.ready.drain(..) {
             match Token::from_number(ready.token) {
                 Some(Token::Bell) => parts.shared.mailboxes[parts.core.0 as usize].silence(),
-                Some(Token::ClientPort) => parts.clients.accept(&parts.poller),
+                Some(Token::ClientPort) => parts.clients.accept(now, &parts.poller),
                 Some(Token::PeerPort) => parts.port.accept(now, &parts.poller),
                 Some(Token::Client(key)) => {
                     parts.clients.on_ready(key, ready, gate, &mut self.events);
@@ -381,6 +384,7 @@ impl Running {
                 None => debug_assert!(false, "a token nobody gave out: {}", ready.token),
             }
         }
+        parts.clients.tick(parts.core, now);
         parts.port.tick(now);
         parts.links.tick(now, &parts.poller);
         let mut mail = std::mem::take(&mut self.mail);

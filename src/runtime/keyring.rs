@@ -1,0 +1,360 @@
+//! What a node proves itself with and asks of others: the password's digest, certificates, keys,
+//! authorities; read from files, and again at SIGHUP.
+//!
+//! ```text
+//!   Security (names of files) ── read, judged ──► Keys ──► every new connection
+//!            SIGHUP ── read, judged ─┬─ sound ──► they take the place of the old ones
+//!                                    └─ broken ─► told; the old ones stay in use
+//! ```
+//!
+//! A connection keeps the keys that it began with.
+//!
+//! # Who is a peer
+//!
+//! Whoever shows a certificate that the peers' authority signed. Its name is not compared with the
+//! address that was dialed: nodes move ([`super::roster`]), and a node that is let in can change
+//! everything anyway, under whichever name. So that authority must sign nobody but nodes
+//! (`docs/security.md`).
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::version::TLS13;
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+
+use crate::config::{Security, TlsFiles};
+use crate::limits::SECURITY_FILE_BYTES_MAX;
+use crate::store::password::Password;
+
+use super::fatal::Fatal;
+
+/// What connections are made with; replaced as a whole.
+#[derive(Debug, Clone, Default)]
+pub struct Keys {
+    /// What clients must say.
+    pub password: Option<Password>,
+    /// How clients are met, if they must speak TLS.
+    pub clients: Option<Arc<ServerConfig>>,
+    /// How peers are met and dialed, if they must speak TLS.
+    pub peers: Option<PeerKeys>,
+}
+
+/// Both sides of the connections between nodes.
+#[derive(Debug, Clone)]
+pub struct PeerKeys {
+    /// For those that dial us.
+    pub server: Arc<ServerConfig>,
+    /// For those that we dial.
+    pub client: Arc<ClientConfig>,
+}
+
+/// The keys in use, and where they came from. One per node.
+#[derive(Debug)]
+pub struct Keyring {
+    security: Security,
+    keys: Mutex<Keys>,
+}
+
+impl Keyring {
+    /// Reads all files.
+    ///
+    /// # Errors
+    /// The first file that cannot be used, and why.
+    pub fn open(security: &Security) -> Result<Self, Fatal> {
+        let keys = Keys::read(security).map_err(Fatal::new)?;
+        Ok(Self { security: security.clone(), keys: Mutex::new(keys) })
+    }
+
+    /// What a new connection is to be made with.
+    #[must_use]
+    pub fn keys(&self) -> Keys {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether there is any file to read again.
+    #[must_use]
+    pub fn has_files(&self) -> bool {
+        let Security { requirepass_file, client, peer, .. } = &self.security;
+        requirepass_file.is_some() || client.is_some() || peer.is_some()
+    }
+
+    /// Reads all files again; new connections use what is in them.
+    ///
+    /// # Errors
+    /// The first file that cannot be used, and why. Nothing has changed then.
+    pub fn reload(&self) -> Result<(), String> {
+        let keys = Keys::read(&self.security)?;
+        *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = keys;
+        Ok(())
+    }
+}
+
+impl Keys {
+    fn read(security: &Security) -> Result<Self, String> {
+        let from_file = security.requirepass_file.as_deref();
+        let from_file =
+            from_file.map(|path| read_password("requirepass_file", path)).transpose()?;
+        let password = from_file.map(|text| Password::new(text.as_bytes()));
+        Ok(Self {
+            password: password.or(security.requirepass),
+            clients: security.client.as_ref().map(for_clients).transpose()?,
+            peers: security.peer.as_ref().map(for_peers).transpose()?,
+        })
+    }
+}
+
+/// The password in a file: all of it but the end of the line.
+///
+/// # Errors
+/// If it cannot be read or is empty. `what` names the setting.
+pub fn read_password(what: &str, path: &Path) -> Result<String, String> {
+    let bytes = read(what, path)?;
+    warn_if_others_read(what, path);
+    let text =
+        String::from_utf8(bytes).map_err(|_| format!("{what} {}: not UTF-8", path.display()))?;
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    let text = text.strip_suffix('\r').unwrap_or(text);
+    if text.is_empty() {
+        return Err(format!("{what} {}: there is no password in it", path.display()));
+    }
+    Ok(text.to_owned())
+}
+
+/// How to dial a node's client port: `ca` must have signed its certificate for the address or name that is
+/// dialed; `own` is shown if it asks for one.
+///
+/// # Errors
+/// The first file that cannot be used, and why.
+pub fn for_dialing(ca: &Path, own: Option<(&Path, &Path)>) -> Result<Arc<ClientConfig>, String> {
+    let roots = authorities("--tls-ca", ca)?;
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots);
+    let config = match own {
+        None => builder.with_no_client_auth(),
+        Some((cert, key)) => builder
+            .with_client_auth_cert(
+                certificates("--tls-cert", cert)?,
+                private_key("--tls-key", key)?,
+            )
+            .map_err(|error| format!("--tls-cert {} and --tls-key: {error}", cert.display()))?,
+    };
+    Ok(Arc::new(config))
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+fn for_clients(files: &TlsFiles) -> Result<Arc<ServerConfig>, String> {
+    let certs = certificates("tls_cert", &files.cert)?;
+    let key = private_key("tls_key", &files.key)?;
+    let builder = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    let builder = match &files.ca {
+        None => builder.with_no_client_auth(),
+        Some(ca) => {
+            let roots = Arc::new(authorities("tls_client_ca", ca)?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider()).build();
+            builder.with_client_cert_verifier(
+                verifier.map_err(|error| format!("tls_client_ca {}: {error}", ca.display()))?,
+            )
+        }
+    };
+    let config = builder.with_single_cert(certs, key).map_err(|error| {
+        format!("tls_cert {} and tls_key {}: {error}", files.cert.display(), files.key.display())
+    })?;
+    Ok(Arc::new(config))
+}
+
+fn for_peers(files: &TlsFiles) -> Result<PeerKeys, String> {
+    let certs = certificates("peer_tls_cert", &files.cert)?;
+    let key = private_key("peer_tls_key", &files.key)?;
+    let ca = files.ca.as_ref().ok_or("peer_tls_ca is not set")?;
+    let roots = Arc::new(authorities("peer_tls_ca", ca)?);
+    let mismatch = |error: rustls::Error| {
+        let (cert, key) = (files.cert.display(), files.key.display());
+        format!("peer_tls_cert {cert} and peer_tls_key {key}: {error}")
+    };
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), provider())
+        .build()
+        .map_err(|error| format!("peer_tls_ca {}: {error}", ca.display()))?;
+    let mut server = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .map_err(|error| error.to_string())?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(certs.clone(), key.clone_key())
+        .map_err(mismatch)?;
+    // A link is dialed again after hours or not at all: tickets would be traffic for nothing.
+    server.send_tls13_tickets = 0;
+    let verifier = Arc::new(SignedByPeers { roots, provider: provider() });
+    let client = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .map_err(|error| error.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_client_auth_cert(certs, key)
+        .map_err(mismatch)?;
+    Ok(PeerKeys { server: Arc::new(server), client: Arc::new(client) })
+}
+
+fn read(what: &str, path: &Path) -> Result<Vec<u8>, String> {
+    let failed = |error: std::io::Error| format!("cannot read {what} {}: {error}", path.display());
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(failed)?;
+    file.take(SECURITY_FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if SECURITY_FILE_BYTES_MAX < bytes.len() as u64 {
+        let max = SECURITY_FILE_BYTES_MAX;
+        return Err(format!("{what} {}: longer than {max} bytes", path.display()));
+    }
+    Ok(bytes)
+}
+
+fn warn_if_others_read(what: &str, path: &Path) {
+    const OTHERS: u32 = 0o007;
+    if path.metadata().is_ok_and(|metadata| metadata.mode() & OTHERS != 0) {
+        let path = path.display();
+        tracing::warn!("{what} {path} is open to every user of this machine. Remedy: chmod 600");
+    }
+}
+
+fn certificates(what: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let bytes = read(what, path)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    let found = found.map_err(|error| format!("{what} {}: not PEM: {error}", path.display()))?;
+    if found.is_empty() {
+        return Err(format!("{what} {}: there is no certificate in it", path.display()));
+    }
+    Ok(found)
+}
+
+fn authorities(what: &str, path: &Path) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(what, path)? {
+        roots.add(certificate).map_err(|error| format!("{what} {}: {error}", path.display()))?;
+    }
+    Ok(roots)
+}
+
+fn private_key(what: &str, path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    let bytes = read(what, path)?;
+    warn_if_others_read(what, path);
+    PrivateKeyDer::from_pem_slice(&bytes)
+        .map_err(|error| format!("{what} {}: no private key in PEM: {error}", path.display()))
+}
+
+/// Accepts the certificates that an authority has signed, whichever name they are for.
+#[derive(Debug)]
+struct SignedByPeers {
+    roots: Arc<RootCertStore>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for SignedByPeers {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        verify_server_cert_signed_by_trust_anchor(
+            &ParsedCertificate::try_from(certificate)?,
+            &self.roots,
+            between,
+            now,
+            self.provider.signature_verification_algorithms.all,
+        )?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::certificates::Authority;
+    use crate::runtime::scratch::Scratch;
+
+    #[test]
+    fn what_is_read_again_replaces_the_old_if_it_is_sound() {
+        let scratch = Scratch::new("keyring");
+        let password = scratch.path().join("password");
+        std::fs::write(&password, "one\r\n").unwrap();
+        let authority = Authority::new("ours");
+        let files = authority.sign(scratch.path());
+        let security = Security {
+            requirepass_file: Some(password.clone()),
+            client: Some(TlsFiles { ca: None, ..files.clone() }),
+            peer: Some(files.clone()),
+            ..Security::default()
+        };
+        let keyring = Keyring::open(&security).unwrap();
+        let first = keyring.keys();
+        assert!(first.password.unwrap().is(b"one") && first.peers.is_some());
+
+        authority.sign(scratch.path());
+        std::fs::write(&password, "two").unwrap();
+        keyring.reload().unwrap();
+        let second = keyring.keys();
+        assert!(second.password.unwrap().is(b"two"));
+        let server = |keys: &Keys| keys.clients.clone().unwrap();
+        assert!(!Arc::ptr_eq(&server(&first), &server(&second)));
+
+        let key = std::fs::read(&files.key).unwrap();
+        std::fs::write(&password, "three").unwrap();
+        for (path, broken, expected) in [
+            (&files.key, &b"no key"[..], "tls_key"),
+            (&files.cert, b"no certificate", "tls_cert"),
+            (files.ca.as_ref().unwrap(), b"", "peer_tls_ca"),
+            (&password, b"\n", "requirepass_file"),
+        ] {
+            let sound = std::fs::read(path).unwrap();
+            std::fs::write(path, broken).unwrap();
+            let error = keyring.reload().expect_err("broken");
+            assert!(error.contains(expected) && error.contains(path.to_str().unwrap()), "{error}");
+            assert!(Arc::ptr_eq(&server(&keyring.keys()), &server(&second)), "as before: {error}");
+            assert!(keyring.keys().password.unwrap().is(b"two"));
+            std::fs::write(path, sound).unwrap();
+        }
+        // A pair that does not belong together.
+        authority.sign(scratch.path());
+        std::fs::write(&files.key, key).unwrap();
+        assert!(keyring.reload().expect_err("no pair").contains("tls_cert"));
+    }
+}
