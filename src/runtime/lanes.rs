@@ -34,6 +34,48 @@ pub enum Sent {
     Blocked,
 }
 
+/// Where frames go: a connection that takes what it can and never waits.
+pub trait Outlet {
+    /// Takes what it can of `slices`; `None` when it takes nothing now.
+    ///
+    /// # Errors
+    /// When the connection is of no more use.
+    fn send(&mut self, slices: &mut [IoSlice<'_>]) -> io::Result<Option<usize>>;
+
+    /// Whether all that was taken has left; it is tried once more.
+    ///
+    /// # Errors
+    /// When the connection is of no more use.
+    fn flush(&mut self) -> io::Result<bool>;
+}
+
+/// A socket in the clear.
+#[derive(Debug)]
+pub struct Plain<'a, S>(pub &'a S);
+
+impl<S: AsFd> Outlet for Plain<'_, S> {
+    fn send(&mut self, slices: &mut [IoSlice<'_>]) -> io::Result<Option<usize>> {
+        loop {
+            let sent = rustix::net::sendmsg(
+                self.0.as_fd(),
+                slices,
+                &mut SendAncillaryBuffer::default(),
+                SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+            );
+            match sent {
+                Ok(sent) => return Ok(Some(sent)),
+                Err(Errno::AGAIN) => return Ok(None),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<bool> {
+        Ok(true)
+    }
+}
+
 /// The frames on their way to one peer. One per link.
 #[derive(Debug, Default)]
 pub struct Lanes {
@@ -93,15 +135,15 @@ impl Lanes {
         lost
     }
 
-    /// Send as much as the socket takes, most urgent first, without blocking.
+    /// Send as much as the connection takes, most urgent first, without blocking.
     ///
     /// # Errors
-    /// Whatever the socket reports; the caller closes it.
-    pub fn send(&mut self, socket: impl AsFd) -> io::Result<Sent> {
+    /// Whatever the connection reports; the caller closes it.
+    pub fn send(&mut self, to: &mut impl Outlet) -> io::Result<Sent> {
         loop {
             self.refill();
             if self.sending.is_empty() {
-                return Ok(Sent::All);
+                return Ok(if to.flush()? { Sent::All } else { Sent::Blocked });
             }
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let count = self.sending.len().min(SLICES_MAX);
@@ -110,22 +152,10 @@ impl Lanes {
                 offered += slice.len();
                 *slot = IoSlice::new(slice);
             }
-            let sent = rustix::net::sendmsg(
-                socket.as_fd(),
-                &slices[..count],
-                &mut SendAncillaryBuffer::default(),
-                SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
-            );
-            match sent {
-                Ok(sent) => {
-                    self.advance(sent);
-                    if sent < offered {
-                        return Ok(Sent::Blocked);
-                    }
-                }
-                Err(Errno::AGAIN) => return Ok(Sent::Blocked),
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno.into()),
+            let Some(sent) = to.send(&mut slices[..count])? else { return Ok(Sent::Blocked) };
+            self.advance(sent);
+            if sent < offered {
+                return Ok(Sent::Blocked);
             }
         }
     }
@@ -206,7 +236,7 @@ mod tests {
             lanes.push(frame(lane, mark, b"x")).unwrap();
         }
         let (ours, theirs) = UnixStream::pair().unwrap();
-        assert_eq!(lanes.send(&ours).unwrap(), Sent::All);
+        assert_eq!(lanes.send(&mut Plain(&ours)).unwrap(), Sent::All);
         assert!(lanes.is_empty());
         drop(ours);
         assert_eq!(marks(theirs), [3, 5, 2, 4, 1]);
@@ -222,7 +252,7 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let reading = std::thread::Builder::new().spawn(move || marks(theirs)).unwrap();
         let mut blocked = 0;
-        while lanes.send(&ours).unwrap() == Sent::Blocked {
+        while lanes.send(&mut Plain(&ours)).unwrap() == Sent::Blocked {
             blocked += 1;
             std::thread::yield_now();
         }
@@ -242,13 +272,13 @@ mod tests {
         let mut taken = 0;
         while lanes.push(frame(Lane::Append, taken, &PAYLOAD)).is_ok() {
             taken += 1;
-            if lanes.send(&ours).unwrap() == Sent::All {
+            if lanes.send(&mut Plain(&ours)).unwrap() == Sent::All {
                 assert!(taken < 8, "8 MB should not fit a socket's buffer");
             }
         }
         // What the socket took, what is being sent, and the lane: bounded.
         assert!((LANE_BYTES_MAX as u64 >> 20) - 1 <= taken && taken < 48, "{taken}");
-        assert_eq!(lanes.send(&ours).unwrap(), Sent::Blocked);
+        assert_eq!(lanes.send(&mut Plain(&ours)).unwrap(), Sent::Blocked);
         drop(theirs);
     }
 

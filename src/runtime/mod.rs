@@ -90,6 +90,7 @@ pub mod lanes;
 pub mod listener;
 pub mod peer_link;
 pub mod peer_port;
+pub mod peer_stream;
 pub mod slots;
 pub mod socket;
 pub mod tls;

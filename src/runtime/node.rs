@@ -322,8 +322,11 @@ impl Seat {
                 .with_routing(setup.routing)
                 .with_keyring(Arc::clone(&setup.keyring))
                 .with_idle_s(setup.client_idle_s),
-            links: PeerLinks::new(Arc::clone(&roster), core),
-            port: PeerPort::new(roster, core, peers, memory, &poller).map_err(failed)?,
+            links: PeerLinks::new(Arc::clone(&roster), core)
+                .with_keyring(Arc::clone(&setup.keyring)),
+            port: PeerPort::new(roster, core, peers, memory, &poller)
+                .map_err(failed)?
+                .with_keyring(Arc::clone(&setup.keyring)),
             writer: WalWriter::new(
                 directory.clone(),
                 setup.flush_method,

@@ -9,6 +9,8 @@
 //!          └───── any error, any close: all queued frames are dropped ◄──────────────┘
 //! ```
 //!
+//! Over TLS ([`super::peer_stream`]) the hello leaves behind the handshake, within the same 5 s.
+//!
 //! Links come and go with the nodes in the roster's book. A node may be named with several addresses:
 //! each failed attempt goes on with the next.
 //!
@@ -23,7 +25,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::AsFd;
 
 use crate::id::{Incarnation, NodeId, ShardId, Tick};
 use crate::limits::LINK_BEAT_MS;
@@ -33,7 +34,9 @@ use crate::wire::{Expected, FrameReader, Hello, Lane, OutFrame, hello};
 
 use super::buffers;
 use super::clock::HELLO_MS;
+use super::keyring::Keyring;
 use super::lanes::{Lanes, Sent};
+use super::peer_stream::PeerStream;
 use super::poller::{Interest, Poller, Ready, Token};
 use super::roster::Roster;
 use super::slots::Slots;
@@ -52,6 +55,8 @@ const STEADY_MS: u64 = 1000;
 pub struct PeerLinks {
     this: std::sync::Arc<Roster>,
     shard: ShardId,
+    /// What peers are dialed with; in the clear without it.
+    keyring: Option<std::sync::Arc<Keyring>>,
     links: Slots<Link>,
     /// The key of every node's link.
     keys: BTreeMap<NodeId, u64>,
@@ -97,8 +102,8 @@ struct Link {
 enum State {
     Idle { retry_at: Tick },
     Connecting { socket: TcpStream, until: Tick },
-    Greeting { socket: TcpStream, reader: FrameReader, until: Tick },
-    Up { socket: TcpStream, blocked: bool, since: Tick },
+    Greeting { stream: PeerStream, reader: FrameReader, until: Tick },
+    Up { stream: PeerStream, blocked: bool, since: Tick },
 }
 
 impl PeerLinks {
@@ -108,6 +113,7 @@ impl PeerLinks {
         Self {
             this,
             shard,
+            keyring: None,
             links: Slots::default(),
             keys: BTreeMap::new(),
             version: 0,
@@ -118,6 +124,12 @@ impl PeerLinks {
             unsent: Vec::new(),
             scratch: Vec::new(),
         }
+    }
+
+    /// Dial with these keys.
+    #[must_use]
+    pub fn with_keyring(self, keyring: std::sync::Arc<Keyring>) -> Self {
+        Self { keyring: Some(keyring), ..self }
     }
 
     /// Peers that know of this node's directory, and nothing against it.
@@ -188,9 +200,9 @@ impl PeerLinks {
         for &key in &keys {
             let Some(link) = self.links.get_mut(key) else { continue };
             if std::mem::take(&mut link.touched)
-                && let State::Up { socket, blocked: false, .. } = &link.state
+                && let State::Up { stream, blocked: false, .. } = &mut link.state
             {
-                match link.lanes.send(socket) {
+                match link.lanes.send(stream) {
                     Ok(Sent::All) => {}
                     Ok(Sent::Blocked) => self.block(key, poller, now),
                     Err(error) => self.fail(key, now, &error.to_string()),
@@ -269,9 +281,9 @@ impl PeerLinks {
             State::Idle { .. } => Ok(()),
             State::Connecting { .. } => self.on_connected(key, now, poller),
             State::Greeting { .. } => self.on_greeting(key, now),
-            State::Up { socket, blocked, .. } => {
+            State::Up { stream, blocked, .. } => {
                 let sent = if ready.writable && *blocked {
-                    link.lanes.send(&*socket).map(|sent| sent == Sent::All)
+                    link.lanes.send(stream).map(|sent| sent == Sent::All)
                 } else {
                     Ok(false)
                 };
@@ -282,11 +294,11 @@ impl PeerLinks {
                             *blocked = false;
                             let token = Token::Link(key).into();
                             step = poller
-                                .change(&*socket, token, Interest::READ)
+                                .change(stream.socket(), token, Interest::READ)
                                 .map_err(|error| error.to_string());
                         }
                         if ready.readable {
-                            step = step.and_then(|()| nothing_to_read(socket));
+                            step = step.and_then(|()| nothing_to_read(stream));
                         }
                         step
                     }
@@ -305,7 +317,7 @@ impl PeerLinks {
         let mut links = Vec::new();
         self.links.each(|link| {
             let round_trip_us = match &link.state {
-                State::Up { socket, .. } => buffers::round_trip_us(socket),
+                State::Up { stream, .. } => buffers::round_trip_us(stream.socket()),
                 _ => None,
             };
             let up = matches!(link.state, State::Up { .. });
@@ -342,24 +354,29 @@ impl PeerLinks {
             return Ok(());
         };
         let (this, shard, node) = (&self.this, self.shard, link.node);
-        let greet = || -> io::Result<()> {
+        let keys = self.keyring.as_ref().and_then(|keyring| keyring.keys().peers);
+        let address = link.address();
+        let greet = || -> io::Result<PeerStream> {
             if let Some(error) = socket.take_error()? {
                 return Err(error);
             }
             poller.change(&socket, Token::Link(key).into(), Interest::READ)?;
+            let mut stream = PeerStream::dial(socket, address, keys.as_ref())?;
             // A new connection has room for a hundred bytes.
-            socket::send_all(&socket, &this.hello(node, shard, Lane::Control).encode())
+            stream.send_all(&this.hello(node, shard, Lane::Control).encode())?;
+            Ok(stream)
         };
-        greet().map_err(|error| error.to_string())?;
+        let stream = greet().map_err(|error| error.to_string())?;
         let until = now.plus(HELLO_MS);
-        link.state = State::Greeting { socket, reader: FrameReader::new(), until };
+        link.state = State::Greeting { stream, reader: FrameReader::new(), until };
         Ok(())
     }
 
     fn on_greeting(&mut self, key: u64, now: Tick) -> Result<(), String> {
         let Some(link) = self.links.get_mut(key) else { return Ok(()) };
-        let State::Greeting { socket, reader, .. } = &mut link.state else { return Ok(()) };
-        match buffers::receive(&*socket, reader.space()).map_err(|error| error.to_string())? {
+        let State::Greeting { stream, reader, .. } = &mut link.state else { return Ok(()) };
+        // An answer is a hundred bytes: what comes at once is all of it, or it is none.
+        match stream.receive(reader.space()).map_err(|error| error.to_string())? {
             None => return Ok(()),
             Some(0) => return Err("it closed the connection instead of answering the hello".into()),
             Some(bytes) => reader.filled(bytes),
@@ -387,22 +404,22 @@ impl PeerLinks {
         self.this.on_client_address(link.node, hello.client);
         link.incarnation = hello.incarnation;
         link.told = None;
-        let State::Greeting { socket, .. } =
+        let State::Greeting { stream, .. } =
             std::mem::replace(&mut link.state, State::Idle { retry_at: Tick(0) })
         else {
             return Ok(());
         };
-        link.state = State::Up { socket, blocked: false, since: now };
+        link.state = State::Up { stream, blocked: false, since: now };
         tracing::info!(peer = %link.node, address = %link.address(), core = %self.shard, "link up");
         Ok(())
     }
 
     fn block(&mut self, key: u64, poller: &Poller, now: Tick) {
         let Some(link) = self.links.get_mut(key) else { return };
-        let State::Up { socket, blocked, .. } = &mut link.state else { return };
+        let State::Up { stream, blocked, .. } = &mut link.state else { return };
         *blocked = true;
         let both = Interest { read: true, write: true };
-        if let Err(error) = poller.change(&*socket, Token::Link(key).into(), both) {
+        if let Err(error) = poller.change(stream.socket(), Token::Link(key).into(), both) {
             self.fail(key, now, &error.to_string());
         }
     }
@@ -474,8 +491,8 @@ impl Link {
 }
 
 /// The peer says nothing on our sending connection; what can be read is its end.
-fn nothing_to_read(socket: &TcpStream) -> Result<(), String> {
-    match buffers::receive(socket.as_fd(), &mut [0; 16]) {
+fn nothing_to_read(stream: &mut PeerStream) -> Result<(), String> {
+    match stream.receive(&mut [0; 16]) {
         Ok(None) => Ok(()),
         Ok(Some(0)) => Err("the peer closed the connection".into()),
         Ok(Some(_)) => Err("the peer speaks on a connection that is ours to speak on".into()),

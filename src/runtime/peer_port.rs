@@ -19,7 +19,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, mpsc};
 
 use crate::id::{Incarnation, NodeId, ShardId, Tick};
@@ -27,9 +27,10 @@ use crate::limits::PEER_SILENCE_MS_MAX;
 use crate::shard::Event;
 use crate::wire::{Content, Expected, FrameReader, Hello, HelloError};
 
-use super::buffers;
 use super::clock::HELLO_MS;
 use super::identity::{Fact, Known};
+use super::keyring::Keyring;
+use super::peer_stream::PeerStream;
 use super::poller::{Interest, Poller, Token};
 use super::roster::Roster;
 use super::slots::Slots;
@@ -47,7 +48,7 @@ const HEARD_MS: u64 = 1000;
 #[derive(Debug)]
 pub struct Greeted {
     /// The connection.
-    pub socket: TcpStream,
+    pub stream: PeerStream,
     /// What has been received after the hello.
     pub reader: FrameReader,
     /// The peer.
@@ -67,6 +68,8 @@ pub struct Greeted {
 pub struct PeerPort {
     this: Arc<Roster>,
     shard: ShardId,
+    /// What peers are met with; in the clear without it.
+    keyring: Option<Arc<Keyring>>,
     /// Only core 0 has it.
     listener: Option<TcpListener>,
     greetings: Slots<Greeting>,
@@ -93,7 +96,7 @@ pub struct Memory {
 
 #[derive(Debug)]
 struct Greeting {
-    socket: TcpStream,
+    stream: PeerStream,
     address: SocketAddr,
     reader: FrameReader,
     until: Tick,
@@ -131,6 +134,7 @@ impl PeerPort {
         Ok(Self {
             this,
             shard,
+            keyring: None,
             listener,
             greetings: Slots::default(),
             streams: Slots::default(),
@@ -140,6 +144,12 @@ impl PeerPort {
             rejected: 0,
             silent: 0,
         })
+    }
+
+    /// Meet peers with these keys.
+    #[must_use]
+    pub fn with_keyring(self, keyring: Arc<Keyring>) -> Self {
+        Self { keyring: Some(keyring), ..self }
     }
 
     /// Peers are waiting to be accepted.
@@ -159,10 +169,18 @@ impl PeerPort {
                 tracing::warn!(%address, "too many peers are shaking hands; closed");
                 continue;
             }
+            let keys = self.keyring.as_ref().and_then(|keyring| keyring.keys().peers);
+            let stream = match PeerStream::accept(socket, keys.as_ref()) {
+                Ok(stream) => stream,
+                Err(error) => {
+                    tracing::warn!(%address, %error, "a peer's connection failed at once");
+                    continue;
+                }
+            };
             let until = now.plus(HELLO_MS);
             let greetings = &mut self.greetings;
             let key = greetings.insert(|_| Greeting {
-                socket,
+                stream,
                 address,
                 reader: FrameReader::new(),
                 until,
@@ -170,8 +188,9 @@ impl PeerPort {
             });
             let greeting = greetings.get_mut(key).expect("inserted above");
             let token = Token::Peer(key << 1 | GREETING).into();
-            let watched = socket::prepare_peer(&greeting.socket)
-                .and_then(|()| poller.add(&greeting.socket, token, Interest::READ));
+            let socket = greeting.stream.socket();
+            let watched = socket::prepare_peer(socket)
+                .and_then(|()| poller.add(socket, token, Interest::READ));
             if let Err(error) = watched {
                 tracing::warn!(%address, %error, "a peer's connection failed at once");
                 greetings.remove(key);
@@ -209,9 +228,15 @@ impl PeerPort {
         let node = greeted.node;
         let key = self.streams.insert(|_| greeted);
         let stream = self.streams.get_mut(key).expect("inserted above");
-        match poller.add(&stream.socket, Token::Peer(key << 1).into(), Interest::READ) {
+        match poller.add(stream.stream.socket(), Token::Peer(key << 1).into(), Interest::READ) {
             // What came right behind the hello would otherwise wait for more to come.
-            Ok(()) => self.take_frames(key, events),
+            Ok(()) => {
+                let holds_more = stream.stream.holds_more();
+                self.take_frames(key, events);
+                if holds_more {
+                    self.receive(key, events);
+                }
+            }
             Err(error) => {
                 tracing::warn!(peer = %node, %error, "cannot watch a peer's connection");
                 self.streams.remove(key);
@@ -349,8 +374,8 @@ impl PeerPort {
         let answer = self.this.hello(hello.node, self.shard, hello.lane);
         let answer = Hello { is_stranger, ..answer }.encode();
         let sent = poller
-            .remove(&greeting.socket)
-            .and_then(|()| socket::send_all(&greeting.socket, &answer));
+            .remove(greeting.stream.socket())
+            .and_then(|()| greeting.stream.send_all(&answer));
         if let Err(error) = sent {
             return self.refuse(key, &error.to_string());
         }
@@ -364,7 +389,7 @@ impl PeerPort {
                 ),
             );
         }
-        let Greeting { socket, mut reader, .. } = self.greetings.remove(key)?;
+        let Greeting { stream, mut reader, .. } = self.greetings.remove(key)?;
         self.seen.insert(hello.node, hello.incarnation);
         if let Some(address) = hello.address {
             self.this.heard(hello.node, address, now);
@@ -375,7 +400,7 @@ impl PeerPort {
         let Hello { node, shard, incarnation, .. } = hello;
         Some((
             core,
-            Greeted { socket, reader, node, shard, incarnation, heard: true, heard_at: now },
+            Greeted { stream, reader, node, shard, incarnation, heard: true, heard_at: now },
         ))
     }
 
@@ -409,11 +434,15 @@ impl PeerPort {
     }
 
     fn receive(&mut self, key: u64, events: &mut Vec<Event>) {
-        for _ in 0..RECEIVES_MAX {
+        for number in 0.. {
             let Some(stream) = self.streams.get_mut(key) else { return };
+            // What TLS has opened already is no socket's to report.
+            if RECEIVES_MAX <= number && !stream.stream.holds_more() {
+                return;
+            }
             let space = stream.reader.space();
             let room = space.len();
-            match buffers::receive(&stream.socket, space) {
+            match stream.stream.receive(space) {
                 Ok(None) => return,
                 Ok(Some(0)) => {
                     // The dialer reports broken links; a clean end is no news here.
@@ -460,7 +489,7 @@ impl PeerPort {
 
 /// The hello, once it is whole.
 fn read_hello(greeting: &mut Greeting) -> Result<Option<Hello>, String> {
-    let received = buffers::receive(&greeting.socket, greeting.reader.space());
+    let received = greeting.stream.receive(greeting.reader.space());
     match received.map_err(|error| error.to_string())? {
         None => return Ok(None),
         Some(0) => return Err("it closed the connection before its hello".into()),
