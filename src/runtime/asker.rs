@@ -1,17 +1,21 @@
 //! A blocking RESP client for the commands that ask a node something: `up`, `ctl`, `drain`.
 
 use std::fmt;
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use crate::wire::resp::Command;
 
 /// One connection to a node.
-#[derive(Debug)]
 pub struct Asker {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Box<dyn Stream>>,
 }
+
+/// What an asker talks over.
+trait Stream: Read + Write + Send {}
+
+impl<S: Read + Write + Send> Stream for S {}
 
 /// What a node says, in RESP2. Strings need not be told apart by how they were sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,11 +45,21 @@ impl Asker {
     /// # Errors
     /// When nobody answers there.
     pub fn connect(address: SocketAddr, patience: Duration) -> io::Result<Self> {
+        Self::dial(address, patience).map(Self::over)
+    }
+
+    /// A connection in which each step may take `patience`.
+    pub(super) fn dial(address: SocketAddr, patience: Duration) -> io::Result<TcpStream> {
         let stream = TcpStream::connect_timeout(&address, patience)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(patience))?;
         stream.set_write_timeout(Some(patience))?;
-        Ok(Self { stream: BufReader::new(stream) })
+        Ok(stream)
+    }
+
+    /// Asks over this.
+    pub(super) fn over(stream: impl Read + Write + Send + 'static) -> Self {
+        Self { stream: BufReader::new(Box::new(stream)) }
     }
 
     /// Says one command and returns the reply.
@@ -58,6 +72,7 @@ impl Asker {
             bytes.push_str(&format!("${}\r\n{word}\r\n", word.len()));
         }
         self.stream.get_mut().write_all(bytes.as_bytes())?;
+        self.stream.get_mut().flush()?;
         self.read(0)
     }
 
@@ -68,6 +83,7 @@ impl Asker {
     pub fn ask_all(&mut self, commands: &[Command]) -> io::Result<Vec<Said>> {
         let raw: Vec<&[u8]> = commands.iter().map(|command| &command.raw[..]).collect();
         self.stream.get_mut().write_all(&raw.concat())?;
+        self.stream.get_mut().flush()?;
         commands.iter().map(|_| self.read(0)).collect()
     }
 

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 
-use super::asker::{Asker, Said};
+use super::access::{self, Access};
+use super::asker::Said;
 use super::backup::{self, BackupOptions, RestoreOptions};
 use super::fatal::Fatal;
 
@@ -33,6 +34,9 @@ pub struct Options {
     /// How long to go on trying without success, in seconds.
     #[arg(long, value_name = "S", default_value_t = 60)]
     pub timeout: u64,
+    /// How to get in.
+    #[command(flatten)]
+    pub access: access::Options,
     /// What about.
     #[command(subcommand)]
     pub what: What,
@@ -107,6 +111,9 @@ pub struct DrainOptions {
     /// How long it may take until the node has stopped, as in 30s or 1500ms.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub limit: Duration,
+    /// How to get in.
+    #[command(flatten)]
+    pub access: access::Options,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -126,7 +133,8 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// # Errors
 /// If it is refused, or not done in time.
 pub fn ctl(options: &Options) -> Result<(), Fatal> {
-    let dial = || Asker::connect(options.node, PATIENCE);
+    let access = Access::open(&options.access)?;
+    let dial = || access.connect(options.node, PATIENCE);
     let patience = Duration::from_secs(options.timeout);
     let member = match &options.what {
         What::Member(member) => member,
@@ -137,7 +145,7 @@ pub fn ctl(options: &Options) -> Result<(), Fatal> {
     let deadline = Instant::now() + Duration::from_secs(options.timeout);
     let mut told = String::new();
     loop {
-        let said = ask(options.node, &words);
+        let said = ask(&access, options.node, &words);
         let trouble = match said {
             Ok(Said::Error(error)) if may_change(&error) => error,
             Ok(Said::Error(error)) => return Err(Fatal::new(error)),
@@ -148,6 +156,9 @@ pub fn ctl(options: &Options) -> Result<(), Fatal> {
             Ok(_) => {
                 println!("ok");
                 return Ok(());
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                return Err(Fatal::new(error.to_string()));
             }
             Err(error) => format!("{} does not answer: {error}", options.node),
         };
@@ -162,9 +173,9 @@ pub fn ctl(options: &Options) -> Result<(), Fatal> {
     }
 }
 
-fn ask(node: SocketAddr, words: &[String]) -> std::io::Result<Said> {
+fn ask(access: &Access, node: SocketAddr, words: &[String]) -> std::io::Result<Said> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    Asker::connect(node, PATIENCE)?.ask(&words)
+    access.connect(node, PATIENCE)?.ask(&words)
 }
 
 /// Whether the same words may be answered otherwise a little later.
@@ -224,10 +235,11 @@ fn table(nodes: &[Said]) -> String {
 pub fn drain(options: &DrainOptions) -> Result<(), Fatal> {
     let node = options.node;
     let failed = |error: std::io::Error| Fatal::new(format!("{node} cannot be drained: {error}"));
+    let access = Access::open(&options.access)?;
     let deadline = Instant::now() + options.limit;
     // The node needs some of the time to end its log.
     let to_move = options.limit.saturating_sub(options.limit / 5);
-    let mut asker = Asker::connect(node, options.limit + PATIENCE).map_err(failed)?;
+    let mut asker = access.connect(node, options.limit + PATIENCE).map_err(failed)?;
     let limit_ms = to_move.as_millis().to_string();
     let said = asker.ask(&["DRAIN", &limit_ms, "STOP"]).map_err(failed)?;
     if let Said::Error(error) = said {
@@ -237,7 +249,7 @@ pub fn drain(options: &DrainOptions) -> Result<(), Fatal> {
     println!("{} groups moved, {} did not", said.field("moved"), stuck.len());
     let mut stopped = false;
     while !stopped && Instant::now() < deadline {
-        stopped = Asker::connect(node, Duration::from_millis(500)).is_err();
+        stopped = access.connect(node, Duration::from_millis(500)).is_err();
         if !stopped {
             std::thread::sleep(AGAIN / 4);
         }

@@ -57,6 +57,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "the shell is where time enters the system")]
 
+pub mod access;
 pub mod asker;
 pub mod backup;
 pub mod book;

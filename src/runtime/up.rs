@@ -21,7 +21,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::limits;
 
-use super::asker::{Asker, Said};
+use super::access::{self, Access};
+use super::asker::Said;
 use super::fatal::Fatal;
 
 /// What `up` can be told.
@@ -51,6 +52,9 @@ pub struct Options {
     /// More flags for every node, as in `--serve-arg=--spin-us=20`.
     #[arg(long = "serve-arg", value_name = "FLAG", allow_hyphen_values = true)]
     pub serve_args: Vec<String>,
+    /// How to get in, if `--serve-arg` closes the nodes' doors.
+    #[command(flatten)]
+    pub access: access::Options,
 }
 
 /// How long one question to a node may take.
@@ -174,6 +178,7 @@ struct Member {
 /// If it cannot be started: a port is taken, the layout does not fit, or a node dies before the
 /// cluster is ready.
 pub fn up(options: &Options) -> Result<(), Fatal> {
+    let access = Access::open(&options.access)?;
     fs::create_dir_all(&options.dir)
         .map_err(|error| Fatal::new(format!("cannot create {}: {error}", options.dir.display())))?;
     let file = options.dir.join("cluster.json");
@@ -212,8 +217,8 @@ pub fn up(options: &Options) -> Result<(), Fatal> {
     }
     let pids = cluster.members.iter().map(|member| (member.id, member.child.id())).collect();
     write_whole(&file, &layout.to_json(&options.dir, &pids))?;
-    if wait_ready(&mut cluster, &layout, &stop)? {
-        print_table(&cluster, &layout, &options.dir);
+    if wait_ready(&mut cluster, &layout, &access, &stop)? {
+        print_table(&cluster, &layout, &access, &options.dir);
         watch(&mut cluster, &stop);
     }
     cluster.stop();
@@ -324,7 +329,12 @@ fn signal(child: &Child, signal: Signal) {
 }
 
 /// Asks until every group has a leader. False if a signal came first.
-fn wait_ready(cluster: &mut Cluster, layout: &Layout, stop: &AtomicBool) -> Result<bool, Fatal> {
+fn wait_ready(
+    cluster: &mut Cluster,
+    layout: &Layout,
+    access: &Access,
+    stop: &AtomicBool,
+) -> Result<bool, Fatal> {
     let progress = std::io::stderr().is_terminal();
     let mut told = Instant::now();
     while !stop.load(Ordering::Acquire) {
@@ -333,7 +343,7 @@ fn wait_ready(cluster: &mut Cluster, layout: &Layout, stop: &AtomicBool) -> Resu
                 "{story}\nthe cluster is not ready; nothing was left running"
             )));
         }
-        let seen: Vec<Info> = (1..=layout.nodes).map(|id| ask(layout.client(id))).collect();
+        let seen: Vec<Info> = (1..=layout.nodes).map(|id| ask(access, layout.client(id))).collect();
         let led: u64 = seen.iter().map(|info| info.groups_led).sum();
         let answering = seen.iter().filter(|info| info.answers).count() as u64;
         if answering == layout.nodes
@@ -373,8 +383,8 @@ struct Info {
     leaderless: u64,
 }
 
-fn ask(address: SocketAddr) -> Info {
-    let said = Asker::connect(address, PATIENCE).and_then(|mut it| it.ask(&["INFO", "outrigger"]));
+fn ask(access: &Access, address: SocketAddr) -> Info {
+    let said = access.connect(address, PATIENCE).and_then(|mut it| it.ask(&["INFO", "outrigger"]));
     said.map_or_else(|_| Info::default(), |said| read_info(&said))
 }
 
@@ -397,10 +407,10 @@ fn read_info(said: &Said) -> Info {
     info
 }
 
-fn print_table(cluster: &Cluster, layout: &Layout, dir: &Path) {
+fn print_table(cluster: &Cluster, layout: &Layout, access: &Access, dir: &Path) {
     println!("{:<5} {:<21} {:>8}  {:<32} groups led", "node", "client address", "pid", "directory");
     for member in &cluster.members {
-        let info = ask(layout.client(member.id));
+        let info = ask(access, layout.client(member.id));
         println!(
             "{:<5} {:<21} {:>8}  {:<32} {}",
             member.id,
@@ -461,6 +471,7 @@ mod tests {
             peer_port: None,
             election_ms: 1000,
             serve_args: Vec::new(),
+            access: access::Options::default(),
         }
     }
 
