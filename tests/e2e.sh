@@ -134,6 +134,47 @@ hello_field() {
     cli "$P1" -3 --no-raw hello 3 | sed -n "s/.*\"$1\" => (integer) //p"
 }
 
+# A cluster of its own, with its doors closed: redis-cli gets in with the authority and the password only.
+closed_doors() {
+    local doors=$WORK/doors port=$((PORT + 20)) pid
+    mkdir -p "$doors"
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj "/CN=e2e" \
+        -keyout "$doors/ca-key.pem" -out "$doors/ca.pem" 2>/dev/null
+    openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=node" \
+        -keyout "$doors/key.pem" -out "$doors/node.csr" 2>/dev/null
+    echo "subjectAltName=IP:127.0.0.1" >"$doors/node.ext"
+    openssl x509 -req -in "$doors/node.csr" -CA "$doors/ca.pem" -CAkey "$doors/ca-key.pem" -CAcreateserial \
+        -days 2 -extfile "$doors/node.ext" -out "$doors/cert.pem" 2>/dev/null
+    echo sesame >"$doors/password"
+    chmod 600 "$doors"/*
+    local args=(--serve-arg="--requirepass-file=$doors/password")
+    for prefix in "" peer-; do
+        args+=(--serve-arg="--${prefix}tls-cert=$doors/cert.pem" --serve-arg="--${prefix}tls-key=$doors/key.pem")
+    done
+    args+=(--serve-arg="--peer-tls-ca=$doors/ca.pem")
+    local keys=(--tls-ca "$doors/ca.pem" --password-file "$doors/password")
+    ${OUTRIGGER:-target/release/outrigger} up --dir "$doors/data" --nodes 3 --groups 4 --client-port "$port" \
+        --peer-port $((port + 5)) "${args[@]}" "${keys[@]}" >"$doors/up.out" 2>"$doors/up.err" &
+    pid=$!
+    for _ in $(seq 300); do
+        if grep -qx ready "$doors/up.out" || ! kill -0 "$pid" 2>/dev/null; then break; fi
+        sleep 0.1
+    done
+    is "TLS: up is ready behind closed doors" ready grep -x ready "$doors/up.out"
+    tls() { # PORT WORD…
+        timeout 20 redis-cli -p "$1" --tls --cacert "$doors/ca.pem" --no-auth-warning "${@:2}"
+    }
+    is "TLS: set with the password" OK tls "$port" -a sesame set greeting hello
+    is "TLS: get through another node" hello tls $((port + 2)) -a sesame get greeting
+    is "TLS: nothing without the password" "NOAUTH Authentication required." tls "$port" get greeting
+    like "TLS: nothing with a wrong one" "*WRONGPASS*" tls "$port" -a wrong get greeting
+    is "TLS: nothing in the clear" "" grep_absent hello <(timeout 20 redis-cli -p "$port" get greeting 2>&1 || true)
+    like "TLS: ctl" "*127.0.0.1:$((port + 5))*" ${OUTRIGGER:-target/release/outrigger} ctl --node "127.0.0.1:$port" \
+        "${keys[@]}" member list
+    kill -TERM "$pid"
+    wait "$pid" || true
+}
+
 scans() {
     local pairs=()
     for i in $(seq 300); do pairs+=("scan:$i" "$i"); done
@@ -249,6 +290,7 @@ string_commands
 binary_values
 errors
 resp3
+closed_doors
 scans
 benchmark "$P1"
 benchmark "$P3"

@@ -3,13 +3,68 @@
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use crate::wait::{PATIENCE, wait_for};
 
 /// One connection. Replies come in the order of the commands.
 pub(crate) struct Client {
-    reader: BufReader<TcpStream>,
+    reader: BufReader<Stream>,
+}
+
+/// How a node's clients get in: open to all, in the clear, unless something is set.
+#[derive(Clone, Default)]
+pub(crate) struct Door {
+    pub(crate) tls: Option<Arc<ClientConfig>>,
+    pub(crate) password: Option<String>,
+}
+
+/// A test that failed does not use it again.
+impl std::panic::RefUnwindSafe for Door {}
+impl std::panic::UnwindSafe for Door {}
+
+/// What a client talks over.
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Stream {
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Stream::Plain(socket) => socket,
+            Stream::Tls(stream) => &stream.sock,
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(socket) => socket.read(space),
+            Stream::Tls(stream) => stream.read(space),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(socket) => socket.write(bytes),
+            Stream::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Stream::Plain(socket) => socket.flush(),
+            Stream::Tls(stream) => stream.flush(),
+        }
+    }
 }
 
 /// A reply, one variant per RESP type, so that a test sees a RESP2 nil where RESP3 wants a null.
@@ -46,7 +101,30 @@ impl Client {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(patience))?;
         stream.set_write_timeout(Some(patience))?;
-        Ok(Client { reader: BufReader::new(stream) })
+        Ok(Client { reader: BufReader::new(Stream::Plain(stream)) })
+    }
+
+    /// Connects once, as the door wants it.
+    pub(crate) fn enter(
+        address: SocketAddr,
+        door: &Door,
+        patience: Duration,
+    ) -> io::Result<Client> {
+        let mut client = Client::try_connect(address, patience)?;
+        if let Some(config) = &door.tls {
+            let name = ServerName::from(address.ip());
+            let session = ClientConnection::new(Arc::clone(config), name).expect("a configuration");
+            let Stream::Plain(socket) = client.reader.into_inner() else {
+                unreachable!("just made")
+            };
+            let stream = Box::new(StreamOwned::new(session, socket));
+            client = Client { reader: BufReader::new(Stream::Tls(stream)) };
+        }
+        if let Some(password) = &door.password {
+            let reply = client.try_call(&["AUTH", password])?;
+            assert_eq!(reply, Reply::ok(), "AUTH");
+        }
+        Ok(client)
     }
 
     /// Sends one command and returns its reply. Asks again while the node says that it executed
@@ -74,12 +152,14 @@ impl Client {
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.reader.get_mut().write_all(bytes)
+        self.reader.get_mut().write_all(bytes)?;
+        self.reader.get_mut().flush()
     }
 
     /// A second handle on the socket, to write from another thread.
     pub(crate) fn writer(&self) -> TcpStream {
-        self.reader.get_ref().try_clone().expect("a socket can be shared")
+        let Stream::Plain(socket) = self.reader.get_ref() else { panic!("TLS has one writer") };
+        socket.try_clone().expect("a socket can be shared")
     }
 
     pub(crate) fn read(&mut self) -> io::Result<Reply> {
@@ -111,6 +191,11 @@ impl Client {
             Ok(count) => count == 0,
             Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
         }
+    }
+
+    /// The client's end of the connection.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.reader.get_ref().socket().local_addr().expect("connected")
     }
 
     fn items(&mut self, count: i64) -> io::Result<Vec<Reply>> {

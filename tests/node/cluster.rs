@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::client::{Client, Reply};
+use crate::client::{Client, Door, Reply};
 use crate::info::Info;
-use crate::wait::{wait_for, wait_until};
+use crate::wait::{PATIENCE, wait_for, wait_until};
 
 /// The server under test.
 pub(crate) const OUTRIGGER: &str = env!("CARGO_BIN_EXE_outrigger");
@@ -68,6 +68,8 @@ pub(crate) struct Node {
     pub(crate) peer: SocketAddr,
     pub(crate) dir: PathBuf,
     pub(crate) arguments: Vec<String>,
+    /// How its clients get in.
+    pub(crate) door: Door,
     child: Option<Child>,
 }
 
@@ -92,7 +94,7 @@ impl Node {
         .flat_map(|(flag, value)| [flag.to_owned(), value])
         .collect();
         arguments.extend(extra.iter().map(|&flag| flag.to_owned()));
-        Node { id, client, peer, dir, arguments, child: None }
+        Node { id, client, peer, dir, arguments, door: Door::default(), child: None }
     }
 
     /// The command line that starts this node, for tests that expect it to be refused as well.
@@ -112,7 +114,9 @@ impl Node {
     }
 
     pub(crate) fn client(&self) -> Client {
-        Client::connect(self.client)
+        wait_for(&format!("a connection to {}", self.client), || {
+            Client::enter(self.client, &self.door, PATIENCE).ok()
+        })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -161,7 +165,7 @@ impl Node {
     /// Answers PING, and knows a leader for every group.
     fn is_ready(&self) -> bool {
         let patience = std::time::Duration::from_secs(10);
-        let Ok(mut client) = Client::try_connect(self.client, patience) else { return false };
+        let Ok(mut client) = Client::enter(self.client, &self.door, patience) else { return false };
         match client.try_call(&["PING"]) {
             Ok(reply) if reply == Reply::Simple("PONG".into()) => {}
             Ok(reply) if reply.is_not_ready() => return false,

@@ -45,6 +45,7 @@ mod quorum_loss;
 mod refusal;
 mod report;
 mod scan;
+mod security;
 mod sessions;
 mod snapshots;
 mod stop;
