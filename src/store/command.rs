@@ -69,6 +69,7 @@ const PAIRS: (i32, i32, i32) = (1, -1, 2);
 
 /// Every command there is, by name.
 pub const COMMANDS: &[Spec] = &[
+    spec("acl", -2, Access::Connection, NO_KEYS, "WHOAMI: the one user there is."),
     spec("append", 3, Access::Write, ONE_KEY, "Appends to the value of a key."),
     spec("auth", -2, Access::Connection, NO_KEYS, "Logs the connection in."),
     spec("backup", -3, Access::Node, NO_KEYS, "Hands out a group's data piece by piece."),

@@ -209,6 +209,7 @@ impl Connection {
                 self.transaction = None;
                 Reply::Simple("RESET")
             }
+            "acl" => acl(command),
             "auth" => self.auth(command).err().unwrap_or(Reply::Ok),
             "hello" => self.hello(command).unwrap_or_else(|refusal| refusal),
             "client" => self.client(command),
@@ -362,6 +363,17 @@ pub(super) fn staleness(command: &Command) -> Result<u32, Reply> {
     }
 }
 
+/// `ACL WHOAMI`; there is one user, so there is nothing else to say.
+fn acl(command: &Command) -> Reply {
+    if command.len() == 2 && command.arg(1).eq_ignore_ascii_case(b"WHOAMI") {
+        return Reply::bulk(DEFAULT_USER);
+    }
+    let name = String::from_utf8_lossy(command.arg(1)).into_owned();
+    let text =
+        format!("ACL {name} is not supported: there is one user, 'default'. ACL knows WHOAMI.");
+    Reply::error("ERR", text)
+}
+
 /// `COMMAND [COUNT | DOCS name… | INFO name… | LIST]`.
 fn describe(command: &Command) -> Reply {
     if command.len() == 1 {
@@ -508,6 +520,11 @@ mod tests {
             ("CLIENT SETINFO LIB-NAME x", "+OK"),
             ("CONFIG GET save", "*2 $4 save $0"),
             ("HELLO 4", "-NOPROTO unsupported protocol version"),
+            ("ACL WHOAMI", "$7 default"),
+            (
+                "ACL SETUSER me",
+                "-ERR ACL SETUSER is not supported: there is one user, 'default'. ACL knows WHOAMI.",
+            ),
             ("COMMAND COUNT", &format!(":{}", COMMANDS.len())),
         ];
         for (line, expected) in script {
