@@ -157,8 +157,14 @@ pub fn ctl(options: &Options) -> Result<(), Fatal> {
                 println!("ok");
                 return Ok(());
             }
-            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-                return Err(Fatal::new(error.to_string()));
+            // A password, a certificate or a port that is wrong does not become right.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::InvalidData
+                ) =>
+            {
+                return Err(Fatal::new(format!("{}: {error}", options.node)));
             }
             Err(error) => format!("{} does not answer: {error}", options.node),
         };
