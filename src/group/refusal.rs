@@ -27,6 +27,14 @@ pub fn for_cluster_clients(reply: Reply) -> Reply {
     }
 }
 
+/// Whether the reply refuses a command or leaves its outcome open, whatever the command was: the words of
+/// this file, not those of a command that was executed and has an error for a result.
+#[must_use]
+pub fn is_refusal(reply: &Reply) -> bool {
+    let word = reply.error_text().split(' ').next().unwrap_or_default();
+    matches!(word, "NOLEADER" | "CLUSTERDOWN" | "BUSY" | "FULL" | "UNCERTAIN")
+}
+
 /// This node was removed from the group.
 #[must_use]
 pub fn removed(group: GroupId) -> Reply {

@@ -25,6 +25,23 @@ const SENDING_BYTES_SOFT: usize = 256 << 10;
 /// Slices in one vectored send; the kernel takes 1024.
 const SLICES_MAX: usize = 128;
 
+/// What was dropped, for the counters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// Frames.
+    pub frames: u64,
+    /// Heartbeats in them.
+    pub heartbeats: u64,
+}
+
+impl Lost {
+    /// This frame as well.
+    pub fn note(&mut self, frame: &OutFrame) {
+        self.frames += 1;
+        self.heartbeats += u64::from(frame.heartbeats);
+    }
+}
+
 /// How far a send got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
@@ -120,19 +137,17 @@ impl Lanes {
     }
 
     /// Forget everything: the connection is gone, and what was on its way must not be sent again
-    /// on the next one, because the peer may have it already. Returns how many frames were lost,
-    /// those half-sent not counted; the forwarded commands in those that had not begun to leave are
+    /// on the next one, because the peer may have it already. What was lost is added to `lost`,
+    /// frames half-sent not counted; the forwarded commands in those that had not begun to leave are
     /// added to `unsent`.
-    pub fn clear(&mut self, unsent: &mut Vec<u64>) -> u64 {
+    pub fn clear(&mut self, lost: &mut Lost, unsent: &mut Vec<u64>) {
         self.sending.clear();
         self.sending_bytes = 0;
-        let mut lost = 0;
         for queue in &mut self.waiting {
-            lost += queue.frames.len() as u64;
+            queue.frames.iter().for_each(|frame| lost.note(frame));
             unsent.extend(queue.frames.drain(..).flat_map(|frame| frame.forwards));
             queue.bytes = 0;
         }
-        lost
     }
 
     /// Send as much as the connection takes, most urgent first, without blocking.
@@ -194,7 +209,8 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
-    use crate::id::{GroupId, NodeId};
+    use crate::id::{GroupId, NodeId, ReplicaId, Term};
+    use crate::raft::message::{Message, MessageKind};
     use crate::wire::{Forward, FrameBuilder, Route};
 
     fn frame(lane: Lane, mark: u64, payload: &'static [u8]) -> OutFrame {
@@ -257,10 +273,33 @@ mod tests {
             std::thread::yield_now();
         }
         drop(ours);
-        let mut unsent = Vec::new();
-        assert_eq!((lanes.clear(&mut unsent), unsent.len()), (0, 0), "all of it was sent");
+        let (mut lost, mut unsent) = (Lost::default(), Vec::new());
+        lanes.clear(&mut lost, &mut unsent);
+        assert_eq!((lost.frames, unsent.len()), (0, 0), "all of it was sent");
         assert!(0 < blocked, "5 MB should not fit a socket's buffer");
         assert_eq!(reading.join().unwrap(), (0..100).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn heartbeats_that_did_not_leave_are_counted_one_by_one() {
+        let mut builder = FrameBuilder::new();
+        for kind in [MessageKind::Heartbeat, MessageKind::Vote, MessageKind::Heartbeat] {
+            let message = Message::new(kind, ReplicaId(1), ReplicaId(2), Term(1));
+            builder.message(GroupId(0), &message, []);
+        }
+        let route = Route {
+            cluster: crate::id::ClusterId(1),
+            from: NodeId(1),
+            to: NodeId(2),
+            incarnation: crate::id::Incarnation(1),
+            shard: crate::id::ShardId(0),
+        };
+        let mut lanes = Lanes::default();
+        lanes.push(builder.finish(&route, Lane::Control)).unwrap();
+        lanes.push(frame(Lane::Append, 1, b"x")).unwrap();
+        let mut lost = Lost::default();
+        lanes.clear(&mut lost, &mut Vec::new());
+        assert_eq!(lost, Lost { frames: 2, heartbeats: 2 });
     }
 
     /// Nobody reads: a send that waited would wait for ever.
@@ -290,8 +329,9 @@ mod tests {
         }
         assert!(lanes.push(frame(Lane::Append, 0, b"x")).is_err());
         lanes.push(frame(Lane::Control, 0, b"x")).unwrap();
-        let mut unsent = Vec::new();
-        assert_eq!(lanes.clear(&mut unsent), LANE_FRAMES_MAX as u64 + 1);
+        let (mut lost, mut unsent) = (Lost::default(), Vec::new());
+        lanes.clear(&mut lost, &mut unsent);
+        assert_eq!(lost.frames, LANE_FRAMES_MAX as u64 + 1);
         assert!(lanes.is_empty());
         assert_eq!(unsent.len(), LANE_FRAMES_MAX + 1, "each carried one forwarded command");
     }

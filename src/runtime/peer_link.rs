@@ -35,7 +35,7 @@ use crate::wire::{Expected, FrameReader, Hello, Lane, OutFrame, hello};
 use super::buffers;
 use super::clock::HELLO_MS;
 use super::keyring::Keyring;
-use super::lanes::{Lanes, Sent};
+use super::lanes::{Lanes, Lost, Sent};
 use super::peer_stream::PeerStream;
 use super::poller::{Interest, Poller, Ready, Token};
 use super::roster::Roster;
@@ -68,8 +68,8 @@ pub struct PeerLinks {
     greeted: BTreeSet<NodeId>,
     /// A peer that knows this node's id from another directory.
     stranger_to: Option<NodeId>,
-    /// Frames that were dropped since the last look.
-    dropped: u64,
+    /// What was dropped since the last look.
+    dropped: Lost,
     /// Forwarded commands in frames that were dropped before any of them left.
     unsent: Vec<u64>,
     /// Scratch memory of [`Self::take_keys`].
@@ -120,7 +120,7 @@ impl PeerLinks {
             gone: Vec::new(),
             greeted: BTreeSet::new(),
             stranger_to: None,
-            dropped: 0,
+            dropped: Lost::default(),
             unsent: Vec::new(),
             scratch: Vec::new(),
         }
@@ -159,7 +159,7 @@ impl PeerLinks {
             else {
                 continue;
             };
-            self.dropped += link.lanes.clear(&mut self.unsent);
+            link.lanes.clear(&mut self.dropped, &mut self.unsent);
             self.gone.push(node);
             tracing::info!(peer = %node, core = %self.shard, "link closed: no group names this node");
         }
@@ -178,7 +178,7 @@ impl PeerLinks {
     pub fn push(&mut self, node: NodeId, frame: OutFrame) {
         let link = self.keys.get(&node).and_then(|key| self.links.get_mut(*key));
         let Some(link) = link else {
-            self.dropped += 1;
+            self.dropped.note(&frame);
             self.unsent.extend(frame.forwards);
             return;
         };
@@ -186,7 +186,7 @@ impl PeerLinks {
         match if up { link.lanes.push(frame) } else { Err(frame) } {
             Ok(()) => link.touched = true,
             Err(frame) => {
-                self.dropped += 1;
+                self.dropped.note(&frame);
                 self.unsent.extend(frame.forwards);
                 link.lost = true;
             }
@@ -327,8 +327,8 @@ impl PeerLinks {
         links
     }
 
-    /// Frames dropped since the last call.
-    pub fn take_dropped(&mut self) -> u64 {
+    /// What was dropped since the last call.
+    pub fn take_dropped(&mut self) -> Lost {
         std::mem::take(&mut self.dropped)
     }
 
@@ -437,7 +437,7 @@ impl PeerLinks {
         let wait = link.backoff_ms / 2 + fastrand::u64(0..=link.backoff_ms / 2);
         link.state = State::Idle { retry_at: now.plus(wait) };
         link.backoff_ms = (link.backoff_ms * 2).min(BACKOFF_MS_MAX);
-        self.dropped += link.lanes.clear(&mut self.unsent);
+        link.lanes.clear(&mut self.dropped, &mut self.unsent);
         link.broken = true;
         if was_up || link.told.as_deref() != Some(reason) {
             link.told = Some(reason.to_owned());

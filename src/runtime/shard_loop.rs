@@ -515,7 +515,9 @@ impl Running {
             }
         }
         let counters = self.shard.counters_mut();
-        counters.frames_dropped += parts.links.take_dropped() + paused;
+        let lost = parts.links.take_dropped();
+        counters.frames_dropped += lost.frames + paused;
+        counters.heartbeat_send_failures += lost.heartbeats;
         counters.frames_rejected += parts.port.take_rejected();
         counters.connections = parts.clients.len() as u64;
         counters.flushes_slow += parts.writer.take_slow();

@@ -44,6 +44,8 @@ pub struct Counters {
     pub late_turns: u64,
     /// Heartbeats that left later than twice their interval after the one before.
     pub heartbeats_late: u64,
+    /// Heartbeats that were dropped because a link was down or full, or broke before they left.
+    pub heartbeat_send_failures: u64,
     /// Log flushes that took over a second.
     pub flushes_slow: u64,
     /// Connections from peers closed because nothing came over them.
@@ -52,6 +54,8 @@ pub struct Counters {
     pub commands_forwarded: u64,
     /// Commands refused by a bound.
     pub commands_refused: u64,
+    /// Writes of this core's clients that were refused, or whose outcome is unknown.
+    pub proposals_failed: u64,
     /// Snapshots that groups of this core began to take of themselves.
     pub snapshots_begun: u64,
     /// Snapshots of themselves that are whole and durable.
@@ -78,6 +82,48 @@ pub struct Counters {
     pub commands: u64,
 }
 
+/// The fields of [`Counters`], for what is done with each.
+macro_rules! every_counter {
+    ($then:ident) => {
+        $then!(
+            wal_writes,
+            wal_flushes,
+            wal_bytes,
+            wal_payload_bytes,
+            wal_snapshot_bytes,
+            wal_padding_bytes,
+            entries_written,
+            entries_committed,
+            corrupt_detected,
+            corrupt_repaired,
+            fsync_errors,
+            frames_rejected,
+            messages_rejected,
+            frames_dropped,
+            late_turns,
+            heartbeats_late,
+            heartbeat_send_failures,
+            flushes_slow,
+            peers_silent,
+            commands_forwarded,
+            commands_refused,
+            proposals_failed,
+            snapshots_begun,
+            snapshots_taken,
+            segments_reclaimed,
+            segments_made,
+            segments_recycled,
+            leader_changes,
+            snapshots_sent,
+            snapshots_received,
+            snapshot_bytes_sent,
+            snapshots_failed,
+            connections,
+            commands
+        )
+    };
+}
+
 impl Counters {
     pub(super) fn on_write(&mut self, write: &Write) {
         self.wal_writes += 1;
@@ -92,6 +138,29 @@ impl Counters {
         }
     }
 
+    /// Every counter with its name, in the order in which they are declared. A field that is forgotten in
+    /// `every_counter` does not compile.
+    pub fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        macro_rules! named {
+            ($($name:ident),*) => {{
+                let Self { $($name),* } = *self;
+                [$((stringify!($name), $name)),*]
+            }};
+        }
+        every_counter!(named).into_iter()
+    }
+
+    /// Counters with the value that `value` has for their place in [`Self::named`]: for tests of who shows them.
+    #[must_use]
+    pub fn numbered(mut value: impl FnMut(usize) -> u64) -> Self {
+        let mut place = 0..;
+        let mut next = || place.next().map_or(0, &mut value);
+        macro_rules! numbered {
+            ($($name:ident),*) => { Self { $($name: next()),* } };
+        }
+        every_counter!(numbered)
+    }
+
     /// Bytes written to the device for each byte of an entry's payload: headers, padding, snapshots, and the
     /// zeroes of new segments included.
     fn write_amplification(&self) -> f64 {
@@ -99,39 +168,12 @@ impl Counters {
         (self.wal_bytes + zeroes) as f64 / self.wal_payload_bytes.max(1) as f64
     }
 
-    fn add(&mut self, other: &Self) {
-        self.wal_writes += other.wal_writes;
-        self.wal_flushes += other.wal_flushes;
-        self.wal_bytes += other.wal_bytes;
-        self.wal_payload_bytes += other.wal_payload_bytes;
-        self.wal_snapshot_bytes += other.wal_snapshot_bytes;
-        self.wal_padding_bytes += other.wal_padding_bytes;
-        self.entries_written += other.entries_written;
-        self.entries_committed += other.entries_committed;
-        self.corrupt_detected += other.corrupt_detected;
-        self.corrupt_repaired += other.corrupt_repaired;
-        self.fsync_errors += other.fsync_errors;
-        self.frames_rejected += other.frames_rejected;
-        self.messages_rejected += other.messages_rejected;
-        self.frames_dropped += other.frames_dropped;
-        self.late_turns += other.late_turns;
-        self.heartbeats_late += other.heartbeats_late;
-        self.flushes_slow += other.flushes_slow;
-        self.peers_silent += other.peers_silent;
-        self.commands_forwarded += other.commands_forwarded;
-        self.commands_refused += other.commands_refused;
-        self.snapshots_begun += other.snapshots_begun;
-        self.snapshots_taken += other.snapshots_taken;
-        self.segments_reclaimed += other.segments_reclaimed;
-        self.segments_made += other.segments_made;
-        self.segments_recycled += other.segments_recycled;
-        self.leader_changes += other.leader_changes;
-        self.snapshots_sent += other.snapshots_sent;
-        self.snapshots_received += other.snapshots_received;
-        self.snapshot_bytes_sent += other.snapshot_bytes_sent;
-        self.snapshots_failed += other.snapshots_failed;
-        self.connections += other.connections;
-        self.commands += other.commands;
+    /// Adds another core's counts.
+    pub fn add(&mut self, other: &Self) {
+        macro_rules! add {
+            ($($name:ident),*) => { $(self.$name += other.$name;)* };
+        }
+        every_counter!(add);
     }
 }
 
@@ -234,7 +276,9 @@ pub struct ShardReport {
     pub groups: Vec<GroupReport>,
 }
 
-fn role_name(role: RoleKind) -> &'static str {
+/// A role as operators read it.
+#[must_use]
+pub fn role_name(role: RoleKind) -> &'static str {
     match role {
         RoleKind::Follower => "follower",
         RoleKind::PreCandidate => "pre-candidate",
@@ -325,10 +369,12 @@ pub fn info_text(reports: &[ShardReport], section: Option<&[u8]>) -> String {
         line("messages_rejected", &counters.messages_rejected);
         line("late_turns", &counters.late_turns);
         line("heartbeats_late", &counters.heartbeats_late);
+        line("heartbeat_send_failures", &counters.heartbeat_send_failures);
         line("flushes_slow", &counters.flushes_slow);
         line("peers_silent", &counters.peers_silent);
         line("commands_forwarded", &counters.commands_forwarded);
         line("commands_refused", &counters.commands_refused);
+        line("proposals_failed", &counters.proposals_failed);
         line("leader_changes", &counters.leader_changes);
         line("snapshots_sent", &counters.snapshots_sent);
         line("snapshots_received", &counters.snapshots_received);

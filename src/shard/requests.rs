@@ -76,6 +76,8 @@ pub(super) struct Requests {
     bytes: usize,
     /// Deadlines in the order of arrival, which is their own order: all requests have one timeout.
     deadlines: VecDeque<(Tick, u64)>,
+    /// Writes that were refused, or whose outcome is unknown, since the last look.
+    writes_failed: u64,
 }
 
 /// A request to be opened.
@@ -180,7 +182,7 @@ impl Requests {
             }
         }
         let open = self.close(part.request)?;
-        let (conn, seq, redirects) = (open.conn, open.seq, open.redirects);
+        let (conn, seq, redirects, write) = (open.conn, open.seq, open.redirects, open.write);
         let reply = match single {
             Some(PartAnswer::Reply(reply)) => reply,
             Some(PartAnswer::Report(_)) => {
@@ -188,6 +190,7 @@ impl Requests {
             }
             None => whole(open),
         };
+        self.writes_failed += u64::from(write && refusal::is_refusal(&reply));
         Some(ReplyTo { conn, seq, reply: worded(redirects, reply) })
     }
 
@@ -201,6 +204,7 @@ impl Requests {
             self.deadlines.pop_front();
             let Some(open) = self.close(id) else { continue };
             let reply = if open.write {
+                self.writes_failed += 1;
                 refusal::uncertain("no answer within the request timeout")
             } else {
                 refusal::read_unconfirmed()
@@ -208,6 +212,11 @@ impl Requests {
             let reply = worded(open.redirects, reply);
             replies.push(ReplyTo { conn: open.conn, seq: open.seq, reply });
         }
+    }
+
+    /// Writes that were refused, or whose outcome is unknown, since the last call.
+    pub(super) fn take_writes_failed(&mut self) -> u64 {
+        std::mem::take(&mut self.writes_failed)
     }
 
     /// When the next request may expire.
@@ -311,6 +320,35 @@ mod tests {
     }
 
     #[test]
+    fn a_write_has_failed_if_it_was_refused_and_not_if_its_result_is_an_error() {
+        let result = Reply::error("WRONGTYPE", "not a string");
+        for (write, reply, failed) in [
+            (true, no_leader(), 1),
+            (true, refusal::for_cluster_clients(no_leader()), 1),
+            (true, refusal::busy("full"), 1),
+            (true, refusal::full(), 1),
+            (true, refusal::uncertain("lost"), 1),
+            (true, result.clone(), 0),
+            (true, Reply::Ok, 0),
+            (false, no_leader(), 0),
+        ] {
+            let mut requests = Requests::default();
+            let request = requests.open(Opening {
+                conn: ConnId(1),
+                seq: 1,
+                write,
+                redirects: false,
+                bytes: 10,
+                whole: Whole::One,
+                parts: 1,
+                deadline: Tick(100),
+            });
+            requests.answer(PartId { request, part: 0 }, PartAnswer::Reply(reply.clone()));
+            assert_eq!(requests.take_writes_failed(), failed, "{write} {reply:?}");
+        }
+    }
+
+    #[test]
     fn of_several_errors_the_one_that_promises_least_decides() {
         let uncertain = refusal::uncertain("lost");
         let replies = [no_leader(), uncertain.clone(), no_leader()];
@@ -338,6 +376,7 @@ mod tests {
         requests.expire(Tick(100), &mut replies);
         assert!(replies[0].reply.is_uncertain());
         assert_eq!(replies[1].reply, refusal::read_unconfirmed());
+        assert_eq!(requests.take_writes_failed(), 1, "the write, not the read");
         assert_eq!((replies.len(), requests.bytes), (2, 0));
     }
 }

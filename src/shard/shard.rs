@@ -402,6 +402,7 @@ impl Shard {
             return Some(self.requests.open(opening));
         }
         self.counters.commands_refused += 1;
+        self.counters.proposals_failed += u64::from(opening.write);
         let Opening { conn, seq, .. } = opening;
         let reply = refusal::busy("this core holds as many unanswered commands as it may");
         self.replies.push(ReplyTo { conn, seq, reply });
@@ -694,6 +695,7 @@ impl Shard {
             self.settled.push(slot);
         }
         self.deliver_answers();
+        self.counters.proposals_failed += self.requests.take_writes_failed();
         self.poll_transfers(now);
 
         let Self { log, replicas, counters, truncation, .. } = self;

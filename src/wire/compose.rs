@@ -20,7 +20,7 @@ use flatbuffers::FlatBufferBuilder;
 use crate::entry::Entry;
 use crate::id::GroupId;
 use crate::limits::{FRAME_BYTES_SOFT, FRAME_CHUNK_BYTES, FRAME_CHUNKS_KEPT};
-use crate::raft::message::Message;
+use crate::raft::message::{Message, MessageKind};
 
 use super::frame::{Content, FrameHeader, HEADER_BYTES, Lane, Route};
 use super::generated::{
@@ -45,6 +45,8 @@ pub struct OutFrame {
     pub payload: Vec<Bytes>,
     /// The forwarded commands in it, by id: whoever drops the frame unsent knows what was not sent.
     pub forwards: Vec<u64>,
+    /// How many heartbeats it carries: whoever drops the frame knows how many leaders were not heard.
+    pub heartbeats: u32,
     bytes: usize,
 }
 
@@ -57,6 +59,7 @@ impl OutFrame {
             head: Bytes::new(),
             payload: Vec::new(),
             forwards: Vec::new(),
+            heartbeats: 0,
             bytes: 0,
         }
     }
@@ -66,6 +69,7 @@ impl OutFrame {
         self.head = Bytes::new();
         self.payload.clear();
         self.forwards.clear();
+        self.heartbeats = 0;
         self.bytes = 0;
     }
 
@@ -95,6 +99,7 @@ impl OutFrame {
 pub struct FrameBuilder {
     fbb: FlatBufferBuilder<'static>,
     messages: Vec<RaftMessage>,
+    heartbeats: u32,
     entries: Vec<EntryHead>,
     forwards: Vec<ForwardHead>,
     answers: Vec<AnswerHead>,
@@ -149,6 +154,7 @@ impl FrameBuilder {
         }
         let carried = self.entries.len() - before;
         assert_eq!(carried, message.count as usize, "group {group}: entries of {message:?}");
+        self.heartbeats += u32::from(message.kind == MessageKind::Heartbeat);
         self.messages.push(RaftMessage::new(
             group.0,
             message.from.0,
@@ -257,6 +263,7 @@ impl FrameBuilder {
         frame.head = self.chunks.head(&header.encode(), meta);
         frame.bytes = header.frame_bytes();
         frame.forwards.extend(self.forwards.iter().map(ForwardHead::id));
+        frame.heartbeats = std::mem::take(&mut self.heartbeats);
         self.payloads.iter_mut().for_each(|slices| frame.payload.append(slices));
         self.payload_bytes = 0;
         self.fbb.reset();
