@@ -89,7 +89,9 @@ pub struct Config {
     pub election_ms: u64,
     /// How often a leader sends word, in ms. Default 100; at most a third of `election_ms`.
     pub heartbeat_ms: u64,
-    /// Where operators connect (metrics, status). Default none. Reserved: accepted, not served yet.
+    /// Where operators and their tools connect, over HTTP: `/livez`, `/readyz`, `/metrics`, `/status` and a
+    /// status page. Default none. Unencrypted and without a password, though nothing can be changed there: an
+    /// address that other machines reach is warned about.
     pub admin: Option<SocketAddr>,
     /// The cluster's name; with `groups` it makes the cluster id, so that nodes of two clusters never
     /// talk. Default "outrigger".
@@ -480,6 +482,9 @@ impl Config {
         if self.client == self.peer {
             return wrong("client", self.client.to_string(), "another address than `peer`");
         }
+        if let Some(address) = self.admin.filter(|it| [self.client, self.peer].contains(it)) {
+            return wrong("admin", address.to_string(), "another address than `client` and `peer`");
+        }
         if let Some(address) = self.advertise_client
             && (address.ip().is_unspecified() || address.port() == 0)
         {
@@ -586,7 +591,8 @@ max_clients = {max_clients}
 # A client that is silent for so many seconds is disconnected; 0 is never.
 client_idle_s = {client_idle_s}
 {security}
-# Where operators connect. Reserved: accepted, not served yet.
+# Where operators and their tools connect, over HTTP: /livez, /readyz, /metrics, /status and a status page.
+# Unencrypted, without a password: keep it on this machine.
 {admin}
 "#,
             id = self.id,

@@ -194,6 +194,31 @@ pub const SESSIONS_MAX: usize = 16 << 10;
 /// [`Reply::bytes`](crate::wire::reply::Reply::bytes) does; past it, sessions are pushed out as above.
 pub const SESSION_REPLY_BYTES_MAX: usize = 8 << 20;
 
+/// Connections of the admin port that are served at once; as many more are told so, and the others wait.
+pub const ADMIN_CONNECTIONS_MAX: usize = 32;
+/// Longest head of a request to the admin port, in bytes.
+pub const ADMIN_HEAD_BYTES_MAX: usize = 8 << 10;
+/// Most header lines in it.
+pub const ADMIN_HEADERS_MAX: usize = 64;
+/// The head of a request must be there this long after its connection was made, in ms.
+pub const ADMIN_REQUEST_MS_MAX: u64 = 5_000;
+/// The answer must have been taken this long after it was ready, in ms.
+pub const ADMIN_SEND_MS_MAX: u64 = 10_000;
+/// After its answer a connection may take this long to end, in ms: closed at once, it could lose the answer.
+pub const ADMIN_LINGER_MS_MAX: u64 = 5_000;
+/// The cores must tell their numbers this long after the admin port asked, in ms.
+pub const ADMIN_ANSWER_MS_MAX: u64 = 1_000;
+/// What the cores told serves every request for this long, in ms: nobody makes them tell it more often.
+pub const ADMIN_FRESH_MS: u64 = 100;
+/// A core that has not turned for this long, in ms, is not alive (`/livez`).
+pub const ADMIN_TURN_MS_MAX: u64 = 10_000;
+/// A node of more groups than this has no series for each of them in `/metrics`, only sums.
+pub const ADMIN_GROUP_SERIES_MAX: usize = 256;
+/// Groups that `/status` lists, those that are not well first.
+pub const ADMIN_GROUPS_SHOWN_MAX: usize = 1_024;
+/// Groups named in one sentence of `/readyz`.
+pub const ADMIN_NAMES_MAX: usize = 16;
+
 /// Most raft groups in one cluster; a SCAN cursor has 14 bits for the group.
 pub const GROUPS_MAX: u64 = 16_384;
 /// A learner that is this many entries behind is ready to vote, however short the log is.
@@ -246,6 +271,10 @@ const _: () = {
     // What is kept to be used again is small beside what it saves: a few MiB for each core.
     assert!(FLUSHES_IN_FLIGHT_MAX * (BATCH_RUNS_KEPT * 256 + BATCH_ENTRIES_KEPT * 40) < 4 << 20);
     assert!(FRAMES_KEPT * FRAME_SLICES_KEPT * 32 <= 1 << 20);
+    // A core that is late for one gathering is not asked again before the answer would be stale.
+    assert!(ADMIN_FRESH_MS < ADMIN_ANSWER_MS_MAX && ADMIN_ANSWER_MS_MAX < ADMIN_TURN_MS_MAX);
+    // A connection of the admin port that wants something gets its answer before its patience ends.
+    assert!(ADMIN_ANSWER_MS_MAX < ADMIN_REQUEST_MS_MAX);
     // A value of the largest size fits a command.
     assert!(VALUE_BYTES_MAX + KEY_BYTES_MAX < COMMAND_BYTES_MAX);
 };

@@ -186,7 +186,8 @@ struct Serve {
     /// The cluster's name [default: outrigger].
     #[arg(long, value_name = "NAME")]
     cluster: Option<String>,
-    /// Where operators connect; reserved for a later version.
+    /// Where operators and their tools connect, over HTTP: /livez, /readyz, /metrics, /status and a status page.
+    /// Unencrypted, without a password: keep it on this machine, as 127.0.0.1:9001 is [default: nowhere].
     #[arg(long, value_name = "IP:PORT")]
     admin: Option<SocketAddr>,
     /// End when this process ends (set by `outrigger up` for its children).

@@ -150,7 +150,7 @@ install_redis_tools
 install_redis_py
 cargo build --quiet --release -p outrigger -p tools -p power # nothing to do after .ci/run's own
 cargo build --quiet -p clients # quick to build matters more than quick to run
-start --client-port "$PORT" --peer-port $((PORT + 10))
+start --client-port "$PORT" --peer-port $((PORT + 10)) --admin-port $((PORT + 5))
 every_client auto
 is "auto: redis-cli without -c is forwarded" 0 moved_of_30
 stop

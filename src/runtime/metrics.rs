@@ -12,16 +12,25 @@ use crate::shard::report::Spread;
 
 const MICROS_MAX: u64 = 60_000_000;
 
+/// Upper ends of the buckets in which Prometheus gets durations, in µs; one more has no end. Flushes of good
+/// disks and turns are in the first half.
+pub const BUCKETS_US: [u64; 19] = [
+    10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000,
+    500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000,
+];
+
 /// Durations, from 1 µs to 60 s; what is longer counts as 60 s.
 #[derive(Debug, Clone)]
 pub struct Durations {
     histogram: Histogram<u64>,
+    sum_us: u64,
 }
 
 impl Default for Durations {
     fn default() -> Self {
         Self {
             histogram: Histogram::new_with_bounds(1, MICROS_MAX, 2).expect("1 < 60 s, 2 digits"),
+            sum_us: 0,
         }
     }
 }
@@ -30,7 +39,27 @@ impl Durations {
     /// Count one.
     pub fn record(&mut self, duration: Duration) {
         let micros = u64::try_from(duration.as_micros()).unwrap_or(MICROS_MAX);
+        self.sum_us += micros;
         self.histogram.saturating_record(micros);
+    }
+
+    /// All of them together, in µs.
+    #[must_use]
+    pub fn sum_us(&self) -> u64 {
+        self.sum_us
+    }
+
+    /// How many are in each bucket of [`BUCKETS_US`], and in the one without end. What the histogram
+    /// does not tell apart from the end of a bucket counts into it: an error of 1 % of the duration at most.
+    #[must_use]
+    pub fn buckets(&self) -> [u64; BUCKETS_US.len() + 1] {
+        let mut buckets = [0; BUCKETS_US.len() + 1];
+        for value in self.histogram.iter_recorded() {
+            let us = self.histogram.lowest_equivalent(value.value_iterated_to());
+            let bucket = BUCKETS_US.iter().position(|end| us <= *end).unwrap_or(BUCKETS_US.len());
+            buckets[bucket] += value.count_at_value();
+        }
+        buckets
     }
 
     /// Its percentiles, for `INFO`.
@@ -68,4 +97,24 @@ pub struct Metrics {
     pub flush: Durations,
     /// From the start of a turn to its end.
     pub turn: Durations,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_duration_is_in_the_bucket_that_it_fits() {
+        let mut durations = Durations::default();
+        assert_eq!(durations.buckets().iter().sum::<u64>(), 0);
+        for (at, end) in BUCKETS_US.into_iter().enumerate() {
+            durations.record(Duration::from_micros(end));
+            durations.record(Duration::from_micros(end + end / 20 + 1));
+            let buckets = durations.buckets();
+            assert_eq!((buckets[at], buckets[at + 1]), (if at == 0 { 1 } else { 2 }, 1), "{end}");
+        }
+        durations.record(Duration::from_secs(600));
+        assert_eq!(durations.buckets()[BUCKETS_US.len()], 2);
+        assert_eq!(durations.buckets().iter().sum::<u64>(), durations.spread().count);
+    }
 }

@@ -12,6 +12,7 @@
 //!  │      perform    wal_writer ─► ring · links · siblings' mailboxes · clients · readers  │
 //!  │      sleep      in the ring: a socket, the bell, a disk write, or 5 ms at most        │
 //!  │    file tasks   open and close segments, off the path of a write                      │
+//!  ├─ admin         HTTP for operators; asks the cores by mail, and only so often
 //!  ├─ prep-N        makes log segments ahead of need ─► mailbox                            │
 //!  └─ read-N        reads entries back from sealed segments ─► mailbox ────────────────────┘
 //! ```
@@ -58,6 +59,7 @@
 #![allow(clippy::disallowed_methods, reason = "the shell is where time enters the system")]
 
 pub mod access;
+pub mod admin;
 pub mod asker;
 pub mod backup;
 pub mod book;
@@ -99,6 +101,7 @@ pub mod tls;
 pub mod log;
 pub mod mapped;
 pub mod metrics;
+pub mod pulse;
 pub mod recovery;
 pub mod segments;
 pub mod wal_reader;

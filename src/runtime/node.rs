@@ -24,6 +24,7 @@ use crate::limits::{FLUSH_JOINS_BYTES, MAILBOX_MAX};
 use crate::shard;
 use crate::store::connection::Routing;
 
+use super::admin::AdminPort;
 use super::clock::Clock;
 use super::fatal::Fatal;
 use super::faults::Faults;
@@ -35,6 +36,7 @@ use super::mailbox::Mailbox;
 use super::peer_link::PeerLinks;
 use super::peer_port::{Memory, PeerPort};
 use super::poller::Poller;
+use super::pulse::Pulse;
 use super::recovery::Recovery;
 use super::ring::Ring;
 use super::roster::{Card, Roster};
@@ -67,6 +69,8 @@ pub struct Setup {
     pub routing: Routing,
     /// Where peers connect.
     pub peer: SocketAddr,
+    /// Where operators connect, if anywhere.
+    pub admin: Option<SocketAddr>,
     /// Where the others reach this node.
     pub address: SocketAddr,
     /// Where the operator says that the others are.
@@ -131,6 +135,7 @@ pub struct Node {
     mailboxes: Vec<Arc<Mailbox<Mail>>>,
     ends: mpsc::Receiver<End>,
     client: SocketAddr,
+    admin: Option<AdminPort>,
 }
 
 /// Stops a node from another thread; may be cloned and used twice.
@@ -162,6 +167,7 @@ impl Node {
     ) -> Result<Self, Fatal> {
         let clients = bind("client", setup.client)?;
         let peers = bind("peer", setup.peer)?;
+        let admin = setup.admin.map(|address| bind("admin", address)).transpose()?;
         let client = clients.local_addr().unwrap_or(setup.client);
         let failed = |error: std::io::Error| Fatal::new(format!("cannot start the node: {error}"));
         let cores = usize::from(setup.cores);
@@ -193,7 +199,10 @@ impl Node {
             roster: Arc::clone(&roster),
             clock,
             faults,
+            pulse: Arc::new(Pulse::new(setup.cores, clock.now())),
         };
+        let admin = admin.map(|listener| AdminPort::start(listener, shared.clone()));
+        let admin = admin.transpose().map_err(failed)?;
         let open = Arc::new(AtomicUsize::new(0));
         let first = Arc::clone(&mailboxes[0]);
         let keeper = keeper.start(move |kept| first.deliver(Mail::Kept(kept))).map_err(failed)?;
@@ -213,13 +222,19 @@ impl Node {
             };
             start_core(seat, tell.clone())?;
         }
-        Ok(Self { mailboxes, ends, client })
+        Ok(Self { mailboxes, ends, client, admin })
     }
 
     /// Where clients connect; tells the port when port 0 was asked for.
     #[must_use]
     pub fn client(&self) -> SocketAddr {
         self.client
+    }
+
+    /// Where operators connect, if anywhere; tells the port when port 0 was asked for.
+    #[must_use]
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(AdminPort::address)
     }
 
     /// A way to stop it.

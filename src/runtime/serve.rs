@@ -37,6 +37,7 @@ pub fn serve(config: &Config) -> Result<(), Fatal> {
         advertise_client: config.advertise_client,
         routing: config.routing,
         peer: config.peer,
+        admin: config.admin,
         // The address to bind may be any of the machine's; the list says which one the others use.
         address: config.peers.get(&config.id).copied().unwrap_or(config.peer),
         seeds: config.peers.iter().map(|(id, address)| (NodeId(*id), *address)).collect(),
@@ -77,6 +78,15 @@ pub fn serve(config: &Config) -> Result<(), Fatal> {
         "outrigger {} started",
         env!("CARGO_PKG_VERSION"),
     );
+    if let Some(admin) = node.admin() {
+        tracing::info!("status page: http://{admin}/");
+        if !admin.ip().is_loopback() {
+            tracing::warn!(
+                %admin,
+                "the admin port can be reached from other machines: it is unencrypted and asks for no password",
+            );
+        }
+    }
     // Without files to read again, the end of the terminal ends the node as ever.
     let wanted =
         if keyring.has_files() { &[SIGTERM, SIGINT, SIGHUP][..] } else { &[SIGTERM, SIGINT] };

@@ -20,6 +20,7 @@ use crate::shard::event::Post;
 use crate::shard::report::DriverReport;
 use crate::shard::{Effects, Event, Shard};
 
+use super::admin::{CoreReport, Question};
 use super::client_conn::Gate;
 use super::clock::{self, Clock, LATE_MS, TICK_MS};
 use super::fatal::Fatal;
@@ -32,6 +33,7 @@ use super::metrics::Metrics;
 use super::peer_link::PeerLinks;
 use super::peer_port::{Greeted, PeerPort};
 use super::poller::{Poller, Ready, Token};
+use super::pulse::Pulse;
 use super::recovery::Recovery;
 use super::ring::{Done, Ring};
 use super::roster::Roster;
@@ -68,6 +70,8 @@ pub enum Mail {
     Peer(Greeted),
     /// A fact is durable, or cannot be made so. For core 0 only.
     Kept(Result<Fact, Fatal>),
+    /// The admin port wants to know this core's numbers.
+    Tell(Question),
     /// The node stops.
     Stop,
 }
@@ -85,6 +89,8 @@ pub struct Shared {
     pub clock: Clock,
     /// Fault switches, if clients may use them.
     pub faults: Option<Arc<Faults>>,
+    /// When each core last turned, and whether the node stops.
+    pub pulse: Arc<Pulse>,
 }
 
 /// Everything one core owns. Built on the core's own thread.
@@ -156,6 +162,7 @@ impl ShardLoop {
         let mut ready = Vec::new();
         let mailbox = Arc::clone(&self.shared.mailboxes[self.core.0 as usize]);
         while recovery.step()? {
+            self.shared.pulse.turned(self.core, self.shared.clock.now());
             self.serve_while_loading(&mut ready)?;
             if mailbox.holds(|letter| matches!(letter, Mail::Stop)) {
                 // Nothing was written yet, so there is nothing to finish.
@@ -165,6 +172,7 @@ impl ShardLoop {
         }
         let (shard, spares) = recovery.finish(self.shared.clock.now())?;
         self.shared.loading.fetch_sub(1, Ordering::SeqCst);
+        self.shared.pulse.loaded(self.core);
         Running::new(self, shard, spares).run().await
     }
 
@@ -287,6 +295,7 @@ impl Running {
         }
         let now = self.parts.shared.clock.now();
         let started = Instant::now();
+        self.parts.shared.pulse.turned(self.parts.core, now);
         self.note_lateness(now);
         self.gather(now)?;
         if !self.parts.shared.roster.is_proven() {
@@ -430,7 +439,14 @@ impl Running {
                     }
                 }
             },
+            Mail::Tell(question) => question.answer(CoreReport {
+                shard: self.shard.report(false),
+                flushes: self.parts.writer.durations().clone(),
+                turns: self.metrics.turn.clone(),
+                draining: self.shard.is_draining(),
+            }),
             Mail::Stop => {
+                self.parts.shared.pulse.stop();
                 self.parts.clients.stop(&self.parts.poller);
                 if self.stop_at.is_none() {
                     let checkpoint_ms = self.parts.checkpoint_ms;

@@ -46,6 +46,10 @@ pub struct Options {
     /// Peer port of node 1; node 2 has the next, and so on [default: as DIR has, or 7101].
     #[arg(long, value_name = "PORT")]
     pub peer_port: Option<u16>,
+    /// Admin port of node 1 (status page and metrics); node 2 has the next, and so on [default: as DIR
+    /// has, or 200 above the client port: 7201].
+    #[arg(long, value_name = "PORT")]
+    pub admin_port: Option<u16>,
     /// Least time without a leader before an election, in ms.
     #[arg(long, value_name = "MS", default_value_t = 1000)]
     pub election_ms: u64,
@@ -57,6 +61,8 @@ pub struct Options {
     pub access: access::Options,
 }
 
+/// Unless told otherwise, admin ports are this far above the client ports.
+const ADMIN_GAP: u16 = 200;
 /// How long one question to a node may take.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How often the nodes are asked while the cluster starts.
@@ -72,6 +78,9 @@ struct Layout {
     groups: u64,
     client_port: u16,
     peer_port: u16,
+    /// Layouts of older releases have none.
+    #[serde(default)]
+    admin_port: Option<u16>,
 }
 
 impl Layout {
@@ -81,6 +90,46 @@ impl Layout {
 
     fn peer(&self, id: u64) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.peer_port + (id - 1) as u16))
+    }
+
+    fn admin(&self, id: u64) -> Option<SocketAddr> {
+        let port = self.admin_port?;
+        Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port + (id - 1) as u16)))
+    }
+
+    /// The first port of its kind that no node uses for something else, from `ADMIN_GAP` above the
+    /// client ports on.
+    fn free_admin_port(&self) -> Option<u16> {
+        let first = self.client_port.checked_add(ADMIN_GAP)?;
+        (first..=u16::MAX).find(|port| {
+            let candidate = Self { admin_port: Some(*port), ..self.clone() };
+            candidate.overlap().is_none()
+        })
+    }
+
+    /// What is wrong with the ports, if anything is.
+    fn overlap(&self) -> Option<String> {
+        let ranges = [
+            ("client", Some(self.client_port)),
+            ("peer", Some(self.peer_port)),
+            ("admin", self.admin_port),
+        ];
+        let nodes = self.nodes;
+        for (at, (what, port)) in ranges.iter().enumerate() {
+            let Some(port) = port.map(u64::from) else { continue };
+            if 65_536 < port + nodes {
+                return Some(format!("the {nodes} {what} ports from {port} end past 65535"));
+            }
+            for (other, first) in &ranges[..at] {
+                let Some(first) = first.map(u64::from) else { continue };
+                if port.abs_diff(first) < nodes {
+                    return Some(format!(
+                        "the {nodes} {other} ports from {first} and the {nodes} {what} ports from {port} overlap"
+                    ));
+                }
+            }
+        }
+        None
     }
 
     /// The layout DIR has with what was asked for; what is fixed must agree.
@@ -95,7 +144,7 @@ impl Layout {
             (asked, saved) => Ok(saved.or(asked).unwrap_or(default)),
         };
         let saved = saved.as_ref();
-        let layout = Self {
+        let mut layout = Self {
             nodes: fixed("--nodes", options.nodes, saved.map(|layout| layout.nodes), 3)?,
             cores: fixed(
                 "--cores",
@@ -109,6 +158,7 @@ impl Layout {
                 .or(saved.map(|layout| layout.client_port))
                 .unwrap_or(7001),
             peer_port: options.peer_port.or(saved.map(|layout| layout.peer_port)).unwrap_or(7101),
+            admin_port: options.admin_port.or(saved.and_then(|layout| layout.admin_port)),
         };
         if layout.nodes == 0 || layout.nodes > limits::NODES_MAX as u64 {
             return Err(Fatal::new(format!(
@@ -117,11 +167,12 @@ impl Layout {
                 limits::NODES_MAX
             )));
         }
-        let (client, peer) = (u64::from(layout.client_port), u64::from(layout.peer_port));
-        if client.abs_diff(peer) < layout.nodes || client.max(peer) + layout.nodes > 65_536 {
+        if layout.admin_port.is_none() {
+            layout.admin_port = layout.free_admin_port();
+        }
+        if let Some(overlap) = layout.overlap() {
             return Err(Fatal::new(format!(
-                "the {} client ports from {client} and the {} peer ports from {peer} overlap or end past 65535; choose others with --client-port and --peer-port",
-                layout.nodes, layout.nodes
+                "{overlap}; choose others with --client-port, --peer-port and --admin-port"
             )));
         }
         Ok(layout)
@@ -133,6 +184,7 @@ impl Layout {
                 id,
                 client: self.client(id),
                 peer: self.peer(id),
+                admin: self.admin(id),
                 pid: pids.get(&id).copied().unwrap_or(0),
                 dir: node_dir(dir, id),
             })
@@ -156,6 +208,7 @@ struct SavedNode {
     id: u64,
     client: SocketAddr,
     peer: SocketAddr,
+    admin: Option<SocketAddr>,
     pid: u32,
     dir: PathBuf,
 }
@@ -196,9 +249,12 @@ pub fn up(options: &Options) -> Result<(), Fatal> {
     };
     let layout = Layout::choose(options, saved)?;
     for id in 1..=layout.nodes {
-        for (flag, address) in
-            [("--client-port", layout.client(id)), ("--peer-port", layout.peer(id))]
-        {
+        for (flag, address) in [
+            ("--client-port", Some(layout.client(id))),
+            ("--peer-port", Some(layout.peer(id))),
+            ("--admin-port", layout.admin(id)),
+        ] {
+            let Some(address) = address else { continue };
             TcpListener::bind(address).map_err(|error| {
                 Fatal::new(format!(
                     "cannot use {address} for node {id}: {error}. Is another cluster running? Stop it, or choose other ports with {flag}"
@@ -243,6 +299,7 @@ fn start(options: &Options, layout: &Layout, id: u64) -> Result<Member, Fatal> {
         .args(["--client", &layout.client(id).to_string()])
         .args(["--peer", &layout.peer(id).to_string()])
         .args(["--peers", &peers.join(",")])
+        .args(layout.admin(id).map(|address| format!("--admin={address}")))
         .args(["--cores", &layout.cores.to_string()])
         .args(["--groups", &layout.groups.to_string()])
         .args(["--election-ms", &options.election_ms.to_string()])
@@ -425,6 +482,9 @@ fn print_table(cluster: &Cluster, layout: &Layout, access: &Access, dir: &Path) 
         "try: redis-cli -p {} set greeting hello      (Ctrl-C stops the cluster)",
         layout.client_port
     );
+    if let Some(admin) = layout.admin(1) {
+        println!("see: http://{admin}/      (status of node 1; the others have the next ports)");
+    }
     let _ = std::io::stdout().flush();
 }
 
@@ -469,6 +529,7 @@ mod tests {
             groups: None,
             client_port: None,
             peer_port: None,
+            admin_port: None,
             election_ms: 1000,
             serve_args: Vec::new(),
             access: access::Options::default(),
@@ -480,7 +541,7 @@ mod tests {
         let layout = Layout::choose(&options(), None).expect("defaults");
         assert_eq!((layout.nodes, layout.cores, layout.groups), (3, 1, 16));
         let json = layout.to_json(Path::new("somewhere"), &BTreeMap::from([(1, 42)]));
-        assert!(json.contains(r#"{"id":1,"client":"127.0.0.1:7001","peer":"127.0.0.1:7101","pid":42,"dir":"somewhere/node-1"}"#), "{json}");
+        assert!(json.contains(r#"{"id":1,"client":"127.0.0.1:7001","peer":"127.0.0.1:7101","admin":"127.0.0.1:7201","pid":42,"dir":"somewhere/node-1"}"#), "{json}");
         assert_eq!(serde_json::from_str::<Layout>(&json).expect("as written"), layout);
         assert!(serde_json::from_str::<Layout>("{}").is_err());
     }
@@ -498,6 +559,27 @@ mod tests {
         assert_eq!(Layout::choose(&moved, Some(saved)).expect("fine").client_port, 9001);
         let clash = Options { client_port: Some(7100), ..options() };
         assert!(Layout::choose(&clash, None).is_err());
+        let clash = Options { admin_port: Some(7103), ..options() };
+        let refusal = Layout::choose(&clash, None).expect_err("refused").to_string();
+        assert_eq!(
+            refusal,
+            "the 3 peer ports from 7101 and the 3 admin ports from 7103 overlap; choose others with \
+             --client-port, --peer-port and --admin-port"
+        );
+    }
+
+    #[test]
+    fn admin_ports_are_found_beside_the_others_and_older_layouts_get_some() {
+        let chosen = |client: u16, peer: u16| {
+            let options = Options { client_port: Some(client), peer_port: Some(peer), ..options() };
+            Layout::choose(&options, None).expect("ports that do not overlap").admin_port
+        };
+        assert_eq!(chosen(7001, 7101), Some(7201));
+        assert_eq!(chosen(7001, 7202), Some(7205), "behind the peer ports");
+        assert_eq!(chosen(65_500, 65_400), None, "there is no room above");
+        let old = r#"{"nodes":3,"cores":1,"groups":16,"client_port":8001,"peer_port":8101}"#;
+        let saved = serde_json::from_str(old).expect("a layout of an older release");
+        assert_eq!(Layout::choose(&options(), Some(saved)).expect("fine").admin_port, Some(8201));
     }
 
     #[test]

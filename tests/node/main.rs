@@ -23,6 +23,7 @@ mod script;
 mod shared;
 mod wait;
 
+mod admin;
 mod backup;
 mod cluster_protocol;
 mod collections;

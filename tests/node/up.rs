@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
+use crate::admin;
 use crate::client::{Client, Reply};
 use crate::cluster::{OUTRIGGER, TestDir, free_address};
 use crate::config::run;
@@ -151,13 +152,29 @@ fn check_table(up: &Up, dir: &Path, client_port: u16) {
     assert_eq!(led, 4, "every group has a leader in the table: {:?}", up.rows);
 }
 
+/// Every node has one, in a row, and the layout says which.
+fn check_admin_ports(dir: &Path, first: u16) {
+    let text = std::fs::read_to_string(dir.join("cluster.json")).expect("a layout");
+    let layout: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let members = layout["members"].as_array().expect("members");
+    for (member, port) in members.iter().zip(first..) {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        assert_eq!(member["admin"].as_str(), Some(address.to_string().as_str()));
+        assert_eq!(admin::get(address, "/readyz").body, "ready\n");
+        let status: serde_json::Value =
+            serde_json::from_str(&admin::get(address, "/status").body).expect("JSON");
+        assert_eq!(status["node"], member["id"]);
+    }
+    assert_eq!(members.len(), 3);
+}
+
 #[test]
 fn a_cluster_from_one_command() {
     let test_dir = TestDir::new("up");
     let dir = test_dir.path().join("data");
     let dir_text = dir.to_str().expect("UTF-8");
-    let (client_port, peer_port) = (three_ports(), three_ports());
-    let ports = [client_port.to_string(), peer_port.to_string()];
+    let (client_port, peer_port, admin_port) = (three_ports(), three_ports(), three_ports());
+    let ports = [client_port, peer_port, admin_port].map(|port| port.to_string());
     let flags = [
         "--nodes",
         "3",
@@ -167,12 +184,15 @@ fn a_cluster_from_one_command() {
         &ports[0],
         "--peer-port",
         &ports[1],
+        "--admin-port",
+        &ports[2],
         "--groups",
         "4",
     ];
 
     let mut up = Up::start(&flags);
     check_table(&up, &dir, client_port);
+    check_admin_ports(&dir, admin_port);
     let mut first = Client::connect(up.rows[0].client);
     for number in 0..30 {
         assert_eq!(first.say(&format!("SET up:{number} {number}")), Reply::ok());
@@ -195,6 +215,7 @@ fn a_cluster_from_one_command() {
     // It remembers the rest by itself.
     let mut up = Up::start(&["--dir", dir_text]);
     check_table(&up, &dir, client_port);
+    check_admin_ports(&dir, admin_port);
     let mut third = Client::connect(up.rows[2].client);
     for number in 0..30 {
         let value = third.say(&format!("GET up:{number}"));
