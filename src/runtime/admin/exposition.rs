@@ -522,6 +522,74 @@ mod tests {
         }
     }
 
+    /// The rows of `docs/metrics.md`: name, type, unit.
+    fn documented() -> Vec<[String; 3]> {
+        let rows = DOCUMENT.lines().filter(|line| line.starts_with("| `outrigger_"));
+        let cell = |line: &str, at: usize| {
+            let cell = line.split('|').nth(at).unwrap_or_default();
+            cell.trim().trim_matches('`').to_owned()
+        };
+        // Alerts have expressions in their first cell, and no type in their second.
+        let is_metric = |row: &[String; 3]| {
+            ["counter", "gauge", "histogram", "info"].contains(&row[1].as_str())
+        };
+        rows.map(|line| [1, 2, 3].map(|at| cell(line, at))).filter(is_metric).collect()
+    }
+
+    const DOCUMENT: &str = include_str!("../../../docs/metrics.md");
+    const DASHBOARD: &str = include_str!("../../../docs/grafana/outrigger.json");
+
+    #[test]
+    fn every_metric_is_in_the_document_and_nothing_else_is() {
+        let names = names();
+        let documented = documented();
+        let mut rows = BTreeMap::new();
+        for [name, kind, unit] in &documented {
+            assert!(rows.insert(name.clone(), kind.clone()).is_none(), "{name} has two rows");
+            for suffix in ["bytes", "seconds"] {
+                let base = name.trim_end_matches("_total");
+                assert_eq!(base.ends_with(&format!("_{suffix}")), unit == suffix, "{name}: {unit}");
+            }
+        }
+        for (name, kind) in &names {
+            let told = rows.remove(name).unwrap_or_else(|| {
+                panic!("/metrics has {name}, and docs/metrics.md has no row for it")
+            });
+            let kind = if name == "outrigger_node_info" { "info" } else { kind };
+            assert_eq!(told, kind, "{name}");
+        }
+        assert!(rows.is_empty(), "docs/metrics.md has metrics that do not exist: {rows:?}");
+    }
+
+    #[test]
+    fn alerts_and_the_dashboard_ask_for_metrics_that_exist() {
+        let names = names();
+        let is_known = |word: &str| {
+            let histogram = ["_bucket", "_sum", "_count"]
+                .into_iter()
+                .filter_map(|suffix| word.strip_suffix(suffix))
+                .any(|base| names.get(base).is_some_and(|kind| kind == "histogram"));
+            histogram || names.get(word).is_some_and(|kind| kind != "histogram")
+        };
+        assert!(is_known("outrigger_flush_duration_seconds_bucket"));
+        assert!(!is_known("outrigger_commands") && !is_known("outrigger_ready_bucket"));
+        for text in [DOCUMENT, DASHBOARD] {
+            let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            let mut seen = 0;
+            for word in words.filter(|word| word.starts_with("outrigger_") && !word.ends_with('_'))
+            {
+                seen += 1;
+                // The rows of the table name a histogram as a whole.
+                let is_row = text == DOCUMENT && names.contains_key(word);
+                assert!(is_row || is_known(word), "{word} does not exist");
+            }
+            assert!(seen > 30, "only {seen} names found");
+        }
+        let dashboard: serde_json::Value = serde_json::from_str(DASHBOARD).expect("JSON");
+        let panels = dashboard["panels"].as_array().expect("panels");
+        assert!(panels.iter().all(|panel| panel["title"].is_string()));
+    }
+
     #[test]
     fn a_node_of_very_many_groups_has_sums_and_no_series_for_each() {
         let mut report = report(0);
