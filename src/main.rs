@@ -51,7 +51,7 @@ const SERVE_EXAMPLES: &str = "Example, the first of three nodes:
       --peers 1=10.0.0.1:7379,2=10.0.0.2:7379,3=10.0.0.3:7379
 
 The same as a file: add --print-config > node.toml, then: outrigger serve --config node.toml
-Logs go to stderr; OUTRIGGER_LOG sets their level (error, warn, info, debug).";
+Logs go to stderr; OUTRIGGER_LOG sets their level (error, warn, info, debug), --log-format how they look.";
 
 const UP_EXAMPLES: &str = "Examples:
   outrigger up                                three nodes on ports 7001 to 7003
@@ -190,9 +190,19 @@ struct Serve {
     /// Unencrypted, without a password: keep it on this machine, as 127.0.0.1:9001 is [default: nowhere].
     #[arg(long, value_name = "IP:PORT")]
     admin: Option<SocketAddr>,
+    /// How the log on stderr looks: lines for people, or one JSON object per line.
+    #[arg(long, value_name = "FORMAT", default_value = "human")]
+    log_format: LogFormat,
     /// End when this process ends (set by `outrigger up` for its children).
     #[arg(long, hide = true, value_name = "PID")]
     parent_pid: Option<u32>,
+}
+
+/// What a line of the log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum LogFormat {
+    Human,
+    Json,
 }
 
 fn peer(text: &str) -> Result<(String, SocketAddr), String> {
@@ -302,16 +312,37 @@ impl QuorumLoss {
     }
 }
 
-fn main() -> ExitCode {
+impl Command {
+    /// What `serve` was told; people look at everything else.
+    fn log_format(&self) -> LogFormat {
+        match self {
+            Self::Serve(serve) => serve.log_format,
+            Self::QuorumLoss(options) => options.serve.log_format,
+            Self::Up(_) | Self::Ctl(_) | Self::Drain(_) | Self::Doctor(_) => LogFormat::Human,
+        }
+    }
+}
+
+fn begin_log(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("OUTRIGGER_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
-    let result = match Cli::parse().command {
+        .with_target(false);
+    match format {
+        LogFormat::Human => log.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => {
+            log.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    let format = command.log_format();
+    begin_log(format);
+    let result = match command {
         Command::Serve(serve) => serve.run(),
         Command::QuorumLoss(options) => options.run(),
         Command::Up(options) => up::up(&options),
@@ -324,7 +355,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(fatal) => {
             // One line that names the cause; a supervisor shows the last line it saw.
-            eprintln!("outrigger: {fatal}");
+            match format {
+                LogFormat::Human => eprintln!("outrigger: {fatal}"),
+                LogFormat::Json => tracing::error!("{fatal}"),
+            }
             ExitCode::FAILURE
         }
     }

@@ -37,6 +37,7 @@ mod full;
 mod hello;
 mod limits;
 mod linearizable;
+mod logs;
 mod lookup;
 mod members;
 mod peers;
