@@ -87,7 +87,7 @@ install_redis_tools() {
 # Starts the cluster and waits for its `ready`.
 start() {
     : >"$WORK/up.out"
-    target/release/outrigger up --dir "$DATA" "$@" >"$WORK/up.out" 2>>"$WORK/up.err" &
+    "${OUTRIGGER:-target/release/outrigger}" up --dir "$DATA" "$@" >"$WORK/up.out" 2>>"$WORK/up.err" &
     UP_PID=$!
     for _ in $(seq 600); do
         if grep -qx ready "$WORK/up.out"; then return; fi
