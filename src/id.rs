@@ -74,6 +74,11 @@ number!(
     SessionId(u64), ""
 );
 
+impl ConnId {
+    /// No connection: whoever embeds the node calls it ([`crate::shard::event::Call`]).
+    pub const EMBEDDER: Self = Self(u64::MAX);
+}
+
 impl SessionId {
     /// The name of the session that a core opens as its `count`-th since the node started.
     ///

@@ -17,6 +17,12 @@ pub fn no_leader(group: GroupId) -> Reply {
     )
 }
 
+/// There is no such group.
+#[must_use]
+pub fn no_group(group: GroupId) -> Reply {
+    Reply::error("ERR", format!("there is no group {group}; nothing was executed"))
+}
+
 /// The same refusal in a word on which clients of Redis Cluster look for the leader again and retry:
 /// they do not know `NOLEADER`, and give it to the application.
 #[must_use]
@@ -101,6 +107,13 @@ pub fn past_request(id: SessionId, seq: u64, last: u64) -> Reply {
             "request {seq} of session {id} comes after its request {last}; numbers must ascend. Nothing was executed now"
         ),
     )
+}
+
+/// Whether `reply` is [`past_request`] of this very request. A machine may say `ERR` as well.
+#[must_use]
+pub fn is_past_request(reply: &Reply, id: SessionId, seq: u64) -> bool {
+    let text = format!("ERR request {seq} of session {id} comes after its request ");
+    reply.error_text().starts_with(&text)
 }
 
 /// The command may have been executed, or may still be.

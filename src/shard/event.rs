@@ -38,6 +38,8 @@ pub enum Event {
     Frame(Frame),
     /// A client's command; it has passed `store::command::validate`.
     Request(Request),
+    /// A command of whoever embeds the node.
+    Call(Call),
     /// Something from another core of this node.
     Post(Post),
     /// A post of this core that did not fit the mailbox of the core it was meant for. Answers and
@@ -80,6 +82,16 @@ pub struct Request {
     pub after_writes: bool,
     /// How the connection wants its commands treated.
     pub manner: Manner,
+}
+
+/// A command for one group that comes from the process itself, over no connection. It is answered once,
+/// like a request, with a [`ReplyTo`] whose connection is [`ConnId::EMBEDDER`].
+#[derive(Debug)]
+pub struct Call {
+    /// Its number; the reply carries it back.
+    pub seq: u64,
+    /// What to run: a read or a write of the group's machine, whose payload is the caller's own.
+    pub command: GroupCommand,
 }
 
 /// A message between two cores of one node.
@@ -214,7 +226,7 @@ pub struct LogReadDone {
 /// A reply for a client of this core.
 #[derive(Debug)]
 pub struct ReplyTo {
-    /// The connection.
+    /// The connection; [`ConnId::EMBEDDER`] for a [`Call`].
     pub conn: ConnId,
     /// The command's number on it.
     pub seq: u64,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::group::{
     Answers, GroupCommand, Origin, PartId, Replica, SessionRequest, Verdict, Written, refusal,
 };
-use crate::id::{GroupId, NodeId, ReplicaId, SessionId, ShardId, Tick, UnixMs};
+use crate::id::{ConnId, GroupId, NodeId, ReplicaId, SessionId, ShardId, Tick, UnixMs};
 use crate::limits;
 use crate::planted::{Planted, planted};
 use crate::raft;
@@ -29,7 +29,7 @@ use super::beats::Beats;
 use super::coalesce::Outbox;
 use super::disk_age::DiskAge;
 use super::drain::{Drain, Drained};
-use super::event::{Effects, Event, LogRead, LogReadDone, Post, ReplyTo, Request};
+use super::event::{Call, Effects, Event, LogRead, LogReadDone, Post, ReplyTo, Request};
 use super::forward::{Forwarded, Forwards};
 use super::peers::Peers;
 use super::report::{Counters, DriverReport, GroupReport, ShardReport};
@@ -169,6 +169,7 @@ impl Shard {
         match event {
             Event::Frame(frame) => self.on_frame(now, &frame),
             Event::Request(request) => self.on_request(now, request),
+            Event::Call(call) => self.on_call(now, call),
             Event::Post(post) => self.on_post(now, post),
             Event::Undelivered(post) => self.on_undelivered(post),
             Event::Flushed(ticket) => {
@@ -366,6 +367,27 @@ impl Shard {
                 self.ask_cores(open(false, whole, cores));
             }
             Routed::Digest => self.ask_cores(open(false, Whole::Digest, cores)),
+        }
+    }
+
+    fn on_call(&mut self, now: Tick, call: Call) {
+        let Call { seq, command } = call;
+        self.counters.commands += 1;
+        let opening = Opening {
+            conn: ConnId::EMBEDDER,
+            seq,
+            write: command.access == Access::Write,
+            redirects: false,
+            bytes: command.body.len(),
+            whole: Whole::One,
+            parts: 1,
+            deadline: now.plus(self.config.request_ms),
+        };
+        if self.config.groups <= command.group.0 {
+            let reply = refusal::no_group(command.group);
+            self.replies.push(ReplyTo { conn: ConnId::EMBEDDER, seq, reply });
+        } else if let Some(request) = self.open_request(opening) {
+            self.start(now, PartId { request, part: 0 }, command);
         }
     }
 

@@ -7,6 +7,7 @@
 use bytes::Bytes;
 
 mod batching;
+mod calls;
 mod cluster;
 mod contract;
 
