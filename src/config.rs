@@ -49,9 +49,10 @@ pub struct Config {
     /// Where the node keeps everything. No default. One process at a time; on a filesystem that
     /// accepts O_DIRECT (ext4, xfs; not tmpfs before Linux 6.6).
     pub dir: PathBuf,
-    /// Where clients connect. No default. In the clear and open to all unless [`Security`] says
+    /// Where clients of the Redis protocol connect. No default for `outrigger serve`; none is for a node that is
+    /// embedded and called from its own process only. In the clear and open to all unless [`Security`] says
     /// otherwise: bind it to a trusted network then.
-    pub client: SocketAddr,
+    pub client: Option<SocketAddr>,
     /// Where clients are told to connect, by `-MOVED` and `CLUSTER SLOTS`. Default: `client`, or if
     /// that is any address of the machine (0.0.0.0), its port under the ip by which the other nodes
     /// know this one. To be set where clients come by another way, as through address translation.
@@ -399,7 +400,7 @@ impl Settings {
         Config {
             id: self.id.ok_or(missing("id", "id"))?,
             dir: self.dir.ok_or(missing("dir", "dir"))?,
-            client: self.client.ok_or(missing("client", "client"))?,
+            client: Some(self.client.ok_or(missing("client", "client"))?),
             advertise_client: self.advertise_client,
             routing,
             peer: self.peer.ok_or(missing("peer", "peer"))?,
@@ -433,7 +434,63 @@ impl Settings {
 }
 
 impl Config {
-    fn validated(self) -> Result<Self, ConfigError> {
+    /// The settings of node `id`, which keeps everything in `dir` and whose peers reach it at `peer`: alone in its
+    /// cluster, without a client port, and with the defaults that the fields name. The fields are there to be
+    /// changed; [`crate::Node::start`] has the last word on them.
+    ///
+    /// ```
+    /// use std::collections::BTreeMap;
+    /// use outrigger::Config;
+    ///
+    /// let at = |port| std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    /// let config = Config {
+    ///     peers: BTreeMap::from([(1, at(7101)), (2, at(7102)), (3, at(7103))]),
+    ///     groups: 4,
+    ///     ..Config::new(1, "/var/lib/mine", at(7101))
+    /// };
+    /// assert_eq!((config.cores, config.client), (1, None));
+    /// ```
+    #[must_use]
+    pub fn new(id: u64, dir: impl Into<PathBuf>, peer: SocketAddr) -> Self {
+        Self {
+            id,
+            dir: dir.into(),
+            client: None,
+            advertise_client: None,
+            routing: Routing::default(),
+            peer,
+            peers: BTreeMap::from([(id, peer)]),
+            join: false,
+            priority: 100,
+            cores: 1,
+            groups: 16,
+            election_ms: 1000,
+            heartbeat_ms: 100,
+            admin: None,
+            cluster: "outrigger".into(),
+            request_ms: 2500,
+            flushes_in_flight: 2,
+            flush_method: None,
+            spin_us: 0,
+            log_cache_bytes: limits::LOG_CACHE_BYTES_MAX,
+            fault_commands: false,
+            lease_groups: LeasedGroups::default(),
+            lease_drift_percent: 10,
+            log_bytes: limits::LOG_BYTES_DEFAULT,
+            snapshot_bytes_per_s: limits::SNAPSHOT_BYTES_PER_S,
+            checkpoint_ms: 5_000,
+            wal_bytes_max: 0,
+            max_clients: limits::CONNECTIONS_DEFAULT,
+            client_idle_s: 0,
+            security: Security::default(),
+        }
+    }
+
+    /// The same settings, if every field is within its range.
+    ///
+    /// # Errors
+    /// The first that is not, with what it may be.
+    pub fn validated(self) -> Result<Self, ConfigError> {
         fn within<T: PartialOrd + std::fmt::Display>(
             key: &'static str,
             value: &T,
@@ -479,10 +536,11 @@ impl Config {
             return wrong("peers", "naming node 0".into(), "keyed by ids of 1 or more");
         }
         within("the number of peers", &self.peers.len(), &1, &limits::NODES_MAX)?;
-        if self.client == self.peer {
-            return wrong("client", self.client.to_string(), "another address than `peer`");
+        if let Some(client) = self.client.filter(|client| *client == self.peer) {
+            return wrong("client", client.to_string(), "another address than `peer`");
         }
-        if let Some(address) = self.admin.filter(|it| [self.client, self.peer].contains(it)) {
+        let taken = |it: &SocketAddr| self.client == Some(*it) || self.peer == *it;
+        if let Some(address) = self.admin.filter(taken) {
             return wrong("admin", address.to_string(), "another address than `client` and `peer`");
         }
         if let Some(address) = self.advertise_client
@@ -531,7 +589,7 @@ id = {id}
 # Where the node keeps everything. One process at a time; needs a filesystem with O_DIRECT.
 dir = {dir}
 # Where clients connect (Redis protocol), and where the other nodes connect. See also TLS below.
-client = "{client}"
+{client}
 peer = "{peer}"
 # Where clients are told to connect, if not at `client`.
 {advertise_client}
@@ -597,7 +655,10 @@ client_idle_s = {client_idle_s}
 "#,
             id = self.id,
             dir = quoted(&self.dir.display().to_string()),
-            client = self.client,
+            client = self.client.map_or_else(
+                || "# client = \"127.0.0.1:6379\"".to_owned(),
+                |address| format!("client = \"{address}\""),
+            ),
             advertise_client = self.advertise_client.map_or_else(
                 || "# advertise_client = \"10.0.0.1:6379\"".to_owned(),
                 |address| format!("advertise_client = \"{address}\""),
@@ -732,12 +793,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_said_is_the_same_for_servers_and_embedders() {
+        let served = resolved("").expect("valid");
+        let new = Config::new(served.id, served.dir.clone(), served.peer);
+        let (client, cores) = (served.client, served.cores);
+        let (groups, peers) = (served.groups, served.peers.clone());
+        assert_eq!(served, Config { client, cores, groups, peers, ..new.clone() });
+        assert_eq!(new.clone().validated(), Ok(new));
+    }
+
+    #[test]
     fn the_cluster_id_depends_on_name_and_groups_only() {
         let one = resolved("").expect("valid");
         let mut grown = one.clone();
         grown.peers.insert(3, "127.0.0.1:7103".parse().expect("address"));
         assert_eq!(one.cluster_id(), grown.cluster_id());
-        let moved = Config { client: "127.0.0.1:1".parse().expect("address"), ..one.clone() };
+        let moved = Config { client: "127.0.0.1:1".parse().ok(), ..one.clone() };
         assert_eq!(one.cluster_id(), moved.cluster_id());
         let other = Config { cluster: "other".into(), ..one.clone() };
         assert_ne!(one.cluster_id(), other.cluster_id());

@@ -111,6 +111,12 @@
 //! # Ok::<(), outrigger::shard::RecoverError>(())
 //! ```
 //!
+//! # Embedding
+//!
+//! With the feature `runtime`, four names are the paved path: a [`Node`] is started with a [`Config`] and a
+//! factory of [`StateMachine`]s, and a [`Client`] calls it. `docs/embedding.md` is the guide, `examples/` has four
+//! programs.
+//!
 //! # Reading order
 //!
 //! The modules below stand in the order in which a write travels: from its names and bounds, through
@@ -145,3 +151,10 @@ pub mod sim;
 pub mod config;
 #[cfg(feature = "runtime")]
 pub mod runtime;
+
+pub use store::StateMachine;
+
+#[cfg(feature = "runtime")]
+pub use config::Config;
+#[cfg(feature = "runtime")]
+pub use runtime::{Client, Node};

@@ -154,6 +154,18 @@ pub const TRANSACTION_COMMANDS_MAX: usize = 1024;
 pub const REQUESTS_MAX: usize = 64 << 10;
 /// Bytes of client requests one core holds unanswered before it answers `-BUSY`.
 pub const REQUEST_BYTES_MAX: usize = 128 << 20;
+/// Calls of embedders that one core holds unanswered before it refuses more.
+pub const CALLS_MAX: usize = 32 << 10;
+/// Bytes of calls of embedders that one core holds unanswered before it refuses more.
+pub const CALL_BYTES_MAX: usize = 64 << 20;
+/// Subscriptions to the logs of groups of one core (`Client::tail`).
+pub const TAILS_MAX: usize = 64;
+/// Commands that wait for one such subscriber; the core goes on when some were taken.
+pub const TAIL_CHANGES_MAX: usize = 4096;
+/// Bytes of such commands, past which no more are added.
+pub const TAIL_BYTES_MAX: usize = 4 << 20;
+/// Changes of role that wait for one subscriber before it misses some: two of each group, in the largest cluster.
+pub const ROLE_EVENTS_MAX: usize = 2 * GROUPS_MAX as usize;
 /// Commands of one connection that may be unanswered before the node stops reading from it.
 pub const PIPELINE_MAX: usize = 4096;
 /// Reply bytes one connection may leave unread before the node stops reading from it.
@@ -275,6 +287,11 @@ const _: () = {
     assert!(ADMIN_FRESH_MS < ADMIN_ANSWER_MS_MAX && ADMIN_ANSWER_MS_MAX < ADMIN_TURN_MS_MAX);
     // A connection of the admin port that wants something gets its answer before its patience ends.
     assert!(ADMIN_ANSWER_MS_MAX < ADMIN_REQUEST_MS_MAX);
+    // Embedders cannot take all the places there are: clients of the same node find some.
+    assert!(CALLS_MAX < REQUESTS_MAX && CALLS_MAX < MAILBOX_MAX);
+    assert!(2 * CALL_BYTES_MAX <= REQUEST_BYTES_MAX);
+    // The largest call may be made when nothing else is under way.
+    assert!(COMMAND_BYTES_MAX < CALL_BYTES_MAX);
     // A value of the largest size fits a command.
     assert!(VALUE_BYTES_MAX + KEY_BYTES_MAX < COMMAND_BYTES_MAX);
 };

@@ -318,7 +318,9 @@ impl Command {
         match self {
             Self::Serve(serve) => serve.log_format,
             Self::QuorumLoss(options) => options.serve.log_format,
-            Self::Up(_) | Self::Ctl(_) | Self::Drain(_) | Self::Doctor(_) => LogFormat::Human,
+            Self::Up(_) | Self::Ctl(_) | Self::Top(_) | Self::Drain(_) | Self::Doctor(_) => {
+                LogFormat::Human
+            }
         }
     }
 }

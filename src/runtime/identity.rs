@@ -16,7 +16,7 @@ use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use crate::config::Config;
@@ -38,7 +38,7 @@ const FORMAT: u32 = 2;
 const LOCK_TRIES: u32 = 40;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
-/// A directory that is ours for the life of this value.
+/// A directory that is ours for the life of its lock.
 #[derive(Debug)]
 pub struct Home {
     /// The cluster it belongs to.
@@ -55,7 +55,8 @@ pub struct Home {
     pub known: BTreeMap<NodeId, Known>,
     /// Writes down what is learned from now on.
     pub keeper: Keeper,
-    _lock: File,
+    /// Keeps every other process out, for as long as anybody holds it.
+    pub lock: Arc<File>,
 }
 
 /// Something to be remembered.
@@ -180,7 +181,7 @@ impl Home {
             bootstrap: bootstrap.collect::<Result<_, Fatal>>()?,
             known: known.collect::<Result<_, Fatal>>()?,
             keeper: Keeper { dir: dir.clone(), saved },
-            _lock: lock,
+            lock: Arc::new(lock),
         })
     }
 

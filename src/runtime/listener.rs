@@ -58,20 +58,22 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Accept from `listener`. `open` counts the connections of all cores, and one beyond `open_max`
-    /// is refused.
+    /// Accept from `listener`, if there is one. `open` counts the connections of all cores, and one beyond
+    /// `open_max` is refused.
     ///
     /// # Errors
     /// When the listener cannot be watched.
     pub fn new(
-        listener: TcpListener,
+        listener: Option<TcpListener>,
         open: Arc<AtomicUsize>,
         open_max: usize,
         poller: &Poller,
     ) -> io::Result<Self> {
-        poller.add_shared(&listener, Token::ClientPort.into())?;
+        if let Some(listener) = &listener {
+            poller.add_shared(listener, Token::ClientPort.into())?;
+        }
         Ok(Self {
-            listener: Some(listener),
+            listener,
             conns: Slots::default(),
             open,
             open_max,

@@ -32,6 +32,8 @@ pub struct Mailbox<T> {
     bound: usize,
     bell: OwnedFd,
     asleep: AtomicBool,
+    /// The receiver has ended. Set and read under the lock of the messages.
+    closed: AtomicBool,
 }
 
 impl<T> Mailbox<T> {
@@ -46,16 +48,17 @@ impl<T> Mailbox<T> {
             bound,
             bell: rustix::event::eventfd(0, flags)?,
             asleep: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
         })
     }
 
     /// Put new work in.
     ///
     /// # Errors
-    /// Gives the message back when the box is full: the caller tells whoever asked.
+    /// Gives the message back when the box is full or closed: the caller tells whoever asked.
     pub fn offer(&self, message: T) -> Result<(), T> {
         let mut messages = self.lock();
-        if self.bound <= messages.len() {
+        if self.bound <= messages.len() || self.is_closed() {
             return Err(message);
         }
         messages.push(message);
@@ -65,10 +68,30 @@ impl<T> Mailbox<T> {
     }
 
     /// Put in something that was asked for. There is always room: whoever asked holds a slot for
-    /// the answer, and those are bounded (`limits::REQUESTS_MAX`).
+    /// the answer, and those are bounded (`limits::REQUESTS_MAX`). A closed box drops it.
     pub fn deliver(&self, message: T) {
-        self.lock().push(message);
+        let mut messages = self.lock();
+        if self.is_closed() {
+            // Outside the lock: what is dropped may tell somebody so.
+            drop(messages);
+            return drop(message);
+        }
+        messages.push(message);
+        drop(messages);
         self.ring();
+    }
+
+    /// The receiver has ended: what it has not taken is given back, and nothing is taken in from now on.
+    pub fn close(&self) -> Vec<T> {
+        let mut messages = self.lock();
+        self.closed.store(true, Ordering::SeqCst);
+        std::mem::take(&mut *messages)
+    }
+
+    /// Whether the receiver has ended.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
     }
 
     /// Move everything into `into`, which must be empty; its memory is left in the box.
@@ -148,6 +171,16 @@ mod tests {
         mailbox.take(&mut batch);
         assert_eq!(batch, [1, 2, 4]);
         mailbox.offer(5).unwrap();
+    }
+
+    #[test]
+    fn a_closed_box_gives_back_what_is_in_it_and_takes_nothing() {
+        let mailbox = Mailbox::new(2).unwrap();
+        mailbox.offer(1).unwrap();
+        assert_eq!(mailbox.close(), [1]);
+        assert_eq!(mailbox.offer(2), Err(2));
+        mailbox.deliver(3);
+        assert!(mailbox.close().is_empty());
     }
 
     #[test]

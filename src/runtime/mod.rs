@@ -63,6 +63,7 @@ pub mod admin;
 pub mod asker;
 pub mod backup;
 pub mod book;
+pub mod client;
 pub mod clock;
 pub mod ctl;
 pub mod disk;
@@ -75,8 +76,10 @@ pub mod preflight;
 pub mod quorum_loss;
 pub mod roster;
 pub mod serve;
+pub mod start;
 pub mod top;
 pub mod up;
+pub mod watch;
 
 pub mod inbox;
 pub mod mailbox;
@@ -112,5 +115,6 @@ mod certificates;
 #[cfg(test)]
 mod scratch;
 
+pub use client::Client;
 pub use fatal::Fatal;
-pub use node::{Node, Setup, Stopper};
+pub use node::{Machines, Node, Setup, Stopper};

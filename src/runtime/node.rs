@@ -8,23 +8,26 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::mpsc;
 use std::time::Duration;
 
 use glommio::{LocalExecutorBuilder, Placement};
 
 use crate::config::FlushMethod;
-use crate::id::{ClusterId, Incarnation, NodeId, ShardId};
+use crate::id::{ClusterId, GroupId, Incarnation, NodeId, ShardId};
 use crate::limits::{FLUSH_JOINS_BYTES, MAILBOX_MAX};
 use crate::shard;
+use crate::store::StateMachine;
 use crate::store::connection::Routing;
 
 use super::admin::AdminPort;
+use super::client::{self, Client};
 use super::clock::Clock;
 use super::fatal::Fatal;
 use super::faults::Faults;
@@ -46,6 +49,7 @@ use super::sleep::Sleeper;
 use super::socket;
 use super::wal_reader::WalReader;
 use super::wal_writer::WalWriter;
+use super::watch::{Board, Window};
 
 /// glommio must never preempt: its preemption timer is what makes it lose wake-ups (DESIGN §5).
 pub(super) const PREEMPT: Duration = Duration::from_secs(3600);
@@ -61,8 +65,8 @@ pub struct Setup {
     pub incarnation: Incarnation,
     /// Its directory; the log of core N is in `core-N`.
     pub dir: PathBuf,
-    /// Where clients connect.
-    pub client: SocketAddr,
+    /// Where clients connect, if they may.
+    pub client: Option<SocketAddr>,
     /// Where clients are told to connect, if that is not where the node listens.
     pub advertise_client: Option<SocketAddr>,
     /// Which commands for other nodes are redirected.
@@ -129,13 +133,24 @@ struct End {
     result: Result<(), Fatal>,
 }
 
-/// A running node.
+/// Makes the empty machine of a group, on the core that the group lives on: the same one at every start.
+pub type Machines = Arc<dyn Fn(GroupId) -> Box<dyn StateMachine> + Send + Sync>;
+
+/// A running node. When it is dropped it is told to stop, and not waited for.
 #[derive(Debug)]
 pub struct Node {
     mailboxes: Vec<Arc<Mailbox<Mail>>>,
     ends: mpsc::Receiver<End>,
-    client: SocketAddr,
+    port: Option<SocketAddr>,
     admin: Option<AdminPort>,
+    pub(super) keyring: Arc<Keyring>,
+    pub(super) client: Client,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.stopper().stop();
+    }
 }
 
 /// Stops a node from another thread; may be cloned and used twice.
@@ -155,20 +170,23 @@ impl Stopper {
 }
 
 impl Node {
-    /// Bind the ports and start the cores. Returns once they run; they replay their logs then, and
-    /// tell clients so.
+    /// Bind the ports and start the cores, in a directory that `lock` is of. Returns once they run; they replay
+    /// their logs then, and tell clients so.
     ///
     /// # Errors
     /// When a port is taken or a thread cannot be started; names which.
-    pub fn start(
+    pub(super) fn begin(
         setup: Setup,
+        machines: Machines,
         known: BTreeMap<NodeId, Known>,
         keeper: Keeper,
+        lock: Arc<File>,
     ) -> Result<Self, Fatal> {
-        let clients = bind("client", setup.client)?;
+        let clients = setup.client.map(|address| bind("client", address)).transpose()?;
         let peers = bind("peer", setup.peer)?;
         let admin = setup.admin.map(|address| bind("admin", address)).transpose()?;
-        let client = clients.local_addr().unwrap_or(setup.client);
+        let bound = clients.as_ref().and_then(|clients| clients.local_addr().ok());
+        let port = bound.or(setup.client);
         let failed = |error: std::io::Error| Fatal::new(format!("cannot start the node: {error}"));
         let cores = usize::from(setup.cores);
         let mailboxes = (0..cores)
@@ -184,7 +202,8 @@ impl Node {
             birth: setup.birth,
             origin: setup.origin,
             address: setup.address,
-            client: setup.advertise_client.or_else(|| reachable(client, setup.address)),
+            client: port
+                .and_then(|port| setup.advertise_client.or_else(|| reachable(port, setup.address))),
             proven: setup.proven,
         };
         let roster = Arc::new(Roster::new(card, setup.seeds.iter().copied()));
@@ -193,6 +212,7 @@ impl Node {
         if faults.is_some() {
             tracing::warn!("--fault-commands: every client may make this node fail");
         }
+        let board = Arc::new(Board::new(setup.groups, setup.cores));
         let shared = Shared {
             mailboxes: mailboxes.clone(),
             loading: Arc::new(AtomicUsize::new(cores)),
@@ -207,8 +227,19 @@ impl Node {
         let first = Arc::clone(&mailboxes[0]);
         let keeper = keeper.start(move |kept| first.deliver(Mail::Kept(kept))).map_err(failed)?;
         let mut memory = Some(Memory { known, keeper });
-        let setup = Arc::new(setup);
+        let client = Client::new(client::Inner {
+            mailboxes: mailboxes.clone(),
+            desks: (0..cores).map(|_| Arc::default()).collect(),
+            board: Arc::clone(&board),
+            loading: Arc::clone(&shared.loading),
+            node: setup.node,
+            incarnation: setup.incarnation,
+            sessions: AtomicU64::new(1),
+        });
         let (tell, ends) = mpsc::channel();
+        let keyring = Arc::clone(&setup.keyring);
+        let node = Self { mailboxes, ends, port, admin, keyring, client };
+        let setup = Arc::new(setup);
         let mut peers = Some(peers);
         for core in (0..setup.cores).map(ShardId) {
             let seat = Seat {
@@ -217,18 +248,25 @@ impl Node {
                 shared: shared.clone(),
                 memory: memory.take(),
                 open: Arc::clone(&open),
-                clients: clients.try_clone().map_err(failed)?,
+                clients: clients
+                    .as_ref()
+                    .map(TcpListener::try_clone)
+                    .transpose()
+                    .map_err(failed)?,
                 peers: peers.take(),
+                machines: Arc::clone(&machines),
+                board: Arc::clone(&board),
+                lock: Arc::clone(&lock),
             };
             start_core(seat, tell.clone())?;
         }
-        Ok(Self { mailboxes, ends, client, admin })
+        Ok(node)
     }
 
-    /// Where clients connect; tells the port when port 0 was asked for.
+    /// Where clients of the Redis protocol connect, if they may; tells the port when port 0 was asked for.
     #[must_use]
-    pub fn client(&self) -> SocketAddr {
-        self.client
+    pub fn client_port(&self) -> Option<SocketAddr> {
+        self.port
     }
 
     /// Where operators connect, if anywhere; tells the port when port 0 was asked for.
@@ -243,19 +281,22 @@ impl Node {
         Stopper { mailboxes: self.mailboxes.clone() }
     }
 
-    /// Wait for the end.
+    /// Wait for the end: somebody else stops the node ([`Self::stopper`]), or it has to stop itself.
     ///
     /// # Errors
-    /// The first core's reason to stop. The other cores may still run; the caller ends the process
-    /// at once.
-    pub fn join(self) -> Result<(), Fatal> {
-        for _ in &self.mailboxes {
-            // Every core holds a sender until it has sent, so this cannot fail before.
-            let Ok(End { core, result }) = self.ends.recv() else { break };
-            tracing::debug!(%core, ?result, "core ended");
-            result?;
+    /// The first core's reason to stop. The other cores may still run, and are told to stop as the node is dropped.
+    pub fn join(&self) -> Result<(), Fatal> {
+        while let Some(end) = self.next_end() {
+            end?;
         }
         Ok(())
+    }
+
+    /// How the next core ends; none after the last. Every core holds a sender until it has sent.
+    pub(super) fn next_end(&self) -> Option<Result<(), Fatal>> {
+        let End { core, result } = self.ends.recv().ok()?;
+        tracing::debug!(%core, ?result, "core ended");
+        Some(result)
     }
 }
 
@@ -266,8 +307,11 @@ struct Seat {
     shared: Shared,
     memory: Option<Memory>,
     open: Arc<AtomicUsize>,
-    clients: TcpListener,
+    clients: Option<TcpListener>,
     peers: Option<TcpListener>,
+    machines: Machines,
+    board: Arc<Board>,
+    lock: Arc<File>,
 }
 
 fn start_core(seat: Seat, tell: mpsc::Sender<End>) -> Result<(), Fatal> {
@@ -277,7 +321,10 @@ fn start_core(seat: Seat, tell: mpsc::Sender<End>) -> Result<(), Fatal> {
         .name(&format!("core-{core}"))
         .preempt_timer(PREEMPT);
     let started = builder.spawn(move || async move {
-        let mut farewell = Farewell { core, tell, result: None };
+        let (mailbox, board) = (seat.mailbox(), Arc::clone(&seat.board));
+        let mut farewell = Farewell { core, tell, result: None, mailbox, board };
+        // Let go of before the end is told: whoever hears of it may start the node again.
+        let _lock = Arc::clone(&seat.lock);
         let result = match seat.build() {
             Ok((parts, recovery)) => parts.run(recovery).await,
             Err(fatal) => Err(fatal),
@@ -298,11 +345,16 @@ struct Farewell {
     core: ShardId,
     tell: mpsc::Sender<End>,
     result: Option<Result<(), Fatal>>,
+    mailbox: Arc<Mailbox<Mail>>,
+    board: Arc<Board>,
 }
 
 impl Drop for Farewell {
     fn drop(&mut self) {
         let core = self.core;
+        // Calls that nobody took are answered here, by being dropped; those that were taken went with the loop.
+        drop(self.mailbox.close());
+        self.board.core_ended();
         let result = self.result.take().unwrap_or_else(|| {
             Err(Fatal::new(format!("core {core} panicked; this is a bug, its report is above")))
         });
@@ -312,19 +364,24 @@ impl Drop for Farewell {
 }
 
 impl Seat {
+    fn mailbox(&self) -> Arc<Mailbox<Mail>> {
+        Arc::clone(&self.shared.mailboxes[usize::from(self.core.0)])
+    }
+
     /// Build everything that lives on this core. Runs on its thread, inside its executor.
     fn build(self) -> Result<(ShardLoop, Recovery), Fatal> {
-        let Self { core, setup, shared, memory, open, clients, peers } = self;
+        let mailbox = self.mailbox();
+        let Self { core, setup, shared, memory, open, clients, peers, machines, board, .. } = self;
         let roster = Arc::clone(&shared.roster);
         let path = setup.dir.join(format!("core-{core}"));
         let directory = Directory::open(path.clone()).map_err(|error| {
             Fatal::new(format!("cannot use the log directory {}: {error}", path.display()))
         })?;
-        let recovery = Recovery::begin(directory.clone(), shard_config(&setup, core))?;
+        let config = shard_config(&setup, core);
+        let recovery = Recovery::begin_with(directory.clone(), config, &*machines)?;
         let failed =
             |error: std::io::Error| Fatal::new(format!("cannot start core {core}: {error}"));
         let poller = Poller::new().map_err(failed)?;
-        let mailbox = Arc::clone(&shared.mailboxes[usize::from(core.0)]);
         let inbox = Rc::new(Inbox::default());
         let (made, read) = (Arc::clone(&mailbox), Arc::clone(&mailbox));
         let parts = ShardLoop {
@@ -360,6 +417,7 @@ impl Seat {
             })
             .map_err(failed)?,
             checkpoint_ms: setup.checkpoint_ms,
+            window: Window::new(board),
             inbox,
             poller,
             shared,

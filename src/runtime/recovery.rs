@@ -21,9 +21,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::id::{SegmentSeq, Tick};
+use crate::id::{GroupId, SegmentSeq, Tick};
 use crate::limits::{BLOCK_BYTES, SEGMENT_BYTES};
 use crate::shard::{self, Alone, Config, RecoverError, Recovering, Shard};
+use crate::store::StateMachine;
+use crate::store::map::Map;
 use crate::wal::{self, Checked, Damage, Identity, Location, RecoveredRun, SegmentHeader};
 
 use super::fatal::Fatal;
@@ -131,8 +133,22 @@ impl Recovery {
     /// # Errors
     /// When the directory cannot be used.
     pub fn begin(directory: Directory, config: Config) -> Result<Self, Fatal> {
+        Self::begin_with(directory, config, &|_| Box::new(Map::new()))
+    }
+
+    /// As [`Self::begin`], with another state machine; see [`Recovering::with_machines`].
+    ///
+    /// # Errors
+    /// When the directory cannot be used.
+    pub fn begin_with(
+        directory: Directory,
+        config: Config,
+        machine: &dyn Fn(GroupId) -> Box<dyn StateMachine>,
+    ) -> Result<Self, Fatal> {
         let core = config.shard.0;
-        Self::of(directory, core, |first| Recovering::new(config).reclaimed_to(first))
+        Self::of(directory, core, |first| {
+            Recovering::with_machines(config, machine).reclaimed_to(first)
+        })
     }
 
     /// All segments were replayed: the shard, and the spare segments that were found.

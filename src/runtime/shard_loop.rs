@@ -15,12 +15,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::id::{SegmentSeq, ShardId, Tick};
-use crate::shard::event::Post;
+use crate::id::{ConnId, SegmentSeq, ShardId, Tick};
+use crate::shard::event::{Call, Post, Request};
 use crate::shard::report::DriverReport;
 use crate::shard::{Effects, Event, Shard};
+use crate::store::connection::Manner;
 
 use super::admin::{CoreReport, Question};
+use super::client::{Asked, Calls, What, Why};
 use super::client_conn::Gate;
 use super::clock::{self, Clock, LATE_MS, TICK_MS};
 use super::fatal::Fatal;
@@ -41,6 +43,7 @@ use super::segments::{Made, Origin, Preparer};
 use super::sleep::Sleeper;
 use super::wal_reader::{Answer, WalReader};
 use super::wal_writer::WalWriter;
+use super::watch::{Cursor, Window};
 
 /// A clean end waits this long for writes in flight, in ms.
 const STOP_MS: u64 = 5000;
@@ -68,6 +71,12 @@ pub enum Mail {
     Read(Answer),
     /// A peer's connection, greeted by core 0.
     Peer(Greeted),
+    /// From whoever embeds the node.
+    #[expect(private_interfaces, reason = "made by a client only")]
+    Call(Asked, What),
+    /// A subscription to the log of a group of this core.
+    #[expect(private_interfaces, reason = "made by a client only")]
+    Tail(Cursor),
     /// A fact is durable, or cannot be made so. For core 0 only.
     Kept(Result<Fact, Fatal>),
     /// The admin port wants to know this core's numbers.
@@ -121,12 +130,15 @@ pub struct ShardLoop {
     pub reader: WalReader,
     /// How long a clean end may take to write snapshots for the next start, in ms; 0 is not at all.
     pub checkpoint_ms: u64,
+    /// What it shows to whoever embeds the node.
+    pub(super) window: Window,
 }
 
 /// The state of a running loop beside the parts it was built from.
 struct Running {
     parts: ShardLoop,
     shard: Shard,
+    calls: Calls,
     fx: Effects,
     events: Vec<Event>,
     ready: Vec<Ready>,
@@ -225,6 +237,7 @@ impl Running {
         Self {
             parts,
             shard,
+            calls: Calls::default(),
             fx: Effects::default(),
             events,
             ready: Vec::new(),
@@ -420,6 +433,8 @@ impl Running {
                 return Err(Fatal::new(cause));
             }
             Mail::Read(Answer::Done(done)) => self.events.push(Event::LogRead(done)),
+            Mail::Call(asked, what) => self.take_call(asked, what),
+            Mail::Tail(cursor) => self.parts.window.open(cursor),
             Mail::Peer(greeted) => {
                 let parts = &mut self.parts;
                 parts.port.adopt(greeted, &parts.poller, &mut self.events);
@@ -462,6 +477,24 @@ impl Running {
         Ok(())
     }
 
+    /// Somebody in this process asks.
+    fn take_call(&mut self, asked: Asked, what: What) {
+        if self.stop_at.is_some() {
+            return asked.refuse(Why::Stopped);
+        }
+        if self.gate() != Gate::Open {
+            return asked.refuse(Why::Loading);
+        }
+        let seq = self.calls.begin(asked);
+        self.events.push(match what {
+            What::Group(command) => Event::Call(Call { seq, command }),
+            What::Command(command) => {
+                let (conn, manner) = (ConnId::EMBEDDER, Manner::default());
+                Event::Request(Request { conn, seq, command, after_writes: false, manner })
+            }
+        });
+    }
+
     /// Do what the shard asked for. The disk comes first: its work takes longest.
     fn perform(&mut self, now: Tick) {
         let gate = self.gate();
@@ -495,8 +528,14 @@ impl Running {
             let mailbox = &parts.shared.mailboxes[core.0 as usize];
             self.events.extend(post_to(mailbox, post));
         }
+        // Before the replies: who has heard of a write finds it in the status of its group.
+        parts.window.turn(self.shard.settled(), self.shard.replicas(), &fx.roles);
         for reply in fx.replies.drain(..) {
-            parts.clients.reply(reply);
+            if reply.conn == ConnId::EMBEDDER {
+                self.calls.reply(reply.seq, reply.reply);
+            } else {
+                parts.clients.reply(reply);
+            }
         }
         parts.clients.flush(gate, &parts.poller, &mut self.events);
         for read in fx.log_reads.drain(..) {

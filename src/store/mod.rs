@@ -34,6 +34,7 @@ pub mod slot;
 pub mod split;
 pub mod stamp;
 pub mod transaction;
+pub mod whole;
 
 use bytes::Bytes;
 

@@ -160,6 +160,7 @@ pub(super) mod tests {
             first: Index(1),
             last: Index(11),
             keys: 5,
+            expires: 0,
             failed: None,
             digest: None,
         };

@@ -1,0 +1,326 @@
+//! Nodes in this process, with a machine of their own: what an embedder is promised.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use outrigger::id::{GroupId, Index};
+use outrigger::raft::effects::RoleKind;
+use outrigger::runtime::client::{Failure, Why};
+use outrigger::runtime::watch::{RolesEnd, TailEnd};
+use outrigger::store::{Frozen, Restoring, Wanted, whole};
+use outrigger::wire::reply::Reply;
+use outrigger::{Client, Config, Node, StateMachine};
+
+use super::cluster::{TestDir, free_address};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A cluster has six cores, more than the machine may have: one at a time.
+static ONE_CLUSTER: Mutex<()> = Mutex::new(());
+const GROUP: GroupId = GroupId(1);
+
+/// A sum; a write of `n` bytes adds n. It refuses what is over 100 bytes in words of its own. The `Rc` makes it `!Send`.
+struct Sum(std::rc::Rc<u64>);
+
+impl Sum {
+    fn boxed(sum: u64) -> Box<dyn StateMachine> {
+        Box::new(Self(sum.into()))
+    }
+}
+
+impl StateMachine for Sum {
+    fn apply(&mut self, _: Index, payload: &Bytes, _: Wanted) -> Reply {
+        if payload.len() > 100 {
+            return Reply::error("ERR", "too much at once");
+        }
+        self.0 = (*self.0 + payload.len() as u64).into();
+        Reply::Int(*self.0 as i64)
+    }
+    fn read(&self, _: &Bytes) -> Reply {
+        Reply::Int(*self.0 as i64)
+    }
+    fn digest(&self) -> u64 {
+        *self.0
+    }
+    fn len(&self) -> u64 {
+        1
+    }
+    fn freeze(&self) -> Box<dyn Frozen> {
+        whole::frozen(self.0.to_le_bytes().to_vec())
+    }
+    fn restoring(&self) -> Box<dyn Restoring> {
+        whole::restoring(|bytes| Some(Self::boxed(u64::from_le_bytes(bytes.try_into().ok()?))))
+    }
+}
+
+/// Three nodes of two cores each, in one directory.
+struct Three {
+    dir: TestDir,
+    peers: BTreeMap<u64, SocketAddr>,
+    nodes: BTreeMap<u64, Node>,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Three {
+    fn start(name: &str) -> Self {
+        let _alone = ONE_CLUSTER.lock().unwrap_or_else(PoisonError::into_inner);
+        let peers = (1..=3).map(|id| (id, free_address())).collect();
+        let mut three = Self { dir: TestDir::new(name), peers, nodes: BTreeMap::new(), _alone };
+        (1..=3).for_each(|id| three.start_node(id));
+        three.wait_ready();
+        three
+    }
+
+    fn start_node(&mut self, id: u64) {
+        let config = Config {
+            peers: self.peers.clone(),
+            cores: 2,
+            groups: 3,
+            request_ms: 5_000,
+            ..Config::new(id, self.dir.path().join(id.to_string()), self.peers[&id])
+        };
+        self.nodes.insert(id, Node::start(config, |_| Sum::boxed(0)).expect("it starts"));
+    }
+
+    fn wait_ready(&self) {
+        for node in self.nodes.values() {
+            assert!(node.wait_until_ready(PATIENCE), "no leader in time");
+        }
+    }
+
+    fn client(&self, id: u64) -> Client {
+        self.nodes[&id].client()
+    }
+
+    /// A node that leads the group, or does not.
+    fn node(&self, leads: bool) -> u64 {
+        let is = |id: &u64| {
+            let status = self.client(*id).status(GROUP).expect("there is such a group");
+            (status.role == RoleKind::Leader) == leads
+        };
+        self.nodes.keys().copied().find(is).expect("one leads, two follow")
+    }
+}
+
+/// Calls again what was certainly not executed.
+fn insist(call: impl Fn() -> outrigger::runtime::client::Call) -> Reply {
+    for _ in 0..1_000 {
+        match call().wait() {
+            Ok(reply) => return reply,
+            Err(Failure::NotExecuted { why: Why::NoLeader | Why::Loading, .. }) => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(failure) => panic!("{failure}"),
+        }
+    }
+    panic!("nobody leads")
+}
+
+#[test]
+fn three_nodes_agree_wherever_they_are_called_and_remember() {
+    let mut three = Three::start("embedded-agree");
+    let mut sum = 0;
+    for id in 1..=3 {
+        let client = three.client(id);
+        sum += id;
+        let written = insist(|| client.write(GROUP, vec![b'x'; id as usize]));
+        assert_eq!(written, Reply::Int(sum as i64));
+        for reader in 1..=3 {
+            let client = three.client(reader);
+            assert_eq!(insist(|| client.read(GROUP, "")), Reply::Int(sum as i64));
+            let nearby = insist(|| client.read_nearby(GROUP, "", Duration::ZERO));
+            assert_eq!(nearby, Reply::Int(sum as i64));
+        }
+    }
+    for node in std::mem::take(&mut three.nodes).into_values() {
+        node.stop().expect("a clean end");
+    }
+    (1..=3).for_each(|id| three.start_node(id));
+    three.wait_ready();
+    let client = three.client(2);
+    assert_eq!(insist(|| client.read(GROUP, "")), Reply::Int(6));
+    assert_eq!(insist(|| client.read(GroupId(0), "")), Reply::Int(0));
+}
+
+#[test]
+fn what_a_machine_refuses_is_a_result_and_what_cannot_be_is_given_back() {
+    let three = Three::start("embedded-refuse");
+    let client = three.client(three.node(true));
+    let refused = insist(|| client.write(GROUP, vec![b'x'; 101]));
+    assert_eq!(refused, Reply::error("ERR", "too much at once"));
+    for (group, payload) in
+        [(GroupId(3), vec![b'x']), (GROUP, vec![b'x'; outrigger::limits::COMMAND_BYTES_MAX + 1])]
+    {
+        let failure = client.write(group, payload.clone()).wait().expect_err("impossible");
+        assert_eq!(failure.why(), Some(Why::Invalid));
+        assert_eq!(failure.into_payload(), payload);
+    }
+    assert_eq!(insist(|| client.read(GROUP, "")), Reply::Int(0));
+}
+
+#[test]
+fn without_a_majority_a_write_is_unknown_and_its_session_tells_later() {
+    let mut three = Three::start("embedded-session");
+    let leader = three.node(true);
+    let client = three.client(leader);
+    let mut session = client.open_session(GROUP).wait().expect("opened");
+    let seq = session.next_seq();
+    // The others are gone without a word: nobody hands over, and nobody acknowledges.
+    let others: Vec<u64> = three.nodes.keys().copied().filter(|id| *id != leader).collect();
+    for id in &others {
+        three.nodes.remove(id).expect("it runs").stop().expect("a clean end");
+    }
+    let payload = match session.run(seq, "abc").wait() {
+        Err(Failure::Unknown { payload, .. }) => payload,
+        // It may have stepped down before it was asked.
+        Err(Failure::NotExecuted { why: Why::NoLeader, payload, .. }) => payload,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(payload, "abc");
+    others.iter().for_each(|id| three.start_node(*id));
+    three.wait_ready();
+    let (id, last) = (session.id(), session.last_seq());
+    for through in [leader, others[0], others[1], leader] {
+        let client = three.client(through);
+        let again = insist(|| client.session(GROUP, id, last).run(seq, payload.clone()));
+        assert_eq!(again, Reply::Int(3), "executed once");
+    }
+    assert_eq!(insist(|| client.read(GROUP, "")), Reply::Int(3));
+    assert_eq!(insist(|| client.session(GROUP, id, last).close()), Reply::Int(1));
+    let gone = client.session(GROUP, id, last).run(seq + 1, "d").wait().expect_err("closed");
+    assert_eq!(gone.why(), Some(Why::NoSession));
+}
+
+#[test]
+fn a_node_that_stops_answers_everybody_and_then_refuses() {
+    let mut three = Three::start("embedded-stop");
+    let leader = three.node(true);
+    let client = three.client(leader);
+    let mut roles = client.roles();
+    let mut tail = client.tail(GROUP, None).expect("there is room");
+    let calls: Vec<_> = (0..2_000).map(|_| client.write(GROUP, "x")).collect();
+    three.nodes.remove(&leader).expect("it runs").stop().expect("a clean end");
+    let (mut executed, mut refused, mut unknown) = (0, 0, 0);
+    for call in calls {
+        match call.wait_for(Duration::ZERO).expect("answered by now") {
+            Ok(_) => executed += 1,
+            Err(Failure::NotExecuted { payload, .. }) => {
+                assert_eq!(payload, "x");
+                refused += 1;
+            }
+            Err(Failure::Unknown { .. }) => unknown += 1,
+        }
+    }
+    assert_eq!(client.write(GROUP, "x").wait().expect_err("over").why(), Some(Why::Stopped));
+    assert_eq!(client.tail(GROUP, None).expect_err("over"), Why::Stopped);
+    let last = std::iter::from_fn(|| roles.wait(Duration::ZERO)).find_map(Result::err);
+    assert_eq!(last, Some(RolesEnd::Stopped));
+    let last = std::iter::from_fn(|| tail.wait(Duration::ZERO)).find_map(Result::err);
+    assert_eq!(last, Some(TailEnd::Stopped));
+    let other = three.client(three.node(true));
+    let Reply::Int(sum) = insist(|| other.read(GROUP, "")) else { panic!("no sum") };
+    assert!(executed <= sum && sum <= executed + unknown, "{executed} {refused} {unknown}: {sum}");
+}
+
+#[test]
+fn roles_watermarks_and_the_log_can_be_watched_on_every_node() {
+    let mut three = Three::start("embedded-watch");
+    let (leader, follower) = (three.node(true), three.node(false));
+    let mut roles = three.client(follower).roles();
+    let mut tail = three.client(follower).tail(GROUP, Some(Index(1))).expect("there is room");
+    let client = three.client(leader);
+    let mut session = client.open_session(GROUP).wait().expect("opened");
+    let seq = session.next_seq();
+    for payload in ["a", "bb", "ccc"] {
+        client.write(GROUP, payload).wait().expect("executed");
+    }
+    session.run(seq, "dddd").wait().expect("executed");
+    let status = client.status(GROUP).expect("there is such a group");
+    assert!(status.leader_ready && status.applied <= status.durable.min(status.commit));
+    assert_eq!(status.leader.map(|node| node.0), Some(leader));
+    let changes: Vec<_> =
+        (0..4).map(|_| tail.wait(PATIENCE).expect("in time").expect("no end")).collect();
+    assert_eq!(changes[3].id.index, status.applied, "the leader had executed it when it answered");
+    let payloads: Vec<_> = changes.iter().map(|change| &change.payload[..]).collect();
+    assert_eq!(payloads, [&b"a"[..], b"bb", b"ccc", b"dddd"]);
+    assert_eq!(changes[3].session, Some((session.id(), seq)));
+    assert_eq!(changes[0].session, None);
+
+    three.nodes.remove(&leader).expect("it runs").stop().expect("a clean end");
+    // Somebody else leads the group now, and whoever follows hears of it.
+    let heard = std::iter::from_fn(|| roles.wait(PATIENCE)).find(|change| {
+        let change = change.as_ref().expect("not slow");
+        change.group == GROUP && change.leader.is_some_and(|node| node.0 != leader)
+    });
+    assert!(heard.is_some());
+}
+
+#[test]
+fn a_tail_that_is_slow_grows_nowhere_and_hears_where_to_resume() {
+    let dir = TestDir::new("embedded-slow");
+    let small = Config {
+        log_cache_bytes: 8 << 20,
+        groups: 2,
+        ..Config::new(1, dir.path(), free_address())
+    };
+    let node = Node::start(small, |_| Sum::boxed(0)).expect("it starts");
+    assert!(node.wait_until_ready(PATIENCE));
+    let client = node.client();
+    let mut tail = client.tail(GROUP, None).expect("there is room");
+    client.write(GROUP, "first").wait().expect("executed");
+    // Far more than a tail holds and than the log keeps in memory, so that sealed segments are left.
+    let large = Bytes::from(vec![b'x'; 1 << 20]);
+    for _ in 0..200 {
+        client.write(GROUP, large.clone()).wait().expect("executed");
+    }
+    let mut taken = Vec::new();
+    let end = loop {
+        match tail.wait(PATIENCE).expect("in time") {
+            Ok(change) => taken.push(change),
+            Err(end) => break end,
+        }
+    };
+    assert_eq!(taken[0].payload, "first");
+    assert!(taken.len() < 50, "{} were kept", taken.len());
+    let TailEnd::Lagged { missed, resume } = end else { panic!("{end}") };
+    assert_eq!(missed, taken.last().expect("some").id.index.next());
+    assert!(missed < resume);
+    assert_eq!(tail.wait(PATIENCE), Some(Err(end)), "it says the same from then on");
+    let mut tail = client.tail(GROUP, Some(resume)).expect("there is room");
+    assert_eq!(tail.wait(PATIENCE).expect("in time").expect("in memory").id.index, resume);
+    node.stop().expect("a clean end");
+}
+
+#[test]
+fn commands_of_operators_need_no_client_port() {
+    let dir = TestDir::new("embedded-command");
+    let config = Config::new(1, dir.path(), free_address());
+    let node =
+        Node::start(config, |_| Box::new(outrigger::store::map::Map::new())).expect("starts");
+    assert_eq!(node.client_port(), None);
+    assert!(node.wait_until_ready(PATIENCE));
+    let client = node.client();
+    assert_eq!(client.command(&["SET", "k", "v"]).wait(), Ok(Reply::Ok));
+    assert_eq!(client.command(&["GET", "k"]).wait(), Ok(Reply::bulk("v")));
+    assert!(client.command(&["MEMBER", "LIST"]).wait().is_ok());
+    let wrong = client.command(&["NOSUCH"]).wait().expect_err("no such command");
+    assert_eq!(wrong.why(), Some(Why::Invalid));
+    node.stop().expect("a clean end");
+}
+
+#[test]
+fn two_nodes_cannot_share_a_directory_and_one_can_come_back_to_it() {
+    let dir = TestDir::new("embedded-lock");
+    let config = || Config::new(1, dir.path(), free_address());
+    let node = Node::start(config(), |_| Sum::boxed(0)).expect("it starts");
+    let second = Node::start(config(), |_| Sum::boxed(0)).expect_err("it is in use");
+    assert!(second.to_string().contains("in use"), "{second}");
+    node.stop().expect("a clean end");
+    let again = Node::start(config(), |_| Sum::boxed(0)).expect("nobody uses it any more");
+    again.stop().expect("a clean end");
+    let wrong = Config { cores: 0, ..config() };
+    let refused = Node::start(wrong, |_| Sum::boxed(0)).expect_err("no core");
+    assert_eq!(refused.to_string(), "`cores` is 0, but must be from 1 to 256");
+}
