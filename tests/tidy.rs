@@ -4,6 +4,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+#[path = "house/public_api.rs"]
+mod public_api;
+
 /// Who may use whom. This table *is* the architecture; `docs/ARCHITECTURE.md` tells it in words.
 /// `id`, `limits`, `entry` and `planted` lie under everything.
 const MAY_USE: &[(&str, &[&str])] = &[
