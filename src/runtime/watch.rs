@@ -520,3 +520,52 @@ impl Tail {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subscriber_that_is_slow_hears_how_many_changes_of_role_it_missed() {
+        let board = Board::new(1, 1);
+        let mut roles = board.subscribe();
+        let mut term = 0;
+        let mut changes = |count: usize| {
+            for _ in 0..count {
+                term += 1;
+                let (term, leader) = (Term(term), crate::id::ReplicaId(0));
+                let event =
+                    RoleEvent { role: RoleKind::Candidate, term, leader, new_leader: false };
+                board.role_changed(GroupId(0), &event);
+            }
+        };
+        let mut heard = || {
+            std::iter::from_fn(|| roles.wait(Duration::ZERO)).take(ROLE_EVENTS_MAX + 2).collect()
+        };
+        changes(ROLE_EVENTS_MAX + 3);
+        let first: Vec<_> = heard();
+        assert_eq!(first.len(), ROLE_EVENTS_MAX + 1);
+        assert!(first[..ROLE_EVENTS_MAX].iter().all(Result::is_ok), "the oldest are kept");
+        assert_eq!(first.last(), Some(&Err(RolesEnd::Lagged { missed: 3 })));
+        changes(1);
+        let next: Vec<_> = heard();
+        let [Ok(change)] = next[..] else { panic!("{next:?}") };
+        assert_eq!((change.term.0, change.leader), (ROLE_EVENTS_MAX as u64 + 4, None));
+        board.core_ended();
+        assert_eq!(roles.wait(Duration::ZERO), Some(Err(RolesEnd::Stopped)));
+        assert_eq!(board.subscribe().wait(Duration::ZERO), Some(Err(RolesEnd::Stopped)));
+    }
+
+    #[test]
+    fn a_core_has_so_many_tails_and_a_place_is_free_again_when_one_ends() {
+        let board = Board::new(2, 2);
+        let open = || board.tail(ShardId(1), GroupId(1), None);
+        let mut tails: Vec<_> = (0..TAILS_MAX).map(|_| open().expect("a place")).collect();
+        assert!(open().is_none());
+        assert!(board.tail(ShardId(0), GroupId(0), None).is_some(), "the other core has its own");
+        let (mut tail, cursor) = tails.pop().expect("many");
+        drop(cursor);
+        assert_eq!(tail.wait(Duration::ZERO), Some(Err(TailEnd::Stopped)));
+        assert!(open().is_some());
+    }
+}

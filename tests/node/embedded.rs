@@ -324,3 +324,46 @@ fn two_nodes_cannot_share_a_directory_and_one_can_come_back_to_it() {
     let refused = Node::start(wrong, |_| Sum::boxed(0)).expect_err("no core");
     assert_eq!(refused.to_string(), "`cores` is 0, but must be from 1 to 256");
 }
+
+/// A machine that nobody should have written.
+struct Panics;
+
+impl StateMachine for Panics {
+    fn apply(&mut self, _: Index, payload: &Bytes, _: Wanted) -> Reply {
+        assert_ne!(payload, "panic", "as it was asked");
+        Reply::Ok
+    }
+    fn read(&self, _: &Bytes) -> Reply {
+        Reply::Nil
+    }
+    fn digest(&self) -> u64 {
+        0
+    }
+    fn len(&self) -> u64 {
+        0
+    }
+    fn freeze(&self) -> Box<dyn Frozen> {
+        whole::frozen("")
+    }
+    fn restoring(&self) -> Box<dyn Restoring> {
+        whole::restoring(|_| Some(Box::new(Panics)))
+    }
+}
+
+#[test]
+fn a_core_that_dies_answers_its_calls_and_the_node_says_why() {
+    let dir = TestDir::new("embedded-panic");
+    let config = Config { cores: 2, groups: 2, ..Config::new(1, dir.path(), free_address()) };
+    let node = Node::start(config, |_| Box::new(Panics)).expect("it starts");
+    assert!(node.wait_until_ready(PATIENCE));
+    let client = node.client();
+    let calls: Vec<_> = (0..100).map(|_| client.write(GROUP, "panic")).collect();
+    let outcomes: Vec<_> =
+        calls.into_iter().map(|call| call.wait_for(PATIENCE).expect("answered")).collect();
+    assert!(matches!(outcomes[0], Err(Failure::Unknown { .. })), "{:?}", outcomes[0]);
+    assert!(outcomes.iter().all(Result::is_err));
+    assert_eq!(client.write(GROUP, "x").wait().expect_err("dead").why(), Some(Why::Stopped));
+    assert_eq!(client.write(GroupId(0), "x").wait(), Ok(Reply::Ok), "the other core lives");
+    let cause = node.stop().expect_err("a core died");
+    assert!(cause.to_string().contains("core 1 panicked"), "{cause}");
+}

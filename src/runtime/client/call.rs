@@ -342,7 +342,7 @@ mod tests {
                 answer.begin();
             }
             drop(answer);
-            match (call.wait(), expected) {
+            match (call.wait_for(Duration::ZERO).expect("answered"), expected) {
                 (Err(Failure::Unknown { .. }), None) => {}
                 (outcome, Some(expected)) => assert_eq!(why(outcome), expected),
                 (outcome, None) => panic!("{kind:?}: {outcome:?}"),
