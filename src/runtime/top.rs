@@ -19,7 +19,8 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyModifiers};
 
-use super::asker::{Asker, Said};
+use super::access::{self, Access};
+use super::asker::Said;
 use super::fatal::Fatal;
 use model::{Cluster, Heard};
 
@@ -29,6 +30,9 @@ pub struct Options {
     /// The client address of any node of the cluster.
     #[arg(long, value_name = "IP:PORT")]
     pub node: SocketAddr,
+    /// How to get in.
+    #[command(flatten)]
+    pub access: access::Options,
     /// How often to ask, in ms; 100 to 60000.
     #[arg(long, value_name = "MS", default_value_t = 1000,
           value_parser = clap::value_parser!(u64).range(100..=60_000))]
@@ -111,6 +115,7 @@ fn picture(cluster: &Cluster, width: u16) -> String {
 
 /// Who is asked, and what was heard.
 struct Watch {
+    access: Access,
     first: SocketAddr,
     every: Duration,
     cluster: Cluster,
@@ -120,8 +125,10 @@ struct Watch {
 impl Watch {
     fn begin(options: &Options) -> Result<Self, Fatal> {
         let (first, every) = (options.node, Duration::from_millis(options.every_ms));
-        let mut watch = Self { first, every, cluster: Cluster::default(), began: Instant::now() };
-        let said = ask(first, &["PING"]);
+        let access = Access::open(&options.access)?;
+        let (cluster, began) = (Cluster::default(), Instant::now());
+        let mut watch = Self { access, first, every, cluster, began };
+        let said = watch.ask(first, &["PING"]);
         said.map_err(|error| Fatal::new(format!("{first} does not answer: {error}")))?;
         watch.look();
         Ok(watch)
@@ -133,14 +140,14 @@ impl Watch {
         let known = self.cluster.addresses();
         let askable = std::iter::once(self.first).chain(known);
         let nodes = askable
-            .filter_map(|address| ask(address, &["CLUSTER", "NODES"]).ok())
+            .filter_map(|address| self.ask(address, &["CLUSTER", "NODES"]).ok())
             .find_map(|said| if let Said::Text(text) = said { Some(text) } else { None });
         if let Some(text) = nodes {
             self.cluster.on_nodes(&text);
         }
         self.cluster.on_address(self.first);
         for address in self.cluster.addresses() {
-            let heard = match ask(address, &["INFO"]) {
+            let heard = match self.ask(address, &["INFO"]) {
                 Ok(Said::Text(text)) => Heard::Info(text),
                 Ok(said) => Heard::Refused(said.to_string()),
                 Err(error) => Heard::Nothing(error.to_string()),
@@ -149,8 +156,8 @@ impl Watch {
             self.cluster.on_heard(address, now_ms, heard);
         }
     }
-}
 
-fn ask(node: SocketAddr, words: &[&str]) -> io::Result<Said> {
-    Asker::connect(node, PATIENCE)?.ask(words)
+    fn ask(&self, node: SocketAddr, words: &[&str]) -> io::Result<Said> {
+        self.access.connect(node, PATIENCE)?.ask(words)
+    }
 }
