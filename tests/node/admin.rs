@@ -104,33 +104,27 @@ fn a_node_tells_what_it_is_and_what_it_misses_when_the_others_are_gone() {
     }
     assert_eq!(get(port, "/readyz").body, "ready\n");
 
-    // Numbers of an idle node are those of INFO.
-    let mut seen = (Info::of(&cluster.nodes[0]), String::new(), Value::Null);
-    wait_until("INFO, /metrics and /status are of one moment", || {
+    // Numbers of an idle node are those of INFO, as soon as the port has asked again.
+    let mut seen = (String::new(), Value::Null);
+    wait_until("/metrics says what INFO says", || {
         let (metrics, status) = (get(port, "/metrics"), get(port, "/status"));
         assert_eq!((metrics.status, status.status), (200, 200));
         let status: Value = serde_json::from_str(&status.body).expect("JSON");
-        let after = Info::of(&cluster.nodes[0]);
-        let of = |info: &Info| (info.number("wal_flushes"), info.applied());
-        let at_rest = of(&seen.0) == of(&after);
-        seen = (after, metrics.body, status);
-        at_rest
+        let (info, sums) = (Info::of(&cluster.nodes[0]), sums(&metrics.body));
+        seen = (metrics.body, status);
+        let fields = [
+            ("outrigger_wal_flushes_total", "wal_flushes"),
+            ("outrigger_wal_bytes_total", "wal_bytes"),
+            ("outrigger_entries_committed_total", "entries_committed"),
+            ("outrigger_groups_led", "groups_led"),
+            ("outrigger_leader_changes_total", "leader_changes"),
+        ];
+        let applied = info.applied().iter().sum::<u64>() as f64;
+        let agree = |(metric, field): (&str, &str)| sums[metric] == info.number(field) as f64;
+        fields.into_iter().all(agree) && sums["outrigger_proposals_applied_total"] == applied
     });
-    let (info, metrics, status) = seen;
-    let sums = sums(&metrics);
-    for (metric, field) in [
-        ("outrigger_wal_flushes_total", "wal_flushes"),
-        ("outrigger_wal_bytes_total", "wal_bytes"),
-        ("outrigger_entries_committed_total", "entries_committed"),
-        ("outrigger_groups_led", "groups_led"),
-        ("outrigger_leader_changes_total", "leader_changes"),
-    ] {
-        assert_eq!(sums[metric], info.number(field) as f64, "{metric}");
-    }
-    assert_eq!(
-        sums["outrigger_proposals_applied_total"],
-        info.applied().iter().sum::<u64>() as f64
-    );
+    let (metrics, status) = seen;
+    let (info, sums) = (Info::of(&cluster.nodes[0]), sums(&metrics));
     assert_eq!((sums["outrigger_has_leader"], sums["outrigger_ready"]), (2.0, 1.0));
     assert_eq!(sums["outrigger_group_has_leader"], 4.0);
     assert_eq!(
