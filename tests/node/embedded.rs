@@ -104,6 +104,11 @@ impl Three {
     }
 }
 
+/// The outcome, which does not fail to come.
+fn hear(call: outrigger::runtime::client::Call) -> outrigger::runtime::client::Outcome {
+    call.wait_for(Duration::from_secs(20)).expect("answered")
+}
+
 /// Calls again what was certainly not executed.
 fn insist(call: impl Fn() -> outrigger::runtime::client::Call) -> Reply {
     for _ in 0..1_000 {
@@ -213,7 +218,7 @@ fn a_node_that_stops_answers_everybody_and_then_refuses() {
             Err(Failure::Unknown { .. }) => unknown += 1,
         }
     }
-    assert_eq!(client.write(GROUP, "x").wait().expect_err("over").why(), Some(Why::Stopped));
+    assert_eq!(hear(client.write(GROUP, "x")).expect_err("over").why(), Some(Why::Stopped));
     assert_eq!(client.tail(GROUP, None).expect_err("over"), Why::Stopped);
     let last = std::iter::from_fn(|| roles.wait(Duration::ZERO)).find_map(Result::err);
     assert_eq!(last, Some(RolesEnd::Stopped));
@@ -362,7 +367,7 @@ fn a_core_that_dies_answers_its_calls_and_the_node_says_why() {
         calls.into_iter().map(|call| call.wait_for(PATIENCE).expect("answered")).collect();
     assert!(matches!(outcomes[0], Err(Failure::Unknown { .. })), "{:?}", outcomes[0]);
     assert!(outcomes.iter().all(Result::is_err));
-    assert_eq!(client.write(GROUP, "x").wait().expect_err("dead").why(), Some(Why::Stopped));
+    assert_eq!(hear(client.write(GROUP, "x")).expect_err("dead").why(), Some(Why::Stopped));
     assert_eq!(client.write(GroupId(0), "x").wait(), Ok(Reply::Ok), "the other core lives");
     let cause = node.stop().expect_err("a core died");
     assert!(cause.to_string().contains("core 1 panicked"), "{cause}");
