@@ -17,7 +17,7 @@ const FAR_BEHIND: u64 = 1_000;
 /// Lines that a table takes beside its rows: its frame and its head.
 const FRAME: u16 = 3;
 
-/// How high the picture is if it is to show all nodes, all cores, and [`GROUPS_SHOWN`] groups.
+/// How high the picture is if it is to show all nodes, all cores, and the first 16 groups.
 #[must_use]
 pub fn height(cluster: &Cluster) -> u16 {
     let (nodes, cores) = (cluster.addresses().len(), cores(cluster).len());
