@@ -35,6 +35,7 @@ mod embedded;
 mod expiry;
 mod faults;
 mod full;
+mod golden;
 mod hello;
 mod limits;
 mod linearizable;
