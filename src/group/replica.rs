@@ -202,6 +202,8 @@ impl Replica {
     /// which that is to be seen to, if any. What is under way already does not count.
     #[must_use]
     pub fn due(&self) -> Option<UnixMs> {
+        // Mostly nothing ever is, and that is known at once.
+        self.machine.due(UnixMs(0))?;
         if self.raft.status().role != RoleKind::Leader || self.is_failed() {
             return None;
         }
