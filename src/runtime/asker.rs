@@ -121,6 +121,12 @@ impl Asker {
     }
 }
 
+/// Whether the same words may be answered otherwise a little later.
+pub(super) fn may_change(error: &str) -> bool {
+    let kind = error.split(' ').next().unwrap_or_default();
+    matches!(kind, "BUSY" | "NOLEADER" | "UNCERTAIN" | "LOADING" | "FULL")
+}
+
 impl Said {
     /// The value of this name in a map.
     #[must_use]

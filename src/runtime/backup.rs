@@ -26,7 +26,7 @@ use crate::store::map::Map;
 use crate::store::{StateMachine as _, slot};
 use crate::wire::resp::Command;
 
-use super::asker::{Asker, Said};
+use super::asker::{Asker, Said, may_change};
 use super::clock;
 use super::fatal::Fatal;
 
@@ -371,16 +371,13 @@ impl Patience {
     }
 
     fn wait(&mut self, what: &str, trouble: &str) -> Result<(), Fatal> {
-        let kind = trouble.split(' ').next().unwrap_or_default();
-        let pause = match kind {
-            "BUSY" | "NOLEADER" | "CLUSTERDOWN" | "LOADING" | "FULL" => AGAIN,
-            // What may still be executed must not come after what is said next.
-            "UNCERTAIN" => LINGER,
-            _ => return Err(Fatal::new(format!("{what}: {trouble}"))),
-        };
-        if self.until <= Instant::now() {
+        // NOLEADER in the words for a cluster client, which this connection is by what it has asked.
+        let has_no_leader = trouble.split(' ').next() == Some("CLUSTERDOWN");
+        if !(may_change(trouble) || has_no_leader) || self.until <= Instant::now() {
             return Err(Fatal::new(format!("{what}: {trouble}")));
         }
+        // What may still be executed must not come after what is said next.
+        let pause = if trouble.split(' ').next() == Some("UNCERTAIN") { LINGER } else { AGAIN };
         if self.told != trouble {
             eprintln!("{what}: {trouble}");
             trouble.clone_into(&mut self.told);

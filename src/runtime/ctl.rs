@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 
 use super::access::{self, Access};
-use super::asker::Said;
+use super::asker::{Said, may_change};
 use super::backup::{self, BackupOptions, RestoreOptions};
 use super::fatal::Fatal;
 
@@ -182,12 +182,6 @@ pub fn ctl(options: &Options) -> Result<(), Fatal> {
 fn ask(access: &Access, node: SocketAddr, words: &[String]) -> std::io::Result<Said> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     access.connect(node, PATIENCE)?.ask(&words)
-}
-
-/// Whether the same words may be answered otherwise a little later.
-fn may_change(error: &str) -> bool {
-    let kind = error.split(' ').next().unwrap_or_default();
-    matches!(kind, "BUSY" | "NOLEADER" | "UNCERTAIN" | "LOADING" | "FULL")
 }
 
 impl Member {
