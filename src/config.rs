@@ -134,6 +134,9 @@ pub struct Config {
     /// only those and what came after. Default 5000; 0 (never) to 600000. Left out where the log is
     /// short or consists of snapshots anyway; what is not ready in time is passed over.
     pub checkpoint_ms: u64,
+    /// Operations that take as long as this, in µs, are remembered for `SLOWLOG`, the last 128 of each core.
+    /// Default 10000, as in Redis; 0 (all of them) to 60000000.
+    pub slowlog_us: u64,
     /// Log bytes one core may hold on disk; past it writes are refused with `-FULL`. Default 0: as
     /// much as the disk holds. At least four segments otherwise.
     pub wal_bytes_max: u64,
@@ -204,6 +207,8 @@ pub struct Settings {
     pub snapshot_bytes_per_s: Option<u64>,
     /// [`Config::checkpoint_ms`].
     pub checkpoint_ms: Option<u64>,
+    /// [`Config::slowlog_us`].
+    pub slowlog_us: Option<u64>,
     /// [`Config::wal_bytes_max`].
     pub wal_bytes_max: Option<u64>,
     /// [`Config::max_clients`].
@@ -336,6 +341,7 @@ impl Settings {
             log_bytes: self.log_bytes.or(under.log_bytes),
             snapshot_bytes_per_s: self.snapshot_bytes_per_s.or(under.snapshot_bytes_per_s),
             checkpoint_ms: self.checkpoint_ms.or(under.checkpoint_ms),
+            slowlog_us: self.slowlog_us.or(under.slowlog_us),
             wal_bytes_max: self.wal_bytes_max.or(under.wal_bytes_max),
             max_clients: self.max_clients.or(under.max_clients),
             client_idle_s: self.client_idle_s.or(under.client_idle_s),
@@ -424,6 +430,7 @@ impl Settings {
             log_bytes: self.log_bytes.unwrap_or(limits::LOG_BYTES_DEFAULT),
             snapshot_bytes_per_s: self.snapshot_bytes_per_s.unwrap_or(limits::SNAPSHOT_BYTES_PER_S),
             checkpoint_ms: self.checkpoint_ms.unwrap_or(5_000),
+            slowlog_us: self.slowlog_us.unwrap_or(10_000),
             wal_bytes_max: self.wal_bytes_max.unwrap_or(0),
             max_clients: self.max_clients.unwrap_or(limits::CONNECTIONS_DEFAULT),
             client_idle_s: self.client_idle_s.unwrap_or(0),
@@ -479,6 +486,7 @@ impl Config {
             log_bytes: limits::LOG_BYTES_DEFAULT,
             snapshot_bytes_per_s: limits::SNAPSHOT_BYTES_PER_S,
             checkpoint_ms: 5_000,
+            slowlog_us: 10_000,
             wal_bytes_max: 0,
             max_clients: limits::CONNECTIONS_DEFAULT,
             client_idle_s: 0,
@@ -520,6 +528,7 @@ impl Config {
         let rate = &self.snapshot_bytes_per_s;
         within("snapshot_bytes_per_s", rate, &(64 << 10), &(1 << 40))?;
         within("checkpoint_ms", &self.checkpoint_ms, &0, &600_000)?;
+        within("slowlog_us", &self.slowlog_us, &0, &60_000_000)?;
         let segments_min = 4 * limits::SEGMENT_BYTES as u64;
         within("log_bytes", &self.log_bytes, &segments_min, &u64::MAX)?;
         if self.wal_bytes_max != 0 {
@@ -639,7 +648,9 @@ snapshot_bytes_per_s = {snapshot_bytes_per_s}
 # How long a clean stop may take to write snapshots of all groups, in ms, so that the next start reads little
 # more than those (0 is never; up to 600000).
 checkpoint_ms = {checkpoint_ms}
-# Whether clients may switch faults on, for tests (DEBUG STALL-DISK, DEBUG PAUSE-PEERS).
+# Operations that take as long, in microseconds, are remembered for SLOWLOG (0 is all; up to 60000000).
+slowlog_us = {slowlog_us}
+# Whether clients may switch faults on, for tests (DEBUG STALL-DISK, DELAY-DISK, PAUSE-PEERS).
 fault_commands = {fault_commands}
 # Log bytes one core may hold on disk; 0 is as much as the disk holds.
 wal_bytes_max = {wal_bytes_max}
@@ -686,6 +697,7 @@ client_idle_s = {client_idle_s}
             log_bytes = self.log_bytes,
             snapshot_bytes_per_s = self.snapshot_bytes_per_s,
             checkpoint_ms = self.checkpoint_ms,
+            slowlog_us = self.slowlog_us,
             fault_commands = self.fault_commands,
             wal_bytes_max = self.wal_bytes_max,
             connections_max = limits::CONNECTIONS_MAX,

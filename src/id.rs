@@ -50,6 +50,11 @@ number!(
     Tick(u64), ""
 );
 number!(
+    /// Microseconds of the driver's monotonic clock, for what is measured and nothing that is decided. Zero
+    /// is no time: the driver does not measure.
+    Micros(u64), ""
+);
+number!(
     /// The cluster a frame or a log segment belongs to.
     ClusterId(u64), ""
 );
@@ -141,6 +146,18 @@ impl Term {
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0 + 1)
+    }
+}
+
+impl Micros {
+    /// Microseconds since `earlier`; zero if either is no time, or `earlier` is later.
+    #[must_use]
+    pub const fn since(self, earlier: Micros) -> u32 {
+        let us = self.0.saturating_sub(earlier.0);
+        if earlier.0 == 0 || us > u32::MAX as u64 {
+            return if earlier.0 == 0 { 0 } else { u32::MAX };
+        }
+        us as u32
     }
 }
 

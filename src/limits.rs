@@ -188,6 +188,16 @@ pub const TLS_HANDSHAKES_PER_TURN: usize = 8;
 pub const SECURITY_FILE_BYTES_MAX: u64 = 1 << 20;
 /// Messages one core's mailbox holds from its sibling cores.
 pub const MAILBOX_MAX: usize = 64 << 10;
+/// Passages that one replica follows with its stage clocks, oldest given up first.
+pub const PASSAGES_MAX: usize = 64;
+/// Slow operations that one core remembers for `SLOWLOG`.
+pub const SLOW_OPS_MAX: usize = 128;
+/// Of those, what one group's part of one turn may add.
+pub const SLOW_OPS_OF_TURN_MAX: u64 = 16;
+/// Arguments of a slow operation that are remembered.
+pub const SLOW_ARGS_MAX: usize = 32;
+/// Bytes of each that are.
+pub const SLOW_ARG_BYTES_MAX: usize = 128;
 /// Reads one group holds while it waits for its leadership to be confirmed.
 pub const READS_PENDING_MAX: usize = 64 << 10;
 

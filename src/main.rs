@@ -153,6 +153,9 @@ struct Serve {
     /// those; 0 is never [default: 5000].
     #[arg(long, value_name = "MS")]
     checkpoint_ms: Option<u64>,
+    /// Operations that take as long are remembered for SLOWLOG, with where their time went [default: 10000].
+    #[arg(long, value_name = "US")]
+    slowlog_us: Option<u64>,
     /// Log bytes one core may hold on disk; past it writes are refused [default: no limit].
     #[arg(long, value_name = "BYTES")]
     wal_max_bytes: Option<u64>,
@@ -250,6 +253,7 @@ impl Serve {
             log_bytes: self.log_bytes,
             snapshot_bytes_per_s: self.snapshot_bytes_per_s,
             checkpoint_ms: self.checkpoint_ms,
+            slowlog_us: self.slowlog_us,
             wal_bytes_max: self.wal_max_bytes,
             max_clients: self.max_clients,
             client_idle_s: self.client_idle_s,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::entry::{Entry, EntryKind, SESSION_HEADER_BYTES};
 use crate::id::{EntryId, GroupId, Index, ReplicaId, SegmentSeq, Tick, UnixMs};
-use crate::limits::COMMAND_BYTES_MAX;
+use crate::limits::{COMMAND_BYTES_MAX, SLOW_OPS_MAX};
 use crate::planted::{Planted, planted};
 use crate::raft::effects::{Effects, HardState, Persist, PersistSeq, RoleKind};
 use crate::raft::message::Message;
@@ -81,6 +81,9 @@ pub struct Replica {
     pub(super) sealed_last: Index,
     /// The driver was told that the core failed.
     failure_told: bool,
+    /// Reads that take as long as this, in ms, are slow; and those that did and were not taken yet.
+    slow_after_ms: u64,
+    slow_reads: Vec<(u64, Bytes)>,
 }
 
 impl fmt::Debug for Replica {
@@ -123,6 +126,8 @@ impl Replica {
             written_last: last,
             sealed_last: last,
             failure_told: false,
+            slow_after_ms: u64::MAX,
+            slow_reads: Vec::new(),
         }
     }
 
@@ -478,7 +483,7 @@ impl Replica {
         for ready in fx.reads.drain(..) {
             self.reads.confirm(ready, |origin, reply| answers.push((origin, reply)));
         }
-        self.answer_reads(wall, self.raft.status().applied, answers);
+        self.answer_reads(now, wall, self.raft.status().applied, answers);
         let applied =
             fx.apply.map_or(0, |(first, last)| self.apply(now, wall, (first, last), answers));
         if let Some(end) = fx.transfer {
@@ -488,9 +493,23 @@ impl Replica {
         applied
     }
 
+    /// Reads that take as long as this, in ms, are remembered for [`Self::take_slow_reads`].
+    pub fn slow_after(&mut self, ms: u64) {
+        self.slow_after_ms = ms;
+    }
+
+    /// The slow reads since the last call: how long each took, in ms, and what it was.
+    pub fn take_slow_reads(&mut self) -> impl Iterator<Item = (u64, Bytes)> + use<> {
+        std::mem::take(&mut self.slow_reads).into_iter()
+    }
+
     /// Answers the reads that may see the state as it is, with `applied` applied.
-    fn answer_reads(&mut self, wall: UnixMs, applied: Index, answers: &mut Answers) {
+    fn answer_reads(&mut self, now: Tick, wall: UnixMs, applied: Index, answers: &mut Answers) {
         while let Some(read) = self.reads.pop(applied) {
+            let took_ms = now.since(read.asked);
+            if self.slow_after_ms <= took_ms && self.slow_reads.len() < SLOW_OPS_MAX {
+                self.slow_reads.push((took_ms, read.body.clone()));
+            }
             self.fresh_at = self.fresh_at.max(Some(read.asked));
             answers.push((read.origin, self.machine.read_at(&read.body, wall)));
         }
@@ -512,7 +531,7 @@ impl Replica {
                 let payload = entry.payload.clone();
                 let waiting = self.take_waiter(index);
                 self.apply_config(index, &payload, waiting, now, answers);
-                self.answer_reads(wall, index, answers);
+                self.answer_reads(now, wall, index, answers);
                 continue;
             }
             let is_wanted = self.waiters.is_wanted(index);
@@ -524,7 +543,7 @@ impl Replica {
                     answers.push((origin, reply));
                 }
             }
-            self.answer_reads(wall, index, answers);
+            self.answer_reads(now, wall, index, answers);
         }
         if let Some(change) = self.raft.on_applied(last) {
             self.mirror(change, std::iter::empty(), answers);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::id::{Tick, UnixMs};
+use crate::id::{Micros, Tick, UnixMs};
 
 /// How often every core is woken to look at its timers, in ms. It also bounds how late a core can
 /// notice anything at all, should glommio lose a wake-up (DESIGN §5).
@@ -34,6 +34,12 @@ impl Clock {
     #[must_use]
     pub fn now(&self) -> Tick {
         Tick(u64::try_from((uptime() - self.start).as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Microseconds since a moment before the start, from the same clock: never zero.
+    #[must_use]
+    pub fn micros(&self) -> Micros {
+        Micros(1 + u64::try_from((uptime() - self.start).as_micros()).unwrap_or(u64::MAX - 1))
     }
 }
 

@@ -4,6 +4,7 @@
 //! ```text
 //!   DEBUG PAUSE-PEERS node ms   no frame leaves for `node` or is taken from it; 0 is every peer
 //!   DEBUG STALL-DISK ms         log flushes end, and are reported, no earlier than in `ms`
+//!   DEBUG DELAY-DISK ms         every log flush takes at least `ms`, until this is 0
 //! ```
 //!
 //! A later switch of the same kind replaces an earlier one; `0` ms ends it. Without the flag the
@@ -29,6 +30,8 @@ pub struct Faults {
     clock: Clock,
     /// Until when the disk stalls.
     stall: AtomicU64,
+    /// How long every flush takes at least, in ms.
+    delay_ms: AtomicU64,
     /// The latest end of any pause: while it has passed, nobody takes the lock.
     paused_until: AtomicU64,
     /// Until when each peer is paused; 0 is all of them.
@@ -42,6 +45,7 @@ impl Faults {
         Self {
             clock,
             stall: AtomicU64::new(0),
+            delay_ms: AtomicU64::new(0),
             paused_until: AtomicU64::new(0),
             paused: Mutex::default(),
         }
@@ -65,6 +69,13 @@ impl Faults {
                 }
                 _ => usage("STALL-DISK milliseconds"),
             },
+            b"DELAY-DISK" => match number(2, FAULT_MS_MAX) {
+                Some(ms) if command.len() == 3 => {
+                    self.delay_ms.store(ms, Ordering::SeqCst);
+                    Reply::Ok
+                }
+                _ => usage("DELAY-DISK milliseconds"),
+            },
             b"PAUSE-PEERS" => match (number(2, u64::MAX), number(3, FAULT_MS_MAX)) {
                 (Some(node), Some(ms)) if command.len() == 4 => {
                     self.pause(node, self.clock.now().plus(ms));
@@ -83,6 +94,14 @@ impl Faults {
         paused.insert(node, until);
         let latest = paused.values().map(|until| until.0).max().unwrap_or(0);
         self.paused_until.store(latest, Ordering::SeqCst);
+    }
+
+    /// How much longer a flush that has taken `so_far` is held up, if it is.
+    #[must_use]
+    pub fn held_up(&self, so_far: Duration) -> Option<Duration> {
+        let delay = Duration::from_millis(self.delay_ms.load(Ordering::SeqCst));
+        let left = delay.checked_sub(so_far).filter(|left| !left.is_zero());
+        self.stall_left().max(left)
     }
 
     /// How much longer the disk stalls, if it does.
@@ -205,6 +224,13 @@ mod tests {
         assert!(50_000 < left && left <= 60_000, "{left}");
         say(&faults, "DEBUG STALL-DISK 0");
         assert_eq!(faults.stall_left(), None);
+        let so_far = Duration::from_millis(2);
+        assert_eq!(faults.held_up(so_far), None);
+        assert_eq!(say(&faults, "DEBUG DELAY-DISK 5"), Some(Reply::Ok));
+        assert_eq!(faults.held_up(so_far), Some(Duration::from_millis(3)));
+        assert_eq!(faults.held_up(Duration::from_millis(5)), None);
+        say(&faults, "DEBUG DELAY-DISK 0");
+        assert_eq!(faults.held_up(so_far), None);
         for line in ["DEBUG DIGEST", "SET STALL-DISK 5", "DEBUG SLEEP 1"] {
             assert_eq!(say(&faults, line), None, "{line}");
         }
@@ -213,6 +239,7 @@ mod tests {
             "DEBUG STALL-DISK 1 2",
             "DEBUG PAUSE-PEERS 1",
             "DEBUG STALL-DISK -1",
+            "DEBUG DELAY-DISK",
             "DEBUG STALL-DISK 9999999999",
         ] {
             let reply = say(&faults, line).expect("a switch, misspelt");

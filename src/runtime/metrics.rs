@@ -10,6 +10,8 @@ use hdrhistogram::Histogram;
 
 use crate::shard::report::Spread;
 
+use super::explain::Explainer;
+
 const MICROS_MAX: u64 = 60_000_000;
 
 /// Upper ends of the buckets in which Prometheus gets durations, in µs; one more has no end. Flushes of good
@@ -38,9 +40,14 @@ impl Default for Durations {
 impl Durations {
     /// Count one.
     pub fn record(&mut self, duration: Duration) {
+        self.record_many(duration, 1);
+    }
+
+    /// Count as many that took as long.
+    pub fn record_many(&mut self, duration: Duration, count: u64) {
         let micros = u64::try_from(duration.as_micros()).unwrap_or(MICROS_MAX);
-        self.sum_us += micros;
-        self.histogram.saturating_record(micros);
+        self.sum_us += micros * count;
+        self.histogram.saturating_record_n(micros, count);
     }
 
     /// All of them together, in µs.
@@ -97,6 +104,8 @@ pub struct Metrics {
     pub flush: Durations,
     /// From the start of a turn to its end.
     pub turn: Durations,
+    /// Where the time of commits goes.
+    pub explainer: Explainer,
 }
 
 #[cfg(test)]

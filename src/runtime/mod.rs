@@ -68,6 +68,7 @@ pub mod clock;
 pub mod ctl;
 pub mod disk;
 pub mod doctor;
+pub mod explain;
 pub mod fatal;
 pub mod faults;
 pub mod identity;

@@ -115,6 +115,8 @@ pub struct Setup {
     pub snapshot_bytes_per_s: u64,
     /// How long a clean stop may take to write snapshots for the next start, in ms; 0 is not at all.
     pub checkpoint_ms: u64,
+    /// See [`crate::config::Config::slowlog_us`].
+    pub slowlog_us: u64,
     /// Log segments of one core on disk, in bytes; past it writes are refused.
     pub wal_bytes_max: u64,
     /// Clients that may be connected at once.
@@ -417,6 +419,7 @@ impl Seat {
             })
             .map_err(failed)?,
             checkpoint_ms: setup.checkpoint_ms,
+            slowlog_us: setup.slowlog_us,
             window: Window::new(board),
             inbox,
             poller,

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use crate::id::{ConnId, SegmentSeq, ShardId, Tick};
 use crate::shard::event::{Call, Post, Request};
 use crate::shard::report::DriverReport;
+use crate::shard::stages::Mark;
 use crate::shard::{Effects, Event, Shard};
 use crate::store::connection::Manner;
 
@@ -130,6 +131,8 @@ pub struct ShardLoop {
     pub reader: WalReader,
     /// How long a clean end may take to write snapshots for the next start, in ms; 0 is not at all.
     pub checkpoint_ms: u64,
+    /// Operations that take as long are remembered for `SLOWLOG`, in µs.
+    pub slowlog_us: u64,
     /// What it shows to whoever embeds the node.
     pub(super) window: Window,
 }
@@ -226,6 +229,7 @@ impl ShardLoop {
 impl Running {
     fn new(parts: ShardLoop, mut shard: Shard, spares: Vec<SegmentSeq>) -> Self {
         let now = parts.shared.clock.now();
+        shard.slow_after(parts.slowlog_us);
         shard.driver_mut().flush_method = parts.writer.method().name();
         shard.driver_mut().routing = parts.clients.routing();
         shard.on_event(now, Event::Wall(clock::wall()));
@@ -301,13 +305,15 @@ impl Running {
     }
 
     fn turn(&mut self) -> Result<(), Fatal> {
+        let clock = self.parts.shared.clock;
+        let started = clock.micros();
+        let now = clock.now();
+        self.shard.mark(now, Mark::Reaped, started);
         self.reap();
         if let Some(fatal) = self.parts.inbox.fatal() {
             self.shard.counters_mut().fsync_errors += 1;
             return Err(fatal);
         }
-        let now = self.parts.shared.clock.now();
-        let started = Instant::now();
         self.parts.shared.pulse.turned(self.parts.core, now);
         self.note_lateness(now);
         self.gather(now)?;
@@ -316,7 +322,8 @@ impl Running {
         }
         // A lease is judged by a time after the last read came in: had the core been held up before it
         // looked, the time from before would say that the lease holds.
-        let now = self.parts.shared.clock.now();
+        let now = clock.now();
+        self.shard.mark(now, Mark::Gathered, clock.micros());
         if let Some(faults) = &self.parts.shared.faults {
             faults.drop_received(now, &mut self.events);
         }
@@ -334,8 +341,13 @@ impl Running {
             self.shard.on_event(now, event);
         }
         self.shard.turn(now, &mut self.fx);
+        self.shard.mark(now, Mark::Decided, clock.micros());
         self.perform(now);
-        self.metrics.turn.record(started.elapsed());
+        let ended = clock.micros();
+        self.shard.mark(now, Mark::Replied, ended);
+        let (commits, legs) = self.shard.explained();
+        self.metrics.explainer.count(now, commits, legs);
+        self.metrics.turn.record(Duration::from_micros(ended.since(started).into()));
         Ok(())
     }
 
@@ -458,6 +470,7 @@ impl Running {
                 shard: self.shard.report(false),
                 flushes: self.parts.writer.durations().clone(),
                 turns: self.metrics.turn.clone(),
+                explainer: self.metrics.explainer.clone(),
                 draining: self.shard.is_draining(),
             }),
             Mail::Stop => {
@@ -500,10 +513,15 @@ impl Running {
         let gate = self.gate();
         let parts = &mut self.parts;
         let fx = &mut self.fx;
+        let clock = parts.shared.clock;
+        let (writes, sends) = (!fx.writes.is_empty(), !fx.frames.is_empty());
         for write in fx.writes.drain(..) {
             if let Some(write) = parts.writer.start(write, &mut parts.ring) {
                 self.shard.reuse_write(write);
             }
+        }
+        if writes {
+            self.shard.mark(now, Mark::Written, clock.micros());
         }
         let mut paused = 0;
         if let Some(faults) = &parts.shared.faults {
@@ -516,6 +534,9 @@ impl Running {
             parts.shared.roster.change(parts.core, change);
         }
         parts.links.flush(now, &parts.poller, &mut self.events);
+        if sends {
+            self.shard.mark(now, Mark::Sent, clock.micros());
+        }
         parts.links.take_spent(|frame| self.shard.reuse_frame(frame));
         // Frames first: a follower's write and its answer take longer than our own write. If nothing else
         // is to be done, the sleep that follows submits it.
@@ -591,6 +612,7 @@ impl Running {
             *self.shard.driver_mut() = DriverReport {
                 flushes: parts.writer.durations().spread(),
                 turns: self.metrics.turn.spread(),
+                commits: self.metrics.explainer.report(),
                 links: parts.links.report(),
                 flush_method: parts.writer.method().name(),
                 routing: parts.clients.routing(),

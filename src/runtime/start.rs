@@ -104,6 +104,7 @@ impl Node {
             log_bytes: config.log_bytes,
             snapshot_bytes_per_s: config.snapshot_bytes_per_s,
             checkpoint_ms: config.checkpoint_ms,
+            slowlog_us: config.slowlog_us,
             wal_bytes_max: if config.wal_bytes_max == 0 { u64::MAX } else { config.wal_bytes_max },
             connections_max,
             client_idle_s: config.client_idle_s,

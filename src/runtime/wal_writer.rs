@@ -260,7 +260,8 @@ impl WalWriter {
             job.stage,
             Stage::Writing { syncs: true } | Stage::Stalled { is_durable: true }
         );
-        if self.faults.as_ref().is_some_and(|faults| faults.stall_left().is_some()) {
+        let is_held_up = |faults: &Arc<Faults>| faults.held_up(job.started.elapsed()).is_some();
+        if self.faults.as_ref().is_some_and(is_held_up) {
             job.stage = Stage::Stalled { is_durable };
         } else if is_durable {
             self.finish(ticket, events);
@@ -308,7 +309,8 @@ impl WalWriter {
         }
         let Some(faults) = &self.faults else { return };
         if faults.stall_left().is_none() {
-            let is_stalled = |job: &Job| matches!(job.stage, Stage::Stalled { .. });
+            let is_over = |job: &Job| faults.held_up(job.started.elapsed()).is_none();
+            let is_stalled = |job: &Job| matches!(job.stage, Stage::Stalled { .. }) && is_over(job);
             let stalled = self.writes.iter().filter(|(_, job)| is_stalled(job));
             let stalled: Vec<_> = stalled.map(|(ticket, _)| *ticket).collect();
             stalled.into_iter().for_each(|ticket| self.written(ticket, ring, events));

@@ -16,7 +16,7 @@ use crate::id::{GroupId, NodeId, Tick};
 use crate::limits::{FRAME_SLICES_KEPT, FRAMES_KEPT};
 use crate::raft::message::{Message, MessageKind};
 use crate::wire::frame::Lane;
-use crate::wire::peer::{Answer, Forward, FrameBuilder, OutFrame};
+use crate::wire::peer::{AckTiming, Answer, Forward, FrameBuilder, OutFrame};
 use crate::wire::{Route, SnapshotAck, SnapshotPiece};
 
 /// How long what a follower is told of commits alone waits for entries to ride with, in ms.
@@ -136,6 +136,15 @@ impl Outbox {
         peer.bulk.piece(piece);
         let frame = peer.bulk.finish(&route, Lane::Bulk);
         self.cut.push((node, frame));
+    }
+
+    /// How long it took here what the acceptance for `node`, said just before, accepts.
+    pub(super) fn timing(&mut self, node: NodeId, timing: &AckTiming) {
+        let Some(peer) = self.peer(node) else { return };
+        // The acceptance may have filled a frame, which has left: then nobody asks for its timing.
+        if !peer.control.is_empty() {
+            peer.control.timing(timing);
+        }
     }
 
     /// How far a snapshot from `node` has come.

@@ -28,6 +28,7 @@ use crate::wire::resp::Command;
 use crate::wire::{SnapshotAck, SnapshotPiece};
 
 use super::report::ShardReport;
+use super::stages::Arrival;
 
 pub use crate::group::{GroupCommand, Origin, PartId};
 
@@ -103,6 +104,8 @@ pub enum Post {
         from: ShardId,
         /// What it waits for.
         part: PartId,
+        /// When it reached that core.
+        arrival: Arrival,
         /// What to run.
         command: GroupCommand,
     },
@@ -113,14 +116,14 @@ pub enum Post {
         /// The result.
         reply: Reply,
     },
-    /// Tell what you know, for `INFO` and `DEBUG DIGEST`.
+    /// Tell what you know, for `INFO`, `DEBUG DIGEST` and `SLOWLOG`.
     Ask {
         /// The core that waits for the report.
         from: ShardId,
         /// What it waits for.
         part: PartId,
-        /// Whether the report needs the digest, which reads all data.
-        digest: bool,
+        /// What else than the report.
+        about: About,
     },
     /// Hand over what you lead.
     Drain {
@@ -167,6 +170,8 @@ pub enum Post {
         from: NodeId,
         /// Its name for it.
         id: u64,
+        /// When it reached this node.
+        arrival: Arrival,
         /// What to run.
         command: GroupCommand,
     },
@@ -197,6 +202,19 @@ impl Post {
             Self::Answer { .. } | Self::Report { .. } | Self::Answered { .. } => false,
         }
     }
+}
+
+/// What a core is asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum About {
+    /// Its report.
+    Itself,
+    /// That, and the digest, which reads all data.
+    Digest,
+    /// That, and its slow operations.
+    Slow,
+    /// It is to forget its slow operations.
+    Forgetting,
 }
 
 /// Entries wanted back from the log, for a follower that is behind.

@@ -37,7 +37,9 @@ mod requests;
 mod route;
 #[expect(clippy::module_inception, reason = "the shard is the one thing this room is about")]
 mod shard;
+pub mod slowlog;
 mod snapshots;
+pub mod stages;
 mod streaming;
 #[cfg(test)]
 mod tests;

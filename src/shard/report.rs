@@ -9,6 +9,9 @@ use crate::raft::effects::RoleKind;
 use crate::store::connection::Routing;
 use crate::wal::{RunKind, Write};
 
+use super::slowlog::SlowOp;
+use super::stages::Stage;
+
 /// Counts since the start of the process, one set per shard; `INFO` shows their sums.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -203,6 +206,41 @@ pub struct LinkReport {
     pub round_trip_us: Option<u32>,
 }
 
+/// One stage of the commits of a core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StageSpread {
+    /// The follower, if it is a stage of one.
+    pub node: Option<NodeId>,
+    /// The stage.
+    pub stage: Stage,
+    /// How long it took.
+    pub spread: Spread,
+}
+
+/// What set the commit times of the last ten to twenty seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SetBy {
+    /// The node whose completion was the last that was needed.
+    pub node: NodeId,
+    /// The longest stage on the way to it.
+    pub stage: Stage,
+    /// Of how many commands.
+    pub commands: u64,
+    /// How long those took from receipt to reply, in µs, on average.
+    pub mean_us: u64,
+}
+
+/// The commits of the groups that a core leads, explained.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CommitsReport {
+    /// From the receipt of a command until its reply.
+    pub commits: Spread,
+    /// Every stage.
+    pub stages: Vec<StageSpread>,
+    /// What set the times lately, most commands first.
+    pub set_by: Vec<SetBy>,
+}
+
 /// What only the driver of a core can measure. It brings it up to date about once a second.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DriverReport {
@@ -210,6 +248,8 @@ pub struct DriverReport {
     pub flushes: Spread,
     /// From the start of a turn to its end.
     pub turns: Spread,
+    /// Where the time of commits goes.
+    pub commits: CommitsReport,
     /// The links to the other nodes.
     pub links: Vec<LinkReport>,
     /// How log writes are made durable.
@@ -274,6 +314,8 @@ pub struct ShardReport {
     pub driver: DriverReport,
     /// The groups of this core.
     pub groups: Vec<GroupReport>,
+    /// Slow operations, oldest first, if they were asked for.
+    pub slow: Vec<SlowOp>,
 }
 
 /// A role as operators read it.
@@ -400,6 +442,7 @@ pub fn info_text(reports: &[ShardReport], section: Option<&[u8]>) -> String {
                 line(&format!("link_{}_core_{core}", link.node), &format_args!("{up}{trip}"));
             }
         }
+        commits_text(reports, &mut line);
         for (group, shard) in groups {
             let role = if group.failed.is_some() { "failed" } else { role_name(group.role) };
             line(
@@ -412,6 +455,30 @@ pub fn info_text(reports: &[ShardReport], section: Option<&[u8]>) -> String {
         }
     }
     text
+}
+
+/// Where the time of commits goes, core by core: a sentence, what set it, and every stage.
+fn commits_text(reports: &[ShardReport], line: &mut impl FnMut(&str, &dyn std::fmt::Display)) {
+    let shown = |it: &Spread| {
+        format!("n={},p50={},p99={},p99.9={},max={}", it.count, it.p50, it.p99, it.p999, it.max)
+    };
+    for report in reports {
+        let (core, CommitsReport { commits, stages, set_by }) =
+            (report.shard, &report.driver.commits);
+        line(&format!("commit_us_core_{core}"), &shown(commits));
+        let all: u64 = set_by.iter().map(|it| it.commands).sum();
+        for SetBy { node, stage, commands, mean_us } in set_by {
+            let share = 100.0 * *commands as f64 / all.max(1) as f64;
+            line(
+                &format!("commits_set_by_node_{node}_{}_core_{core}", stage.name()),
+                &format_args!("commands={commands},share={share:.1}%,mean_us={mean_us}"),
+            );
+        }
+        for StageSpread { node, stage, spread } in stages.iter().filter(|it| 0 < it.spread.count) {
+            let of = node.map_or_else(String::new, |node| format!("_node_{node}"));
+            line(&format!("stage_{}_us{of}_core_{core}", stage.name()), &shown(spread));
+        }
+    }
 }
 
 /// The digest of all data a node has applied: equal on two nodes whose groups have applied the
@@ -445,6 +512,7 @@ mod tests {
             log_bytes: 1 << 20,
             counters: Counters { wal_flushes: 2, entries_written: 3, ..Counters::default() },
             driver: DriverReport::default(),
+            slow: Vec::new(),
             groups: vec![GroupReport {
                 group: GroupId(group),
                 role,

@@ -7,10 +7,11 @@ use crate::group::{PartId, refusal};
 use crate::id::{ConnId, Tick};
 use crate::limits;
 use crate::store::cluster::Call;
+use crate::store::slow;
 use crate::store::split::Merge;
 use crate::wire::reply::Reply;
 
-use super::event::ReplyTo;
+use super::event::{About, ReplyTo};
 use super::report::{GroupReport, ShardReport, info_text, node_digest};
 use super::topology::{self, Addresses};
 
@@ -29,6 +30,20 @@ pub(super) enum Whole {
     Cluster(Call, Box<Addresses>),
     /// All cores have handed over what they led.
     Drain,
+    /// All cores, shown as `SLOWLOG` does.
+    Slowlog(slow::Call),
+}
+
+impl Whole {
+    /// What the cores are asked about for it.
+    pub(super) fn about(&self) -> About {
+        match self {
+            Self::Digest => About::Digest,
+            Self::Slowlog(slow::Call::Reset) => About::Forgetting,
+            Self::Slowlog(_) => About::Slow,
+            _ => About::Itself,
+        }
+    }
 }
 
 /// What one part came back with.
@@ -239,7 +254,10 @@ fn whole(open: Open) -> Reply {
             PartAnswer::Report(report) => reports.push(*report),
         }
     }
-    let of_cores = matches!(open.whole, Whole::Info(_) | Whole::Digest | Whole::Cluster(..));
+    let of_cores = matches!(
+        open.whole,
+        Whole::Info(_) | Whole::Digest | Whole::Cluster(..) | Whole::Slowlog(_)
+    );
     if let Some(refused) = replies.pop_if(|_| of_cores) {
         // A core that does not tell leaves a hole; half a digest is a wrong one.
         return refused;
@@ -247,6 +265,7 @@ fn whole(open: Open) -> Reply {
     match open.whole {
         Whole::Info(section) => Reply::Verbatim(info_text(&reports, section.as_deref())),
         Whole::Cluster(call, addresses) => topology::reply(call, &reports, &addresses),
+        Whole::Slowlog(call) => super::slowlog::reply(call, reports),
         Whole::Drain => super::drain::merged(replies),
         Whole::Digest => Reply::Bulk(format!("{:016x}", node_digest(&reports)).into()),
         Whole::One => replies.pop().unwrap_or(Reply::Nil),

@@ -12,6 +12,7 @@ use crate::store::command::{self, Access};
 use crate::store::member::{self, Verb};
 use crate::store::session;
 use crate::store::slot;
+use crate::store::slow;
 use crate::store::split::{self, Merge, Split};
 use crate::store::transaction;
 use crate::wire::reply::Reply;
@@ -37,6 +38,8 @@ pub(super) enum Routed {
     Info(Option<Vec<u8>>),
     /// To every core of this node, for `DEBUG DIGEST`.
     Digest,
+    /// To every core of this node, for `SLOWLOG`.
+    Slowlog(slow::Call),
     /// To every core of this node, for `CLUSTER`.
     Cluster(Call),
     /// To the core of this node that has the group.
@@ -135,6 +138,9 @@ fn route_in(
             member::drain(command).map_or_else(Routed::Reply, Routed::Drain)
         }
         Access::Node if spec.name == "debug" => Routed::Digest,
+        Access::Node if spec.name == "slowlog" => {
+            slow::read(command).map_or_else(Routed::Reply, Routed::Slowlog)
+        }
         Access::Node if spec.name == "cluster" => match cluster::read(command) {
             Ok(Call::KeySlot) => Routed::Reply(Reply::Int(slot::key_slot(command.arg(2)).into())),
             Ok(Call::CountKeysInSlot(slot)) => {

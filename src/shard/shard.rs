@@ -7,7 +7,9 @@ use bytes::Bytes;
 use crate::group::{
     Answers, GroupCommand, Origin, PartId, Replica, SessionRequest, Verdict, Written, refusal,
 };
-use crate::id::{ConnId, GroupId, NodeId, ReplicaId, SessionId, ShardId, Tick, UnixMs};
+use crate::id::{
+    ConnId, GroupId, Index, Micros, NodeId, ReplicaId, SessionId, ShardId, Tick, UnixMs,
+};
 use crate::limits;
 use crate::planted::{Planted, planted};
 use crate::raft;
@@ -17,8 +19,8 @@ use crate::store::backup;
 use crate::store::command::Access;
 use crate::store::connection::Manner;
 use crate::store::member;
-use crate::wal::{Damage, Write};
-use crate::wire::peer::{Answer, Forward, Frame, OutFrame};
+use crate::wal::{Damage, RunKind, Write};
+use crate::wire::peer::{AckTiming, Answer, Forward, Frame, OutFrame};
 use crate::wire::reply::Reply;
 use crate::wire::resp::Command;
 
@@ -29,13 +31,15 @@ use super::beats::Beats;
 use super::coalesce::Outbox;
 use super::disk_age::DiskAge;
 use super::drain::{Drain, Drained};
-use super::event::{Call, Effects, Event, LogRead, LogReadDone, Post, ReplyTo, Request};
+use super::event::{About, Call, Effects, Event, LogRead, LogReadDone, Post, ReplyTo, Request};
 use super::forward::{Forwarded, Forwards};
 use super::peers::Peers;
 use super::report::{Counters, DriverReport, GroupReport, ShardReport};
 use super::requests::{Opening, PartAnswer, Requests, Whole};
 use super::route::{self, Routed};
+use super::slowlog::Slowlog;
 use super::snapshots::{Receives, Sends};
+use super::stages::{Arrival, Commit, Leg, Mark, Stages};
 use super::timers::Timers;
 use super::topology::Addresses;
 use super::truncate::Truncation;
@@ -62,6 +66,8 @@ pub struct Shard {
     pub(super) counters: Counters,
     driver: DriverReport,
     beats: Beats,
+    stages: Stages,
+    slowlog: Slowlog,
     disk_age: DiskAge,
     /// Slots stepped in this turn.
     touched: Vec<u32>,
@@ -122,6 +128,8 @@ impl Shard {
             counters: Counters::default(),
             driver: DriverReport::default(),
             beats: Beats::new(config.heartbeat_ms),
+            stages: Stages::new(config.node, slots),
+            slowlog: Slowlog::new(config.node, config.shard, config.cores),
             disk_age: DiskAge::default(),
             touched: Vec::with_capacity(slots),
             is_touched: vec![false; slots],
@@ -177,10 +185,13 @@ impl Shard {
                 self.disk_age.finished(ticket);
                 let mut completed = std::mem::take(&mut self.completed);
                 self.log.on_flushed(ticket, |slot, done| completed.push((slot, done)));
+                let durable = self.log.durable();
                 for (slot, done) in completed.drain(..) {
+                    self.stages.durable(slot, durable);
                     self.on_written(now, slot, done);
                     self.touch(slot);
                 }
+                self.stages.written(durable);
                 self.completed = completed;
             }
             Event::SpareReady(segment) => self.log.on_spare(segment),
@@ -247,7 +258,13 @@ impl Shard {
 
     fn on_frame(&mut self, now: Tick, frame: &Frame) {
         let from = frame.header.route.from;
+        // The acceptances of a frame and their timings have the same order.
+        let mut timings = frame.timings().peekable();
         for (group, message, entries) in frame.messages() {
+            let accepts = message.kind == MessageKind::AppendResponse && !message.reject;
+            let is_of_this =
+                |it: &AckTiming| accepts && it.group == group && it.index <= message.entry.index;
+            let timing = timings.next_if(is_of_this);
             // Identity is checked at the edge (contract row 12): a message speaks for the node
             // whose connection it came over, and for nobody else.
             if group.0 >= self.config.groups
@@ -260,7 +277,14 @@ impl Shard {
             match self.slot_of(group) {
                 Some(slot) => {
                     let replica = &mut self.replicas[slot as usize];
+                    let carried = entries.len();
                     replica.on_message(now, &message, entries, &mut self.answers);
+                    if accepts {
+                        self.stages.heard(slot, from, message.entry.index, timing.as_ref());
+                    } else if message.kind == MessageKind::Append && 0 < carried {
+                        let last = message.entry.index.plus(carried as u64);
+                        self.stages.received(slot, last);
+                    }
                     self.touch(slot);
                 }
                 None => {
@@ -291,10 +315,10 @@ impl Shard {
             if command.group.0 >= self.config.groups {
                 self.counters.messages_rejected += 1;
             } else if self.slot_of(command.group).is_some() {
-                self.run(now, command, Origin::Node(from, forward.id));
+                self.run(now, self.stages.arrival(), command, Origin::Node(from, forward.id));
             } else {
-                let core = self.core_of(command.group);
-                self.post(core, Post::Forwarded { from, id: forward.id, command });
+                let (core, arrival) = (self.core_of(command.group), self.stages.arrival());
+                self.post(core, Post::Forwarded { from, id: forward.id, arrival, command });
             }
         }
         for answer in frame.answers() {
@@ -367,6 +391,7 @@ impl Shard {
                 self.ask_cores(open(false, whole, cores));
             }
             Routed::Digest => self.ask_cores(open(false, Whole::Digest, cores)),
+            Routed::Slowlog(call) => self.ask_cores(open(false, Whole::Slowlog(call), cores)),
         }
     }
 
@@ -433,16 +458,16 @@ impl Shard {
 
     /// Asks every core of this node what it knows.
     fn ask_cores(&mut self, opening: Opening) {
-        let digest = matches!(opening.whole, Whole::Digest);
+        let about = opening.whole.about();
         let Some(request) = self.open_request(opening) else { return };
         for core in 0..self.config.cores {
             let part = PartId { request, part: u32::from(core) };
             if core == self.config.shard.0 {
-                let report = Box::new(self.report(digest));
+                let report = Box::new(self.tell(about));
                 self.finish(part, PartAnswer::Report(report));
             } else {
                 let from = self.config.shard;
-                self.post(ShardId(core), Post::Ask { from, part, digest });
+                self.post(ShardId(core), Post::Ask { from, part, about });
             }
         }
     }
@@ -450,16 +475,16 @@ impl Shard {
     /// A part of a request of this core begins: here, or on the core that owns the group.
     fn start(&mut self, now: Tick, part: PartId, command: GroupCommand) {
         if self.slot_of(command.group).is_some() {
-            self.run(now, command, Origin::Here(part));
+            self.run(now, self.stages.arrival(), command, Origin::Here(part));
         } else {
             let core = self.core_of(command.group);
-            let from = self.config.shard;
-            self.post(core, Post::Command { from, part, command });
+            let (from, arrival) = (self.config.shard, self.stages.arrival());
+            self.post(core, Post::Command { from, part, arrival, command });
         }
     }
 
     /// Runs a command on a group of this core, or sends it on to the node that leads.
-    fn run(&mut self, now: Tick, command: GroupCommand, origin: Origin) {
+    fn run(&mut self, now: Tick, arrival: Arrival, command: GroupCommand, origin: Origin) {
         let Some(slot) = self.slot_of(command.group) else { return };
         if command.access == Access::Write
             && let Some(refusal) = self.refuse_write(now, slot)
@@ -469,8 +494,15 @@ impl Shard {
             return;
         }
         let wall = self.wall(now);
-        match self.replicas[slot as usize].on_command(now, wall, command, origin) {
-            Verdict::Taken => self.touch(slot),
+        let is_write = command.access == Access::Write;
+        let replica = &mut self.replicas[slot as usize];
+        match replica.on_command(now, wall, command, origin) {
+            Verdict::Taken => {
+                if is_write {
+                    self.stages.proposed(slot, replica.cache().next().prev(), arrival);
+                }
+                self.touch(slot);
+            }
             Verdict::Answered(reply) => self.answers.push((origin, reply)),
             Verdict::Refused(reply) => {
                 self.counters.commands_refused += 1;
@@ -525,12 +557,12 @@ impl Shard {
 
     fn on_post(&mut self, now: Tick, post: Post) {
         match post {
-            Post::Command { from, part, command } => {
-                self.run(now, command, Origin::Core(from, part));
+            Post::Command { from, part, arrival, command } => {
+                self.run(now, arrival, command, Origin::Core(from, part));
             }
             Post::Answer { part, reply } => self.finish(part, PartAnswer::Reply(reply)),
-            Post::Ask { from, part, digest } => {
-                let report = Box::new(self.report(digest));
+            Post::Ask { from, part, about } => {
+                let report = Box::new(self.tell(about));
                 self.post(from, Post::Report { part, report });
             }
             Post::Drain { from, part, until } => {
@@ -547,8 +579,8 @@ impl Shard {
             }
             Post::SnapshotPiece(piece) => self.on_snapshot_piece(now, piece),
             Post::SnapshotAck(ack) => self.on_snapshot_ack(now, &ack),
-            Post::Forwarded { from, id, command } => {
-                self.run(now, command, Origin::Node(from, id));
+            Post::Forwarded { from, id, arrival, command } => {
+                self.run(now, arrival, command, Origin::Node(from, id));
             }
             Post::Answered { id, body } => self.on_answered(id, body),
         }
@@ -729,7 +761,7 @@ impl Shard {
             self.install_placed(now, &fx.writes);
         }
         if !fx.writes.is_empty() {
-            fx.writes.iter().for_each(|write| self.disk_age.started(write.ticket, now));
+            self.note_writes(now, &fx.writes);
             self.last_write = now;
         } else if now.since(self.last_write) >= IDLE_CLOSE_MS {
             // Idle: prove the last batch durable, so that damage to it is not taken for a tear.
@@ -773,6 +805,11 @@ impl Shard {
             self.beats.reset();
         }
         let role_changed = raft_fx.role.is_some();
+        if role_changed {
+            self.stages.forget(slot);
+        }
+        let status = replica.status();
+        self.stages.applied(slot, group, status.applied, status.membership);
         let mut snapshots = Vec::new();
         for message in &raft_fx.send {
             if message.kind == MessageKind::Snapshot {
@@ -791,8 +828,18 @@ impl Shard {
                 self.counters.heartbeats_late += 1;
                 fx.late_beats.push((NodeId(message.to.0), late_ms));
             }
+            let to = NodeId(message.to.0);
             let entries = replica.cache().range(message.entry.index.next(), message.count);
-            self.outbox.message(now, NodeId(message.to.0), group, message, entries);
+            self.outbox.message(now, to, group, message, entries);
+            let index = message.entry.index;
+            if message.kind == MessageKind::Append && 0 < message.count {
+                self.stages.sending(slot, to, index.plus(message.count.into()));
+            } else if message.kind == MessageKind::AppendResponse
+                && !message.reject
+                && let Some(timing) = self.stages.accepted(slot, group, index)
+            {
+                self.outbox.timing(to, &timing);
+            }
         }
         for fetch in &raft_fx.fetch {
             let last = replica.cache().first().prev();
@@ -813,6 +860,9 @@ impl Shard {
                 )),
             }
         }
+        for (ms, body) in replica.take_slow_reads() {
+            self.slowlog.on_read(group, ms, &body, wall);
+        }
         if replica.take_state_changed() {
             let state = (!replica.is_gone()).then(|| replica.state());
             self.peers.update(slot as usize, state);
@@ -831,6 +881,21 @@ impl Shard {
             self.send_snapshot(now, slot, to, 0);
         }
         self.note_cached(slot as usize);
+    }
+
+    fn note_writes(&mut self, now: Tick, writes: &[Write]) {
+        for write in writes {
+            self.disk_age.started(write.ticket, now);
+            self.stages.writing(write.ticket);
+            for run in write.runs().iter().filter(|run| !run.entries.is_empty()) {
+                if run.kind == RunKind::Log
+                    && let Some(slot) = self.slot_of(run.group)
+                {
+                    let last = Index(run.first.0 + run.entries.len() as u64 - 1);
+                    self.stages.placed(slot, last, write.ticket);
+                }
+            }
+        }
     }
 
     fn note_cached(&mut self, slot: usize) {
@@ -865,6 +930,36 @@ impl Shard {
             self.replicas[slot].evict(self.log.active(), over);
             self.note_cached(slot);
         }
+    }
+
+    // --- what is measured ---------------------------------------------------------------------
+
+    /// A place of the turn was passed at `at`: see [`super::stages`]. A driver that measures says all of them, in
+    /// every turn.
+    pub fn mark(&mut self, now: Tick, mark: Mark, at: Micros) {
+        self.stages.mark(mark, at);
+        if mark != Mark::Replied {
+            return;
+        }
+        let wall = self.wall(now);
+        for commit in self.stages.explained().0 {
+            let slot = (commit.group.0 / u64::from(self.config.cores)) as usize;
+            let cache = self.replicas[slot].cache();
+            self.slowlog.on_commit(commit, wall, |index| cache.get(index));
+        }
+    }
+
+    /// The commits that were explained in this turn, and the parts of followers that were heard of.
+    #[must_use]
+    pub fn explained(&self) -> (&[Commit], &[Leg]) {
+        self.stages.explained()
+    }
+
+    /// Operations that take as long as this, in µs, are remembered for `SLOWLOG`. Without, none are.
+    pub fn slow_after(&mut self, us: u64) {
+        self.slowlog.slow_after(us);
+        let ms = us.div_ceil(1000);
+        self.replicas.iter_mut().for_each(|replica| replica.slow_after(ms));
     }
 
     // --- questions ----------------------------------------------------------------------------
@@ -929,6 +1024,17 @@ impl Shard {
         self.settled.iter().map(|&slot| &self.replicas[slot as usize])
     }
 
+    /// The report for a request of this node's.
+    fn tell(&mut self, about: About) -> ShardReport {
+        let mut report = self.report(about == About::Digest);
+        match about {
+            About::Slow => report.slow = self.slowlog.ops().cloned().collect(),
+            About::Forgetting => self.slowlog.reset(),
+            About::Itself | About::Digest => {}
+        }
+        report
+    }
+
     /// What this core knows of itself; with `digest`, all its data is read.
     #[must_use]
     pub fn report(&self, digest: bool) -> ShardReport {
@@ -945,6 +1051,7 @@ impl Shard {
             counters: self.counters.clone(),
             driver: self.driver.clone(),
             groups: self.replicas.iter().map(|replica| group_report(replica, digest)).collect(),
+            slow: Vec::new(),
         }
     }
 }

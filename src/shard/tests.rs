@@ -12,6 +12,7 @@ mod cluster;
 mod contract;
 
 use super::event::{Effects, Event, Post, ReplyTo, Request};
+use super::stages::Arrival;
 use super::{Config, Recovering, Shard};
 use crate::entry::Entry;
 use crate::group::{GroupCommand, PartId, SessionRequest};
@@ -302,7 +303,8 @@ fn embedders_reach_a_session_through_a_group_command() {
         };
         let part = PartId { request: 0, part };
         let from = ShardId(1);
-        shard.on_event(NOW, Event::Post(Post::Command { from, part, command }));
+        let arrival = Arrival::default();
+        shard.on_event(NOW, Event::Post(Post::Command { from, part, arrival, command }));
         match turns(&mut shard, NOW).posts.pop() {
             Some((ShardId(1), Post::Answer { reply, .. })) => reply,
             other => panic!("{other:?}"),

@@ -280,6 +280,7 @@ mod tests {
             digest: None,
         };
         let report = |shard: u16| ShardReport {
+            slow: Vec::new(),
             node: NodeId(1),
             cluster: ClusterId(0xab),
             shard: ShardId(shard),

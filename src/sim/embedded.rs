@@ -14,6 +14,7 @@ use bytes::Bytes;
 use crate::group::{GroupCommand, PartId, Replica, SessionRequest};
 use crate::id::{GroupId, Index, ReplicaId, SessionId};
 use crate::shard::event::Post;
+use crate::shard::stages::Arrival;
 use crate::store::StateMachine;
 use crate::store::command::Access;
 use crate::store::connection::Manner;
@@ -212,7 +213,12 @@ impl World {
             format!("client {client} asks node {node} group {group}, call {id}: {expected:?}")
         });
         let part = PartId { request: EMBEDDED | id, part: 0 };
-        let post = Post::Command { from: Self::shard_id(core), part, command };
+        let post = Post::Command {
+            from: Self::shard_id(core),
+            part,
+            arrival: Arrival::default(),
+            command,
+        };
         let delay = self.rng.u64(50..500);
         self.after_for(delay, node, ForNode::Post { core, post });
         // Some hang up soon, while the node still works for them.

@@ -6,7 +6,7 @@ use crate::limits;
 use crate::wire::reply::Reply;
 use crate::wire::resp::{Command, integer};
 
-use super::{backup, cluster, connection, member, session, transaction};
+use super::{backup, cluster, connection, member, session, slow, transaction};
 
 /// Who runs a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,6 +140,7 @@ pub const COMMANDS: &[Spec] = &[
     spec("setex", 4, Access::Write, ONE_KEY, "Sets a key that expires after some seconds."),
     spec("setnx", 3, Access::Write, ONE_KEY, "Sets a key if it does not exist."),
     spec("sismember", 3, Access::Read, ONE_KEY, "Tells whether a set has a member."),
+    spec("slowlog", -2, Access::Node, NO_KEYS, "Tells which operations took long, and why."),
     spec("smembers", 2, Access::Read, ONE_KEY, "Returns the members of a set."),
     spec("srem", -3, Access::Write, ONE_KEY, "Removes members of a set."),
     spec("strlen", 2, Access::Read, ONE_KEY, "Returns the length of a value."),
@@ -539,6 +540,7 @@ pub fn validate(command: &Command) -> Result<&'static Spec, Reply> {
         "scan" => scan_options(command).map(|_| ())?,
         "backup" => backup::read(command).map(|_| ())?,
         "cluster" => cluster::read(command).map(|_| ())?,
+        "slowlog" => slow::read(command).map(|_| ())?,
         "member" => member::member(command).map(|_| ())?,
         "drain" => member::drain(command).map(|_| ())?,
         "flushall" | "flushdb" => {

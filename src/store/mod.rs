@@ -31,6 +31,7 @@ pub mod member;
 pub mod password;
 pub mod session;
 pub mod slot;
+pub mod slow;
 pub mod split;
 pub mod stamp;
 pub mod transaction;

@@ -24,9 +24,10 @@ use crate::raft::message::{Message, MessageKind};
 
 use super::frame::{Content, FrameHeader, HEADER_BYTES, Lane, Route};
 use super::generated::{
-    AnswerHead, EntryHead, ForwardHead, Peer, PeerArgs, PieceAck, PieceHead, RaftMessage,
+    AckTiming as TimingHead, AnswerHead, EntryHead, ForwardHead, Peer, PeerArgs, PieceAck,
+    PieceHead, RaftMessage,
 };
-use super::peer::{Answer, Forward};
+use super::peer::{AckTiming, Answer, Forward};
 use super::piece::{SnapshotAck, SnapshotPiece};
 
 /// Payloads up to this size are copied together, larger ones are sent from where they lie: below
@@ -105,6 +106,7 @@ pub struct FrameBuilder {
     answers: Vec<AnswerHead>,
     pieces: Vec<PieceHead>,
     acks: Vec<PieceAck>,
+    timings: Vec<TimingHead>,
     /// The payloads of each kind, back to back.
     payloads: [Vec<Bytes>; Kind::COUNT],
     payload_bytes: usize,
@@ -202,6 +204,12 @@ impl FrameBuilder {
         self.acks.push(ack.head());
     }
 
+    /// Adds how long an append took here, whose acceptance is in this frame.
+    pub fn timing(&mut self, timing: &AckTiming) {
+        let AckTiming { group, index, pick_up, flush_wait, flush, ack } = *timing;
+        self.timings.push(TimingHead::new(group.0, index.0, pick_up, flush_wait, flush, ack));
+    }
+
     /// Whether nothing has been added since the last frame.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -210,6 +218,7 @@ impl FrameBuilder {
             && self.answers.is_empty()
             && self.pieces.is_empty()
             && self.acks.is_empty()
+            && self.timings.is_empty()
     }
 
     /// Payload bytes so far.
@@ -228,6 +237,7 @@ impl FrameBuilder {
             + size_of_val(&*self.answers)
             + size_of_val(&*self.pieces)
             + size_of_val(&*self.acks)
+            + size_of_val(&*self.timings)
             + self.payload_bytes()
     }
 
@@ -273,6 +283,7 @@ impl FrameBuilder {
         self.answers.clear();
         self.pieces.clear();
         self.acks.clear();
+        self.timings.clear();
         frame
     }
 
@@ -313,7 +324,9 @@ impl FrameBuilder {
             (!self.answers.is_empty()).then(|| fbb.create_vector(self.answers.as_slice()));
         let pieces = (!self.pieces.is_empty()).then(|| fbb.create_vector(self.pieces.as_slice()));
         let acks = (!self.acks.is_empty()).then(|| fbb.create_vector(self.acks.as_slice()));
-        let args = PeerArgs { messages, entries, forwards, answers, pieces, acks };
+        let timings =
+            (!self.timings.is_empty()).then(|| fbb.create_vector(self.timings.as_slice()));
+        let args = PeerArgs { messages, entries, forwards, answers, pieces, acks, timings };
         let root = Peer::create(fbb, &args);
         fbb.finish(root, None);
     }
@@ -328,6 +341,7 @@ impl fmt::Debug for FrameBuilder {
             .field("answers", &self.answers.len())
             .field("pieces", &self.pieces.len())
             .field("acks", &self.acks.len())
+            .field("timings", &self.timings.len())
             .field("payload_bytes", &self.payload_bytes)
             .finish_non_exhaustive()
     }

@@ -1789,6 +1789,261 @@ impl<'a> PieceAck {
 
 }
 
+// struct AckTiming, aligned to 8
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq)]
+pub struct AckTiming(pub [u8; 32]);
+impl Default for AckTiming { 
+  fn default() -> Self { 
+    Self([0; 32])
+  }
+}
+impl ::core::fmt::Debug for AckTiming {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    f.debug_struct("AckTiming")
+      .field("group", &self.group())
+      .field("index", &self.index())
+      .field("pick_up", &self.pick_up())
+      .field("flush_wait", &self.flush_wait())
+      .field("flush", &self.flush())
+      .field("ack", &self.ack())
+      .finish()
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for AckTiming {}
+impl<'a> ::flatbuffers::Follow<'a> for AckTiming {
+  type Inner = &'a AckTiming;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    unsafe { <&'a AckTiming>::follow(buf, loc) }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for &'a AckTiming {
+  type Inner = &'a AckTiming;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    unsafe { ::flatbuffers::follow_cast_ref::<AckTiming>(buf, loc) }
+  }
+}
+impl<'b> ::flatbuffers::Push for AckTiming {
+    type Output = AckTiming;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        let src = unsafe { ::core::slice::from_raw_parts(self as *const AckTiming as *const u8, <Self as ::flatbuffers::Push>::size()) };
+        dst.copy_from_slice(src);
+    }
+    #[inline]
+    fn alignment() -> ::flatbuffers::PushAlignment {
+        ::flatbuffers::PushAlignment::new(8)
+    }
+}
+
+impl<'a> ::flatbuffers::Verifiable for AckTiming {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.in_buffer::<Self>(pos)
+  }
+}
+
+impl<'a> AckTiming {
+  #[allow(clippy::too_many_arguments)]
+  pub fn new(
+    group: u64,
+    index: u64,
+    pick_up: u32,
+    flush_wait: u32,
+    flush: u32,
+    ack: u32,
+  ) -> Self {
+    let mut s = Self([0; 32]);
+    s.set_group(group);
+    s.set_index(index);
+    s.set_pick_up(pick_up);
+    s.set_flush_wait(flush_wait);
+    s.set_flush(flush);
+    s.set_ack(ack);
+    s
+  }
+
+  pub fn group(&self) -> u64 {
+    let mut mem = ::core::mem::MaybeUninit::<<u64 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[0..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_group(&mut self, x: u64) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[0..].as_mut_ptr(),
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+  pub fn index(&self) -> u64 {
+    let mut mem = ::core::mem::MaybeUninit::<<u64 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[8..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_index(&mut self, x: u64) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[8..].as_mut_ptr(),
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+  pub fn pick_up(&self) -> u32 {
+    let mut mem = ::core::mem::MaybeUninit::<<u32 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[16..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u32 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_pick_up(&mut self, x: u32) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[16..].as_mut_ptr(),
+        ::core::mem::size_of::<<u32 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+  pub fn flush_wait(&self) -> u32 {
+    let mut mem = ::core::mem::MaybeUninit::<<u32 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[20..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u32 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_flush_wait(&mut self, x: u32) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[20..].as_mut_ptr(),
+        ::core::mem::size_of::<<u32 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+  pub fn flush(&self) -> u32 {
+    let mut mem = ::core::mem::MaybeUninit::<<u32 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[24..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u32 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_flush(&mut self, x: u32) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[24..].as_mut_ptr(),
+        ::core::mem::size_of::<<u32 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+  pub fn ack(&self) -> u32 {
+    let mut mem = ::core::mem::MaybeUninit::<<u32 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[28..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u32 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_ack(&mut self, x: u32) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[28..].as_mut_ptr(),
+        ::core::mem::size_of::<<u32 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+}
+
 pub enum PeerOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -1811,6 +2066,7 @@ impl<'a> Peer<'a> {
   pub const VT_ANSWERS: ::flatbuffers::VOffsetT = 10;
   pub const VT_PIECES: ::flatbuffers::VOffsetT = 12;
   pub const VT_ACKS: ::flatbuffers::VOffsetT = 14;
+  pub const VT_TIMINGS: ::flatbuffers::VOffsetT = 16;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1822,6 +2078,7 @@ impl<'a> Peer<'a> {
     args: &'args PeerArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Peer<'bldr>> {
     let mut builder = PeerBuilder::new(_fbb);
+    if let Some(x) = args.timings { builder.add_timings(x); }
     if let Some(x) = args.acks { builder.add_acks(x); }
     if let Some(x) = args.pieces { builder.add_pieces(x); }
     if let Some(x) = args.answers { builder.add_answers(x); }
@@ -1874,6 +2131,13 @@ impl<'a> Peer<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, PieceAck>>>(Peer::VT_ACKS, None)}
   }
+  #[inline]
+  pub fn timings(&self) -> Option<::flatbuffers::Vector<'a, AckTiming>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, AckTiming>>>(Peer::VT_TIMINGS, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Peer<'_> {
@@ -1888,6 +2152,7 @@ impl ::flatbuffers::Verifiable for Peer<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, AnswerHead>>>("answers", Self::VT_ANSWERS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, PieceHead>>>("pieces", Self::VT_PIECES, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, PieceAck>>>("acks", Self::VT_ACKS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, AckTiming>>>("timings", Self::VT_TIMINGS, false)?
      .finish();
     Ok(())
   }
@@ -1899,6 +2164,7 @@ pub struct PeerArgs<'a> {
     pub answers: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, AnswerHead>>>,
     pub pieces: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, PieceHead>>>,
     pub acks: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, PieceAck>>>,
+    pub timings: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, AckTiming>>>,
 }
 impl<'a> Default for PeerArgs<'a> {
   #[inline]
@@ -1910,6 +2176,7 @@ impl<'a> Default for PeerArgs<'a> {
       answers: None,
       pieces: None,
       acks: None,
+      timings: None,
     }
   }
 }
@@ -1944,6 +2211,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> PeerBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Peer::VT_ACKS, acks);
   }
   #[inline]
+  pub fn add_timings(&mut self, timings: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , AckTiming>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Peer::VT_TIMINGS, timings);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> PeerBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     PeerBuilder {
@@ -1967,6 +2238,7 @@ impl ::core::fmt::Debug for Peer<'_> {
       ds.field("answers", &self.answers());
       ds.field("pieces", &self.pieces());
       ds.field("acks", &self.acks());
+      ds.field("timings", &self.timings());
       ds.finish()
   }
 }

@@ -48,7 +48,8 @@
 //! - [`frame::VERSION`] is the layout of the header. It stays at bytes 8..10 for ever.
 //! - [`hello::VERSION`] is what may be said inside. Peers of different versions refuse each other
 //!   in the handshake, by name, before any raft message.
-//!   Version 1 had no snapshots; 2 has pieces and acks.
+//!   Version 1 had no snapshots; 2 has pieces and acks. Timings came later and changed nothing: who
+//!   does not know them passes over them.
 //! - A hello may be longer than we know; the rest is ignored, so that a newer node can be told
 //!   apart from a broken one.
 //! - A table field that we do not know may be present in the meta, but may not own payload bytes.
@@ -94,6 +95,6 @@ pub use compose::{FrameBuilder, OutFrame};
 pub use error::FrameError;
 pub use frame::{Content, Expect, FrameHeader, Lane, Route};
 pub use hello::{Expected, Hello, HelloError};
-pub use peer::{Answer, EntryIter, Forward, Frame};
+pub use peer::{AckTiming, Answer, EntryIter, Forward, Frame};
 pub use piece::{PieceStatus, SnapshotAck, SnapshotPiece};
 pub use reader::FrameReader;

@@ -15,7 +15,9 @@ use crate::raft::message::{Message, MessageKind};
 
 use super::error::FrameError;
 use super::frame::{Content, FrameHeader, HEADER_BYTES};
-use super::generated::{AnswerHead, EntryHead, ForwardHead, PieceAck, PieceHead, RaftMessage};
+use super::generated::{
+    AckTiming as TimingHead, AnswerHead, EntryHead, ForwardHead, PieceAck, PieceHead, RaftMessage,
+};
 use super::hello;
 use super::piece::{SnapshotAck, SnapshotPiece};
 use super::verify::{Sections, structs, verify};
@@ -42,6 +44,24 @@ pub struct Answer {
     pub id: u64,
     /// The reply, encoded as RESP3.
     pub body: Bytes,
+}
+
+/// How long an append took at the follower whose acceptance is in the same frame: durations, in µs, on its own
+/// clock. The receiver takes them off what it measured itself, and what is left is the network's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AckTiming {
+    /// Its group.
+    pub group: GroupId,
+    /// The last entry of the append: the one that the acceptance names.
+    pub index: Index,
+    /// From the receipt of its bytes until the core took it up.
+    pub pick_up: u32,
+    /// From there until it was in a write of the log.
+    pub flush_wait: u32,
+    /// From there until that write was durable.
+    pub flush: u32,
+    /// From there until the acceptance was composed.
+    pub ack: u32,
 }
 
 /// A frame whose checksums, structure and meaning have been checked.
@@ -131,6 +151,22 @@ impl Frame {
     pub fn acks(&self) -> impl Iterator<Item = SnapshotAck> {
         let acks = structs(self.sections.acks.slice(&self.bytes)).iter();
         acks.map(|head| SnapshotAck::of(&PieceAck(*head)))
+    }
+
+    /// How long accepted appends took at the sender, in the order it was composed.
+    pub fn timings(&self) -> impl Iterator<Item = AckTiming> {
+        let timings = structs(self.sections.timings.slice(&self.bytes)).iter();
+        timings.map(|head| {
+            let head = TimingHead(*head);
+            AckTiming {
+                group: GroupId(head.group()),
+                index: Index(head.index()),
+                pick_up: head.pick_up(),
+                flush_wait: head.flush_wait(),
+                flush: head.flush(),
+                ack: head.ack(),
+            }
+        })
     }
 
     /// The bytes between header and payload.

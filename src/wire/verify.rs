@@ -14,7 +14,7 @@ use crate::raft::message::MessageKind;
 use super::error::FrameError;
 use super::frame::{FrameHeader, HEADER_BYTES};
 use super::generated::{
-    AnswerHead, EntryHead, ForwardHead, PieceAck, PieceHead, RaftMessage, root_as_peer,
+    AckTiming, AnswerHead, EntryHead, ForwardHead, PieceAck, PieceHead, RaftMessage, root_as_peer,
 };
 use super::piece::PieceStatus;
 
@@ -30,6 +30,7 @@ pub(super) struct Sections {
     pub(super) answers: Span,
     pub(super) pieces: Span,
     pub(super) acks: Span,
+    pub(super) timings: Span,
     /// Where the forwards' bodies begin, and with them end the entries'.
     pub(super) forward_payload: usize,
     /// Where the answers' bodies begin.
@@ -74,6 +75,7 @@ pub(super) fn verify(header: &FrameHeader, frame: &[u8]) -> Result<Sections, Fra
         answers: span(root.answers().map(|v| v.bytes())),
         pieces: span(root.pieces().map(|v| v.bytes())),
         acks: span(root.acks().map(|v| v.bytes())),
+        timings: span(root.timings().map(|v| v.bytes())),
         ..Sections::default()
     };
     let entries = structs(sections.entries.slice(frame));
@@ -119,6 +121,9 @@ pub(super) fn verify(header: &FrameHeader, frame: &[u8]) -> Result<Sections, Fra
     }
     for ack in structs(sections.acks.slice(frame)) {
         check_ack(&PieceAck(*ack))?;
+    }
+    for timing in structs(sections.timings.slice(frame)) {
+        check_timing(&AckTiming(*timing))?;
     }
     Ok(sections)
 }
@@ -207,6 +212,15 @@ fn check_piece(piece: &PieceHead) -> Result<(), FrameError> {
         return wrong("the mark of the last piece (0 or 1)", piece.last().into());
     }
     check_snapshot(piece.group(), piece.term(), piece.snapshot_term(), piece.snapshot_index())
+}
+
+fn check_timing(timing: &AckTiming) -> Result<(), FrameError> {
+    check_group(timing.group())?;
+    if NUMBER_MAX <= timing.index() {
+        let (group, found) = (GroupId(timing.group()), timing.index());
+        return Err(FrameError::Part { group, what: "the index of a timing", found });
+    }
+    Ok(())
 }
 
 fn check_ack(ack: &PieceAck) -> Result<(), FrameError> {

@@ -121,6 +121,7 @@ fn defaults_are_those_of_the_help() {
         "log_cache_bytes = 134217728",
         "log_bytes = 1073741824",
         "checkpoint_ms = 5000",
+        "slowlog_us = 10000",
         "wal_bytes_max = 0",
         "cluster = \"outrigger\"",
     ] {
@@ -149,6 +150,7 @@ fn a_mistake_in_the_file_names_the_file_and_the_key() {
         ("request_ms = 1", "request_ms"),
         ("flushes_in_flight = 5", "flushes_in_flight"),
         ("checkpoint_ms = 600001", "checkpoint_ms"),
+        ("slowlog_us = 60000001", "slowlog_us"),
         ("flush_method = \"hope\"", "flush_method"),
         ("log_cache_bytes = 1", "log_cache_bytes"),
         ("log_bytes = 1", "log_bytes"),

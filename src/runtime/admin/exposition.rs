@@ -341,14 +341,40 @@ impl Page {
         let kind = MetricType::Histogram;
         let mut metric = encoder.encode_descriptor(name, help, In::Seconds.unit(), kind)?;
         for report in self.reports.cores.iter() {
-            let durations = read(report);
-            let bounds = BUCKETS_US.iter().map(|us| seconds(*us)).chain([f64::INFINITY]);
-            let buckets: Vec<(f64, u64)> = bounds.zip(durations.buckets()).collect();
-            let count = buckets.iter().map(|(_, count)| count).sum();
-            let sum = seconds(durations.sum_us());
             let labels = [("core", report.shard.shard.0)];
-            let mut metric = metric.encode_family(&labels)?;
-            metric.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+            histogram(metric.encode_family(&labels)?, read(report))?;
+        }
+        Ok(())
+    }
+
+    /// Where the time of commits goes: histograms of the stages, and what set the times.
+    fn commits(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "From the receipt of a write until its reply, at the group's leader";
+        self.durations(encoder, "commit_duration", help, |report| report.explainer.commits())?;
+        let help = "What a stage of a commit took; stages of a follower have its node";
+        let (unit, kind) = (In::Seconds.unit(), MetricType::Histogram);
+        let mut metric = encoder.encode_descriptor("commit_stage_duration", help, unit, kind)?;
+        let here = self.info[0].1.as_str();
+        for report in self.reports.cores.iter() {
+            let core = report.shard.shard.to_string();
+            for (node, stage, durations) in report.explainer.stages() {
+                let node = node.map_or_else(|| here.to_owned(), |node| node.to_string());
+                let labels =
+                    [("core", core.as_str()), ("node", node.as_str()), ("stage", stage.name())];
+                histogram(metric.encode_family(&labels)?, durations)?;
+            }
+        }
+        let help = "Writes whose commit time was set by this node, most by this stage";
+        let kind = MetricType::Counter;
+        let mut metric = encoder.encode_descriptor("commits_set_by", help, None, kind)?;
+        for report in self.reports.cores.iter() {
+            let core = report.shard.shard.to_string();
+            for (node, stage, commands) in report.explainer.set_by() {
+                let node = node.to_string();
+                let labels =
+                    [("core", core.as_str()), ("node", node.as_str()), ("stage", stage.name())];
+                number(metric.encode_family(&labels)?, kind, commands)?;
+            }
         }
         Ok(())
     }
@@ -401,9 +427,17 @@ impl Collector for Page {
         self.durations(encoder, "flush_duration", help, |report| &report.flushes)?;
         let help = "From the start of a turn of a core's loop to its end";
         self.durations(encoder, "turn_duration", help, |report| &report.turns)?;
+        self.commits(encoder)?;
         self.links(encoder)?;
         self.of_groups(encoder)
     }
+}
+
+fn histogram(mut metric: MetricEncoder<'_>, durations: &Durations) -> fmt::Result {
+    let bounds = BUCKETS_US.iter().map(|us| seconds(*us)).chain([f64::INFINITY]);
+    let buckets: Vec<(f64, u64)> = bounds.zip(durations.buckets()).collect();
+    let count = buckets.iter().map(|(_, count)| count).sum();
+    metric.encode_histogram::<NoLabelSet>(seconds(durations.sum_us()), count, &buckets, None)
 }
 
 fn number(mut metric: MetricEncoder<'_>, kind: MetricType, value: u64) -> fmt::Result {
@@ -515,6 +549,10 @@ mod tests {
             "outrigger_flush_duration_seconds_bucket{core=\"0\",le=\"0.001\"} 1",
             "outrigger_flush_duration_seconds_bucket{core=\"0\",le=\"0.05\"} 2",
             "outrigger_flush_duration_seconds_bucket{core=\"0\",le=\"+Inf\"} 2",
+            "outrigger_commit_duration_seconds_count{core=\"0\"} 3",
+            "outrigger_commit_stage_duration_seconds_count{core=\"1\",node=\"x\",stage=\"flush\"} 3",
+            "outrigger_commit_stage_duration_seconds_count{core=\"0\",node=\"2\",stage=\"follower_flush\"} 3",
+            "outrigger_commits_set_by_total{core=\"0\",node=\"2\",stage=\"follower_flush\"} 3",
             "outrigger_uptime_seconds 1.5",
             "outrigger_ready 1",
         ] {

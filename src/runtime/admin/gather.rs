@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::id::{ShardId, Tick};
 use crate::limits::{ADMIN_ANSWER_MS_MAX, ADMIN_FRESH_MS};
+use crate::runtime::explain::Explainer;
 use crate::runtime::mailbox::Mailbox;
 use crate::runtime::metrics::Durations;
 use crate::runtime::shard_loop::Mail;
@@ -23,6 +24,8 @@ pub struct CoreReport {
     pub flushes: Durations,
     /// From the start of a turn to its end.
     pub turns: Durations,
+    /// Where the time of commits goes.
+    pub explainer: Explainer,
     /// It hands over what it leads.
     pub draining: bool,
 }
@@ -166,6 +169,7 @@ pub(super) mod tests {
         };
         let link = LinkReport { node: NodeId(2), up: true, round_trip_us: Some(150) };
         let shard = ShardReport {
+            slow: Vec::new(),
             node: NodeId(1),
             cluster: ClusterId(0xab),
             shard: ShardId(core),
@@ -181,7 +185,10 @@ pub(super) mod tests {
         let mut flushes = Durations::default();
         flushes.record(std::time::Duration::from_micros(700));
         flushes.record(std::time::Duration::from_millis(40));
-        CoreReport { shard, flushes, turns: Durations::default(), draining: false }
+        let (turns, mut explainer) = (Durations::default(), Explainer::default());
+        let (commit, leg) = crate::runtime::explain::tests::explained(3, 5_000);
+        explainer.count(Tick(0), &[commit], &[leg]);
+        CoreReport { shard, flushes, turns, explainer, draining: false }
     }
 
     /// A gathering over two cores whose mailboxes hold so many letters.

@@ -12,7 +12,8 @@ use crate::limits::ADMIN_GROUPS_SHOWN_MAX;
 use crate::raft::effects::RoleKind;
 use crate::runtime::metrics::Durations;
 use crate::runtime::shard_loop::Shared;
-use crate::shard::report::{GroupReport, role_name};
+use crate::shard::report::{self, GroupReport, role_name};
+use crate::shard::stages::Stage;
 
 use super::gather::{CoreReport, Reports};
 use super::health;
@@ -66,6 +67,11 @@ struct Core {
     counters: BTreeMap<&'static str, u64>,
     flush_us: Spread,
     turn_us: Spread,
+    /// Writes of the groups that the core leads, from receipt to reply.
+    commit_us: Spread,
+    commit_stages: Vec<CommitStage>,
+    /// What set the commit times of the last ten to twenty seconds, most first.
+    commits_set_by: Vec<SetBy>,
     groups: usize,
     groups_led: usize,
     groups_recalling: u64,
@@ -74,6 +80,22 @@ struct Core {
     log_bytes: u64,
     disk_full: bool,
     draining: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct CommitStage {
+    /// The follower, if it is a stage of one.
+    node: Option<u64>,
+    stage: &'static str,
+    us: Spread,
+}
+
+#[derive(Debug, Serialize)]
+struct SetBy {
+    node: u64,
+    stage: &'static str,
+    commands: u64,
+    mean_us: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -167,6 +189,9 @@ impl Core {
             counters: shard.counters.named().collect(),
             flush_us: Spread::of(&report.flushes),
             turn_us: Spread::of(&report.turns),
+            commit_us: Spread::of(report.explainer.commits()),
+            commit_stages: report.explainer.stages().map(CommitStage::of).collect(),
+            commits_set_by: report.explainer.report().set_by.into_iter().map(SetBy::of).collect(),
             groups: shard.groups.len(),
             groups_led: led(report),
             groups_recalling: shard.groups_recalling,
@@ -176,6 +201,20 @@ impl Core {
             disk_full: shard.disk_full,
             draining: report.draining,
         }
+    }
+}
+
+impl CommitStage {
+    fn of((node, stage, durations): (Option<NodeId>, Stage, &Durations)) -> Self {
+        let node = node.map(|node| node.0);
+        Self { node, stage: stage.name(), us: Spread::of(durations) }
+    }
+}
+
+impl SetBy {
+    fn of(it: report::SetBy) -> Self {
+        let report::SetBy { node, stage, commands, mean_us } = it;
+        Self { node: node.0, stage: stage.name(), commands, mean_us }
     }
 }
 

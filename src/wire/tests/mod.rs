@@ -18,12 +18,13 @@ use crate::raft::message::{Message, MessageKind};
 
 use super::frame::{Content, FrameHeader, HEADER_BYTES};
 use super::generated::{
-    AnswerHead, EntryHead, ForwardHead, Peer, PeerArgs, PieceAck, PieceHead, RaftMessage,
+    AckTiming as TimingHead, AnswerHead, EntryHead, ForwardHead, Peer, PeerArgs, PieceAck,
+    PieceHead, RaftMessage,
 };
 use super::verify::NUMBER_MAX;
 use super::{
-    Answer, Forward, Frame, FrameBuilder, FrameError, FrameReader, Lane, OutFrame, PieceStatus,
-    Route, SnapshotAck, SnapshotPiece,
+    AckTiming, Answer, Forward, Frame, FrameBuilder, FrameError, FrameReader, Lane, OutFrame,
+    PieceStatus, Route, SnapshotAck, SnapshotPiece,
 };
 
 const ROUTE: Route = Route {
@@ -42,6 +43,7 @@ struct Said {
     answers: Vec<Answer>,
     pieces: Vec<SnapshotPiece>,
     acks: Vec<SnapshotAck>,
+    timings: Vec<AckTiming>,
 }
 
 impl Said {
@@ -53,6 +55,7 @@ impl Said {
         self.answers.iter().for_each(|answer| builder.answer(answer.clone()));
         self.pieces.iter().for_each(|piece| builder.piece(piece));
         self.acks.iter().for_each(|ack| builder.ack(ack));
+        self.timings.iter().for_each(|timing| builder.timing(timing));
         builder.finish(&ROUTE, Lane::Append)
     }
 
@@ -63,6 +66,7 @@ impl Said {
             answers: frame.answers().collect(),
             pieces: frame.pieces().collect(),
             acks: frame.acks().collect(),
+            timings: frame.timings().collect(),
         }
     }
 }
@@ -101,7 +105,13 @@ fn sample() -> Said {
         answers: vec![Answer { id: 12, body: Bytes::from_static(b"+OK\r\n") }],
         pieces: vec![piece(0, b"the beginning"), piece(1, b"the end")],
         acks: vec![ack(2)],
+        timings: vec![timing(9, 102)],
     }
+}
+
+fn timing(group: u64, index: u64) -> AckTiming {
+    let (group, index) = (GroupId(group), Index(index));
+    AckTiming { group, index, pick_up: 12, flush_wait: 34, flush: 5_678, ack: 9 }
 }
 
 const SNAPSHOT: EntryId = EntryId { term: Term(4), index: Index(99) };
@@ -142,6 +152,7 @@ struct Raw {
     answers: Vec<AnswerHead>,
     pieces: Vec<PieceHead>,
     acks: Vec<PieceAck>,
+    timings: Vec<TimingHead>,
     payload: Vec<u8>,
 }
 
@@ -155,6 +166,7 @@ impl Raw {
             answers: Some(fbb.create_vector(&self.answers)),
             pieces: Some(fbb.create_vector(&self.pieces)),
             acks: Some(fbb.create_vector(&self.acks)),
+            timings: Some(fbb.create_vector(&self.timings)),
         };
         let root = Peer::create(&mut fbb, &args);
         fbb.finish(root, None);
@@ -265,18 +277,25 @@ fn said() -> impl Strategy<Value = Said> {
     let forward = (any::<u64>(), 0..GROUPS_MAX, any::<u8>(), body())
         .prop_map(|(id, group, flags, body)| Forward { id, group: GroupId(group), flags, body });
     let answer = (any::<u64>(), body()).prop_map(|(id, body)| Answer { id, body });
+    let timing = (0..GROUPS_MAX, numbers(), any::<[u32; 4]>()).prop_map(|(group, index, us)| {
+        let [pick_up, flush_wait, flush, ack] = us;
+        let (group, index) = (GroupId(group), Index(index));
+        AckTiming { group, index, pick_up, flush_wait, flush, ack }
+    });
     (
         prop::collection::vec(messages(), 0..8),
         prop::collection::vec(forward, 0..4),
         prop::collection::vec(answer, 0..4),
         prop::collection::vec(pieces(), 0..3),
         prop::collection::vec(acks(), 0..3),
+        prop::collection::vec(timing, 0..3),
     )
-        .prop_map(|(messages, forwards, answers, pieces, acks)| Said {
+        .prop_map(|(messages, forwards, answers, pieces, acks, timings)| Said {
             messages,
             forwards,
             answers,
             pieces,
             acks,
+            timings,
         })
 }

@@ -275,6 +275,18 @@ fn an_ack_that_breaks_a_rule_is_refused() {
     }
 }
 
+#[test]
+fn a_timing_that_breaks_a_rule_is_refused() {
+    for (group, index, what) in
+        [(GROUPS_MAX, 1, "the group, out of range"), (1, NUMBER_MAX, "the index of a timing")]
+    {
+        let head = TimingHead::new(group, index, 1, 2, 3, 4);
+        let raw = Raw { timings: vec![head], ..Raw::default() };
+        let error = read(&raw.bytes()).expect_err("malformed").to_string();
+        assert!(error.contains(what), "wanted {what:?}, got {error:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 

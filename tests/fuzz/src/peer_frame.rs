@@ -11,8 +11,8 @@ use outrigger::raft::{Message, MessageKind};
 use outrigger::wire::frame::HEADER_BYTES;
 use outrigger::wire::hello::{BODY_BYTES, VERSION};
 use outrigger::wire::{
-    Answer, Content, Expected, Forward, Frame, FrameBuilder, FrameError, FrameHeader, FrameReader,
-    Hello, Lane, PieceStatus, Route, SnapshotAck, SnapshotPiece,
+    AckTiming, Answer, Content, Expected, Forward, Frame, FrameBuilder, FrameError, FrameHeader,
+    FrameReader, Hello, Lane, PieceStatus, Route, SnapshotAck, SnapshotPiece,
 };
 
 use super::choices::{Choices, below, byte, cut, flip, number, rarely, some};
@@ -48,6 +48,7 @@ struct Said {
     answers: Vec<Answer>,
     pieces: Vec<SnapshotPiece>,
     acks: Vec<SnapshotAck>,
+    timings: Vec<AckTiming>,
 }
 
 impl Said {
@@ -58,6 +59,7 @@ impl Said {
             answers: frame.answers().collect(),
             pieces: frame.pieces().collect(),
             acks: frame.acks().collect(),
+            timings: frame.timings().collect(),
         }
     }
 
@@ -70,6 +72,7 @@ impl Said {
         self.answers.iter().for_each(|answer| builder.answer(answer.clone()));
         self.pieces.iter().for_each(|piece| builder.piece(piece));
         self.acks.iter().for_each(|ack| builder.ack(ack));
+        self.timings.iter().for_each(|timing| builder.timing(timing));
         builder.finish(&ROUTE, lane).to_bytes().to_vec()
     }
 
@@ -129,6 +132,16 @@ impl Said {
                 snapshot: at(choices),
                 next: (modest(choices) as u32) % outrigger::limits::SNAPSHOT_PIECES_MAX,
                 status: PieceStatus::from_code(below(choices, 5) as u8).expect("one of five"),
+            });
+        }
+        for _ in 0..below(choices, 3) {
+            said.timings.push(AckTiming {
+                group: group(choices),
+                index: Index(modest(choices)),
+                pick_up: number(choices) as u32,
+                flush_wait: number(choices) as u32,
+                flush: number(choices) as u32,
+                ack: number(choices) as u32,
             });
         }
         said
