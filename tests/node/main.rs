@@ -33,6 +33,7 @@ mod crash;
 mod damage;
 mod embedded;
 mod expiry;
+mod explain;
 mod faults;
 mod full;
 mod golden;
