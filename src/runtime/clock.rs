@@ -2,8 +2,6 @@
 //!
 //! Everything below `runtime/` is handed a [`Tick`]; nothing below it can ask.
 
-use std::time::Duration;
-
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::id::{Micros, Tick, UnixMs};
@@ -19,7 +17,8 @@ pub const HELLO_MS: u64 = 5000;
 /// One per node, copied to every core, so that all cores agree on the time.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
-    start: Duration,
+    /// In µs of the machine's own count.
+    start: u64,
 }
 
 impl Clock {
@@ -33,13 +32,19 @@ impl Clock {
     /// leader that slept must not believe in its lease.
     #[must_use]
     pub fn now(&self) -> Tick {
-        Tick(u64::try_from((uptime() - self.start).as_millis()).unwrap_or(u64::MAX))
+        Tick((uptime() - self.start) / 1000)
     }
 
     /// Microseconds since a moment before the start, from the same clock: never zero.
     #[must_use]
     pub fn micros(&self) -> Micros {
-        Micros(1 + u64::try_from((uptime() - self.start).as_micros()).unwrap_or(u64::MAX - 1))
+        Micros(1 + uptime() - self.start)
+    }
+
+    /// What [`Self::now`] said when [`Self::micros`] said this.
+    #[must_use]
+    pub const fn tick(at: Micros) -> Tick {
+        Tick((at.0 - 1) / 1000)
     }
 }
 
@@ -51,8 +56,8 @@ pub fn wall() -> UnixMs {
     UnixMs(seconds * 1000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000)
 }
 
-/// Time since the machine was started.
-fn uptime() -> Duration {
+/// Microseconds since the machine was started.
+fn uptime() -> u64 {
     let time = clock_gettime(ClockId::Boottime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+    time.tv_sec.unsigned_abs() * 1_000_000 + time.tv_nsec.unsigned_abs() / 1000
 }

@@ -5,7 +5,6 @@
 //! asks what is slow now.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use crate::id::{NodeId, Tick};
 use crate::shard::report::{CommitsReport, SetBy, StageSpread};
@@ -25,8 +24,8 @@ pub struct Explainer {
     own: Vec<Durations>,
     /// The stages of each follower.
     followers: BTreeMap<NodeId, Vec<Durations>>,
-    /// What set the commit times since the start.
-    set_by: Decided,
+    /// What set the commit times before the window that is open.
+    before: Decided,
     /// The window that is open, since when, and the one before it.
     open: Decided,
     opened: Tick,
@@ -35,6 +34,13 @@ pub struct Explainer {
 
 /// Commands, by the node and the stage that set their commit time; and the sum of those times, in µs.
 type Decided = BTreeMap<(NodeId, Stage), (u64, u64)>;
+
+fn add(sum: &mut Decided, more: &Decided) {
+    for (key, (commands, us)) in more {
+        let sum = sum.entry(*key).or_insert((0, 0));
+        (sum.0, sum.1) = (sum.0 + commands, sum.1 + us);
+    }
+}
 
 fn histograms(wanted: impl Fn(Stage) -> bool) -> Vec<Durations> {
     Stage::ALL.into_iter().filter(|stage| wanted(*stage)).map(|_| Durations::default()).collect()
@@ -51,7 +57,7 @@ impl Default for Explainer {
             commits: Durations::default(),
             own: histograms(|stage| !stage.is_of_follower()),
             followers: BTreeMap::new(),
-            set_by: Decided::new(),
+            before: Decided::new(),
             open: Decided::new(),
             opened: Tick(0),
             closed: Decided::new(),
@@ -65,6 +71,7 @@ impl Explainer {
         if WINDOW_MS <= now.since(self.opened) {
             // A window that nobody wrote into for long is not the one before this.
             let is_next = now.since(self.opened) < 2 * WINDOW_MS;
+            add(&mut self.before, &self.open);
             self.closed = std::mem::take(&mut self.open);
             if !is_next {
                 self.closed.clear();
@@ -73,22 +80,19 @@ impl Explainer {
         }
         for commit in commits {
             let count = u64::from(commit.commands);
-            self.commits.record_many(us(commit.us), count);
+            self.commits.record_us(u64::from(commit.us), count);
             for (histogram, stage) in self.own.iter_mut().zip(stages(false)) {
-                histogram.record_many(us(commit.times[stage as usize]), count);
+                histogram.record_us(u64::from(commit.times[stage as usize]), count);
             }
-            for decided in [&mut self.set_by, &mut self.open] {
-                let (commands, sum_us) =
-                    decided.entry((commit.set_by, commit.stage)).or_insert((0, 0));
-                *commands += count;
-                *sum_us += count * u64::from(commit.us);
-            }
+            let decided = self.open.entry((commit.set_by, commit.stage)).or_insert((0, 0));
+            decided.0 += count;
+            decided.1 += count * u64::from(commit.us);
         }
         for leg in legs {
             let own = self.followers.entry(leg.node);
             let own = own.or_insert_with(|| histograms(Stage::is_of_follower));
             for (histogram, stage) in own.iter_mut().zip(stages(true)) {
-                histogram.record_many(us(leg.times[stage as usize]), leg.commands.into());
+                histogram.record_us(u64::from(leg.times[stage as usize]), leg.commands.into());
             }
         }
     }
@@ -108,8 +112,10 @@ impl Explainer {
     }
 
     /// What set the commit times since the start: node, stage, commands.
-    pub fn set_by(&self) -> impl Iterator<Item = (NodeId, Stage, u64)> {
-        self.set_by.iter().map(|(&(node, stage), &(commands, _))| (node, stage, commands))
+    pub fn set_by(&self) -> impl Iterator<Item = (NodeId, Stage, u64)> + use<> {
+        let mut all = self.before.clone();
+        add(&mut all, &self.open);
+        all.into_iter().map(|((node, stage), (commands, _))| (node, stage, commands))
     }
 
     /// What `INFO` shows.
@@ -121,10 +127,7 @@ impl Explainer {
             spread: it.spread(),
         };
         let mut recent = self.closed.clone();
-        for (key, (commands, us)) in &self.open {
-            let sum = recent.entry(*key).or_insert((0, 0));
-            (sum.0, sum.1) = (sum.0 + commands, sum.1 + us);
-        }
+        add(&mut recent, &self.open);
         let mut set_by: Vec<SetBy> = recent
             .into_iter()
             .map(|((node, stage), (commands, us))| SetBy {
@@ -141,10 +144,6 @@ impl Explainer {
             set_by,
         }
     }
-}
-
-fn us(us: u32) -> Duration {
-    Duration::from_micros(us.into())
 }
 
 #[cfg(test)]

@@ -40,14 +40,14 @@ impl Default for Durations {
 impl Durations {
     /// Count one.
     pub fn record(&mut self, duration: Duration) {
-        self.record_many(duration, 1);
+        self.record_us(u64::try_from(duration.as_micros()).unwrap_or(MICROS_MAX), 1);
     }
 
-    /// Count as many that took as long.
-    pub fn record_many(&mut self, duration: Duration, count: u64) {
-        let micros = u64::try_from(duration.as_micros()).unwrap_or(MICROS_MAX);
-        self.sum_us += micros * count;
-        self.histogram.saturating_record_n(micros, count);
+    /// Count as many that took so many µs.
+    #[inline]
+    pub fn record_us(&mut self, us: u64, count: u64) {
+        self.sum_us += us * count;
+        self.histogram.saturating_record_n(us, count);
     }
 
     /// All of them together, in µs.

@@ -307,7 +307,7 @@ impl Running {
     fn turn(&mut self) -> Result<(), Fatal> {
         let clock = self.parts.shared.clock;
         let started = clock.micros();
-        let now = clock.now();
+        let now = Clock::tick(started);
         self.shard.mark(now, Mark::Reaped, started);
         self.reap();
         if let Some(fatal) = self.parts.inbox.fatal() {
@@ -322,8 +322,9 @@ impl Running {
         }
         // A lease is judged by a time after the last read came in: had the core been held up before it
         // looked, the time from before would say that the lease holds.
-        let now = clock.now();
-        self.shard.mark(now, Mark::Gathered, clock.micros());
+        let gathered = clock.micros();
+        let now = Clock::tick(gathered);
+        self.shard.mark(now, Mark::Gathered, gathered);
         if let Some(faults) = &self.parts.shared.faults {
             faults.drop_received(now, &mut self.events);
         }
@@ -347,7 +348,7 @@ impl Running {
         self.shard.mark(now, Mark::Replied, ended);
         let (commits, legs) = self.shard.explained();
         self.metrics.explainer.count(now, commits, legs);
-        self.metrics.turn.record(Duration::from_micros(ended.since(started).into()));
+        self.metrics.turn.record_us(ended.since(started).into(), 1);
         Ok(())
     }
 

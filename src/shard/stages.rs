@@ -226,7 +226,7 @@ struct Passage {
     durable: Micros,
     /// From the pick-up until the frames of that turn were sent.
     send: u32,
-    ways: SmallVec<[Way; 4]>,
+    ways: SmallVec<[Way; 2]>,
     applied: Micros,
     set_by: (NodeId, Micros),
     told: bool,
@@ -252,11 +252,6 @@ impl Passage {
             set_by: (NodeId(0), Micros(0)),
             told: false,
         }
-    }
-
-    /// Until when the way from the pick-up to the kernel took; nothing is known of a later turn's.
-    fn send_of(&self, way: &Way) -> u32 {
-        if way.sent == self.picked { self.send } else { 0 }
     }
 
     /// Whose completion was the last that was needed, and when it came.
@@ -549,13 +544,15 @@ impl Stages {
         let queue = &mut passages[slot as usize];
         let mut network = None;
         for passage in queue.iter_mut().rev().filter(|passage| passage.last <= last) {
-            let send = passage.ways.iter().find(|way| way.node == node).map(|way| {
-                let round = reaped.since(way.sent);
-                (way.heard, round.saturating_sub(passage.send_of(way)))
-            });
-            let Some((Micros(0), rest)) = send else { break };
-            let timing = timing.filter(|timing| passage.last <= timing.index);
-            let Some(way) = passage.ways.iter_mut().find(|way| way.node == node) else { break };
+            let Passage { ways, last, picked, send, commands, .. } = passage;
+            let Some(way) = ways.iter_mut().find(|way| way.node == node) else { break };
+            if way.heard != Micros(0) {
+                break;
+            }
+            // Nothing is known of the way to the kernel in a later turn.
+            let send = if way.sent == *picked { *send } else { 0 };
+            let rest = reaped.since(way.sent).saturating_sub(send);
+            let timing = timing.filter(|timing| *last <= timing.index);
             way.heard(*reaped, rest, timing);
             match (timing, network) {
                 (Some(_), None) => network = Some(way.network),
@@ -568,7 +565,7 @@ impl Stages {
             }
             let mut times = StageTimes::default();
             way.times(&mut times);
-            legs.push(Leg { node, commands: passage.commands, times });
+            legs.push(Leg { node, commands: *commands, times });
         }
         trim(queue);
     }

@@ -6,6 +6,7 @@
 //! cargo run --release -p bench --bin path                     # batches of 1, 16, 64 and 256
 //! cargo run --release -p bench --bin path -- --batches 64 --entries 200000
 //! cargo run --release -p bench --bin path -- --threads 2        # what cores share: nothing, if the times stay
+//! cargo run --release -p bench --bin path -- --rounds 9         # with and without stage clocks, in turns
 //! ```
 //!
 //! Commands arrive as bytes and are parsed in place, as from a socket; each is said to the node that leads its
@@ -21,9 +22,11 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use clap::Parser;
 use mimalloc::MiMalloc;
-use outrigger::id::{ClusterId, ConnId, Incarnation, NodeId, ShardId, Tick};
+use outrigger::id::{ClusterId, ConnId, Incarnation, Micros, NodeId, ShardId, Tick};
 use outrigger::limits;
+use outrigger::runtime::explain::Explainer;
 use outrigger::shard::event::Request;
+use outrigger::shard::stages::Mark;
 use outrigger::shard::{Config, Effects, Event, Recovering, Shard};
 use outrigger::store::connection::Manner;
 use outrigger::store::slot::key_group;
@@ -103,6 +106,12 @@ struct Args {
     /// in the time of an entry.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
     threads: u8,
+    /// Follow every write with stage clocks, as the runtime does, and keep them in histograms.
+    #[arg(long)]
+    explain: bool,
+    /// What stage clocks cost: so many rounds of each batch size without and with them, in turns.
+    #[arg(long, conflicts_with_all = ["explain", "threads"], value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: Option<u16>,
 }
 
 fn main() {
@@ -117,13 +126,16 @@ fn main() {
         if args.forward { ", two of three commands forwarded" } else { "" }
     );
     println!();
+    if let Some(rounds) = args.rounds {
+        return compare(&args, rounds);
+    }
     println!(
         "| batch | ns/entry | allocations/entry | bytes allocated/entry | frames/entry | log writes/entry | log bytes/entry | turns/entry |"
     );
     println!("|--:|--:|--:|--:|--:|--:|--:|--:|");
     for &batch in &args.batches {
         let costs: Vec<Cost> = thread::scope(|scope| {
-            let start = |_| scope.spawn(|| measure(&args, batch));
+            let start = |_| scope.spawn(|| measure(&args, batch, args.explain));
             let threads: Vec<_> = (0..args.threads).map(start).collect();
             threads.into_iter().map(|thread| thread.join().expect("it measures")).collect()
         });
@@ -134,6 +146,40 @@ fn main() {
         let (log_bytes, turns) = (middle(|it| it.log_bytes), middle(|it| it.turns));
         println!(
             "| {batch} | {ns:.0} | {allocations:.3} | {bytes:.0} | {frames:.3} | {writes:.3} | {log_bytes:.0} | {turns:.2} |"
+        );
+    }
+}
+
+/// What stage clocks cost: medians of rounds without and with them, and the median of the rounds' own ratios.
+fn compare(args: &Args, rounds: u16) {
+    println!(
+        "| batch | ns/entry without | with | ratio: median | least | most | allocations/entry with |"
+    );
+    println!("|--:|--:|--:|--:|--:|--:|--:|");
+    for &batch in &args.batches {
+        let mut costs: Vec<[Cost; 2]> = Vec::new();
+        for round in 0..rounds {
+            // Whoever comes second finds a warm machine, or a busy one.
+            let first = round % 2 == 1;
+            let (a, b) = (measure(args, batch, first), measure(args, batch, !first));
+            costs.push(if first { [b, a] } else { [a, b] });
+        }
+        let sorted = |of: &dyn Fn(&[Cost; 2]) -> f64| {
+            let mut values: Vec<f64> = costs.iter().map(of).collect();
+            values.sort_by(f64::total_cmp);
+            values
+        };
+        let median = |of: &dyn Fn(&[Cost; 2]) -> f64| sorted(of)[costs.len() / 2];
+        let ratio = |pair: &[Cost; 2]| pair[1].ns / pair[0].ns;
+        let ratios = sorted(&ratio);
+        println!(
+            "| {batch} | {:.0} | {:.0} | {:.4} | {:.3} | {:.3} | {:.3} |",
+            median(&|pair| pair[0].ns),
+            median(&|pair| pair[1].ns),
+            median(&ratio),
+            ratios[0],
+            ratios[ratios.len() - 1],
+            median(&|pair| pair[1].allocations),
         );
     }
 }
@@ -150,8 +196,9 @@ struct Cost {
     turns: f64,
 }
 
-fn measure(args: &Args, batch: usize) -> Cost {
+fn measure(args: &Args, batch: usize, explain: bool) -> Cost {
     let mut cluster = Cluster::new(args);
+    cluster.explain = explain;
     cluster.elect();
     // Memory that is used for the first time is the kernel's work: every key is there, and the cache full.
     cluster.fill = args.keys;
@@ -197,11 +244,15 @@ struct Node {
     readers: Vec<[FrameReader; 3]>,
     /// Something has happened that it has not thought about.
     is_awake: bool,
+    explainer: Explainer,
 }
 
 struct Cluster {
     nodes: Vec<Node>,
     now: Tick,
+    /// Stage clocks run.
+    explain: bool,
+    clock: Instant,
     disk: Vec<u8>,
     rng: fastrand::Rng,
     input: BytesMut,
@@ -245,11 +296,14 @@ impl Cluster {
                 fx: Effects::default(),
                 readers: (0..=3).map(|_| std::array::from_fn(|_| FrameReader::new())).collect(),
                 is_awake: true,
+                explainer: Explainer::default(),
             }
         };
         Self {
             nodes: nodes.iter().map(node).collect(),
             now: Tick(0),
+            explain: false,
+            clock: Instant::now(),
             disk: Vec::new(),
             rng: fastrand::Rng::with_seed(args.seed),
             input: BytesMut::new(),
@@ -331,14 +385,27 @@ impl Cluster {
         self.nodes[node].is_awake = true;
     }
 
+    /// A place of a turn was passed.
+    fn mark(&mut self, at: usize, mark: Mark) {
+        if self.explain {
+            let micros = Micros(1 + self.clock.elapsed().as_micros() as u64);
+            self.nodes[at].shard.mark(self.now, mark, micros);
+        }
+    }
+
     /// Turns, until nobody has anything to do.
     fn settle(&mut self) {
         while let Some(at) = self.nodes.iter().position(|node| node.is_awake) {
+            self.mark(at, Mark::Reaped);
+            self.mark(at, Mark::Gathered);
             let node = &mut self.nodes[at];
             node.is_awake = false;
             let mut fx = std::mem::take(&mut node.fx);
             node.shard.turn(self.now, &mut fx);
+            self.mark(at, Mark::Decided);
             self.tally.turns += 1;
+            let node = &mut self.nodes[at];
+            let (writes, frames) = (!fx.writes.is_empty(), !fx.frames.is_empty());
             if let Some(segment) = fx.spare.take() {
                 node.shard.on_event(self.now, Event::SpareReady(segment));
                 node.is_awake = true;
@@ -351,6 +418,9 @@ impl Cluster {
                 node.shard.on_event(self.now, Event::Flushed(write.ticket));
                 node.shard.reuse_write(write);
                 node.is_awake = true;
+            }
+            if writes {
+                self.mark(at, Mark::Written);
             }
             for reply in fx.replies.drain(..) {
                 assert_eq!(reply.reply, Reply::Ok, "every SET succeeds");
@@ -372,6 +442,13 @@ impl Cluster {
                 }
                 self.nodes[at].shard.reuse_frame(frame);
             }
+            if frames {
+                self.mark(at, Mark::Sent);
+            }
+            self.mark(at, Mark::Replied);
+            let Node { shard, explainer, .. } = &mut self.nodes[at];
+            let (commits, legs) = shard.explained();
+            explainer.count(self.now, commits, legs);
             fx.roles.clear();
             fx.late_beats.clear();
             fx.peers.clear();
@@ -387,7 +464,9 @@ mod tests {
     #[test]
     fn a_committed_entry_allocates_next_to_nothing() {
         let args = Args::parse_from(["path", "--keys", "2000", "--entries", "40000"]);
-        let cost = measure(&args, 64);
-        assert!(cost.allocations <= 0.05, "the goal for batches of 64: {cost:?}");
+        for explain in [false, true] {
+            let cost = measure(&args, 64, explain);
+            assert!(cost.allocations <= 0.05, "the goal for batches of 64: {cost:?}");
+        }
     }
 }
