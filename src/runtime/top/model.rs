@@ -250,6 +250,20 @@ impl Sample {
         }
     }
 
+    /// What set the time of most writes of a core lately: the node, the stage, its share.
+    #[must_use]
+    pub fn set_by(&self, core: u64) -> Option<String> {
+        let of_core = |(name, value): (&String, &String)| {
+            let (what, on) = name.strip_prefix("commits_set_by_node_")?.rsplit_once("_core_")?;
+            let (node, stage) = what.split_once('_')?;
+            let share = word(value, "share").trim_end_matches('%').parse::<f64>().ok()?;
+            let is_it = on.parse() == Ok(core);
+            is_it.then(|| (share, format!("{node}: {} {share:.0}%", stage.replace('_', " "))))
+        };
+        let all = self.fields.iter().filter_map(of_core);
+        all.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, text)| text)
+    }
+
     /// Its links to others: the node, the core, whether it is up, and its round trip in µs.
     pub fn links(&self) -> impl Iterator<Item = (u64, u64, bool, u64)> {
         self.fields.iter().filter_map(|(name, value)| {
@@ -304,6 +318,9 @@ pub(super) mod tests {
              # Outrigger\r\nnode_id:{node}\r\ncluster_id:00000000000000ab\r\ncores:1\r\ngroups:2\r\n\
              groups_led:1\r\nwal_flushes:{}\r\nentries_committed:{}\r\nlog_bytes:134217728\r\n\
              flush_us_core_0:n=900,p50=80,p99=700,p99.9=900,max=2000\r\n\
+             commit_us_core_0:n=900,p50=300,p99=800,p99.9=900,max=2000\r\n\
+             commits_set_by_node_1_flush_core_0:commands=3,share=3.0%,mean_us=500\r\n\
+             commits_set_by_node_2_follower_flush_core_0:commands=97,share=97.0%,mean_us=700\r\n\
              turn_us_core_0:n=900,p50=9,p99=70,p99.9=90,max=200\r\n\
              link_2_core_0:up,rtt_us=140\r\n{}{}",
             2000 * seconds,

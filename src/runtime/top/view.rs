@@ -179,12 +179,25 @@ fn draw_cores(frame: &mut Frame<'_>, area: Rect, cores: Vec<(&Sample, u64)>) {
             Cell::from(micros(flush.max)),
             Cell::from(micros(turn.p50)),
             Cell::from(micros(turn.p99)),
+            Cell::from(micros(now.spread("commit", core).p99)),
             Cell::from(links.collect::<Vec<_>>().join("  ")),
+            Cell::from(now.set_by(core).unwrap_or_default()),
         ])
     });
-    let head = ["core", "flushes", "p50", "p99", "max", "turn p50", "p99", "links, round trip"];
-    let widths = [6, 10, 9, 9, 9, 9, 9].map(Constraint::Length).to_vec();
-    let widths = [widths, vec![Constraint::Min(10)]].concat();
+    let head = [
+        "core",
+        "flushes",
+        "p50",
+        "p99",
+        "max",
+        "turn p50",
+        "p99",
+        "write p99",
+        "links, round trip",
+        "writes set by",
+    ];
+    let widths = [6, 10, 9, 9, 9, 9, 9, 9].map(Constraint::Length).to_vec();
+    let widths = [widths, vec![Constraint::Min(17), Constraint::Min(20)]].concat();
     frame.render_widget(table("Cores, since the start", &head, rows.collect(), widths), area);
 }
 
@@ -247,12 +260,14 @@ mod tests {
         let expected = [
             " outrigger top  cluster 00000000000000ab  2 of 3 nodes, 2 of 2 groups led  8000 commands/s  200 commits/s   q ends",
             "│1    10.0.0.1:7001         1 of 2       12      4000     200      8.0       80us 700us",
-            "│1/0    900        80us      700us     2000us    9us       70us      2: 140us",
+            "│1/0    900        80us      700us     2000us    9us       70us      800us     2: 140us",
             "│0      1       4        200          100        0",
         ];
         for line in expected {
             assert!(text.lines().any(|it| it.starts_with(line)), "{line}\nis not in\n{text}");
         }
+        let core = text.lines().find(|it| it.starts_with("│1/0 ")).expect(&text);
+        assert!(core.contains("2: follower flush 97%"), "{core}");
         let down = text.lines().find(|it| it.starts_with("│?    10.0.0.1:7003")).expect(&text);
         assert!(down.contains("down: connection refused"), "{down}");
         assert_eq!(text.lines().count(), usize::from(height(&cluster)));
