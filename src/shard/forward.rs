@@ -2,9 +2,52 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::group::Origin;
+use crate::group::{GroupCommand, Origin, SessionRequest};
 use crate::id::{GroupId, Incarnation, NodeId, ShardId, Tick};
 use crate::store::command::Access;
+use crate::store::connection::Manner;
+use crate::wire::peer::Forward;
+
+/// A forwarded command changes data.
+const FORWARD_WRITE: u8 = 1;
+/// A forwarded read must see what its connection wrote before it.
+const FORWARD_AFTER_WRITES: u8 = 2;
+/// A forwarded command belongs to a session: what says so stands in front of it, as in an entry.
+const FORWARD_SESSION: u8 = 4;
+/// A forwarded command is about the group's members.
+const FORWARD_MEMBER: u8 = 8;
+
+/// A command as another node is to understand it.
+pub(super) fn pack(id: u64, command: GroupCommand) -> Forward {
+    let GroupCommand { group, access, after_writes, manner: _, session, body } = command;
+    let mut flags = match access {
+        Access::Write => FORWARD_WRITE,
+        Access::Member => FORWARD_MEMBER,
+        _ => 0,
+    };
+    flags |= if after_writes { FORWARD_AFTER_WRITES } else { 0 };
+    flags |= if session.is_some() { FORWARD_SESSION } else { 0 };
+    let body = session.map_or_else(|| body.clone(), |session| session.payload(&body));
+    Forward { id, group, flags, body }
+}
+
+/// A command of another node; none if it makes no sense.
+pub(super) fn unpack(forward: &Forward) -> Option<GroupCommand> {
+    let Forward { group, flags, ref body, .. } = *forward;
+    let access = match flags & (FORWARD_WRITE | FORWARD_MEMBER) {
+        0 => Access::Read,
+        FORWARD_MEMBER => Access::Member,
+        _ => Access::Write,
+    };
+    let (session, body) = if flags & FORWARD_SESSION == 0 {
+        (None, body.clone())
+    } else {
+        let (session, body) = SessionRequest::parse(body)?;
+        (Some(session), body)
+    };
+    let after_writes = flags & FORWARD_AFTER_WRITES != 0;
+    Some(GroupCommand { group, access, after_writes, manner: Manner::default(), session, body })
+}
 
 /// One command on its way.
 #[derive(Debug, Clone, Copy)]

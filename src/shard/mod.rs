@@ -41,6 +41,7 @@ pub mod slowlog;
 mod snapshots;
 pub mod stages;
 mod streaming;
+mod telling;
 #[cfg(test)]
 mod tests;
 mod timers;

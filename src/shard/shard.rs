@@ -4,12 +4,8 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::group::{
-    Answers, GroupCommand, Origin, PartId, Replica, SessionRequest, Verdict, Written, refusal,
-};
-use crate::id::{
-    ConnId, GroupId, Index, Micros, NodeId, ReplicaId, SessionId, ShardId, Tick, UnixMs,
-};
+use crate::group::{Answers, GroupCommand, Origin, PartId, Replica, Verdict, Written, refusal};
+use crate::id::{ConnId, GroupId, NodeId, ReplicaId, SessionId, ShardId, Tick, UnixMs};
 use crate::limits;
 use crate::planted::{Planted, planted};
 use crate::raft;
@@ -17,10 +13,9 @@ use crate::raft::effects::RoleKind;
 use crate::raft::message::MessageKind;
 use crate::store::backup;
 use crate::store::command::Access;
-use crate::store::connection::Manner;
 use crate::store::member;
-use crate::wal::{Damage, RunKind, Write};
-use crate::wire::peer::{AckTiming, Answer, Forward, Frame, OutFrame};
+use crate::wal::{Damage, Write};
+use crate::wire::peer::{AckTiming, Answer, Frame, OutFrame};
 use crate::wire::reply::Reply;
 use crate::wire::resp::Command;
 
@@ -31,15 +26,15 @@ use super::beats::Beats;
 use super::coalesce::Outbox;
 use super::disk_age::DiskAge;
 use super::drain::{Drain, Drained};
-use super::event::{About, Call, Effects, Event, LogRead, LogReadDone, Post, ReplyTo, Request};
-use super::forward::{Forwarded, Forwards};
+use super::event::{Call, Effects, Event, LogRead, LogReadDone, Post, ReplyTo, Request};
+use super::forward::{Forwarded, Forwards, pack, unpack};
 use super::peers::Peers;
-use super::report::{Counters, DriverReport, GroupReport, ShardReport};
+use super::report::{Counters, DriverReport};
 use super::requests::{Opening, PartAnswer, Requests, Whole};
 use super::route::{self, Routed};
 use super::slowlog::Slowlog;
 use super::snapshots::{Receives, Sends};
-use super::stages::{Arrival, Commit, Leg, Mark, Stages};
+use super::stages::{Arrival, Stages};
 use super::timers::Timers;
 use super::topology::Addresses;
 use super::truncate::Truncation;
@@ -49,7 +44,7 @@ pub struct Shard {
     pub(super) config: Config,
     /// Group `g` is at slot `g / cores`, if `g % cores` is this shard.
     pub(super) replicas: Vec<Replica>,
-    log: Log,
+    pub(super) log: Log,
     backups: Backups,
     /// When the driver last told the time on the wall, and what it was.
     wall: (Tick, UnixMs),
@@ -64,11 +59,11 @@ pub struct Shard {
     pub(super) receives: Receives,
     pub(super) outbox: Outbox,
     pub(super) counters: Counters,
-    driver: DriverReport,
+    pub(super) driver: DriverReport,
     beats: Beats,
-    stages: Stages,
-    slowlog: Slowlog,
-    disk_age: DiskAge,
+    pub(super) stages: Stages,
+    pub(super) slowlog: Slowlog,
+    pub(super) disk_age: DiskAge,
     /// Slots stepped in this turn.
     touched: Vec<u32>,
     is_touched: Vec<bool>,
@@ -234,7 +229,7 @@ impl Shard {
     }
 
     /// What the clock on the wall says.
-    fn wall(&self, now: Tick) -> UnixMs {
+    pub(super) fn wall(&self, now: Tick) -> UnixMs {
         let (then, wall) = self.wall;
         wall.plus(now.since(then))
     }
@@ -883,21 +878,6 @@ impl Shard {
         self.note_cached(slot as usize);
     }
 
-    fn note_writes(&mut self, now: Tick, writes: &[Write]) {
-        for write in writes {
-            self.disk_age.started(write.ticket, now);
-            self.stages.writing(write.ticket);
-            for run in write.runs().iter().filter(|run| !run.entries.is_empty()) {
-                if run.kind == RunKind::Log
-                    && let Some(slot) = self.slot_of(run.group)
-                {
-                    let last = Index(run.first.0 + run.entries.len() as u64 - 1);
-                    self.stages.placed(slot, last, write.ticket);
-                }
-            }
-        }
-    }
-
     fn note_cached(&mut self, slot: usize) {
         let bytes = self.replicas[slot].cache().bytes();
         let before = std::mem::replace(&mut self.cached[slot], bytes);
@@ -930,36 +910,6 @@ impl Shard {
             self.replicas[slot].evict(self.log.active(), over);
             self.note_cached(slot);
         }
-    }
-
-    // --- what is measured ---------------------------------------------------------------------
-
-    /// A place of the turn was passed at `at`: see [`super::stages`]. A driver that measures says all of them, in
-    /// every turn.
-    pub fn mark(&mut self, now: Tick, mark: Mark, at: Micros) {
-        self.stages.mark(mark, at);
-        if mark != Mark::Replied {
-            return;
-        }
-        let wall = self.wall(now);
-        for commit in self.stages.explained().0 {
-            let slot = (commit.group.0 / u64::from(self.config.cores)) as usize;
-            let cache = self.replicas[slot].cache();
-            self.slowlog.on_commit(commit, wall, |index| cache.get(index));
-        }
-    }
-
-    /// The commits that were explained in this turn, and the parts of followers that were heard of.
-    #[must_use]
-    pub fn explained(&self) -> (&[Commit], &[Leg]) {
-        self.stages.explained()
-    }
-
-    /// Operations that take as long as this, in µs, are remembered for `SLOWLOG`. Without, none are.
-    pub fn slow_after(&mut self, us: u64) {
-        self.slowlog.slow_after(us);
-        let ms = us.div_ceil(1000);
-        self.replicas.iter_mut().for_each(|replica| replica.slow_after(ms));
     }
 
     // --- questions ----------------------------------------------------------------------------
@@ -1023,101 +973,10 @@ impl Shard {
     pub fn settled(&self) -> impl Iterator<Item = &Replica> {
         self.settled.iter().map(|&slot| &self.replicas[slot as usize])
     }
-
-    /// The report for a request of this node's.
-    fn tell(&mut self, about: About) -> ShardReport {
-        let mut report = self.report(about == About::Digest);
-        match about {
-            About::Slow => report.slow = self.slowlog.ops().cloned().collect(),
-            About::Forgetting => self.slowlog.reset(),
-            About::Itself | About::Digest => {}
-        }
-        report
-    }
-
-    /// What this core knows of itself; with `digest`, all its data is read.
-    #[must_use]
-    pub fn report(&self, digest: bool) -> ShardReport {
-        ShardReport {
-            node: self.config.node,
-            cluster: self.config.cluster,
-            shard: self.config.shard,
-            cores: self.config.cores,
-            groups_total: self.config.groups,
-            disk_full: self.log.is_full(),
-            groups_recalling: self.replicas.iter().filter(|it| it.forgotten().is_some()).count()
-                as u64,
-            log_bytes: self.log_bytes(),
-            counters: self.counters.clone(),
-            driver: self.driver.clone(),
-            groups: self.replicas.iter().map(|replica| group_report(replica, digest)).collect(),
-            slow: Vec::new(),
-        }
-    }
-}
-
-/// A forwarded command changes data.
-const FORWARD_WRITE: u8 = 1;
-/// A forwarded read must see what its connection wrote before it.
-const FORWARD_AFTER_WRITES: u8 = 2;
-/// A forwarded command belongs to a session: what says so stands in front of it, as in an entry.
-const FORWARD_SESSION: u8 = 4;
-/// A forwarded command is about the group's members.
-const FORWARD_MEMBER: u8 = 8;
-
-/// A command as another node is to understand it.
-fn pack(id: u64, command: GroupCommand) -> Forward {
-    let GroupCommand { group, access, after_writes, manner: _, session, body } = command;
-    let mut flags = match access {
-        Access::Write => FORWARD_WRITE,
-        Access::Member => FORWARD_MEMBER,
-        _ => 0,
-    };
-    flags |= if after_writes { FORWARD_AFTER_WRITES } else { 0 };
-    flags |= if session.is_some() { FORWARD_SESSION } else { 0 };
-    let body = session.map_or_else(|| body.clone(), |session| session.payload(&body));
-    Forward { id, group, flags, body }
-}
-
-/// A command of another node; none if it makes no sense.
-fn unpack(forward: &Forward) -> Option<GroupCommand> {
-    let Forward { group, flags, ref body, .. } = *forward;
-    let access = match flags & (FORWARD_WRITE | FORWARD_MEMBER) {
-        0 => Access::Read,
-        FORWARD_MEMBER => Access::Member,
-        _ => Access::Write,
-    };
-    let (session, body) = if flags & FORWARD_SESSION == 0 {
-        (None, body.clone())
-    } else {
-        let (session, body) = SessionRequest::parse(body)?;
-        (Some(session), body)
-    };
-    let after_writes = flags & FORWARD_AFTER_WRITES != 0;
-    Some(GroupCommand { group, access, after_writes, manner: Manner::default(), session, body })
 }
 
 /// After this long without a write, in ms, the log is closed with a durable watermark.
 const IDLE_CLOSE_MS: u64 = 1000;
-
-fn group_report(replica: &Replica, digest: bool) -> GroupReport {
-    let status = replica.status();
-    GroupReport {
-        group: replica.group(),
-        role: status.role,
-        leader: status.leader,
-        voters: replica.state().membership.voters().collect(),
-        term: status.term,
-        commit: status.commit,
-        applied: status.applied,
-        first: status.first,
-        last: status.last.index,
-        keys: replica.machine().len(),
-        expires: replica.machine().expiring(),
-        failed: status.failure.map(|failure| failure.to_string()),
-        digest: digest.then(|| replica.digest()),
-    }
-}
 
 /// A forwarded command whose answer will not come.
 fn give_up(forwarded: &Forwarded, why: &str) -> Reply {
