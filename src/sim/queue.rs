@@ -12,15 +12,25 @@ use fastrand::Rng;
 #[derive(Debug)]
 pub(super) struct Queue<T> {
     heap: BinaryHeap<Reverse<Due>>,
-    pushed: u64,
+    pushed: u32,
     /// What is due, by place: the heap moves its elements about, so they are small.
     what: Vec<Option<T>>,
     /// Places that are free.
     free: Vec<u32>,
 }
 
-/// Virtual microseconds, the coin, how many were scheduled before (coins may be equal), the place.
-type Due = (u64, u32, u64, u32);
+/// When, and the place, as one number, because the heap does little but compare and move:
+///
+/// ```text
+///  127           80 79      48 47                      20 19     0
+/// │ microseconds   │ the coin │ how many were scheduled  │ place  │
+/// │ (eight years)  │          │ before: coins may be equal        │
+/// ```
+type Due = u128;
+
+const BEHIND_TIME: u32 = 80;
+const BEHIND_COIN: u32 = 48;
+const BEHIND_COUNT: u32 = 20;
 
 impl<T> Queue<T> {
     pub(super) fn new() -> Self {
@@ -40,18 +50,28 @@ impl<T> Queue<T> {
                 self.what.len() as u32 - 1
             }
         };
-        self.heap.push(Reverse((at, rng.u32(..), self.pushed, place)));
+        let fits = at >> (u128::BITS - BEHIND_TIME) == 0
+            && self.pushed >> (BEHIND_COIN - BEHIND_COUNT) == 0
+            && place >> BEHIND_COUNT == 0;
+        assert!(fits, "a world of {at} us, {} events, and {place} at once", self.pushed);
+        let coin = u64::from(rng.u32(..));
+        // Made of two halves: the coin is in both.
+        let high = at << (BEHIND_TIME - u64::BITS) | coin >> (u64::BITS - BEHIND_COIN);
+        let low = coin << BEHIND_COIN | u64::from(self.pushed) << BEHIND_COUNT | u64::from(place);
+        self.heap.push(Reverse(u128::from(high) << u64::BITS | u128::from(low)));
     }
 
     /// The next thing and its time, if it is due by `until`.
     pub(super) fn pop(&mut self, until: u64) -> Option<(u64, T)> {
-        if self.heap.peek()?.0.0 > until {
+        let at = |due: Due| (due >> BEHIND_TIME) as u64;
+        if at(self.heap.peek()?.0) > until {
             return None;
         }
-        let Reverse((at, _, _, place)) = self.heap.pop()?;
+        let Reverse(due) = self.heap.pop()?;
+        let place = due as u32 & ((1 << BEHIND_COUNT) - 1);
         self.free.push(place);
         let what = self.what[place as usize].take();
-        Some((at, what.expect("a place in the heap is taken")))
+        Some((at(due), what.expect("a place in the heap is taken")))
     }
 }
 
