@@ -29,9 +29,11 @@ pub const END: u8 = b',';
 pub fn check(operations: &[Operation]) -> Result<(), String> {
     let longest = longest(operations);
     let places = places(longest)?;
+    let mut ends: Vec<usize> = places.values().map(|(_, end)| *end).collect();
+    ends.sort_unstable();
     let mut points = Vec::new();
     for operation in operations {
-        let Some(point) = point(operation, longest, &places)? else { continue };
+        let Some(point) = point(operation, longest, &places, &ends)? else { continue };
         points.push(Placed { operation, point });
     }
     in_time(points)?;
@@ -81,6 +83,7 @@ fn point(
     operation: &Operation,
     longest: &[u8],
     places: &BTreeMap<&[u8], (usize, usize)>,
+    ends: &[usize],
 ) -> Result<Option<usize>, String> {
     let wrong = |what: String| Err(format!("append list: {what}: {operation}"));
     match (&operation.act, &operation.answer) {
@@ -90,7 +93,9 @@ fn point(
             if !longest.starts_with(seen) {
                 return wrong(format!("no prefix of {}", text(longest)));
             }
-            let count = seen.split_inclusive(|byte| *byte == END).count();
+            // As many elements as end in front of its end, and the one that ends with it, or would.
+            let ended = ends.partition_point(|end| *end < seen.len());
+            let count = ended + usize::from(!seen.is_empty());
             Ok(Some(2 * count + 1))
         }
         (Act::Append(element), answer) => match (places.get(&element[..]), answer) {

@@ -257,7 +257,7 @@ impl World {
 
     fn histories_are_linearizable(&mut self) -> Checked {
         for key in 0..self.workload.keys() {
-            let operations = self.history.evidence(key);
+            let operations = self.history.take_evidence(key);
             self.outcome.checked += operations.len() as u64;
             if self.workload.grows(key) {
                 let name = self.workload.name(key);

@@ -43,8 +43,12 @@ pub enum Verdict {
 
 /// The value of a key.
 type Value = Option<Vec<u8>>;
-/// Which operations are done, one bit each.
-type Done = SmallVec<[u64; 4]>;
+/// A set of operations, one bit each.
+type Bits = SmallVec<[u64; 2]>;
+/// Which answered operations are done: the first that is not, and those from its word of bits on, without
+/// the words at the end that are zero. Everything before is done, so this names the set, and is short however
+/// long the history is.
+type Done = (u32, Bits);
 
 /// What a value is after an operation.
 enum After {
@@ -95,17 +99,24 @@ fn run(operation: &Operation, value: &Value) -> Option<After> {
 
 /// Values by number, so that a configuration is small.
 struct Values {
-    by_value: BTreeMap<Value, u32>,
+    /// By length and checksum: the numbers of those that have both. They are compared then.
+    by_digest: BTreeMap<(Option<u32>, u32), SmallVec<[u32; 2]>>,
     by_number: Vec<Value>,
 }
 
 impl Values {
     fn number(&mut self, value: Value) -> u32 {
-        if let Some(&number) = self.by_value.get(&value) {
+        let digest = match &value {
+            Some(bytes) => (Some(bytes.len() as u32), crc32fast::hash(bytes)),
+            None => (None, 0),
+        };
+        let alike = self.by_digest.entry(digest).or_default();
+        let known = alike.iter().find(|number| self.by_number[**number as usize] == value);
+        if let Some(&number) = known {
             return number;
         }
         let next = self.by_number.len() as u32;
-        self.by_value.insert(value.clone(), next);
+        alike.push(next);
         self.by_number.push(value);
         next
     }
@@ -122,10 +133,12 @@ struct Frame {
 
 struct Search<'a> {
     operations: &'a [Operation],
-    /// Answered operations done.
-    done: Done,
-    /// Operations of unknown outcome placed.
-    placed: Done,
+    /// Answered operations done, by place.
+    done: Vec<u64>,
+    /// The last word of them with a bit that was ever set.
+    high: usize,
+    /// Operations of unknown outcome placed, by their place among those.
+    placed: Bits,
     /// The first answered operation not done; all answered ones before it are.
     low: usize,
     /// The operations of unknown outcome. They stay open for ever, and are few.
@@ -135,26 +148,35 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn is_done(&self, place: usize) -> bool {
-        (self.done[place / 64] | self.placed[place / 64]) & (1 << (place % 64)) != 0
+        is_in(&self.done, place)
     }
 
     fn set(&mut self, place: usize, done: bool) {
-        let is_answered = self.operations[place].answer.is_some();
-        let set = if is_answered { &mut self.done } else { &mut self.placed };
+        if self.operations[place].answer.is_none() {
+            let place = self.unknown.binary_search(&(place as u32));
+            put(&mut self.placed, place.expect("it is one of the unknown"), done);
+            return;
+        }
+        put(&mut self.done, place, done);
         if done {
-            set[place / 64] |= 1 << (place % 64);
+            self.high = self.high.max(place / 64);
+            self.answered_left -= 1;
         } else {
-            set[place / 64] &= !(1 << (place % 64));
             self.low = self.low.min(place);
+            self.answered_left += 1;
         }
         let is_passed =
             |low: usize, it: &Self| it.is_done(low) || it.operations[low].answer.is_none();
         while self.low < self.operations.len() && is_passed(self.low, self) {
             self.low += 1;
         }
-        if is_answered {
-            self.answered_left = self.answered_left + 1 - 2 * usize::from(done);
-        }
+    }
+
+    /// The answered operations done, as a name for them.
+    fn named(&self) -> Done {
+        let words = self.done.get(self.low / 64..=self.high).unwrap_or_default();
+        let used = words.iter().rposition(|word| *word != 0).map_or(0, |last| last + 1);
+        (self.low as u32, Bits::from_slice(&words[..used]))
     }
 
     /// What may come next: called before every open return. Answered operations first, by return.
@@ -171,14 +193,14 @@ impl Search<'_> {
             }
         }
         let mut unknown: SmallVec<[u32; 16]> = SmallVec::new();
-        for &place in &self.unknown {
+        for (at, &place) in self.unknown.iter().enumerate() {
             let operation = &self.operations[place as usize];
             if operation.called > deadline {
                 break;
             }
             // Of several that do the same (`INCR`, `DEL`), the first called can stand for any.
             let same = |&other: &u32| self.operations[other as usize].act == operation.act;
-            if !self.is_done(place as usize) && !unknown.iter().any(same) {
+            if !is_in(&self.placed, at) && !unknown.iter().any(same) {
                 unknown.push(place);
             }
         }
@@ -193,17 +215,21 @@ impl Search<'_> {
 #[must_use]
 pub fn check(operations: &[Operation]) -> Verdict {
     debug_assert!(operations.is_sorted_by_key(|operation| operation.called));
-    let mut values = Values { by_value: BTreeMap::new(), by_number: Vec::new() };
+    let mut values = Values { by_digest: BTreeMap::new(), by_number: Vec::new() };
+    let unknown = (0..).zip(operations).filter(|it| it.1.answer.is_none()).map(|it| it.0);
+    let unknown: Vec<u32> = unknown.collect();
+    let low = operations.iter().position(|operation| operation.answer.is_some());
     let mut search = Search {
         operations,
-        done: SmallVec::from_elem(0, operations.len() / 64 + 1),
-        placed: SmallVec::from_elem(0, operations.len() / 64 + 1),
-        low: 0,
-        unknown: (0..).zip(operations).filter(|it| it.1.answer.is_none()).map(|it| it.0).collect(),
+        done: vec![0; operations.len() / 64 + 1],
+        high: 0,
+        placed: SmallVec::from_elem(0, unknown.len() / 64 + 1),
+        low: low.unwrap_or(operations.len()),
+        unknown,
         answered_left: operations.iter().filter(|operation| operation.answer.is_some()).count(),
     };
     let answered = search.answered_left;
-    let mut seen: BTreeMap<(Done, u32), Vec<Done>> = BTreeMap::new();
+    let mut seen: BTreeMap<(Done, u32), SmallVec<[Bits; 1]>> = BTreeMap::new();
     let mut best = (0, 0);
     let mut steps = 0_u64;
     let value = values.number(None);
@@ -255,7 +281,7 @@ pub fn check(operations: &[Operation]) -> Verdict {
             continue;
         }
         search.set(place, true);
-        let tried = seen.entry((search.done.clone(), value)).or_default();
+        let tried = seen.entry((search.named(), value)).or_default();
         steps += tried.len() as u64 / 8;
         if !tried.iter().any(|tried| is_within(tried, &search.placed)) {
             tried.push(search.placed.clone());
@@ -267,8 +293,17 @@ pub fn check(operations: &[Operation]) -> Verdict {
     }
 }
 
+fn is_in(set: &[u64], place: usize) -> bool {
+    set[place / 64] & (1 << (place % 64)) != 0
+}
+
+fn put(set: &mut [u64], place: usize, is_in: bool) {
+    let bit = 1 << (place % 64);
+    set[place / 64] = if is_in { set[place / 64] | bit } else { set[place / 64] & !bit };
+}
+
 /// Every bit of `few` is in `many`.
-fn is_within(few: &Done, many: &Done) -> bool {
+fn is_within(few: &Bits, many: &Bits) -> bool {
     few.iter().zip(many).all(|(few, many)| few & !many == 0)
 }
 
