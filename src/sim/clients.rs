@@ -1,6 +1,9 @@
 //! Clients call, wait, hear or give up, and their story goes into the history.
 
+use std::collections::VecDeque;
+
 use bytes::BytesMut;
+use smallvec::SmallVec;
 
 use crate::id::ConnId;
 use crate::shard::event::Request;
@@ -9,11 +12,11 @@ use crate::wire::reply::{Protocol, Reply};
 use crate::wire::resp::Command;
 
 use super::embedded::Expected;
-use super::history::{Act, Answer};
+use super::history::Act;
 use super::options::Options;
 use super::safety::Checked;
 use super::sessions::{Asked, InSession};
-use super::workload::{self, Call, Heard};
+use super::workload::{self, Acts, Answers, Call, Heard};
 use super::world::{ForNode, Happening, World};
 
 /// One client.
@@ -42,9 +45,9 @@ pub(super) fn is_reader(client: usize, options: &Options) -> bool {
 #[derive(Debug)]
 pub(super) struct Effects {
     /// Its places in the history,
-    pub(super) places: Vec<(usize, usize)>,
+    pub(super) places: SmallVec<[(usize, usize); 1]>,
     /// and what it does to the key of each.
-    pub(super) acts: Vec<Act>,
+    pub(super) acts: SmallVec<[Act; 1]>,
 }
 
 /// A command on its way, or being worked on.
@@ -67,6 +70,40 @@ pub(super) enum What {
     Operator,
     /// Something an embedder's client asked for.
     Embedded(Expected),
+}
+
+/// Commands on their way, by the number of their call. Numbers ascend and calls end after a while, so those
+/// that wait are a window: a place is found by counting.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    /// Calls that are over and in front of the window.
+    over: u64,
+    window: VecDeque<Option<Waiting>>,
+}
+
+impl Calls {
+    /// One more; its number, counted from one.
+    fn push(&mut self, waiting: Waiting) -> u64 {
+        self.window.push_back(Some(waiting));
+        self.over + self.window.len() as u64
+    }
+
+    /// Call `call` is over; none if it was before.
+    fn take(&mut self, call: u64) -> Option<Waiting> {
+        let place = call.checked_sub(self.over + 1)?;
+        let waiting = self.window.get_mut(place as usize)?.take();
+        while let Some(None) = self.window.front() {
+            self.window.pop_front();
+            self.over += 1;
+        }
+        waiting
+    }
+
+    /// Those that wait, by number.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Waiting)> {
+        let numbered = (self.over + 1..).zip(&self.window);
+        numbered.filter_map(|(call, waiting)| Some((call, waiting.as_ref()?)))
+    }
 }
 
 impl World {
@@ -109,7 +146,7 @@ impl World {
     }
 
     /// What a client is about to ask goes into the history.
-    pub(super) fn note_call(&mut self, client: usize, acts: Vec<(usize, Act)>) -> Effects {
+    pub(super) fn note_call(&mut self, client: usize, acts: Acts) -> Effects {
         let now = self.now;
         let places =
             acts.iter().map(|(key, act)| self.history.call(*key, client, act.clone(), now));
@@ -143,9 +180,7 @@ impl World {
 
     /// A client waits for something from a node; the number of its call.
     pub(super) fn wait_for(&mut self, client: usize, node: usize, what: What) -> u64 {
-        self.calls += 1;
-        self.waiting.insert(self.calls, Waiting { client, node, what });
-        self.calls
+        self.waiting.push(Waiting { client, node, what })
     }
 
     pub(super) fn on_reply(&mut self, call: u64, reply: &Reply) -> Checked {
@@ -155,7 +190,7 @@ impl World {
             let text = String::from_utf8_lossy(&encoded).replace("\r\n", " ");
             format!("call {call} hears {text}")
         });
-        let Some(waiting) = self.waiting.remove(&call) else {
+        let Some(waiting) = self.waiting.take(call) else {
             // Its client gave up.
             return Ok(());
         };
@@ -182,7 +217,7 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn on_done(&mut self, effects: &Effects, answers: Vec<Answer>) {
+    pub(super) fn on_done(&mut self, effects: &Effects, answers: Answers) {
         self.outcome.acked += 1;
         let writes = effects.acts.iter().any(|act| *act != Act::Get);
         self.outcome.writes_acked += u64::from(writes);
@@ -199,7 +234,7 @@ impl World {
 
     /// A call that will not be answered any more.
     pub(super) fn on_closed(&mut self, call: u64) -> Checked {
-        if let Some(Waiting { client, what, .. }) = self.waiting.remove(&call) {
+        if let Some(Waiting { client, what, .. }) = self.waiting.take(call) {
             self.note(&[19, call], || format!("call {call} is closed without an answer"));
             match what {
                 What::Operator => {

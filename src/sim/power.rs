@@ -225,7 +225,7 @@ impl World {
             }
         }
         let calls: Vec<u64> =
-            self.waiting.iter().filter(|(_, it)| it.node == node).map(|(&call, _)| call).collect();
+            self.waiting.iter().filter(|(_, it)| it.node == node).map(|(call, _)| call).collect();
         for call in calls {
             // Replies that left before the crash may still arrive.
             self.after(1_000, Happening::Closed { call });

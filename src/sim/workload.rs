@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use fastrand::Rng;
+use smallvec::{SmallVec, smallvec};
 
 use crate::id::GroupId;
 use crate::store::slot;
@@ -18,8 +19,14 @@ use super::options::Options;
 pub(super) struct Call {
     pub(super) command: Command,
     /// None of a command on keys that expire.
-    pub(super) acts: Vec<(usize, Act)>,
+    pub(super) acts: Acts,
 }
+
+/// What a command does, by key: mostly one thing.
+pub(super) type Acts = SmallVec<[(usize, Act); 1]>;
+
+/// The results of a command's acts, in their order.
+pub(super) type Answers = SmallVec<[Answer; 1]>;
 
 impl Call {
     /// It may be sent in a session: it is a write, and no transaction.
@@ -35,7 +42,7 @@ impl Call {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Heard {
     /// All were executed, with these results.
-    Done(Vec<Answer>),
+    Done(Answers),
     /// None was and none will be.
     NotExecuted,
     /// Who knows.
@@ -213,9 +220,9 @@ impl Workload {
         }
         if self.keys[key].counts {
             return match rng.u32(..10) {
-                0..5 => self.call(&[(key, Act::Incr)]),
+                0..5 => self.call([(key, Act::Incr)]),
                 5..9 => self.get(key),
-                _ => self.call(&[(key, Act::Del)]),
+                _ => self.call([(key, Act::Del)]),
             };
         }
         if self.keys[key].grows {
@@ -226,25 +233,25 @@ impl Workload {
             6..12 => self.get(key),
             12..15 => {
                 let tail = self.value(rng);
-                self.call(&[(key, Act::Append(tail))])
+                self.call([(key, Act::Append(tail))])
             }
             15..17 => {
                 let (old, new) = (self.keys[key].guess.clone(), self.value(rng));
-                self.call(&[(key, Act::Cas { old, new })])
+                self.call([(key, Act::Cas { old, new })])
             }
-            17 => self.call(&[(key, Act::Del)]),
+            17 => self.call([(key, Act::Del)]),
             18 => {
-                let mut acts = vec![(key, Act::Get)];
+                let mut acts: Acts = smallvec![(key, Act::Get)];
                 for _ in 0..rng.usize(1..=3) {
                     let other = any(self, rng);
                     if acts.iter().all(|(key, _)| *key != other) {
                         acts.push((other, Act::Get));
                     }
                 }
-                self.call(&acts)
+                self.call(acts)
             }
             _ => {
-                let mut acts: Vec<(usize, Act)> = Vec::new();
+                let mut acts = Acts::new();
                 for _ in 0..rng.usize(2..=3) {
                     let other = any(self, rng);
                     let takes_text = !self.keys[other].counts && !self.keys[other].grows;
@@ -252,7 +259,7 @@ impl Workload {
                         acts.push((other, Act::Set(self.value(rng))));
                     }
                 }
-                if acts.is_empty() { self.get(key) } else { self.call(&acts) }
+                if acts.is_empty() { self.get(key) } else { self.call(acts) }
             }
         }
     }
@@ -285,11 +292,11 @@ impl Workload {
             }
             _ => Command::from_args(&[b"PTTL", key]),
         };
-        Call { command, acts: Vec::new() }
+        Call { command, acts: Acts::new() }
     }
 
     pub(super) fn get(&mut self, key: usize) -> Call {
-        self.call(&[(key, Act::Get)])
+        self.call([(key, Act::Get)])
     }
 
     /// A write of a key: `SET`, or what does not spoil the counter or the list.
@@ -299,10 +306,10 @@ impl Workload {
             let mut element = Vec::with_capacity(ROOM);
             put_decimal(&mut element, self.written);
             element.push(appends::END);
-            return self.call(&[(key, Act::Append(element))]);
+            return self.call([(key, Act::Append(element))]);
         }
         let act = if self.keys[key].counts { Act::Incr } else { Act::Set(self.value(rng)) };
-        self.call(&[(key, act)])
+        self.call([(key, act)])
     }
 
     fn value(&mut self, rng: &mut Rng) -> Vec<u8> {
@@ -315,9 +322,10 @@ impl Workload {
         value
     }
 
-    fn call(&mut self, acts: &[(usize, Act)]) -> Call {
+    fn call(&mut self, acts: impl Into<Acts>) -> Call {
+        let acts = acts.into();
         let name = |key: &usize| self.keys[*key].name.as_slice();
-        let command = match acts {
+        let command = match &acts[..] {
             [(key, act)] => match act {
                 Act::Get => Command::from_args(&[b"GET", name(key)]),
                 Act::Set(value) => Command::from_args(&[b"SET", name(key), value]),
@@ -344,12 +352,12 @@ impl Workload {
                 Command::from_args(&args)
             }
         };
-        for (key, act) in acts {
+        for (key, act) in &acts {
             if let Act::Set(value) | Act::Cas { new: value, .. } = act {
                 self.keys[*key].guess.clone_from(value);
             }
         }
-        Call { command, acts: acts.to_vec() }
+        Call { command, acts }
     }
 }
 
@@ -379,13 +387,13 @@ pub(super) fn hear(acts: &[Act], reply: &Reply) -> Result<Heard, String> {
         return Ok(if reply.is_uncertain() { Heard::Unknown } else { Heard::NotExecuted });
     }
     let answer = match (acts, reply) {
-        ([], _) => return Ok(Heard::Done(Vec::new())),
+        ([], _) => return Ok(Heard::Done(Answers::new())),
         ([Act::Get], Reply::Bulk(value)) => Answer::Value(Some(value.to_vec())),
         ([Act::Get | Act::Cas { .. }], Reply::Nil) => Answer::Value(None),
         ([Act::Append(_) | Act::Incr | Act::Del], Reply::Int(number)) => Answer::Int(*number),
         ([Act::Set(_) | Act::Cas { .. }], Reply::Ok) => Answer::Ok,
         (acts, Reply::Ok) if acts.iter().all(|act| matches!(act, Act::Set(_))) => {
-            return Ok(Heard::Done(vec![Answer::Ok; acts.len()]));
+            return Ok(Heard::Done(smallvec![Answer::Ok; acts.len()]));
         }
         (acts, Reply::Array(values)) if acts.len() == values.len() && acts.len() > 1 => {
             let values = values.iter().map(|value| match value {
@@ -397,7 +405,7 @@ pub(super) fn hear(acts: &[Act], reply: &Reply) -> Result<Heard, String> {
         }
         _ => return impossible(),
     };
-    Ok(Heard::Done(vec![answer]))
+    Ok(Heard::Done(smallvec![answer]))
 }
 
 #[cfg(test)]

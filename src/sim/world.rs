@@ -22,7 +22,7 @@ use crate::planted::{Planted, planted};
 use crate::raft::effects::RoleKind;
 use crate::shard::event::{Event, LogRead, Post, Request};
 
-use super::clients::{Client, Waiting};
+use super::clients::{Calls, Client};
 use super::crash_points::CrashPoint;
 use super::disk::Left;
 use super::embed::Check;
@@ -174,8 +174,7 @@ pub(super) struct World {
     pub(super) history: History,
     pub(super) workload: Workload,
     pub(super) clients: Vec<Client>,
-    pub(super) waiting: BTreeMap<u64, Waiting>,
-    pub(super) calls: u64,
+    pub(super) waiting: Calls,
     /// Calls answered with a result since faults stopped.
     pub(super) acked: BTreeSet<u64>,
     /// Faults may strike and clients call.
@@ -289,8 +288,7 @@ impl World {
             safety: Safety::default(),
             history: History::new(workload.keys()),
             clients: (0..options.clients).map(|client| Client::new(client, &options)).collect(),
-            waiting: BTreeMap::new(),
-            calls: 0,
+            waiting: Calls::default(),
             acked: BTreeSet::new(),
             is_chaos: true,
             trace,
