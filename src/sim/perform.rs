@@ -73,7 +73,9 @@ impl World {
     /// Lines effects up: nothing orders the kinds among each other, so a coin says what goes first.
     fn ordered(&mut self, effects: &mut Effects) -> Vec<Effect> {
         let disk_first = self.rng.bool();
-        let mut todo = Vec::new();
+        let Effects { writes, frames, replies, posts, log_reads, .. } = &*effects;
+        let many = writes.len() + frames.len() + replies.len() + posts.len() + log_reads.len();
+        let mut todo = Vec::with_capacity(many + 2);
         let writes = effects.writes.drain(..).map(Effect::Write);
         if disk_first {
             todo.extend(writes);
@@ -206,21 +208,21 @@ impl World {
         if !self.is_chaos {
             return None;
         }
-        let who = format_args!("node {node} core {core}").to_string();
+        let what = |what: &str, how: &str| format!("a {what} of node {node} core {core} {how}");
         let (error, short, sync) = {
             let disk = &self.options.disk;
             (disk.error, disk.short_write, disk.sync_error)
         };
-        if happens(&mut self.rng, error) && self.strikes(|| format!("a write of {who} fails")) {
+        if happens(&mut self.rng, error) && self.strikes(|| what("write", "fails")) {
             self.outcome.faults.write_errors += 1;
             return Some(Left::Nothing);
         }
-        if happens(&mut self.rng, short) && self.strikes(|| format!("a write of {who} is short")) {
+        if happens(&mut self.rng, short) && self.strikes(|| what("write", "is short")) {
             self.outcome.faults.short_writes += 1;
             let sectors = self.nodes[node].disks[core].sectors(ticket);
             return Some(Left::Sectors(self.rng.usize(..sectors.max(1))));
         }
-        if happens(&mut self.rng, sync) && self.strikes(|| format!("a flush of {who} fails")) {
+        if happens(&mut self.rng, sync) && self.strikes(|| what("flush", "fails")) {
             self.outcome.faults.sync_errors += 1;
             return Some(if self.rng.bool() { Left::All } else { Left::Nothing });
         }
