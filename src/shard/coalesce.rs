@@ -72,15 +72,19 @@ impl Outbox {
 
     /// What is said to `node`: members come and go, and one that was removed is told so.
     fn peer(&mut self, node: NodeId) -> Option<&mut Peer> {
+        let place = self.place(node)?;
+        self.peers.get_mut(place)
+    }
+
+    fn place(&mut self, node: NodeId) -> Option<usize> {
         if node == self.route.from || node == NodeId(0) {
             return None;
         }
         let known = self.peers.iter().position(|peer| peer.node == node);
-        let place = known.unwrap_or_else(|| {
+        Some(known.unwrap_or_else(|| {
             self.peers.push(Peer::new(node));
             self.peers.len() - 1
-        });
-        self.peers.get_mut(place)
+        }))
     }
 
     /// A raft message with the entries it names. Messages of one group to one peer leave in order
@@ -94,39 +98,42 @@ impl Outbox {
         message: &Message,
         entries: impl Iterator<Item = &'a Entry>,
     ) {
-        let Some(peer) = self.peer(node) else { return };
+        let Some(place) = self.place(node) else { return };
+        let peer = &mut self.peers[place];
         match message.kind {
-            MessageKind::Append if message.count == 0 => {
-                peer.hold(now, group, *message);
-                return;
-            }
+            MessageKind::Append if message.count == 0 => peer.hold(now, group, *message),
             MessageKind::Append => {
                 peer.news.remove(&group);
                 peer.append.message(group, message, entries);
+                self.cut_if_full(place, Lane::Append);
             }
             MessageKind::ReadIndexResponse => {
                 if let Some(news) = peer.news.remove(&group) {
                     peer.append.message(group, &news, std::iter::empty());
                 }
                 peer.control.message(group, message, entries);
+                self.cut_if_full(place, Lane::Control);
+                self.cut_if_full(place, Lane::Append);
             }
-            _ => peer.control.message(group, message, entries),
+            _ => {
+                peer.control.message(group, message, entries);
+                self.cut_if_full(place, Lane::Control);
+            }
         }
-        self.cut_if_full(node);
     }
 
     /// A client's command on its way to the leader.
     pub(super) fn forward(&mut self, node: NodeId, forward: Forward) {
-        let Some(peer) = self.peer(node) else { return };
-        peer.append.forward(forward);
-        self.cut_if_full(node);
+        let Some(place) = self.place(node) else { return };
+        self.peers[place].append.forward(forward);
+        self.cut_if_full(place, Lane::Append);
     }
 
     /// The result of a command that came from `node`.
     pub(super) fn answer(&mut self, node: NodeId, answer: Answer) {
-        let Some(peer) = self.peer(node) else { return };
-        peer.append.answer(answer);
-        self.cut_if_full(node);
+        let Some(place) = self.place(node) else { return };
+        self.peers[place].append.answer(answer);
+        self.cut_if_full(place, Lane::Append);
     }
 
     /// A piece of a snapshot. Each has a frame of its own: what is urgent waits for one frame at most.
@@ -149,21 +156,23 @@ impl Outbox {
 
     /// How far a snapshot from `node` has come.
     pub(super) fn snapshot_ack(&mut self, node: NodeId, ack: &SnapshotAck) {
-        let Some(peer) = self.peer(node) else { return };
-        peer.control.ack(ack);
-        self.cut_if_full(node);
+        let Some(place) = self.place(node) else { return };
+        self.peers[place].control.ack(ack);
+        self.cut_if_full(place, Lane::Control);
     }
 
-    /// A frame that is big enough leaves the builder at once, so that none grows past its limit.
-    fn cut_if_full(&mut self, node: NodeId) {
-        let route = Route { to: node, ..self.route };
-        let Some(peer) = self.peers.iter_mut().find(|peer| peer.node == node) else { return };
-        for (builder, lane) in
-            [(&mut peer.control, Lane::Control), (&mut peer.append, Lane::Append)]
-        {
-            if builder.is_full() {
-                self.cut.push((node, finish(builder, &route, lane, &mut self.spent)));
-            }
+    /// Something was added to a frame. One that is big enough leaves the builder at once, so that none grows
+    /// past its limit.
+    fn cut_if_full(&mut self, place: usize, lane: Lane) {
+        let Peer { node, control, append, bulk, .. } = &mut self.peers[place];
+        let builder = match lane {
+            Lane::Control => control,
+            Lane::Append => append,
+            Lane::Bulk => bulk,
+        };
+        if builder.is_full() {
+            let route = Route { to: *node, ..self.route };
+            self.cut.push((*node, finish(builder, &route, lane, &mut self.spent)));
         }
     }
 
