@@ -39,7 +39,7 @@ use std::collections::BTreeMap;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
-use crate::entry::SESSION_HEADER_BYTES;
+use crate::entry::{SESSION_HEADER_BYTES, checksum};
 use crate::id::{Index, SessionId, mix};
 use crate::limits;
 use crate::planted::{Planted, planted};
@@ -249,7 +249,7 @@ impl Sessions {
         self.open.iter().fold(0, |digest: u64, (id, session)| {
             let reply = session.reply.encode_forwarded();
             let mut one = mix(id.0);
-            for word in [session.seq, session.used.0, crc32fast::hash(&reply).into()] {
+            for word in [session.seq, session.used.0, checksum(&reply).into()] {
                 one = mix(one ^ word);
             }
             digest.wrapping_add(one)

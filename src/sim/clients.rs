@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use bytes::BytesMut;
 use smallvec::SmallVec;
 
+use crate::entry::checksum;
 use crate::id::ConnId;
 use crate::shard::event::Request;
 use crate::store::connection::Manner;
@@ -164,7 +165,7 @@ impl World {
     ) -> u64 {
         let id = self.wait_for(client, node, what);
         let core = self.rng.usize(..self.nodes[node].cores.len());
-        let hash = crc32fast::hash(&command.raw).into();
+        let hash = checksum(&command.raw).into();
         self.note(&[17, id, client as u64, node as u64, core as u64, hash], || {
             let text = String::from_utf8_lossy(&command.raw).replace("\r\n", " ");
             format!("client {client} calls node {node} core {core}, call {id}: {text}")
@@ -186,7 +187,7 @@ impl World {
     pub(super) fn on_reply(&mut self, call: u64, reply: &Reply) -> Checked {
         let mut encoded = BytesMut::with_capacity(64);
         reply.encode(Protocol::Resp3, &mut encoded);
-        self.note(&[18, call, crc32fast::hash(&encoded).into()], || {
+        self.note(&[18, call, checksum(&encoded).into()], || {
             let text = String::from_utf8_lossy(&encoded).replace("\r\n", " ");
             format!("call {call} hears {text}")
         });

@@ -11,6 +11,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
+use crate::entry::checksum;
 use crate::group::{GroupCommand, PartId, Replica, SessionRequest};
 use crate::id::{GroupId, Index, ReplicaId, SessionId};
 use crate::shard::event::Post;
@@ -208,7 +209,7 @@ impl World {
     ) -> u64 {
         let core = (command.group.0 % self.nodes[node].cores.len() as u64) as usize;
         let id = self.wait_for(client, node, What::Embedded(expected));
-        let (group, hash) = (command.group.0, crc32fast::hash(&command.body).into());
+        let (group, hash) = (command.group.0, checksum(&command.body).into());
         self.note(&[23, id, client as u64, node as u64, group, hash], || {
             format!("client {client} asks node {node} group {group}, call {id}: {expected:?}")
         });

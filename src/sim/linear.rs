@@ -20,6 +20,8 @@ use std::collections::BTreeMap;
 
 use smallvec::SmallVec;
 
+use crate::entry::checksum;
+
 use super::history::{Act, Answer, Operation};
 
 /// Configurations tried before the search gives up on one key. No healthy history comes near it.
@@ -107,7 +109,7 @@ struct Values {
 impl Values {
     fn number(&mut self, value: Value) -> u32 {
         let digest = match &value {
-            Some(bytes) => (Some(bytes.len() as u32), crc32fast::hash(bytes)),
+            Some(bytes) => (Some(bytes.len() as u32), checksum(bytes)),
             None => (None, 0),
         };
         let alike = self.by_digest.entry(digest).or_default();

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::entry::checksum;
 use crate::id::{FlushTicket, Incarnation, NodeId, SegmentSeq};
 use crate::limits::{self, BLOCK_BYTES};
 use crate::planted::{Planted, planted};
@@ -164,7 +165,7 @@ impl World {
         }
         let mut data = std::mem::take(&mut self.encoded);
         write.encode_unpadded(&mut data);
-        let hash = crc32fast::hash(trimmed(&data)).into();
+        let hash = checksum(trimmed(&data)).into();
         let (ticket, segment, offset) = (write.ticket, write.segment, write.offset);
         let words = [8, node as u64, core as u64, ticket.0, segment.0, offset, hash];
         self.note(&words, || {
@@ -244,7 +245,7 @@ impl World {
         {
             *corrupt = self.strikes(|| format!("a frame from {node} to {to} is corrupt"));
         }
-        let hash = crc32fast::hash(&bytes).into();
+        let hash = checksum(&bytes).into();
         let words = [9, node as u64, core as u64, to as u64, frame.lane as u64, hash];
         self.note(&words, || {
             let lane = frame.lane;

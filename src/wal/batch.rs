@@ -17,6 +17,7 @@
 //!     …  zero to the end of the block
 //! ```
 
+use crate::entry::checksum_of_parts;
 use crate::id::SegmentSeq;
 use crate::limits::{APPEND_ENTRIES_MAX, BATCH_RUNS_KEPT, BLOCK_BYTES};
 use crate::planted::{Planted, planted};
@@ -149,10 +150,19 @@ impl Batch {
 }
 
 fn body_of(crcs: impl Iterator<Item = u32>) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
+    let mut hasher = checksum_of_parts();
+    // Many at a time, as in `Run::crc`.
+    let mut bytes = [0; 256];
+    let mut filled = 0;
     for crc in crcs {
-        hasher.update(&crc.to_le_bytes());
+        if filled == bytes.len() {
+            hasher.update(&bytes);
+            filled = 0;
+        }
+        bytes[filled..filled + 4].copy_from_slice(&crc.to_le_bytes());
+        filled += 4;
     }
+    hasher.update(&bytes[..filled]);
     hasher.finalize()
 }
 
@@ -329,7 +339,7 @@ impl<'a> BatchRef<'a> {
 
     fn verify_runs(&self, payloads: Payloads) -> Result<(), Fault> {
         let at = self.header.at.offset;
-        let mut hasher = crc32fast::Hasher::new();
+        let mut hasher = checksum_of_parts();
         let mut walk = self.runs();
         for run in &mut walk {
             let run = run.map_err(|fault| self.as_this_batch_s(fault))?;

@@ -4,7 +4,7 @@
 //! The bytes were verified when they were written or recovered. They are verified again here: a
 //! bad block must never travel to a peer.
 
-use crate::entry::Entry;
+use crate::entry::{Entry, checksum};
 use crate::id::{GroupId, Index};
 
 use super::batch::{BatchRef, Payloads};
@@ -72,7 +72,7 @@ pub fn read_span(
             if next > last {
                 break;
             }
-            let crc = crc32fast::hash(entry.payload);
+            let crc = checksum(entry.payload);
             if crc != entry.crc {
                 let (expected, crc) = (u64::from(entry.crc), u64::from(crc));
                 return Err(damaged(offset, Fault::new("payload checksum", offset, expected, crc)));

@@ -33,7 +33,7 @@
 
 use bytes::Bytes;
 
-use crate::entry::{Entry, EntryKind, SESSION_HEADER_BYTES};
+use crate::entry::{Entry, EntryKind, SESSION_HEADER_BYTES, checksum, checksum_of_parts};
 use crate::id::{EntryId, GroupId, Index, ReplicaId, Term};
 use crate::limits::{COMMAND_BYTES_MAX, SNAPSHOT_PIECE_BYTES_MAX};
 use crate::planted::{Planted, planted};
@@ -203,7 +203,7 @@ impl Run {
     /// The checksum of header and entry table. Independent of where the run is written, so it is
     /// taken once, when the run joins its batch.
     pub(super) fn crc(&self) -> u32 {
-        let mut hasher = crc32fast::Hasher::new();
+        let mut hasher = checksum_of_parts();
         let (header, end) = self.header();
         hasher.update(&header[covered_from(end)..end]);
         // Hashed a few lines at a time: eight bytes alone would not reach the fast path.
@@ -423,7 +423,7 @@ impl Outline {
         let table_end = table_end as usize;
         let crc = Take::new(bytes).u32();
         if !is_verified {
-            let computed = crc32fast::hash(&bytes[covered_from(header.bytes)..table_end]);
+            let computed = checksum(&bytes[covered_from(header.bytes)..table_end]);
             if crc != computed {
                 return Err(Fault::new("run checksum", at, u64::from(computed), u64::from(crc)));
             }
@@ -536,7 +536,7 @@ impl<'a> RunRef<'a> {
     pub(super) fn verify_payloads(&self) -> Result<(), Fault> {
         let mut at = self.at + (self.header_bytes + self.table.len()) as u64;
         for entry in self.entries() {
-            let computed = crc32fast::hash(entry.payload);
+            let computed = checksum(entry.payload);
             if computed != entry.crc {
                 let (expected, found) = (u64::from(entry.crc), u64::from(computed));
                 return Err(Fault::new("payload checksum", at, expected, found));

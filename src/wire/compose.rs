@@ -17,7 +17,7 @@ use std::fmt;
 use bytes::{BufMut, Bytes, BytesMut};
 use flatbuffers::FlatBufferBuilder;
 
-use crate::entry::Entry;
+use crate::entry::{Entry, checksum};
 use crate::id::GroupId;
 use crate::limits::{FRAME_BYTES_SOFT, FRAME_CHUNK_BYTES, FRAME_CHUNKS_KEPT};
 use crate::raft::message::{Message, MessageKind};
@@ -177,7 +177,7 @@ impl FrameBuilder {
     /// Adds a client's command for the node that leads its group.
     pub fn forward(&mut self, forward: Forward) {
         let Forward { id, group, flags, body } = forward;
-        let crc = crc32fast::hash(&body);
+        let crc = checksum(&body);
         self.forwards.push(ForwardHead::new(id, group.0, body.len() as u32, crc, flags));
         self.carry(Kind::Forward, &body);
     }
@@ -185,7 +185,7 @@ impl FrameBuilder {
     /// Adds the answer to a forwarded command.
     pub fn answer(&mut self, answer: Answer) {
         let Answer { id, body } = answer;
-        self.answers.push(AnswerHead::new(id, body.len() as u32, crc32fast::hash(&body)));
+        self.answers.push(AnswerHead::new(id, body.len() as u32, checksum(&body)));
         self.carry(Kind::Answer, &body);
     }
 

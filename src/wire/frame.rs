@@ -2,6 +2,7 @@
 //!
 //! The bytes are drawn in [`super`].
 
+use crate::entry::checksum;
 use crate::id::{ClusterId, Incarnation, NodeId, ShardId};
 use crate::limits::FRAME_BYTES_MAX;
 
@@ -132,7 +133,7 @@ impl FrameHeader {
             content,
             meta_bytes: meta.len() as u32,
             payload_bytes: payload_bytes as u32,
-            meta_crc: crc32fast::hash(meta),
+            meta_crc: checksum(meta),
         }
     }
 
@@ -158,7 +159,7 @@ impl FrameHeader {
         out[48..52].copy_from_slice(&self.meta_bytes.to_le_bytes());
         out[52..56].copy_from_slice(&self.payload_bytes.to_le_bytes());
         out[56..60].copy_from_slice(&self.meta_crc.to_le_bytes());
-        let crc = crc32fast::hash(&out[8..]);
+        let crc = checksum(&out[8..]);
         out[4..8].copy_from_slice(&crc.to_le_bytes());
         out
     }
@@ -178,7 +179,7 @@ impl FrameHeader {
         if version != VERSION {
             return Err(FrameError::Version { found: version, known: VERSION });
         }
-        let (found, expected) = (u32_at(bytes, 4), crc32fast::hash(&bytes[8..]));
+        let (found, expected) = (u32_at(bytes, 4), checksum(&bytes[8..]));
         if found != expected {
             return Err(FrameError::HeadDamaged { expected, found });
         }

@@ -9,7 +9,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::entry::{Entry, EntryKind};
+use crate::entry::{Entry, EntryKind, checksum};
 use crate::id::{EntryId, GroupId, Index, ReplicaId, Term};
 use crate::raft::message::{Message, MessageKind};
 
@@ -80,7 +80,7 @@ impl Frame {
         assert_eq!(bytes.len(), header.frame_bytes(), "the reader cuts frames by their header");
         let meta = &bytes[HEADER_BYTES..HEADER_BYTES + header.meta_bytes as usize];
         // The verifier accepts most flipped bytes, so the checksum speaks first.
-        let (found, expected) = (header.meta_crc, crc32fast::hash(meta));
+        let (found, expected) = (header.meta_crc, checksum(meta));
         if found != expected {
             return Err(FrameError::MetaDamaged { expected, found });
         }

@@ -9,6 +9,7 @@
 
 use bytes::Bytes;
 
+use crate::entry::checksum;
 use crate::id::{EntryId, GroupId, Index, ReplicaId, Term};
 
 use super::generated::{PieceAck, PieceHead};
@@ -100,7 +101,7 @@ impl SnapshotPiece {
             self.snapshot.index.0,
             self.number,
             self.bytes.len() as u32,
-            crc32fast::hash(&self.bytes),
+            checksum(&self.bytes),
             u8::from(self.last),
         )
     }

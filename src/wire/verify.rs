@@ -3,7 +3,7 @@
 //! Structure is FlatBuffers' business, meaning is ours. After [`verify`] nothing about a frame needs
 //! to be checked again: the iterators of [`super::peer`] read it in place.
 
-use crate::entry::{EntryKind, SESSION_HEADER_BYTES};
+use crate::entry::{EntryKind, SESSION_HEADER_BYTES, checksum};
 use crate::id::GroupId;
 use crate::limits::{
     APPEND_ENTRIES_MAX, COMMAND_BYTES_MAX, GROUPS_MAX, SNAPSHOT_PIECE_BYTES_MAX,
@@ -303,7 +303,7 @@ impl Payload<'_> {
         found: u32,
     ) -> Result<(), FrameError> {
         let end = self.at + bytes as usize;
-        let expected = crc32fast::hash(&self.frame[self.at..end]);
+        let expected = checksum(&self.frame[self.at..end]);
         self.at = end;
         if expected == found {
             return Ok(());
