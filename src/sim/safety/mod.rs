@@ -135,16 +135,21 @@ impl<T> Default for Table<T> {
 
 impl<T: Default> Table<T> {
     /// The value of a replica, made when it is first asked for.
+    #[inline]
     pub(crate) fn at(&mut self, group: GroupId, replica: ReplicaId) -> &mut T {
         let (group, replica) = (group.0 as usize, replica.0 as usize);
+        if self.groups.get(group).is_none_or(|row| row.len() <= replica) {
+            self.make(group, replica);
+        }
+        &mut self.groups[group][replica]
+    }
+
+    #[cold]
+    fn make(&mut self, group: usize, replica: usize) {
         if self.groups.len() <= group {
             self.groups.resize_with(group + 1, Vec::new);
         }
-        let row = &mut self.groups[group];
-        if row.len() <= replica {
-            row.resize_with(replica + 1, T::default);
-        }
-        &mut row[replica]
+        self.groups[group].resize_with(replica + 1, T::default);
     }
 
     /// The values of a group, by replica; of those that were never asked for there may be none.
@@ -176,12 +181,18 @@ impl<T> Default for PerGroup<T> {
 
 impl<T: Default> PerGroup<T> {
     /// The value of a group, made when it is first asked for.
+    #[inline]
     pub(crate) fn at(&mut self, group: GroupId) -> &mut T {
         let group = group.0 as usize;
         if self.groups.len() <= group {
-            self.groups.resize_with(group + 1, T::default);
+            self.make(group);
         }
         &mut self.groups[group]
+    }
+
+    #[cold]
+    fn make(&mut self, group: usize) {
+        self.groups.resize_with(group + 1, T::default);
     }
 
     /// Those there are.
