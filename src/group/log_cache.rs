@@ -116,7 +116,7 @@ impl LogCache {
     /// Drops the window, then entries from the front, up to and including `last`, until
     /// `bytes_wanted` are freed. Returns the bytes freed.
     pub fn evict(&mut self, last: Index, bytes_wanted: usize) -> usize {
-        if bytes_wanted == 0 {
+        if bytes_wanted == 0 || (last < self.base && self.window.is_empty()) {
             return 0;
         }
         // What was read back has been sent by now, as far as the follower's window allowed; for the

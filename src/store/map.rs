@@ -9,14 +9,14 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 use equivalent::{Comparable, Equivalent};
 use imbl::OrdMap;
 
 use crate::id::{Index, UnixMs};
 use crate::limits;
 use crate::wire::reply::Reply;
-use crate::wire::resp::{Command, integer};
+use crate::wire::resp::{Command, integer, put_decimal};
 
 use super::command::{self, Access, SetOptions};
 use super::{Frozen, Restoring, StateMachine, Wanted};
@@ -350,7 +350,14 @@ impl Map {
             Some(value) => sum(integer(value).ok_or_else(Reply::not_an_integer)?, by)?,
             None => by,
         };
-        self.set_keeping(key, new.to_string().as_bytes());
+        let mut text = [0; 20];
+        let mut rest = &mut text[..];
+        if new < 0 {
+            rest.put_u8(b'-');
+        }
+        put_decimal(&mut rest, new.unsigned_abs());
+        let bytes = 20 - rest.len();
+        self.set_keeping(key, &text[..bytes]);
         Ok(Reply::Int(new))
     }
 

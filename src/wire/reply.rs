@@ -58,7 +58,7 @@ impl Reply {
         line.push_str(kind);
         line.push(' ');
         line.push_str(text);
-        if line.contains(['\r', '\n']) {
+        if line.bytes().any(|byte| matches!(byte, b'\r' | b'\n')) {
             line = line.replace(['\r', '\n'], " ");
         }
         Self::Error(line)
@@ -180,6 +180,12 @@ impl Reply {
     /// The encoding in which an answer travels between nodes: RESP3.
     #[must_use]
     pub fn encode_forwarded(&self) -> Bytes {
+        // Most are one of these.
+        match self {
+            Self::Ok => return Bytes::from_static(b"+OK\r\n"),
+            Self::Nil => return Bytes::from_static(b"_\r\n"),
+            _ => {}
+        }
         let mut out = BytesMut::with_capacity(16);
         self.encode(Protocol::Resp3, &mut out);
         out.freeze()

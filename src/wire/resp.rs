@@ -54,7 +54,10 @@ impl Command {
     /// Encodes a command from its arguments, the name first.
     #[must_use]
     pub fn from_args(args: &[&[u8]]) -> Self {
-        let mut raw = Vec::with_capacity(16 + args.iter().map(|arg| arg.len() + 16).sum::<usize>());
+        // Exactly: bytes that fill their memory become a counted slice without another allocation.
+        let line = |number: usize| 3 + decimals(number as u64);
+        let parts = args.iter().map(|arg| line(arg.len()) + arg.len() + 2);
+        let mut raw = Vec::with_capacity(line(args.len()) + parts.sum::<usize>());
         put_number(&mut raw, b'*', args.len() as i64);
         let mut places = SmallVec::new();
         for arg in args {
@@ -265,6 +268,10 @@ pub(super) fn put_number(out: &mut impl BufMut, mark: u8, value: i64) {
 
 /// Writes `value` in decimal; formatting through `fmt` showed in profiles of small replies and of commands.
 pub(crate) fn put_decimal(out: &mut impl BufMut, value: u64) {
+    if value < 10 {
+        out.put_u8(b'0' + value as u8);
+        return;
+    }
     let mut digits = [0u8; 20];
     let mut at = digits.len();
     let mut rest = value;
@@ -277,6 +284,11 @@ pub(crate) fn put_decimal(out: &mut impl BufMut, value: u64) {
         }
     }
     out.put_slice(&digits[at..]);
+}
+
+/// How many decimal digits `value` has.
+fn decimals(value: u64) -> usize {
+    value.checked_ilog10().map_or(1, |log| log as usize + 1)
 }
 
 /// Reads commands from the bytes of one connection.
