@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 
-use bytes::BytesMut;
 use smallvec::SmallVec;
 
 use crate::entry::checksum;
@@ -185,12 +184,14 @@ impl World {
     }
 
     pub(super) fn on_reply(&mut self, call: u64, reply: &Reply) -> Checked {
-        let mut encoded = BytesMut::with_capacity(64);
+        let mut encoded = std::mem::take(&mut self.heard);
+        encoded.clear();
         reply.encode(Protocol::Resp3, &mut encoded);
         self.note(&[18, call, checksum(&encoded).into()], || {
             let text = String::from_utf8_lossy(&encoded).replace("\r\n", " ");
             format!("call {call} hears {text}")
         });
+        self.heard = encoded;
         let Some(waiting) = self.waiting.take(call) else {
             // Its client gave up.
             return Ok(());

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use fastrand::Rng;
 
 use crate::id::{FlushTicket, NodeId, SegmentSeq, ShardId};
@@ -170,6 +170,8 @@ pub(super) struct World {
     pub(super) links: BTreeMap<Path, Link>,
     /// The bytes of the write that is being encoded.
     pub(super) encoded: Vec<u8>,
+    /// Those of the reply that was heard last.
+    pub(super) heard: BytesMut,
     pub(super) safety: Safety,
     pub(super) history: History,
     pub(super) workload: Workload,
@@ -285,6 +287,7 @@ impl World {
             net: Net::new(options.net.clone()),
             links: BTreeMap::new(),
             encoded: Vec::new(),
+            heard: BytesMut::new(),
             safety: Safety::default(),
             history: History::new(workload.keys()),
             clients: (0..options.clients).map(|client| Client::new(client, &options)).collect(),

@@ -268,8 +268,7 @@ impl Safety {
             transferee: status.transferee,
         };
         let leads = status.role == RoleKind::Leader;
-        let is_leased = leads && replica.is_leased(now);
-        self.leases.look(group, id, leads.then_some(status.term), is_leased)?;
+        self.leases.look(group, id, leads.then_some(status.term), || replica.is_leased(now))?;
         let known = self.known.at(group, id);
         if known.seen == Some(seen) {
             return Ok(());
