@@ -317,10 +317,10 @@ impl Raft {
 
     /// A leader's share of `ready`, after the own write has been handed out.
     pub(super) fn send_due(&mut self, now: Tick, entries: &impl Entries, fx: &mut Effects) {
-        if !matches!(self.role, Role::Leader(_)) {
-            return;
-        }
-        let leased = self.config.lease.is_some() && self.lease_holds(now);
+        let Role::Leader(leader) = &self.role else { return };
+        // Asked only where a read waits for the answer.
+        let is_asked = leader.reads.as_ref().is_some_and(|reads| reads.open.is_some());
+        let leased = is_asked && self.config.lease.is_some() && self.lease_holds(now);
         let (id, commit) = (self.config.id, self.log.commit());
         let Role::Leader(leader) = &mut self.role else { return };
         leader.uncommitted.end_turn();
