@@ -186,7 +186,7 @@ impl Reply {
             Self::Nil => return Bytes::from_static(b"_\r\n"),
             _ => {}
         }
-        let mut out = BytesMut::with_capacity(16);
+        let mut out = BytesMut::with_capacity(self.bytes());
         self.encode(Protocol::Resp3, &mut out);
         out.freeze()
     }

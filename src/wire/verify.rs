@@ -20,6 +20,7 @@ use super::piece::PieceStatus;
 
 /// Terms and indices stay below this, so that no arithmetic on what a peer sent can overflow.
 pub(super) const NUMBER_MAX: u64 = 1 << 62;
+const _: () = assert!(NUMBER_MAX.is_power_of_two());
 
 /// Where the vectors of structs lie in the frame: offset and bytes, from the frame's first byte.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -183,19 +184,22 @@ fn check_message(message: &RaftMessage) -> Result<(), FrameError> {
     if APPEND_ENTRIES_MAX < count {
         return wrong("the entry count of an append, more than allowed,", count.into());
     }
-    for (what, found) in [
+    // The bound is a power of two: if none has a bit from there on, all of them have none.
+    let (entry_term, entry_index) = (message.entry_term(), message.entry_index());
+    let bits = message.term() | entry_term | entry_index;
+    if (bits | message.commit() | message.run_term() | message.hint()) < NUMBER_MAX {
+        return Ok(());
+    }
+    let numbers = [
         ("the term, out of range,", message.term()),
-        ("the term of the named entry, out of range,", message.entry_term()),
-        ("the index of the named entry, out of range,", message.entry_index()),
+        ("the term of the named entry, out of range,", entry_term),
+        ("the index of the named entry, out of range,", entry_index),
         ("the commit index, out of range,", message.commit()),
         ("the run's term, out of range,", message.run_term()),
         ("the hint, out of range,", message.hint()),
-    ] {
-        if NUMBER_MAX <= found {
-            return wrong(what, found);
-        }
-    }
-    Ok(())
+    ];
+    let out_of_range = numbers.into_iter().find(|(_, found)| NUMBER_MAX <= *found);
+    out_of_range.map_or(Ok(()), |(what, found)| wrong(what, found))
 }
 
 fn check_piece(piece: &PieceHead) -> Result<(), FrameError> {
