@@ -48,7 +48,7 @@ impl Raft {
             return;
         }
         self.announce(fx);
-        if self.rare.is_some() {
+        if self.rare.as_ref().is_some_and(|rare| rare.has_news()) {
             self.tell_what_is_rare(now, fx);
         }
         if let Some(echo) = self.echo.take() {
