@@ -95,6 +95,12 @@ impl Reads {
         }
     }
 
+    /// Whether any read waits for nothing but what is to be applied.
+    #[inline]
+    pub(super) fn any_confirmed(&self) -> bool {
+        !self.confirmed.is_empty()
+    }
+
     /// The next confirmed read that may be answered now that `applied` is applied.
     pub(super) fn pop(&mut self, applied: Index) -> Option<Read> {
         let entry = self.confirmed.first_entry()?;

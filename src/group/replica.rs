@@ -504,7 +504,21 @@ impl Replica {
     }
 
     /// Answers the reads that may see the state as it is, with `applied` applied.
+    #[inline]
     fn answer_reads(&mut self, now: Tick, wall: UnixMs, applied: Index, answers: &mut Answers) {
+        // Asked after every entry, and mostly nobody waits.
+        if self.reads.any_confirmed() {
+            self.answer_confirmed(now, wall, applied, answers);
+        }
+    }
+
+    fn answer_confirmed(
+        &mut self,
+        now: Tick,
+        wall: UnixMs,
+        applied: Index,
+        answers: &mut Answers,
+    ) {
         while let Some(read) = self.reads.pop(applied) {
             let took_ms = now.since(read.asked);
             if self.slow_after_ms <= took_ms && self.slow_reads.len() < SLOW_OPS_MAX {
