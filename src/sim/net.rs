@@ -8,6 +8,7 @@
 //! A link that breaks loses what is under way on it in both directions, and both ends hear of it. A
 //! partition loses what is sent into it and says nothing for a while, as TCP does.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use fastrand::Rng;
@@ -15,7 +16,7 @@ use fastrand::Rng;
 use super::options::NetOptions;
 
 /// Where a frame travels: from a core of one node to another node, in one lane.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Path {
     /// The sender, counted from zero.
     pub from: usize,
@@ -25,6 +26,26 @@ pub struct Path {
     pub to: usize,
     /// The lane's number.
     pub lane: u8,
+}
+
+impl Path {
+    /// Sender, core, receiver and lane in one number: the maps of paths do little but compare.
+    fn number(&self) -> u128 {
+        let (high, to) = ((self.from as u64) << 16 | u64::from(self.core), self.to as u64);
+        u128::from(high) << 64 | u128::from(to << 8 | u64::from(self.lane))
+    }
+}
+
+impl Ord for Path {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.number().cmp(&other.number())
+    }
+}
+
+impl PartialOrd for Path {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 /// What becomes of a frame.

@@ -17,7 +17,8 @@ use super::safety::Checked;
 use super::world::{Flight, ForNode, Happening, World};
 
 /// The effects of one turn, one by one: a crash may fall between any two.
-enum Effect {
+#[derive(Debug)]
+pub(super) enum Effect {
     Write(Write),
     Frame(NodeId, OutFrame),
     Post(usize, Post),
@@ -41,7 +42,8 @@ impl World {
                 format!("{at} is {:?} in term {}, leader {}", role.role, role.term, role.leader)
             });
         }
-        let todo = self.ordered(&mut effects);
+        let mut todo = std::mem::take(&mut self.todo);
+        self.line_up(&mut effects, &mut todo);
         self.nodes[node].cores[core].effects = effects;
         let crashes = self.is_chaos
             && !todo.is_empty()
@@ -49,7 +51,7 @@ impl World {
             && self.strikes(|| format!("node {node} loses power between two effects"));
         let count = if crashes { self.rng.usize(..todo.len()) } else { todo.len() };
         let is_something = !todo.is_empty();
-        for effect in todo.into_iter().take(count) {
+        for effect in todo.drain(..).take(count) {
             let point = match &effect {
                 Effect::Frame(..) => Some(self.send_point(node, core)),
                 Effect::Write(write) if is_snapshot(write) => Some(CrashPoint::BeforeSaveSnap),
@@ -61,6 +63,7 @@ impl World {
             }
             self.perform_one(node, core, effect);
         }
+        self.todo = todo;
         if !crashes && is_something && self.dies_at(CrashPoint::BeforeAdvance) {
             return self.crash(node);
         }
@@ -72,11 +75,8 @@ impl World {
     }
 
     /// Lines effects up: nothing orders the kinds among each other, so a coin says what goes first.
-    fn ordered(&mut self, effects: &mut Effects) -> Vec<Effect> {
+    fn line_up(&mut self, effects: &mut Effects, todo: &mut Vec<Effect>) {
         let disk_first = self.rng.bool();
-        let Effects { writes, frames, replies, posts, log_reads, .. } = &*effects;
-        let many = writes.len() + frames.len() + replies.len() + posts.len() + log_reads.len();
-        let mut todo = Vec::with_capacity(many + 2);
         let writes = effects.writes.drain(..).map(Effect::Write);
         if disk_first {
             todo.extend(writes);
@@ -91,7 +91,6 @@ impl World {
         todo.extend(effects.log_reads.drain(..).map(Effect::LogRead));
         todo.extend(effects.spare.take().map(Effect::Spare));
         todo.extend(effects.reclaim.take().map(Effect::Reclaim));
-        todo
     }
 
     fn perform_one(&mut self, node: usize, core: usize, effect: Effect) {

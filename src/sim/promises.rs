@@ -2,7 +2,6 @@
 //! vote to anybody else, each for a time by its own clock. All clocks are known here, so a lease that
 //! outlasts its promises is seen at once, and nobody has to win an election in between.
 
-use crate::raft::effects::RoleKind;
 use crate::shard::LeasedGroups;
 
 use super::safety::Checked;
@@ -16,10 +15,11 @@ impl World {
         }
         let now = self.nodes[node].clock.read(self.now);
         for replica in self.nodes[node].cores[core].shard.settled() {
-            let status = replica.status();
-            if status.role != RoleKind::Leader || !replica.is_leased(now) {
+            // Only a leader is.
+            if !replica.is_leased(now) {
                 continue;
             }
+            let status = replica.status();
             // Whoever is down gives no vote, and promises none when it starts.
             let is_free = |voter: &crate::id::ReplicaId| {
                 let other = &self.nodes[voter.0 as usize - 1];

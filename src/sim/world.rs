@@ -34,7 +34,7 @@ use super::net::{Net, Path};
 use super::node::Node;
 use super::options::Options;
 use super::outcome::{Failure, Outcome};
-use super::perform::Link;
+use super::perform::{Effect, Link};
 use super::queue::Queue;
 use super::safety::{Checked, Safety};
 use super::strikes::Strikes;
@@ -172,6 +172,8 @@ pub(super) struct World {
     pub(super) encoded: Vec<u8>,
     /// Those of the reply that was heard last.
     pub(super) heard: BytesMut,
+    /// What a turn asks for; empty between turns.
+    pub(super) todo: Vec<Effect>,
     pub(super) safety: Safety,
     pub(super) history: History,
     pub(super) workload: Workload,
@@ -288,6 +290,7 @@ impl World {
             links: BTreeMap::new(),
             encoded: Vec::new(),
             heard: BytesMut::new(),
+            todo: Vec::new(),
             safety: Safety::default(),
             history: History::new(workload.keys()),
             clients: (0..options.clients).map(|client| Client::new(client, &options)).collect(),

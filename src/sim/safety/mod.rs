@@ -348,10 +348,14 @@ impl Safety {
     ///
     /// # Errors
     /// The property that broke, and how.
+    #[inline]
     pub fn on_heard(&mut self, group: GroupId, message: &Message) -> Checked {
-        if message.reject {
-            return Ok(());
-        }
+        use MessageKind::{AppendResponse, TimeoutNow, VoteResponse};
+        let promises = matches!(message.kind, VoteResponse | AppendResponse | TimeoutNow);
+        if message.reject || !promises { Ok(()) } else { self.on_promise(group, message) }
+    }
+
+    fn on_promise(&mut self, group: GroupId, message: &Message) -> Checked {
         match message.kind {
             MessageKind::VoteResponse => {
                 self.monotonic.on_vote_heard(group, message.from, message.term, message.to);
