@@ -512,13 +512,7 @@ impl Replica {
         }
     }
 
-    fn answer_confirmed(
-        &mut self,
-        now: Tick,
-        wall: UnixMs,
-        applied: Index,
-        answers: &mut Answers,
-    ) {
+    fn answer_confirmed(&mut self, now: Tick, wall: UnixMs, applied: Index, answers: &mut Answers) {
         while let Some(read) = self.reads.pop(applied) {
             let took_ms = now.since(read.asked);
             if self.slow_after_ms <= took_ms && self.slow_reads.len() < SLOW_OPS_MAX {
