@@ -1,12 +1,14 @@
 //! The command line, and the [`Plan`] it becomes once everything in it has been checked.
 
 use crate::keys::{Dist, KEYS_MAX};
+use crate::knee::{self, Bound};
 use crate::procstat::Probe;
 use crate::protocol::Manner;
+use crate::sides::{self, Flag, Side};
 use crate::workload::{Sizes, Spec};
 use crate::zookeeper;
 use clap::{Parser, ValueEnum};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Load generator for servers that speak the Redis protocol, for etcd's v3 API and for ZooKeeper.
@@ -16,12 +18,18 @@ use std::path::PathBuf;
 #[derive(Debug, Parser)]
 #[command(name = "load", bin_name = "cargo load --", max_term_width = 100)]
 pub(crate) struct Args {
-    /// Server addresses, HOST:PORT, separated by commas; connections are dealt out in turn
-    #[arg(long, value_name = "ADDR,…", value_delimiter = ',', default_value = "127.0.0.1:6379")]
+    /// Server addresses, HOST:PORT, separated by commas; connections are dealt out in turn [default:
+    /// 127.0.0.1:6379]
+    #[arg(long, value_name = "ADDR,…", value_delimiter = ',')]
     addr: Vec<String>,
-    /// Protocol of the server
-    #[arg(long, value_enum, default_value = "resp")]
-    target: Target,
+    /// Protocol of the server: resp (Redis; the default), etcd (gRPC Put and linearizable Range) or zookeeper
+    /// (setData, and getData from the member at hand). Or a target by name, in place of --addr, repeated for each that is
+    /// to be compared; the first is what the others are measured by
+    #[arg(long, value_name = "PROTOCOL|NAME=[PROTOCOL://]ADDR,…")]
+    target: Vec<Flag>,
+    /// With named targets: rounds, in each of which every target has one run; who goes first changes [default: 3]
+    #[arg(long, value_name = "N", conflicts_with_all = ["runs", "sweep"])]
+    rounds: Option<u64>,
     /// Connections in all (for etcd: HTTP/2 connections, one gRPC channel each)
     #[arg(long, short = 'c', value_name = "N", default_value_t = 16)]
     connections: usize,
@@ -34,6 +42,24 @@ pub(crate) struct Args {
     /// Open loop at this many operations per second in all, e.g. 5000 or 5000/s
     #[arg(long, value_name = "N/s", value_parser = parse_rate)]
     rate: Option<f64>,
+
+    /// Find the knee: open loops at rising rates, --warmup and --duration (here 5 s by default) each, until the server
+    /// does not keep up; then rates in between until they are 5 % apart. It keeps up if it answers 97 % of
+    /// what is offered and its p99, counted from when operations were due, is within the bound
+    #[arg(long, conflicts_with_all = ["rate", "requests"])]
+    sweep: bool,
+    /// The lowest rate of a sweep, operations per second in all
+    #[arg(long, value_name = "N/s", value_parser = parse_rate, default_value = "1000", requires = "sweep")]
+    sweep_from: f64,
+    /// The highest rate of a sweep, operations per second in all
+    #[arg(long, value_name = "N/s", value_parser = parse_rate, default_value = "1000000", requires = "sweep")]
+    sweep_to: f64,
+    /// The p99 that a rate may have at most, in microseconds
+    #[arg(long, value_name = "US", requires = "sweep", conflicts_with = "slo_factor")]
+    slo_p99_us: Option<f64>,
+    /// Without --slo-p99-us: how many times the p99 at the lowest rate it may be
+    #[arg(long, value_name = "N", default_value_t = 10.0, requires = "sweep")]
+    slo_factor: f64,
 
     /// A YCSB workload: ycsb-a, -b, -c, -d, -f, or a file of its format; for reads, keys, their choice and
     /// sizes, in place of the flags for those
@@ -79,9 +105,9 @@ pub(crate) struct Args {
     /// Longest wait for the last replies, in seconds
     #[arg(long, value_name = "S", default_value_t = 5.0)]
     drain: f64,
-    /// Runs; their median is reported beside each
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    runs: u64,
+    /// Runs (of a sweep: at every rate); their median is reported beside each [default: 1]
+    #[arg(long, value_name = "N")]
+    runs: Option<u64>,
     /// Seed of keys, sizes and values
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -104,6 +130,10 @@ pub(crate) struct Args {
     /// Write a report as one HTML page that needs nothing else
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// Write plots as PNG files of 1720 × 840 pixels into this directory, which is made if it is missing:
+    /// latency-by-percentile, throughput-over-time, and of a sweep latency-vs-rate
+    #[arg(long, value_name = "DIR")]
+    png: Option<PathBuf>,
     /// Write results as JSON; `-` is standard output, and the text then goes to standard error
     #[arg(long, value_name = "FILE|-")]
     json: Option<PathBuf>,
@@ -119,6 +149,13 @@ pub(crate) enum Target {
     Etcd,
     /// ZooKeeper: setData, and getData from the member at hand.
     Zookeeper,
+}
+
+impl Target {
+    /// As the command line has it.
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -143,6 +180,10 @@ pub(crate) enum Ends {
 /// Everything a run needs to know, checked.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
+    /// All targets; at least one.
+    pub(crate) sides: Vec<Side>,
+    /// The name of the one this plan is for, or empty: it is the only one.
+    pub(crate) name: String,
     /// Protocol.
     pub(crate) target: Target,
     /// Where to connect; at least one.
@@ -157,6 +198,8 @@ pub(crate) struct Plan {
     pub(crate) manner: Manner,
     /// Operations per second of an open loop.
     pub(crate) rate_per_s: Option<f64>,
+    /// Find the knee in this range, instead of measuring at one rate.
+    pub(crate) sweep: Option<knee::Range>,
     /// What is asked.
     pub(crate) workload: Spec,
     /// Fill every key first.
@@ -167,7 +210,7 @@ pub(crate) struct Plan {
     pub(crate) ends: Ends,
     /// Longest wait for the last replies, in seconds.
     pub(crate) drain_s: f64,
-    /// Number of runs, at least 1.
+    /// Number of runs (with several targets: of each, in turn), at least 1.
     pub(crate) runs: u64,
     /// Seed of everything random.
     pub(crate) seed: u64,
@@ -181,6 +224,8 @@ pub(crate) struct Plan {
     pub(crate) hgrm: Option<PathBuf>,
     /// Where the page goes.
     pub(crate) html: Option<PathBuf>,
+    /// Where the plots go.
+    pub(crate) png: Option<PathBuf>,
     /// Where the JSON goes.
     pub(crate) json: Option<PathBuf>,
 }
@@ -194,7 +239,7 @@ impl Args {
             self.dist = said.dist;
             self.value_size = Sizes { min: said.value_bytes, max: said.value_bytes };
             self.keys = said.keys.unwrap_or(self.keys);
-            if self.duration.is_none() {
+            if self.duration.is_none() && !self.sweep {
                 self.requests = self.requests.or(said.requests);
             }
             // Its reads are of records that were loaded.
@@ -206,11 +251,17 @@ impl Args {
             (Some(Command::Set), _) | (None, None) => 0.0,
             (None, Some(share)) => share,
         };
+        let sides = sides::of(&self.target, &self.addr)?;
+        let zookeeper = sides.iter().any(|side| side.target == Target::Zookeeper);
+        self.check_together(&sides)?;
+        let runs = self.runs.or(self.rounds);
+        let runs = runs.unwrap_or(if sides[0].name.is_empty() || self.sweep { 1 } else { 3 });
         let at_least_one = [
             ("--connections", self.connections as u64),
             ("--pipeline", self.pipeline as u64),
             ("--threads", self.threads as u64),
-            ("--runs", self.runs),
+            ("--runs", self.runs.unwrap_or(1)),
+            ("--rounds", self.rounds.unwrap_or(1)),
             ("--keys", self.keys),
             ("--requests", self.requests.unwrap_or(1)),
         ];
@@ -223,7 +274,7 @@ impl Args {
         )?;
         ensure((0.0..=1.0).contains(&share), "--read-share must be between 0 and 1")?;
         ensure(self.keys <= KEYS_MAX, "--keys: a key has twelve digits, so at most 10^12 keys")?;
-        if self.target == Target::Zookeeper {
+        if zookeeper {
             ensure(
                 self.keys <= zookeeper::KEYS_MAX,
                 "--keys: ZooKeeper keeps every key in memory, so at most 10^6",
@@ -233,7 +284,7 @@ impl Args {
                 "--value-size: ZooKeeper takes requests of less than 1 MiB",
             )?;
         }
-        let seconds = self.duration.unwrap_or(10.0);
+        let seconds = self.duration.unwrap_or(if self.sweep { 5.0 } else { 10.0 });
         for (flag, value) in
             [("--warmup", self.warmup), ("--duration", seconds), ("--drain", self.drain)]
         {
@@ -245,13 +296,20 @@ impl Args {
         // Read once now: a wrong pid is better learnt before the run than after it.
         probe.read()?;
         Ok(Plan {
-            target: self.target,
-            addrs: resolve(&self.addr)?,
+            name: sides[0].name.clone(),
+            target: sides[0].target,
+            addrs: sides[0].addrs.clone(),
+            sides,
             connections: self.connections,
             pipeline: self.pipeline,
             threads: self.threads,
             manner: Manner { readonly: self.readonly, creating: false },
             rate_per_s: self.rate,
+            sweep: self.sweep.then_some(knee::Range {
+                from_per_s: self.sweep_from,
+                to_per_s: self.sweep_to,
+                p99: self.slo_p99_us.map_or(Bound::Times(self.slo_factor), Bound::Us),
+            }),
             workload: Spec {
                 keys: self.keys,
                 dist: self.dist,
@@ -259,23 +317,62 @@ impl Args {
                 random_values: self.random_values,
                 read_share: share,
             },
-            fill: self.fill || self.target == Target::Zookeeper,
+            // All of them or none: what is compared begins alike.
+            fill: self.fill || zookeeper,
             warmup_s: self.warmup,
             ends: self.requests.map_or(Ends::After { seconds }, Ends::Requests),
             drain_s: self.drain,
-            runs: self.runs,
+            runs,
             seed: self.seed,
             probe,
             allow_errors: self.allow_errors,
             progress: self.progress,
             hgrm: self.hgrm,
             html: self.html,
+            png: self.png,
             json: self.json,
         })
+    }
+
+    /// Flags that only make sense together, or apart.
+    fn check_together(&self, sides: &[Side]) -> Result<(), String> {
+        let named = !sides[0].name.is_empty();
+        ensure(
+            named || self.rounds.is_none(),
+            "--rounds is for targets side by side (--target NAME=ADDR); of one, there are --runs",
+        )?;
+        ensure(
+            !named || self.sweep || self.runs.is_none(),
+            "--runs with named targets: they take turns, and --rounds says how often",
+        )?;
+        let alone = sides.len() == 1;
+        ensure(
+            alone || self.hgrm.is_none(),
+            "--hgrm has room for the latencies of one target; --json and --html have all",
+        )?;
+        ensure(
+            alone || self.server_pids.is_empty(),
+            "--server-pids cannot tell targets apart; measure them one at a time for that",
+        )?;
+        ensure(self.sweep_from <= self.sweep_to, "--sweep-from is above --sweep-to")?;
+        ensure(
+            self.slo_p99_us.is_none_or(|us| 0.0 < us && us.is_finite()),
+            "--slo-p99-us must be above 0",
+        )?;
+        ensure(
+            1.0 <= self.slo_factor && self.slo_factor.is_finite(),
+            "--slo-factor must be at least 1: the lowest rate has that p99 itself",
+        )
     }
 }
 
 impl Plan {
+    /// The plan for one of its targets.
+    pub(crate) fn for_side(&self, side: &Side) -> Self {
+        let (name, addrs) = (side.name.clone(), side.addrs.clone());
+        Self { name, target: side.target, addrs, ..self.clone() }
+    }
+
     /// The plan of `--fill`: every key written once, as fast as the connections allow.
     pub(crate) fn filling(&self) -> Self {
         let mut plan = self.clone();
@@ -304,16 +401,6 @@ fn parse_rate(text: &str) -> Result<f64, String> {
         Ok(rate) if rate > 0.0 && rate <= 1e9 => Ok(rate),
         _ => Err(format!("'{text}' is no rate; write operations per second, e.g. 5000/s")),
     }
-}
-
-fn resolve(names: &[String]) -> Result<Vec<SocketAddr>, String> {
-    let one = |name: &String| {
-        name.to_socket_addrs()
-            .map_err(|error| format!("--addr {name}: {error}; write HOST:PORT"))?
-            .next()
-            .ok_or_else(|| format!("--addr {name}: the name has no address"))
-    };
-    names.iter().map(one).collect()
 }
 
 #[cfg(test)]
@@ -359,6 +446,21 @@ mod tests {
     }
 
     #[test]
+    fn a_sweep_and_targets_side_by_side_have_defaults_of_their_own() {
+        let swept = plan("--sweep --slo-p99-us 5000 --workload ycsb-a").unwrap();
+        let range = swept.sweep.unwrap();
+        assert_eq!((range.from_per_s, range.to_per_s, range.p99), (1e3, 1e6, Bound::Us(5e3)));
+        assert!(matches!(swept.ends, Ends::After { seconds: 5.0 }));
+        assert_eq!(swept.runs, 1);
+        assert_eq!(plan("--sweep").unwrap().sweep.unwrap().p99, Bound::Times(10.0));
+        let both = plan("--target a=127.0.0.1:1 --target b=127.0.0.1:2,127.0.0.1:3").unwrap();
+        assert_eq!((both.runs, both.sides.len(), both.name.as_str()), (3, 2, "a"));
+        let second = both.for_side(&both.sides[1]);
+        assert_eq!((second.addrs.len(), second.name.as_str()), (2, "b"));
+        assert!(plan("-n 1").unwrap().sweep.is_none());
+    }
+
+    #[test]
     fn nonsense_is_refused_by_name() {
         for (flags, word) in [
             ("--connections 0", "--connections"),
@@ -374,6 +476,19 @@ mod tests {
             ("--dist pareto", "uniform"),
             ("--value-size 9-3", "empty"),
             ("--addr nowhere", "HOST:PORT"),
+            ("--rounds 2", "--runs"),
+            ("--target a=127.0.0.1:1 --runs 2", "--rounds"),
+            ("--target a=127.0.0.1:1 --target b=127.0.0.1:2 --hgrm f", "--hgrm"),
+            ("--target a=127.0.0.1:1 --target b=127.0.0.1:2 --server-pids 1", "--server-pids"),
+            ("--sweep --rate 5", "--rate"),
+            ("--sweep --requests 5", "--requests"),
+            ("--sweep --rounds 2", "--rounds"),
+            ("--sweep-from 5", "--sweep"),
+            ("--slo-p99-us 5", "--sweep"),
+            ("--sweep --sweep-from 9 --sweep-to 8", "--sweep-from"),
+            ("--sweep --slo-p99-us 0", "--slo-p99-us"),
+            ("--sweep --slo-factor 0.5", "--slo-factor"),
+            ("--sweep --slo-factor 5 --slo-p99-us 900", "--slo-p99-us"),
             ("--server-pids 4294967295", "no such process"),
             ("--device none0", "none0"),
             ("--target zookeeper --keys 1000001", "--keys"),

@@ -1,60 +1,63 @@
-//! A run as one page that needs nothing else: figures, settings, and latency by percentile, drawn as SVG.
+//! What was measured as one page that needs nothing else: charts as SVG, tables, settings.
 
-use std::error::Error;
 use std::fmt::Write as _;
 
-use hdrhistogram::Histogram;
-use plotters::prelude::*;
+use serde_json::Value;
 
 use crate::args::Plan;
-use crate::report::{self, Figures};
-use crate::run::Outcome;
-
-const SIZE: (u32, u32) = (860, 420);
-const READS: RGBColor = RGBColor(0, 90, 181);
-const WRITES: RGBColor = RGBColor(220, 90, 20);
-/// As far as percentiles are drawn: one in so many.
-const TAIL_MAX: f64 = 1e6;
+use crate::measured::Results;
+use crate::plot::grouped;
+use crate::{charts, json, sweep};
 
 /// The page.
-pub(crate) fn page(
-    plan: &Plan,
-    outcomes: &[Outcome],
-    figures: &[Figures],
-) -> Result<String, String> {
-    let json = report::json(plan, outcomes, figures);
-    let mut reads = crate::record::histogram();
-    let mut writes = crate::record::histogram();
-    for outcome in outcomes {
-        reads.add(&outcome.record.reads).expect("all histograms have the same bounds");
-        writes.add(&outcome.record.writes).expect("all histograms have the same bounds");
+pub(crate) fn page(plan: &Plan, results: &Results) -> Result<String, String> {
+    let json = json::of(plan, results);
+    let mut body = String::new();
+    for named in charts::of(results) {
+        let (svg, caption) = (named.chart.svg()?, named.caption);
+        let _ = writeln!(body, "<figure>{svg}<figcaption>{caption}</figcaption></figure>");
     }
-    let chart = chart(&reads, &writes).map_err(|problem| format!("the chart: {problem}"))?;
-    let mut rows = String::new();
-    let mut columns: Vec<(String, &serde_json::Value)> = (1..)
-        .zip(json["runs"].as_array().into_iter().flatten())
-        .map(|(number, run)| (format!("run {number}"), run))
-        .collect();
-    if columns.len() > 1 {
-        columns.push(("median".into(), &json["median"]));
+    if results.sides.iter().all(|side| side.median().get("ops_count").unwrap_or(0.0) == 0.0) {
+        body.push_str("<p>Nothing was measured.</p>\n");
     }
-    let names = json["median"].as_object().into_iter().flatten().map(|(name, _)| name);
-    for name in names {
-        let cells: Vec<String> = columns.iter().map(|(_, run)| shown(&run[name])).collect();
-        if cells.iter().all(String::is_empty) {
-            continue;
+    if !results.sweeps.is_empty() {
+        let _ = writeln!(body, "<h2>Rates</h2>\n<p>{}</p>", sweep::definition(plan));
+        for target in list(&json["targets"]) {
+            rates(target, &mut body);
         }
-        let cells: String = cells.iter().map(|cell| format!("<td>{cell}</td>")).collect();
-        let _ = writeln!(rows, "<tr><th scope=\"row\">{}</th>{cells}</tr>", words(name));
+        body.push_str("<h2>At the knee</h2>\n");
+        let columns = list(&json["targets"]).map(|target| (name_of(target), &target["median"]));
+        figures(&columns.collect::<Vec<_>>(), &mut body);
+    } else if plan.name.is_empty() {
+        body.push_str("<h2>Figures</h2>\n");
+        figures(&with_median("", &json), &mut body);
+    } else {
+        let first = &plan.sides[0].name;
+        let _ = writeln!(
+            body,
+            "<h2>Side by side</h2>\n<p>Medians of {} rounds. Ratios are taken within a round; the median of these is \
+             shown.</p>",
+            plan.runs
+        );
+        let mut columns = Vec::new();
+        for (index, target) in list(&json["targets"]).enumerate() {
+            columns.push((name_of(target), &target["median"]));
+            if index > 0 {
+                columns.push((format!("÷ {first}"), &target["ratio_to_first"]));
+            }
+        }
+        figures(&columns, &mut body);
+        body.push_str("<h2>Every round</h2>\n");
+        let rounds = |target| with_median(&name_of(target), target);
+        figures(&list(&json["targets"]).flat_map(rounds).collect::<Vec<_>>(), &mut body);
     }
-    let head: String =
-        columns.iter().map(|(name, _)| format!("<th scope=\"col\">{name}</th>")).collect();
-    let mut settings = String::new();
+    body.push_str("<h2>Settings</h2>\n<dl>");
+    for target in list(&json["targets"]) {
+        let (protocol, addresses) = (text_of(&target["target"]), text_of(&target["addresses"]));
+        setting(&name_of(target), &format!("{protocol}: {addresses}"), &mut body);
+    }
     for (name, value) in json["plan"].as_object().into_iter().flatten() {
-        let value = shown(value);
-        if !value.is_empty() {
-            let _ = writeln!(settings, "<dt>{}</dt><dd>{value}</dd>", words(name));
-        }
+        setting(&words(name), &text_of(value), &mut body);
     }
     let (command, machine) = (shown(&json["command"]), &json["machine"]);
     let machine =
@@ -63,19 +66,99 @@ pub(crate) fn page(
         "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width\"><title>Load report</title>\n\
          <style>{STYLE}</style>\n<main><h1>Load report</h1>\n<p><code>{command}</code><br>{machine}</p>\n\
-         <figure>{chart}<figcaption>Latency by percentile, all runs together. Counted from when an operation was to be sent, \
-         if there is a rate, and from when it was sent, if there is none.</figcaption></figure>\n\
-         <h2>Figures</h2>\n<table><tr><td></td>{head}</tr>\n{rows}</table>\n\
-         <h2>Settings</h2>\n<dl>{settings}</dl></main></html>\n"
+         {body}</dl></main></html>\n"
     ))
 }
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;margin:2rem;color:#1a1a1a;background:#fff}\
     main{max-width:60rem;margin:auto}code{overflow-wrap:anywhere}figure{margin:1rem 0}svg{max-width:100%;height:auto}\
-    figcaption{color:#555;font-size:.9rem}table{border-collapse:collapse}td,th{padding:.2rem .8rem;text-align:right;\
-    border-bottom:1px solid #ddd;font-variant-numeric:tabular-nums}th[scope=row]{text-align:left;font-weight:normal}\
+    figcaption{color:#555;font-size:.9rem}div{overflow-x:auto}table{border-collapse:collapse}td,th{padding:.2rem .8rem;\
+    text-align:right;border-bottom:1px solid #ddd;font-variant-numeric:tabular-nums}th[scope=row]{text-align:left;\
+    font-weight:normal}tr.knee{font-weight:bold}\
     dl{display:grid;grid-template-columns:max-content auto;gap:.1rem 1rem}dd{margin:0}\
     @media(prefers-color-scheme:dark){body{color:#ddd;background:#161616}figcaption{color:#aaa}td,th{border-color:#333}}";
+
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+/// A target's name; the only one may have none.
+fn name_of(target: &Value) -> String {
+    let name = text_of(&target["name"]);
+    if name.is_empty() { "target".into() } else { name }
+}
+
+/// The runs of one target, and their median if there are several.
+fn with_median<'a>(name: &str, target: &'a Value) -> Vec<(String, &'a Value)> {
+    let titled = |what: String| format!("{name} {what}").trim().to_owned();
+    let mut columns: Vec<(String, &Value)> = (1..)
+        .zip(list(&target["runs"]))
+        .map(|(number, run)| (titled(format!("run {number}")), run))
+        .collect();
+    if columns.len() > 1 {
+        columns.push((titled("median".into()), &target["median"]));
+    }
+    columns
+}
+
+/// A table of figures: a row for each, a column for each of `columns`.
+fn figures(columns: &[(String, &Value)], page: &mut String) {
+    page.push_str("<div><table><tr><td></td>");
+    for (title, _) in columns {
+        let _ = write!(page, "<th scope=\"col\">{}</th>", escaped(title));
+    }
+    page.push_str("</tr>\n");
+    // The first may be a target without a knee, and then without figures.
+    let full = columns.iter().find_map(|(_, value)| value.as_object());
+    for (name, _) in full.into_iter().flatten().filter(|(_, value)| !value.is_object()) {
+        let cells: Vec<String> = columns.iter().map(|(_, column)| shown(&column[name])).collect();
+        if cells.iter().all(String::is_empty) {
+            continue;
+        }
+        let cells: String = cells.iter().map(|cell| format!("<td>{cell}</td>")).collect();
+        let _ = writeln!(page, "<tr><th scope=\"row\">{}</th>{cells}</tr>", words(name));
+    }
+    page.push_str("</table></div>\n");
+}
+
+/// The rates of one target's sweep.
+fn rates(target: &Value, page: &mut String) {
+    let _ = writeln!(page, "<h3>{}</h3>", escaped(&name_of(target)));
+    let _ = writeln!(page, "<p>{}</p>", shown(&target["knee"]));
+    let columns = [
+        ("offered_ops_per_s", "offered/s"),
+        ("throughput_ops_per_s", "achieved/s"),
+        ("latency_p50_us", "p50, µs"),
+        ("latency_p99_us", "p99, µs"),
+        ("latency_p99_9_us", "p99.9, µs"),
+        ("unsent_arrivals_count", "never sent"),
+        ("errors_count", "errors"),
+    ];
+    page.push_str("<div><table><tr>");
+    for (_, title) in columns {
+        let _ = write!(page, "<th scope=\"col\">{title}</th>");
+    }
+    page.push_str("<td></td></tr>\n");
+    let mut steps: Vec<&Value> = list(&target["steps"]).collect();
+    let rate = |step: &Value| step["offered_ops_per_s"].as_f64().unwrap_or(0.0);
+    steps.sort_by(|a, b| rate(a).total_cmp(&rate(b)));
+    for step in steps {
+        let knee = step["offered_ops_per_s"] == target["knee_ops_per_s"];
+        page.push_str(if knee { "<tr class=\"knee\">" } else { "<tr>" });
+        for (name, _) in columns {
+            let cell = step[name].as_f64().map(grouped).unwrap_or_default();
+            let _ = write!(page, "<td>{cell}</td>");
+        }
+        let _ = writeln!(page, "<td>{}</td></tr>", shown(&step["verdict"]));
+    }
+    page.push_str("</table></div>\n");
+}
+
+fn setting(name: &str, value: &str, page: &mut String) {
+    if !value.is_empty() {
+        let _ = writeln!(page, "<dt>{}</dt><dd>{}</dd>", escaped(name), escaped(value));
+    }
+}
 
 /// A name for people: its unit apart.
 fn words(name: &str) -> String {
@@ -88,91 +171,22 @@ fn words(name: &str) -> String {
     if unit.is_empty() { name } else { format!("{name}, {unit}") }
 }
 
-fn text_of(value: &serde_json::Value) -> String {
+fn text_of(value: &Value) -> String {
     match value {
-        serde_json::Value::Null => String::new(),
-        serde_json::Value::String(text) => text.clone(),
-        serde_json::Value::Array(items) => items.iter().map(text_of).collect::<Vec<_>>().join(", "),
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(text_of).collect::<Vec<_>>().join(", "),
         other => other.to_string(),
     }
 }
 
 /// The same, as HTML.
-fn shown(value: &serde_json::Value) -> String {
-    text_of(value).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+fn shown(value: &Value) -> String {
+    escaped(&text_of(value))
 }
 
-/// Latency in µs over one in how many operations is slower.
-fn curve(ns: &Histogram<u64>) -> Vec<(f64, f64)> {
-    let steps = ns.iter_quantiles(10).filter(|step| step.quantile_iterated_to() < 1.0);
-    let points = steps.map(|step| {
-        let slower = 1.0 / (1.0 - step.quantile_iterated_to());
-        (slower, step.value_iterated_to().min(ns.max()) as f64 / 1e3)
-    });
-    points.filter(|(slower, us)| *slower <= TAIL_MAX && *us > 0.0).collect()
-}
-
-/// A name, its colour, and points by rising x.
-type Curve = (&'static str, RGBColor, Vec<(f64, f64)>);
-
-fn chart(reads: &Histogram<u64>, writes: &Histogram<u64>) -> Result<String, Box<dyn Error>> {
-    let lines: Vec<Curve> = [("reads", READS, curve(reads)), ("writes", WRITES, curve(writes))]
-        .into_iter()
-        .filter(|(_, _, points)| !points.is_empty())
-        .collect();
-    let points = || lines.iter().flat_map(|(_, _, points)| points);
-    let most = |it: &dyn Fn(&(f64, f64)) -> f64| points().map(it).fold(1.0_f64, f64::max);
-    let least = points().map(|point| point.1).fold(f64::INFINITY, f64::min);
-    if lines.is_empty() {
-        return Ok(String::from("<p>Nothing was measured.</p>"));
-    }
-    let (right, top) = (most(&|point| point.0) * 1.5, most(&|point| point.1) * 1.5);
-    let mut svg = String::new();
-    {
-        let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-        area.fill(&WHITE)?;
-        let mut chart = ChartBuilder::on(&area)
-            .margin(14)
-            .x_label_area_size(42)
-            .y_label_area_size(72)
-            .build_cartesian_2d(
-                (1.0..right.max(20.0))
-                    .log_scale()
-                    .with_key_points(vec![2.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6]),
-                (least / 1.5..top).log_scale(),
-            )?;
-        chart
-            .configure_mesh()
-            .light_line_style(TRANSPARENT)
-            .x_desc("percentile")
-            .y_desc("latency, µs")
-            .x_label_formatter(&|slower| percentile(*slower))
-            .label_style(("sans-serif", 13))
-            .axis_desc_style(("sans-serif", 14))
-            .draw()?;
-        for (name, colour, points) in lines {
-            let style = colour.stroke_width(2);
-            chart
-                .draw_series(LineSeries::new(points, style))?
-                .label(name)
-                .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], style));
-        }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .background_style(WHITE.mix(0.85))
-            .border_style(RGBColor(200, 200, 200))
-            .label_font(("sans-serif", 13))
-            .draw()?;
-        area.present()?;
-    }
-    Ok(svg)
-}
-
-/// `one in 1000 is slower` as `99.9`.
-fn percentile(slower: f64) -> String {
-    let text = format!("{:.4}", 100.0 - 100.0 / slower);
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[cfg(test)]
@@ -180,26 +194,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn percentiles_and_names_are_for_people() {
-        assert_eq!([2.0, 10.0, 1e3, 1e6].map(percentile), ["50", "90", "99.9", "99.9999"]);
+    fn names_and_values_are_for_people() {
         assert_eq!(words("latency_p99_us"), "latency p99, µs");
         assert_eq!(words("missing_keys_count"), "missing keys");
         assert_eq!(shown(&serde_json::json!(["a<b", null, 3])), "a&lt;b, , 3");
     }
 
     #[test]
-    fn the_chart_has_a_line_for_what_was_measured() {
-        let mut ns = crate::record::histogram();
-        (1..=10_000_u64).for_each(|us| ns.record(us * 1_000).expect("within bounds"));
-        let points = curve(&ns);
-        let near = points.iter().find(|(slower, _)| 9.9 < *slower).expect("a ninetieth percentile");
-        assert!((8_900.0..9_200.0).contains(&near.1), "{near:?}");
-        let svg = chart(&crate::record::histogram(), &ns).expect("it is drawn");
-        for word in ["<svg", "writes", "99.9", "latency, µs", "<polyline"] {
-            assert!(svg.contains(word), "{word} is missing");
-        }
-        assert!(!svg.contains("reads"), "nothing was read");
-        let none = crate::record::histogram();
-        assert!(chart(&none, &none).expect("nothing").contains("Nothing was measured"));
+    fn a_rate_s_row_says_what_came_of_it_and_the_knee_stands_out() {
+        let target = serde_json::json!({
+            "name": "x<y", "knee": "knee: 1000/s", "knee_ops_per_s": 1000.0,
+            "steps": [
+                { "offered_ops_per_s": 2000.0, "latency_p99_us": 12345.6, "verdict": "too slow" },
+                { "offered_ops_per_s": 1000.0, "latency_p99_us": null, "verdict": "kept up" },
+            ],
+        });
+        let mut page = String::new();
+        rates(&target, &mut page);
+        assert!(page.contains("<h3>x&lt;y</h3>"), "{page}");
+        let (knee, above) = (page.find("class=\"knee\"><td>1,000<"), page.find("<tr><td>2,000<"));
+        assert!(knee.is_some() && knee < above, "by rising rate: {page}");
+        assert!(page.contains("<td>12,346</td>") && page.contains("<td>too slow</td>"), "{page}");
     }
 }

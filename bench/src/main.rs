@@ -1,41 +1,56 @@
 //! The load generator: `cargo load -- --help`.
 //!
 //! ```text
-//! args ──► Plan ──► run::once ──┬─► driver_epoll (conn; resp, zookeeper) ──┐
-//!                   (× --runs)  └─► driver_etcd                            ├─► Record ──► report
-//!                                     keys, workload: what                 │
-//!                                     schedule:       when ────────────────┘   procstat: what servers used
+//! args ──► Plan ──┬─► rounds: targets in turn ──┐
+//! (sides: whom)   └─► sweep: rates in turn ─────┴─► run::once ──┬─► driver_epoll (conn; resp, zookeeper) ──┐
+//!                         knee: which next                      └─► driver_etcd                            │
+//!                                                  keys, workload: what       schedule: when               │
+//!                                                  procstat: what servers used      timeline, record ◄─────┘
+//!                                                                                        │
+//!     files: json, html, plots (charts, plot, font), hgrm  ◄── measured: Results ◄── report: Figures
 //! ```
 //!
-//! `bench/README.md` says how to run it and how to read what it prints.
+//! `bench/README.md` says how to run it and how to read what it prints, `docs/benchmarking.md` how to measure
+//! so that the numbers mean something.
 #![allow(clippy::disallowed_methods, reason = "a load generator is a driver: it reads clocks")]
 
 mod args;
+mod charts;
+mod comparison;
 mod conn;
 mod driver_epoll;
 #[cfg(feature = "etcd")]
 mod driver_etcd;
 #[cfg(feature = "etcd")]
 mod etcd_wire;
+mod files;
+mod font;
 mod html;
+mod json;
 mod keys;
+mod knee;
+mod measured;
+mod plot;
+mod printer;
 mod procstat;
 mod protocol;
 mod record;
 mod report;
 mod resp;
+mod rounds;
 mod run;
 mod schedule;
+mod sides;
+mod sweep;
+mod timeline;
 mod workload;
 mod ycsb;
 mod zookeeper;
 
 use args::{Args, Plan};
 use clap::Parser;
-use report::Figures;
-use run::Outcome;
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use measured::{Measured, Results};
+use printer::Printer;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -51,44 +66,38 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs the plan and reports. A failure here means there is nothing to report.
+/// Performs the plan and reports. A failure here means there is nothing to report.
 fn load(plan: &Plan) -> Result<ExitCode, String> {
     let stop = watch_signals()?;
-    let mut printer = Printer { to_stderr: plan.json.as_deref() == Some(Path::new("-")) };
-    if plan.fill {
-        let filled = run::once(&plan.filling(), run::FILLING, &stop)?;
-        printer.line(&format!("filled   {} keys in {:.1} s", filled.record.ops, filled.window_s));
-        if filled.record.errors_count() > 0 && !plan.allow_errors {
-            print_errors(&filled);
-            return Err("filling was answered with errors".into());
-        }
-    }
-    let (mut outcomes, mut figures) = (Vec::new(), Vec::new());
-    for run in 0..plan.runs {
-        if stop.load(Ordering::Relaxed) {
-            break;
-        }
-        let outcome = run::once(plan, run, &stop)?;
-        let figures_of_run = Figures::new(&outcome, plan);
-        printer.line(&figures_of_run.text(&format!("run {}", run + 1)));
-        print_errors(&outcome);
-        outcomes.push(outcome);
-        figures.push(figures_of_run);
-    }
-    if outcomes.len() > 1 {
-        printer.line(&Figures::median(&figures).text("median"));
+    let printer = Printer { to_stderr: plan.json.as_deref() == Some(Path::new("-")) };
+    rounds::fill(plan, &stop, &printer)?;
+    let results = if plan.sweep.is_some() {
+        sweep::run(plan, &stop, &printer)?
+    } else {
+        Results { sides: rounds::run(plan, &stop, &printer)?, sweeps: Vec::new() }
+    };
+    if results.sides.len() > 1 {
+        printer.line(&format!("\n{}", comparison::table(&results.sides)));
     }
     if stop.load(Ordering::Relaxed) {
         eprintln!("load: interrupted; the numbers are of what was measured until then");
     }
-    write_files(plan, &outcomes, &figures)?;
-    let errors: u64 = outcomes.iter().map(|outcome| outcome.record.errors_count()).sum();
+    files::write(plan, &results)?;
+    let errors: u64 = results.sides.iter().map(Measured::errors_count).sum();
     if errors > 0 && !plan.allow_errors {
         eprintln!("load: {errors} replies were errors (--allow-errors accepts them)");
         return Ok(ExitCode::FAILURE);
     }
-    if outcomes.iter().all(|outcome| outcome.record.ops == 0) {
-        eprintln!("load: nothing was answered inside the measured window");
+    let mut silent =
+        results.sides.iter().filter(|side| side.outcomes.iter().all(|o| o.record.ops == 0));
+    if let Some(side) = silent.next() {
+        let whom =
+            if side.plan.name.is_empty() { String::new() } else { format!("{}: ", side.plan.name) };
+        eprintln!("load: {whom}nothing was answered inside the measured window");
+        return Ok(ExitCode::FAILURE);
+    }
+    if plan.sweep.is_some() && results.sides.len() < plan.sides.len() {
+        eprintln!("load: not every target has a knee in the range that was swept");
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
@@ -105,63 +114,4 @@ fn watch_signals() -> Result<Arc<AtomicBool>, String> {
             .map_err(|error| format!("cannot handle signals: {error}"))?;
     }
     Ok(stop)
-}
-
-/// Where the text goes: standard output, unless the JSON has it.
-struct Printer {
-    to_stderr: bool,
-}
-
-impl Printer {
-    fn line(&mut self, text: &str) {
-        // A closed pipe is no reason to lose the files still to be written.
-        let _ = if self.to_stderr {
-            writeln!(std::io::stderr(), "{text}")
-        } else {
-            writeln!(std::io::stdout(), "{text}")
-        };
-    }
-}
-
-fn print_errors(outcome: &Outcome) {
-    for (token, count) in &outcome.record.errors {
-        eprintln!("           {count} × {token}");
-    }
-    for text in &outcome.record.error_texts {
-        eprintln!("           e.g. {text}");
-    }
-    if let Some(problem) = &outcome.usage_problem {
-        eprintln!("           server figures are missing: {problem}");
-    }
-}
-
-fn write_files(plan: &Plan, outcomes: &[Outcome], figures: &[Figures]) -> Result<(), String> {
-    if let Some(path) = &plan.hgrm {
-        let mut all = record::histogram();
-        for outcome in outcomes {
-            all.add(outcome.record.all()).expect("all histograms have the same bounds");
-        }
-        File::create(path)
-            .and_then(|file| {
-                let mut out = BufWriter::new(file);
-                report::write_hgrm(&all, &mut out).and_then(|()| out.flush())
-            })
-            .map_err(|error| format!("--hgrm {}: {error}", path.display()))?;
-    }
-    if let Some(path) = &plan.html {
-        let page = html::page(plan, outcomes, figures)?;
-        std::fs::write(path, page)
-            .map_err(|error| format!("--html {}: {error}", path.display()))?;
-    }
-    if let Some(path) = &plan.json {
-        let text = format!("{:#}\n", report::json(plan, outcomes, figures));
-        if path == Path::new("-") {
-            let mut stdout = std::io::stdout();
-            stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
-        } else {
-            std::fs::write(path, text)
-        }
-        .map_err(|error| format!("--json {}: {error}", path.display()))?;
-    }
-    Ok(())
 }

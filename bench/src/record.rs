@@ -1,6 +1,7 @@
 //! What one thread of a run measured, and how threads are added up.
 
 use crate::schedule::Window;
+use crate::timeline::Timeline;
 use crate::workload::Kind;
 use hdrhistogram::Histogram;
 use std::collections::BTreeMap;
@@ -48,6 +49,8 @@ pub(crate) struct Record {
     pub(crate) unsent: u64,
     /// When the last operation of the window was answered.
     pub(crate) last_ns: u64,
+    /// The operations of the window by when they were answered.
+    pub(crate) timeline: Timeline,
 }
 
 impl Record {
@@ -67,6 +70,7 @@ impl Record {
             unknown: 0,
             unsent: 0,
             last_ns: 0,
+            timeline: Timeline::new(window.warm_end_ns),
         }
     }
 
@@ -92,6 +96,7 @@ impl Record {
             self.acked_writes += u64::from(kind == Kind::Write);
             self.payload_bytes += bytes;
             self.last_ns = now_ns;
+            self.timeline.count(now_ns);
         }
     }
 
@@ -138,6 +143,7 @@ impl Record {
         self.unknown += other.unknown;
         self.unsent += other.unsent;
         self.last_ns = self.last_ns.max(other.last_ns);
+        self.timeline.merge(&other.timeline);
     }
 
     /// Reads and writes together.
@@ -206,6 +212,7 @@ mod tests {
         record.answered(Kind::Write, 90, 150, 8); // answered in the window
         record.answered(Kind::Write, 150, 450, 8); // answered while draining
         assert_eq!((record.ops, record.payload_bytes), (1, 8));
+        assert_eq!(record.timeline.counts(), [1]);
         assert_eq!(record.writes.len(), 2);
         assert_eq!(record.writes.max(), 300);
     }

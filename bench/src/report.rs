@@ -1,9 +1,9 @@
-//! From measurements to text, JSON and HdrHistogram's percentile table.
+//! From measurements to figures, their text, and HdrHistogram's percentile table.
 //!
-//! A run becomes [`Figures`]: names and numbers, every name ending in its unit. Text, JSON and the
+//! A run becomes [`Figures`]: names and numbers, every name ending in its unit. Text, JSON, tables and the
 //! median are all made from them, so they cannot disagree.
 
-use crate::args::{Ends, Plan};
+use crate::args::Plan;
 use crate::run::Outcome;
 use crate::workload::Kind;
 use hdrhistogram::Histogram;
@@ -77,6 +77,21 @@ impl Figures {
             (name, median)
         };
         Self(first.0.iter().map(|(name, _)| median_of(name)).collect())
+    }
+
+    /// Each figure divided by that of `base`, where both are and that is no division by zero.
+    pub(crate) fn ratio_to(&self, base: &Self) -> Self {
+        let ratio = |(name, mine): &(&'static str, Option<f64>)| {
+            let base = base.get(name).filter(|base| *base > 0.0);
+            (*name, mine.zip(base).map(|(mine, base)| mine / base))
+        };
+        Self(self.0.iter().map(ratio).collect())
+    }
+
+    /// Made-up figures.
+    #[cfg(test)]
+    pub(crate) fn of(figures: &[(&'static str, f64)]) -> Self {
+        Self(figures.iter().map(|(name, value)| (*name, Some(*value))).collect())
     }
 
     /// A figure by name.
@@ -195,55 +210,6 @@ fn latencies(ns: &Histogram<u64>, names: Names) -> Vec<(&'static str, Option<f64
     names.into_iter().zip(us).collect()
 }
 
-/// The whole result as JSON.
-pub(crate) fn json(plan: &Plan, outcomes: &[Outcome], figures: &[Figures]) -> serde_json::Value {
-    let runs: Vec<_> = outcomes
-        .iter()
-        .zip(figures)
-        .map(|(outcome, figures)| {
-            let mut run = serde_json::to_value(figures).expect("figures are plain numbers");
-            run["interrupted"] = outcome.interrupted.into();
-            run["errors_by_token_count"] = serde_json::json!(outcome.record.errors);
-            run["error_texts"] = serde_json::json!(outcome.record.error_texts);
-            run
-        })
-        .collect();
-    let (duration_s, requests) = match plan.ends {
-        Ends::After { seconds } => (Some(seconds), None),
-        Ends::Requests(count) => (None, Some(count)),
-    };
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    serde_json::json!({
-        "command": std::env::args().collect::<Vec<_>>().join(" "),
-        "machine": {
-            "cores_count": std::thread::available_parallelism().map_or(0, usize::from),
-            "kernel": kernel.trim(),
-        },
-        "plan": {
-            "target": format!("{:?}", plan.target).to_lowercase(),
-            "addresses": plan.addrs.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "loop": if plan.rate_per_s.is_some() { "open" } else { "closed" },
-            "rate_ops_per_s": plan.rate_per_s,
-            "connections_count": plan.connections,
-            "pipeline_count": plan.pipeline,
-            "threads_count": plan.threads,
-            "keys_count": plan.workload.keys,
-            "distribution": format!("{:?}", plan.workload.dist).to_lowercase(),
-            "value_min_bytes": plan.workload.value.min,
-            "value_max_bytes": plan.workload.value.max,
-            "random_values": plan.workload.random_values,
-            "read_share_ratio": plan.workload.read_share,
-            "warmup_s": plan.warmup_s,
-            "duration_s": duration_s,
-            "requests_count": requests,
-            "runs_count": plan.runs,
-            "seed": plan.seed,
-        },
-        "runs": runs,
-        "median": Figures::median(figures),
-    })
-}
-
 /// HdrHistogram's percentile table, in microseconds, as its plotting tools read it.
 pub(crate) fn write_hgrm(ns: &Histogram<u64>, out: &mut impl Write) -> io::Result<()> {
     writeln!(
@@ -284,6 +250,14 @@ mod tests {
         assert_eq!((odd.get("a_us"), odd.get("b_us")), (Some(11.0), None));
         let even = Figures::median(&[run(10.0), run(20.0)]);
         assert_eq!(even.get("a_us"), Some(15.0));
+    }
+
+    #[test]
+    fn a_ratio_needs_both_and_no_zero() {
+        let base = Figures::of(&[("a_us", 4.0), ("b_us", 0.0), ("c_us", 1.0)]);
+        let mine = Figures(vec![("a_us", Some(1.0)), ("b_us", Some(1.0)), ("c_us", None)]);
+        let ratio = mine.ratio_to(&base);
+        assert_eq!(["a_us", "b_us", "c_us"].map(|name| ratio.get(name)), [Some(0.25), None, None]);
     }
 
     #[test]

@@ -269,8 +269,8 @@ impl Progress {
             shown: in_place || plan.progress,
             in_place,
             label: match run {
-                FILLING => "filling".into(),
-                run => format!("run {}/{}", run + 1, plan.runs),
+                FILLING => format!("{} filling", plan.name).trim().to_owned(),
+                run => format!("{} run {}/{}", plan.name, run + 1, plan.runs).trim().to_owned(),
             },
             next_ns: now_ns + PROGRESS_NS,
             last_ns: now_ns,

@@ -42,7 +42,8 @@ fn answer(mut stream: TcpStream, reply: impl Fn(u64) -> Option<&'static [u8]>) {
 
 fn load(addr: &str, flags: &str) -> (Output, serde_json::Value) {
     let output = Command::new(env!("CARGO_BIN_EXE_bench"))
-        .args(["--addr", addr, "--warmup", "0", "--json", "-"])
+        .args(if addr.is_empty() { vec![] } else { vec!["--addr", addr] })
+        .args(["--warmup", "0", "--json", "-"])
         .args(if flags.contains("--value-size") { &[][..] } else { &["--value-size", "1"] })
         .args(flags.split_whitespace())
         .output()
@@ -91,6 +92,9 @@ fn the_json_has_every_field_and_the_table_reads_back() {
     for result in [&json["runs"][0], &json["runs"][1], &json["median"]] {
         assert_eq!(result["ops_count"], 1000);
         assert_eq!(result["errors_count"], 0);
+        if let Some(counts) = result["throughput_over_time"]["ops_count"].as_array() {
+            assert_eq!(counts.iter().filter_map(serde_json::Value::as_u64).sum::<u64>(), 1000);
+        }
         for field in [
             "throughput_ops_per_s",
             "payload_bytes_per_s",
@@ -115,21 +119,138 @@ fn the_json_has_every_field_and_the_table_reads_back() {
             assert_eq!(result.get(field), Some(&serde_json::Value::Null), "{field}");
         }
     }
+    assert!(json["runs"][1]["throughput_over_time"]["ops_count"].is_array(), "{json}");
     assert_eq!(json["plan"]["pipeline_count"], 3);
     let page = std::fs::read_to_string(&html).unwrap();
     std::fs::remove_file(&html).unwrap();
     assert!(page.starts_with("<!doctype html>"), "{page}");
-    for word in
-        ["<svg", "latency p99, µs", ">run 2</th>", ">median</th>", "<dt>connections</dt><dd>4</dd>"]
-    {
+    for word in [
+        "<svg",
+        "latency p99, µs",
+        ">run 2</th>",
+        ">median</th>",
+        "<dt>connections</dt><dd>4</dd>",
+        "seconds",
+    ] {
         assert!(page.contains(word), "{word} is missing");
     }
-    assert!(!page.contains("href=") && !page.contains("src="), "it needs nothing else");
+    needs_nothing_else(&page);
     let table = std::fs::read_to_string(&hgrm).unwrap();
     std::fs::remove_file(&hgrm).unwrap();
     let last = table.lines().rfind(|line| !line.starts_with('#')).unwrap();
     let fields: Vec<f64> = last.split_whitespace().map(|field| field.parse().unwrap()).collect();
     assert_eq!(fields[1..], [1.0, 2000.0]);
+}
+
+fn needs_nothing_else(page: &str) {
+    for reference in ["href=", "src=", "url(", "@import", "<script", "<link"] {
+        assert!(!page.contains(reference), "{reference} in {page}");
+    }
+}
+
+/// A directory of this test's own, gone when it ends.
+struct Dir(std::path::PathBuf);
+
+impl Dir {
+    fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("load-{name}-{}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        Self(dir)
+    }
+
+    /// Width and height of a PNG file in it.
+    fn png_size(&self, name: &str) -> (u32, u32) {
+        let bytes = std::fs::read(self.0.join(name)).unwrap();
+        assert_eq!(bytes[..16], *b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR", "{name}");
+        let number = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
+        (number(16), number(20))
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_sweep_finds_the_rate_that_a_server_keeps_up_with() {
+    // Every connection has 500 good answers in it, and every rate has one connection for one second: 500 a second, of
+    // which 97 % are offered at 515, however slow this machine is.
+    let addr = serve(|stream| {
+        answer(stream, |n| Some(if n < 500 { b"+OK\r\n" } else { b"-BUSY enough\r\n" }));
+    });
+    let dir = Dir::new("sweep");
+    let flags = format!(
+        "-c 1 -P 1000 --sweep --sweep-from 200 --duration 1 --slo-p99-us 1e9 --allow-errors --png {0}/plots --html {0}/page",
+        dir.0.display()
+    );
+    let (output, json) = load(&addr, &flags);
+    let target = &json["targets"][0];
+    let steps = target["steps"].as_array().unwrap();
+    let offered = |step: &serde_json::Value| step["offered_ops_per_s"].as_f64().unwrap();
+    let kept = |step: &&serde_json::Value| step["verdict"] == "kept up";
+    for step in steps {
+        let achieved = step["throughput_ops_per_s"].as_f64().unwrap();
+        assert_eq!(kept(&step), achieved >= 0.97 * offered(step), "{step}");
+        assert!(offered(step) <= 515.5 || step["verdict"] == "fell behind", "{step}");
+    }
+    assert!(steps.iter().any(|step| !kept(&step)), "it looked until it was too much: {steps:?}");
+    let best = steps.iter().filter(kept).map(offered).fold(0.0, f64::max);
+    // Only a machine that answers 6 of 200 late has no knee here.
+    assert_eq!(target["knee_ops_per_s"].as_f64().unwrap_or(0.0), best, "{json}");
+    assert_eq!(output.status.success(), best > 0.0, "{output:?}");
+    assert!(json["knee_definition"].as_str().unwrap().contains("97 %"), "{json}");
+    assert_eq!(dir.png_size("plots/latency-vs-rate.png"), (1720, 840));
+    let page = std::fs::read_to_string(dir.0.join("page")).unwrap();
+    needs_nothing_else(&page);
+    for word in ["fell behind", "offered operations a second", "The knee is the highest rate"] {
+        assert!(page.contains(word), "{word} is missing");
+    }
+}
+
+#[test]
+fn targets_side_by_side_take_turns_and_are_compared_with_the_first() {
+    let turns = Arc::new(Mutex::new(Vec::new()));
+    let serve_as = |name: &'static str, reply: fn(u64) -> Option<&'static [u8]>| {
+        let turns = Arc::clone(&turns);
+        serve(move |stream| {
+            turns.lock().unwrap().push(name);
+            answer(stream, reply);
+        })
+    };
+    let all = serve_as("all", |_| Some(b"+OK\r\n"));
+    let half =
+        serve_as("half", |n| Some(if n % 2 == 0 { b"-BUSY not now\r\n" } else { b"+OK\r\n" }));
+    let dir = Dir::new("sides");
+    let flags = format!(
+        "--target all={all} --target half=resp://{half} --rounds 3 -c 1 -n 100 --allow-errors --png {0} --html {0}/page",
+        dir.0.display()
+    );
+    let (output, json) = load("", &flags);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(*turns.lock().unwrap(), ["all", "half", "half", "all", "all", "half"]);
+    let [first, second] = &json["targets"].as_array().unwrap()[..] else { panic!("{json}") };
+    assert_eq!((&first["name"], &second["name"]), (&"all".into(), &"half".into()));
+    assert_eq!(first["ratio_to_first"]["ops_count"], 1);
+    assert_eq!(second["median"]["ops_count"], 50);
+    assert_eq!(second["ratio_to_first"]["latency_samples_count"], 0.5);
+    assert_eq!(second["runs"].as_array().unwrap().len(), 3);
+    // With JSON on standard output, the text is on the other.
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let row =
+        |start: &str| text.lines().find(|line| line.starts_with(start)).unwrap_or("").to_owned();
+    assert!(row("| median").contains("half | ÷ all |"), "{text}");
+    assert!(row("| operations/s").matches('|').count() == 5, "{text}");
+    for name in ["latency-by-percentile.png", "throughput-over-time.png"] {
+        assert_eq!(dir.png_size(name), (1720, 840));
+    }
+    assert!(!dir.0.join("latency-vs-rate.png").exists(), "there was one rate");
+    let page = std::fs::read_to_string(dir.0.join("page")).unwrap();
+    needs_nothing_else(&page);
+    for word in [">÷ all</th>", ">half run 3</th>", "<dt>half</dt><dd>resp: 127.0.0.1:"] {
+        assert!(page.contains(word), "{word} is missing");
+    }
 }
 
 #[test]

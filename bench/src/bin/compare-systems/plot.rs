@@ -1,6 +1,7 @@
-//! Charts for records: lines over two logarithmic axes, as SVG. No font is looked for or measured: the
-//! viewer's own sans-serif is used.
+//! Charts for records: lines over two logarithmic axes, as SVG. No font is looked for: the viewer's own
+//! sans-serif is used, and the one that is built in measured in its place.
 
+use crate::font;
 use plotters::prelude::*;
 use std::ops::Range;
 use std::path::Path;
@@ -60,10 +61,11 @@ impl Chart {
         (x, x_marks): (Range<f64>, Vec<f64>),
         (y, y_marks): (Range<f64>, Vec<f64>),
     ) -> Result<(), Box<dyn std::error::Error>> {
+        font::register();
         let area = SVGBackend::new(path, SIZE).into_drawing_area();
         area.fill(&WHITE)?;
         let mut chart = ChartBuilder::on(&area)
-            .caption(&self.title, ("sans-serif", 17))
+            .caption(&self.title, (font::NAME, 17))
             .margin(14)
             .x_label_area_size(42)
             .y_label_area_size(72)
@@ -78,8 +80,8 @@ impl Chart {
             .y_desc(self.y)
             .x_label_formatter(&|n| grouped(*n))
             .y_label_formatter(&|n| grouped(*n))
-            .label_style(("sans-serif", 13))
-            .axis_desc_style(("sans-serif", 14))
+            .label_style((font::NAME, 13))
+            .axis_desc_style((font::NAME, 14))
             .draw()?;
         for line in self.lines.iter().filter(|line| !line.points.is_empty()) {
             let colour = COLOURS[line.colour % COLOURS.len()];
@@ -94,7 +96,7 @@ impl Chart {
             .position(SeriesLabelPosition::UpperRight)
             .background_style(WHITE.mix(0.85))
             .border_style(RGBColor(200, 200, 200))
-            .label_font(("sans-serif", 13))
+            .label_font((font::NAME, 13))
             .draw()?;
         area.present()?;
         Ok(())
