@@ -1,5 +1,6 @@
 //! The command line, and the [`Plan`] it becomes once everything in it has been checked.
 
+use crate::access::{self, Access};
 use crate::keys::{Dist, KEYS_MAX};
 use crate::knee::{self, Bound};
 use crate::procstat::Probe;
@@ -10,6 +11,7 @@ use crate::zookeeper;
 use clap::{Parser, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Load generator for servers that speak the Redis protocol, for etcd's v3 API and for ZooKeeper.
 ///
@@ -27,6 +29,8 @@ pub(crate) struct Args {
     /// to be compared; the first is what the others are measured by
     #[arg(long, value_name = "PROTOCOL|NAME=[PROTOCOL://]ADDR,…")]
     target: Vec<Flag>,
+    #[command(flatten)]
+    access: access::Flags,
     /// With named targets: rounds, in each of which every target has one run; who goes first changes [default: 3]
     #[arg(long, value_name = "N", conflicts_with_all = ["runs", "sweep"])]
     rounds: Option<u64>,
@@ -196,6 +200,8 @@ pub(crate) struct Plan {
     pub(crate) threads: usize,
     /// How connections begin and what writes mean.
     pub(crate) manner: Manner,
+    /// How connections get in.
+    pub(crate) access: Arc<Access>,
     /// Operations per second of an open loop.
     pub(crate) rate_per_s: Option<f64>,
     /// Find the knee in this range, instead of measuring at one rate.
@@ -304,6 +310,7 @@ impl Args {
             pipeline: self.pipeline,
             threads: self.threads,
             manner: Manner { readonly: self.readonly, creating: false },
+            access: Arc::new(self.access.open()?),
             rate_per_s: self.rate,
             sweep: self.sweep.then_some(knee::Range {
                 from_per_s: self.sweep_from,
@@ -353,6 +360,10 @@ impl Args {
         ensure(
             alone || self.server_pids.is_empty(),
             "--server-pids cannot tell targets apart; measure them one at a time for that",
+        )?;
+        ensure(
+            !self.access.is_any() || sides.iter().all(|side| side.target == Target::Resp),
+            "--password-file and --tls-ca are for the Redis protocol; the others are driven in plain here",
         )?;
         ensure(self.sweep_from <= self.sweep_to, "--sweep-from is above --sweep-to")?;
         ensure(
@@ -485,6 +496,11 @@ mod tests {
             ("--sweep --rounds 2", "--rounds"),
             ("--sweep-from 5", "--sweep"),
             ("--slo-p99-us 5", "--sweep"),
+            ("--target zookeeper --tls-ca f", "--tls-ca"),
+            ("--tls-ca /no/such/file", "--tls-ca /no/such/file"),
+            ("--password-file /no/such/file", "--password-file /no/such/file"),
+            ("--tls-name a", "--tls-ca"),
+            ("--user a", "--password-file"),
             ("--sweep --sweep-from 9 --sweep-to 8", "--sweep-from"),
             ("--sweep --slo-p99-us 0", "--slo-p99-us"),
             ("--sweep --slo-factor 0.5", "--slo-factor"),

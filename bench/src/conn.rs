@@ -7,13 +7,16 @@
 //!    └───────────────────────────┴────────────────────┘ or the peer closed
 //! ```
 
+use crate::access::Access;
 use crate::protocol::{Manner, Protocol};
+use crate::wire::Wire;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// First pause before connecting again; each failure doubles it.
@@ -28,7 +31,7 @@ const INPUT_BYTES_MIN: usize = 16 << 10;
 /// Where a connection stands.
 #[derive(Debug)]
 enum Link {
-    Up(TcpStream),
+    Up(Wire),
     Opening(TcpStream),
     Down { retry_ns: u64 },
 }
@@ -41,6 +44,8 @@ pub(crate) struct Conn {
     slot: u64,
     /// How connections begin.
     manner: Manner,
+    /// How they get in.
+    access: Arc<Access>,
     link: Link,
     back_off_ns: u64,
     /// Requests encoded and not yet written.
@@ -59,16 +64,18 @@ impl Conn {
         addr: SocketAddr,
         slot: u64,
         manner: Manner,
+        access: Arc<Access>,
     ) -> io::Result<Self> {
-        let mut stream = TcpStream::connect_timeout(&addr, CONNECT_TIMEOUT)?;
+        let stream = TcpStream::connect_timeout(&addr, CONNECT_TIMEOUT)?;
         stream.set_nodelay(true)?;
-        greet::<P>(&mut stream, manner)?;
-        epoll::add(epoll, &stream, EventData::new_u64(slot), EventFlags::IN)?;
+        let wire = greet::<P>(stream, addr, manner, &access)?;
+        epoll::add(epoll, wire.socket(), EventData::new_u64(slot), EventFlags::IN)?;
         Ok(Self {
             addr,
             slot,
             manner,
-            link: Link::Up(stream),
+            access,
+            link: Link::Up(wire),
             back_off_ns: BACK_OFF_NS_MIN,
             out: Vec::new(),
             out_sent: 0,
@@ -93,9 +100,10 @@ impl Conn {
 
     /// Writes what is in `out`, as far as the socket takes it, in one call when it takes all.
     pub(crate) fn flush(&mut self, epoll: &OwnedFd) -> io::Result<()> {
-        let Link::Up(stream) = &mut self.link else { return Ok(()) };
+        let Link::Up(wire) = &mut self.link else { return Ok(()) };
+        wire.push()?;
         while self.out_sent < self.out.len() {
-            match stream.write(&self.out[self.out_sent..]) {
+            match wire.write(&self.out[self.out_sent..]) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(bytes) => self.out_sent += bytes,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
@@ -103,14 +111,14 @@ impl Conn {
                 Err(error) => return Err(error),
             }
         }
-        let full = self.out_sent < self.out.len();
+        let full = self.out_sent < self.out.len() || wire.seals_left();
         if !full {
             self.out.clear();
             self.out_sent = 0;
         }
         if full != self.awaits_room {
             let flags = if full { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
-            epoll::modify(epoll, &*stream, EventData::new_u64(self.slot), flags)?;
+            epoll::modify(epoll, wire.socket(), EventData::new_u64(self.slot), flags)?;
             self.awaits_room = full;
         }
         Ok(())
@@ -118,13 +126,13 @@ impl Conn {
 
     /// Reads what is there. `Ok(true)`: the buffer filled up, so there may be more.
     pub(crate) fn fill(&mut self) -> io::Result<bool> {
-        let Link::Up(stream) = &mut self.link else { return Ok(false) };
+        let Link::Up(wire) = &mut self.link else { return Ok(false) };
         if self.input_len == self.input.len() {
             // A reply larger than the buffer. The driver bounds it by refusing garbage.
             self.input.resize(self.input.len() * 2, 0);
         }
         loop {
-            match stream.read(&mut self.input[self.input_len..]) {
+            match wire.read(&mut self.input[self.input_len..]) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(bytes) => {
                     self.input_len += bytes;
@@ -185,20 +193,22 @@ impl Conn {
     /// Called when epoll reports something. `true`: the connection has just come up.
     pub(crate) fn came_up<P: Protocol>(&mut self, epoll: &OwnedFd, now_ns: u64) -> bool {
         let Link::Opening(_) = &self.link else { return false };
-        let Link::Opening(mut stream) =
-            std::mem::replace(&mut self.link, Link::Down { retry_ns: 0 })
+        let Link::Opening(stream) = std::mem::replace(&mut self.link, Link::Down { retry_ns: 0 })
         else {
             unreachable!("checked above");
         };
-        let connected = matches!(sockopt::socket_error(&stream), Ok(Ok(())))
-            && greet::<P>(&mut stream, self.manner).is_ok()
-            && epoll::modify(epoll, &stream, EventData::new_u64(self.slot), EventFlags::IN).is_ok();
-        if connected {
-            self.link = Link::Up(stream);
-        } else {
-            self.break_off(now_ns);
+        match self.begin::<P>(epoll, stream) {
+            Ok(wire) => self.link = Link::Up(wire),
+            Err(_) => self.break_off(now_ns),
         }
-        connected
+        self.is_up()
+    }
+
+    fn begin<P: Protocol>(&self, epoll: &OwnedFd, stream: TcpStream) -> io::Result<Wire> {
+        sockopt::socket_error(&stream)??;
+        let wire = greet::<P>(stream, self.addr, self.manner, &self.access)?;
+        epoll::modify(epoll, wire.socket(), EventData::new_u64(self.slot), EventFlags::IN)?;
+        Ok(wire)
     }
 
     /// A reply came: the server is well, and the next break starts with a short pause again.
@@ -207,10 +217,21 @@ impl Conn {
     }
 }
 
-/// Lets the protocol say what comes first. Once per connection, so it may block.
-fn greet<P: Protocol>(stream: &mut TcpStream, manner: Manner) -> io::Result<()> {
+/// Speaks TLS if it is to be, logs in, and lets the protocol say what comes first. Once per connection, so it may
+/// block.
+fn greet<P: Protocol>(
+    stream: TcpStream,
+    addr: SocketAddr,
+    manner: Manner,
+    access: &Access,
+) -> io::Result<Wire> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(CONNECT_TIMEOUT))?;
-    P::hello(stream, manner)?;
-    stream.set_nonblocking(true)
+    let mut wire = Wire::begin(stream, access.tls.as_ref(), addr)?;
+    if let Some(login) = &access.login {
+        P::login(&mut wire, login)?;
+    }
+    P::hello(&mut wire, manner)?;
+    wire.socket().set_nonblocking(true)?;
+    Ok(wire)
 }

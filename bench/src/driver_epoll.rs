@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Longest wait: how soon a request to stop is seen on an idle thread.
@@ -59,8 +60,11 @@ pub(crate) fn run<P: Protocol>(worker: Worker) -> Result<Record, String> {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|e| format!("epoll: {e}"))?;
     let mut conns = Vec::with_capacity(worker.addrs.len());
     for (slot, addr) in worker.addrs.iter().enumerate() {
-        let conn = Conn::open::<P>(&epoll, *addr, slot as u64, worker.manner)
-            .map_err(|error| format!("cannot connect to {addr}: {error}; is the server there?"))?;
+        let conn =
+            Conn::open::<P>(&epoll, *addr, slot as u64, worker.manner, Arc::clone(&worker.access))
+                .map_err(|error| {
+                    format!("cannot connect to {addr}: {error}; is the server there?")
+                })?;
         conns.push(conn);
     }
     let mut worker = worker;

@@ -106,6 +106,7 @@ fn settings(plan: &Plan) -> Value {
     };
     let open = plan.rate_per_s.is_some() || plan.sweep.is_some();
     json!({
+        "tls": plan.access.tls.is_some(),
         "loop": if open { "open" } else { "closed" },
         "rate_ops_per_s": plan.rate_per_s,
         "sweep_from_ops_per_s": plan.sweep.map(|range| range.from_per_s),

@@ -14,6 +14,7 @@
 //! so that the numbers mean something.
 #![allow(clippy::disallowed_methods, reason = "a load generator is a driver: it reads clocks")]
 
+mod access;
 mod args;
 mod charts;
 mod comparison;
@@ -43,6 +44,7 @@ mod schedule;
 mod sides;
 mod sweep;
 mod timeline;
+mod wire;
 mod workload;
 mod ycsb;
 mod zookeeper;

@@ -4,8 +4,8 @@
 //! A connection's replies come in the order of its requests. That holds for the Redis protocol and
 //! for ZooKeeper, and it is all the driver needs in order to pair them.
 
-use std::io;
-use std::net::TcpStream;
+use crate::access::Login;
+use std::io::{self, Read, Write};
 
 /// What one reply was.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,8 +41,11 @@ pub(crate) trait Protocol {
     /// The state of a fresh connection.
     fn new(manner: Manner) -> Self;
 
-    /// Says what has to be said first and waits for the answer. `stream` is blocking.
-    fn hello(stream: &mut TcpStream, manner: Manner) -> io::Result<()>;
+    /// Says a password and waits for the answer. `stream` is blocking.
+    fn login<S: Read + Write>(stream: &mut S, login: &Login) -> io::Result<()>;
+
+    /// Says what has to be said next and waits for the answer. `stream` is blocking.
+    fn hello<S: Read + Write>(stream: &mut S, manner: Manner) -> io::Result<()>;
 
     /// Appends a read of one key.
     fn push_read(&mut self, out: &mut Vec<u8>, key: u64);

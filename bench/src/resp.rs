@@ -7,10 +7,10 @@
 //! :42\r\n            integer              *2\r\n …  …       array of two replies
 //! ```
 
+use crate::access::Login;
 use crate::keys::{KEY_BYTES, write_key};
 use crate::protocol::{self, Garbage, Manner, Protocol};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
 use std::ops::Range;
 
 /// A connection that speaks RESP2. It needs no state: replies carry no numbers.
@@ -25,8 +25,30 @@ impl Protocol for Resp {
         Self
     }
 
+    /// Says `AUTH`.
+    fn login<S: Read + Write>(stream: &mut S, login: &Login) -> io::Result<()> {
+        let words = ["AUTH"].into_iter().chain(login.user.as_deref());
+        let words: Vec<&str> = words.chain([login.password.as_str()]).collect();
+        let mut request = format!("*{}\r\n", words.len()).into_bytes();
+        for word in words {
+            request.extend_from_slice(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
+        }
+        stream.write_all(&request)?;
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n") && answer.len() < LINE_BYTES_MAX {
+            let mut byte = [0];
+            stream.read_exact(&mut byte)?;
+            answer.push(byte[0]);
+        }
+        if answer == b"+OK\r\n" {
+            return Ok(());
+        }
+        let answer = String::from_utf8_lossy(&answer).trim().to_owned();
+        Err(io::Error::new(ErrorKind::PermissionDenied, format!("AUTH: {answer}")))
+    }
+
     /// Says `READONLY`, if it is wanted.
-    fn hello(stream: &mut TcpStream, manner: Manner) -> io::Result<()> {
+    fn hello<S: Read + Write>(stream: &mut S, manner: Manner) -> io::Result<()> {
         if !manner.readonly {
             return Ok(());
         }

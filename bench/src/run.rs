@@ -3,6 +3,7 @@
 //! The main thread only sleeps: it reads the servers' counters exactly at the window's two ends,
 //! shows progress, and passes on a Ctrl-C.
 
+use crate::access::Access;
 use crate::args::{Ends, Plan, Target};
 use crate::procstat::{self, Snapshot};
 use crate::protocol::Manner;
@@ -32,6 +33,8 @@ pub(crate) struct Worker {
     pub(crate) pipeline: usize,
     /// How connections begin and what writes mean.
     pub(crate) manner: Manner,
+    /// How connections get in.
+    pub(crate) access: Arc<Access>,
     /// The operations to send.
     pub(crate) stream: Stream,
     /// When to send them. Lets nothing through before [`Worker::await_start`].
@@ -118,6 +121,7 @@ pub(crate) fn once(plan: &Plan, run: u64, stop: &AtomicBool) -> Result<Outcome, 
                 .collect(),
             pipeline: plan.pipeline,
             manner: plan.manner,
+            access: Arc::clone(&plan.access),
             stream: Stream::new(&plan.workload, plan.seed, run, thread, threads),
             gate: Gate::new(never, None, None),
             clock,

@@ -21,10 +21,10 @@
 //! session lasts. A read is answered by the member the connection goes to, from what it has: sequentially
 //! consistent, not linearizable.
 
+use crate::access::Login;
 use crate::keys::{KEY_BYTES, write_key};
 use crate::protocol::{Garbage, Manner, Protocol, Reply};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
 
 /// Largest value: the server's default `jute.maxbuffer` of 1 MiB, less the request around it.
 pub(crate) const VALUE_BYTES_MAX: usize = (1 << 20) - 1024;
@@ -64,7 +64,12 @@ impl Protocol for ZooKeeper {
         Self { manner, sent: 0, answered: 0 }
     }
 
-    fn hello(stream: &mut TcpStream, _manner: Manner) -> io::Result<()> {
+    fn login<S: Read + Write>(_stream: &mut S, _login: &Login) -> io::Result<()> {
+        // The command line refuses it before.
+        Err(io::Error::new(ErrorKind::Unsupported, "ZooKeeper is not asked with a password here"))
+    }
+
+    fn hello<S: Read + Write>(stream: &mut S, _manner: Manner) -> io::Result<()> {
         let mut out = Vec::new();
         framed(&mut out, |out| {
             push_int(out, 0);

@@ -1,0 +1,108 @@
+//! A connection's bytes, plain or sealed, over one socket that does not wait.
+//!
+//! ```text
+//!  read   ◄── opened ◄── rustls ◄── socket            a read goes on until there is something opened, or the socket is empty
+//!  write  ──► sealed ──► rustls ──► socket            what the socket does not take stays with rustls: `seals_left`
+//! ```
+
+use crate::access::Tls;
+use rustls::ClientConnection;
+use rustls::pki_types::ServerName;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+
+/// One connection's bytes.
+#[derive(Debug)]
+pub(crate) enum Wire {
+    /// As they are.
+    Plain(TcpStream),
+    /// In TLS.
+    Tls(Box<ClientConnection>, TcpStream),
+}
+
+impl Wire {
+    /// Begins to speak, over a socket that waits: of TLS the handshake is done when this returns.
+    pub(crate) fn begin(
+        mut socket: TcpStream,
+        tls: Option<&Tls>,
+        addr: SocketAddr,
+    ) -> io::Result<Self> {
+        let Some(tls) = tls else { return Ok(Self::Plain(socket)) };
+        let name = tls.name.clone().unwrap_or_else(|| ServerName::from(addr.ip()));
+        let session = ClientConnection::new(Arc::clone(&tls.config), name);
+        let mut session = Box::new(session.map_err(io::Error::other)?);
+        while session.is_handshaking() {
+            if session.complete_io(&mut socket)? == (0, 0) {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(Self::Tls(session, socket))
+    }
+
+    /// The socket, for epoll and its options.
+    pub(crate) fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(socket) | Self::Tls(_, socket) => socket,
+        }
+    }
+
+    /// Whether something was written that the socket has not taken yet.
+    pub(crate) fn seals_left(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(session, _) => session.wants_write(),
+        }
+    }
+
+    /// Gives the socket what it has not taken yet, as far as it takes it.
+    pub(crate) fn push(&mut self) -> io::Result<()> {
+        let Self::Tls(session, socket) = self else { return Ok(()) };
+        while session.wants_write() {
+            match session.write_tls(socket) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Read for Wire {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let (session, socket) = match self {
+            Self::Plain(socket) => return socket.read(buffer),
+            Self::Tls(session, socket) => (session, socket),
+        };
+        loop {
+            match session.reader().read(buffer) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                opened => return opened,
+            }
+            session.read_tls(socket)?;
+            session
+                .process_new_packets()
+                .map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
+        }
+    }
+}
+
+impl Write for Wire {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let session = match self {
+            Self::Plain(socket) => return socket.write(bytes),
+            Self::Tls(session, _) => session,
+        };
+        let taken = session.writer().write(bytes)?;
+        self.push()?;
+        // Nothing fits before the socket has taken some of it.
+        if taken == 0 && self.seals_left() { Err(ErrorKind::WouldBlock.into()) } else { Ok(taken) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.push()
+    }
+}
