@@ -92,14 +92,15 @@ impl Read for Wire {
 
 impl Write for Wire {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let session = match self {
-            Self::Plain(socket) => return socket.write(bytes),
-            Self::Tls(session, _) => session,
-        };
-        let taken = session.writer().write(bytes)?;
+        // What is there already goes first: rustls keeps only so much.
         self.push()?;
-        // Nothing fits before the socket has taken some of it.
-        if taken == 0 && self.seals_left() { Err(ErrorKind::WouldBlock.into()) } else { Ok(taken) }
+        let taken = match self {
+            Self::Plain(socket) => return socket.write(bytes),
+            Self::Tls(session, _) => session.writer().write(bytes)?,
+        };
+        self.push()?;
+        // Nothing was taken, because the socket did not take what was there. It may have by now, but that is no end.
+        if taken == 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(taken) }
     }
 
     fn flush(&mut self) -> io::Result<()> {
