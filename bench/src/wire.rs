@@ -107,3 +107,68 @@ impl Write for Wire {
         self.push()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, KeyPair};
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+    use std::net::TcpListener;
+    use std::sync::mpsc;
+
+    #[test]
+    fn what_the_socket_does_not_take_is_kept_and_goes_when_there_is_room() {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let cert = params.self_signed(&key).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = RootCertStore::empty();
+        roots.add(cert.der().clone()).unwrap();
+        let client = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let server = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth();
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let server = server.with_single_cert(vec![cert.der().clone()], key).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (go, going) = mpsc::channel::<usize>();
+        let reader = std::thread::spawn(move || {
+            let mut socket = listener.accept().unwrap().0;
+            let mut session = ServerConnection::new(Arc::new(server)).unwrap();
+            while session.is_handshaking() {
+                session.complete_io(&mut socket).unwrap();
+            }
+            // Reads nothing until it is told how much there is.
+            let mut all = vec![0; going.recv().unwrap()];
+            StreamOwned::new(session, socket).read_exact(&mut all).unwrap();
+            all
+        });
+        let tls = Tls { config: Arc::new(client), name: None };
+        let socket = TcpStream::connect(addr).unwrap();
+        let mut wire = Wire::begin(socket, Some(&tls), addr).unwrap();
+        wire.socket().set_nonblocking(true).unwrap();
+        assert!(!wire.seals_left());
+        let mut written = 0;
+        let full = loop {
+            match wire.write(&[b'x'; 10_000]) {
+                Ok(taken) => written += taken,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(full.kind(), ErrorKind::WouldBlock);
+        assert!(wire.seals_left(), "the socket is full, and rustls too");
+        go.send(written).unwrap();
+        while wire.seals_left() {
+            wire.push().unwrap();
+            std::thread::yield_now();
+        }
+        assert_eq!(reader.join().unwrap(), vec![b'x'; written]);
+    }
+}
