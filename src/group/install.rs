@@ -133,6 +133,10 @@ impl Replica {
     /// Returns the last entry of the snapshot.
     pub fn install(&mut self, now: Tick, answers: &mut Answers) -> Option<EntryId> {
         let installing = *self.installing.take()?;
+        if self.is_failed() {
+            // Its machine stopped meanwhile. The next start begins with this snapshot.
+            return None;
+        }
         let Installing { announced, entry, state, sessions, machine, bytes } = installing;
         let restored = self.raft.restore(&announced, state.membership.clone(), now);
         // The disk says so already; a replica that thinks otherwise would write what its own log

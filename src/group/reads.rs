@@ -117,6 +117,16 @@ impl Reads {
         }
     }
 
+    /// With everything up to `applied` applied, and [`Self::before_apply`] called for the entry after it: up to where
+    /// entries can be applied before a read wants to see what there is.
+    pub(super) fn undisturbed(&self, applied: Index) -> Index {
+        let unconfirmed = self.unconfirmed.get(self.looked_up).map(|(read, _)| read.end);
+        let confirmed = self.confirmed.first_key_value().map(|((index, _), _)| *index);
+        let end = [unconfirmed, confirmed].into_iter().flatten().min().unwrap_or(NO_END);
+        debug_assert!(applied < end, "a read that could be answered was not");
+        end
+    }
+
     /// This replica leads now: the reads it took as a follower and could not answer are given up.
     pub(super) fn drain_nearby(&mut self) -> impl Iterator<Item = Origin> + use<> {
         let nearby = |read: &Read| read.end == NO_END;

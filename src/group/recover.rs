@@ -28,11 +28,12 @@ use crate::limits;
 use crate::planted::{Planted, planted};
 use crate::raft::effects::HardState;
 use crate::raft::{self, Forgotten, Raft, TermRun};
-use crate::store::{StateMachine, Wanted};
+use crate::store::StateMachine;
+use crate::store::batch::{Batch, Stop};
 use crate::wal::RunKind;
 
 use super::GroupState;
-use super::apply::apply;
+use super::apply::Stretch;
 use super::log_cache::LogCache;
 use super::members::{Life, Standing};
 use super::replica::Replica;
@@ -85,6 +86,16 @@ pub enum RunError {
         /// The first entry there is, or the one that should follow the last snapshot.
         first: Index,
     },
+    /// The state machine wants the node to end, not start ([`Stop::Node`]).
+    #[error("group {group}: the state machine cannot go on after entry {after}: {why}")]
+    Machine {
+        /// The group.
+        group: GroupId,
+        /// The last entry it had executed.
+        after: Index,
+        /// In its own words.
+        why: String,
+    },
 }
 
 /// What one run says beside its entries.
@@ -115,6 +126,8 @@ pub struct ReplicaRecovery {
     /// Those up to here the machine has executed; see [`Self::settle`]. `executed <= applied` while
     /// the log is anchored, and equal otherwise.
     executed: Index,
+    /// The machine cannot go on from there.
+    stopped: Option<Stop>,
     state: GroupState,
     /// Whether the machine holds what lies in front of the log; see the picture above.
     is_anchored: bool,
@@ -170,6 +183,7 @@ impl ReplicaRecovery {
             sessions: Sessions::new(),
             applied: Index(0),
             executed: Index(0),
+            stopped: None,
             state: GroupState::default(),
             is_anchored: true,
             base: EntryId::default(),
@@ -472,15 +486,24 @@ impl ReplicaRecovery {
     /// The machine executes what is committed. Put off until many entries have come together: the
     /// runs of a thousand groups lie among one another in the log, and a machine that is asked once
     /// for each finds nothing of itself in the processor's cache.
+    ///
+    /// A machine that yields is called again at once: nobody else waits for this core yet.
     pub fn settle(&mut self) {
-        while self.executed < self.applied {
-            self.executed = self.executed.next();
-            let entry = self.cache.get(self.executed).expect("not evicted before it is executed");
-            // A change that had no effect then has none now.
+        while self.executed < self.applied && self.stopped.is_none() {
+            let next = self.executed.next();
+            let entry = self.cache.get(next).expect("not evicted before it is executed");
             if entry.kind == EntryKind::Config {
-                drop(self.state.apply(self.executed, &entry.payload));
+                // A change that had no effect then has none now.
+                drop(self.state.apply(next, &entry.payload));
+                self.executed = next;
+                continue;
             }
-            apply(&mut *self.machine, &mut self.sessions, self.executed, entry, Wanted::No);
+            let range = (self.executed, self.applied);
+            let mut stretch = Stretch::new(&self.cache, &mut self.sessions, None, range);
+            match self.machine.apply_batch(&mut Batch::new(&mut stretch)) {
+                Ok(()) => self.executed = stretch.reached().done,
+                Err(stop) => self.stopped = Some(stop),
+            }
         }
     }
 
@@ -525,6 +548,9 @@ impl ReplicaRecovery {
                 expected => RunError::Gap { group, expected, found: first },
             });
         }
+        if let Some(Stop::Node(why)) = self.stopped {
+            return Err(RunError::Machine { group: self.group, after: self.executed, why });
+        }
         let last = self.cache.next().prev();
         self.hard_state.commit = self.hard_state.commit.min(last);
         if planted(Planted::AppliedTwiceAfterRestart) {
@@ -551,10 +577,14 @@ impl ReplicaRecovery {
             }
         }
         let beside = Beside::recovered(self.stored, self.oldest, self.is_buried);
-        let Self { group, cache, machine, sessions, state, .. } = self;
+        if self.stopped.is_some() {
+            raft.stop(now);
+        }
+        let Self { group, cache, machine, sessions, state, stopped, .. } = self;
         let life = if self.is_buried { Life::Buried } else { Life::Member };
         let standing = Standing { state, life, election_ms };
         let mut replica = Replica::new(group, raft, cache, machine, sessions, standing, beside);
+        replica.stopped = stopped;
         replica.note_forgotten(hard_state);
         Ok(replica)
     }

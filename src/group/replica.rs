@@ -9,16 +9,16 @@ use crate::entry::{Entry, EntryKind, SESSION_HEADER_BYTES};
 use crate::id::{EntryId, GroupId, Index, ReplicaId, SegmentSeq, Tick, UnixMs};
 use crate::limits::{COMMAND_BYTES_MAX, SLOW_OPS_MAX};
 use crate::planted::{Planted, planted};
-use crate::raft::effects::{Effects, HardState, Persist, PersistSeq, RoleKind};
+use crate::raft::effects::{Effects, HardState, Persist, PersistSeq, RoleEvent, RoleKind};
 use crate::raft::message::Message;
 use crate::raft::{self, LogChange, ProposeRefusal, Raft, ReadRefusal, Source};
 use crate::store::StateMachine;
-use crate::store::Wanted;
+use crate::store::batch::{Batch, Stop};
 use crate::store::command::Access;
 use crate::wal::{EntryLists, Run, RunKind};
 use crate::wire::reply::Reply;
 
-use super::apply::apply;
+use super::apply::{Owed, Stretch};
 use super::install::Installing;
 use super::log_cache::LogCache;
 use super::members::{Asked, Life, Standing};
@@ -79,6 +79,10 @@ pub struct Replica {
     segment: SegmentSeq,
     pub(super) written_last: Index,
     pub(super) sealed_last: Index,
+    /// The last entry that may be applied, if the machine is not there yet: it yielded.
+    to_apply: Option<Index>,
+    /// The machine cannot go on. The core has failed then, too.
+    pub(super) stopped: Option<Stop>,
     /// The driver was told that the core failed.
     failure_told: bool,
     /// Reads that take as long as this, in ms, are slow; and those that did and were not taken yet.
@@ -125,6 +129,8 @@ impl Replica {
             segment: SegmentSeq(0),
             written_last: last,
             sealed_last: last,
+            to_apply: None,
+            stopped: None,
             failure_told: false,
             slow_after_ms: u64::MAX,
             slow_reads: Vec::new(),
@@ -484,8 +490,16 @@ impl Replica {
             self.reads.confirm(ready, |origin, reply| answers.push((origin, reply)));
         }
         self.answer_reads(now, wall, self.raft.status().applied, answers);
-        let applied =
-            fx.apply.map_or(0, |(first, last)| self.apply(now, wall, (first, last), answers));
+        if let Some((_, last)) = fx.apply {
+            self.to_apply = Some(last);
+        }
+        let was_stopped = self.stopped.is_some();
+        let applied = self.apply(now, wall, answers);
+        if self.stopped.is_some() && !was_stopped {
+            // Said once, as any change of role. Who leads is of no concern to it any more.
+            let (term, leader) = (self.raft.status().term, ReplicaId::NONE);
+            fx.role = Some(RoleEvent { role: RoleKind::Follower, term, leader, new_leader: false });
+        }
         if let Some(end) = fx.transfer {
             self.on_transfer_end(end, answers);
         }
@@ -523,40 +537,67 @@ impl Replica {
         }
     }
 
-    fn apply(
-        &mut self,
-        now: Tick,
-        wall: UnixMs,
-        (first, last): (Index, Index),
-        answers: &mut Answers,
-    ) -> u64 {
-        let mut commands = 0;
-        for index in first.0..=last.0 {
-            let index = Index(index);
-            self.reads.before_apply(index, |body| self.machine.read_at(body, wall));
-            let entry = self.cache.get(index).expect("entries stay in memory until applied");
+    /// Applies what may be applied, as far as the machine goes this time. Returns how many commands were.
+    fn apply(&mut self, now: Tick, wall: UnixMs, answers: &mut Answers) -> u64 {
+        let Some(last) = self.to_apply.take() else { return 0 };
+        let before = self.raft.status().applied;
+        let (mut done, mut commands) = (before, 0);
+        while done < last {
+            let next = done.next();
+            self.reads.before_apply(next, |body| self.machine.read_at(body, wall));
+            let entry = self.cache.get(next).expect("entries stay in memory until applied");
+            let mut has_yielded = false;
             if entry.kind == EntryKind::Config {
                 let payload = entry.payload.clone();
-                let waiting = self.take_waiter(index);
-                self.apply_config(index, &payload, waiting, now, answers);
-                self.answer_reads(now, wall, index, answers);
-                continue;
-            }
-            let is_wanted = self.waiters.is_wanted(index);
-            let wanted = if is_wanted { Wanted::Yes } else { Wanted::No };
-            let Self { machine, sessions, .. } = self;
-            if let Some(reply) = apply(&mut **machine, sessions, index, entry, wanted) {
-                commands += 1;
-                if is_wanted && let Some(origin) = self.take_waiter(index) {
-                    answers.push((origin, reply));
+                let waiting = self.take_waiter(next);
+                self.apply_config(next, &payload, waiting, now, answers);
+                done = next;
+            } else {
+                let end = last.min(self.reads.undisturbed(done));
+                let answered = answers.len();
+                let Self { machine, sessions, cache, raft, waiters, .. } = self;
+                let owed = Owed { raft, waiters, answers };
+                let mut stretch = Stretch::new(cache, sessions, Some(owed), (done, end));
+                let result = machine.apply_batch(&mut Batch::new(&mut stretch));
+                let reached = stretch.reached();
+                if let Err(stop) = result {
+                    self.stop(now, stop, answered, answers);
+                    return commands;
                 }
+                commands += reached.commands;
+                (done, has_yielded) = (reached.done, reached.has_yielded);
             }
-            self.answer_reads(now, wall, index, answers);
+            self.answer_reads(now, wall, done, answers);
+            if has_yielded {
+                self.to_apply = Some(last);
+                break;
+            }
         }
-        if let Some(change) = self.raft.on_applied(last) {
+        if before < done
+            && let Some(change) = self.raft.on_applied(done)
+        {
             self.mirror(change, std::iter::empty(), answers);
         }
         commands
+    }
+
+    /// The machine cannot go on: nor can this replica. Answers from `answered` on are the machine's of a batch that
+    /// counts for nothing.
+    fn stop(&mut self, now: Tick, stop: Stop, answered: usize, answers: &mut Answers) {
+        let uncertain = || refusal::uncertain("the state machine stopped before it was executed");
+        answers[answered..].iter_mut().for_each(|(_, reply)| *reply = uncertain());
+        self.waiters.truncate(Index(0), |origin| answers.push((origin, uncertain())));
+        let group = self.group;
+        answers.extend(self.reads.drain().map(|origin| (origin, refusal::no_leader(group))));
+        self.fresh_at = None;
+        self.raft.stop(now);
+        self.stopped = Some(stop);
+    }
+
+    /// The machine has yielded: another turn is to come soon.
+    #[must_use]
+    pub fn has_yielded(&self) -> bool {
+        self.to_apply.is_some() && self.life != Life::Buried
     }
 
     /// Who waits for the entry at `index`, which is being applied.
@@ -681,10 +722,21 @@ impl Replica {
         self.cache.evict(sealed.min(applied), bytes_wanted)
     }
 
-    /// Why the replica stopped taking part, the first time it is asked after that.
-    pub fn newly_failed(&mut self) -> Option<raft::Failure> {
+    /// Why the replica takes part in nothing any more.
+    #[must_use]
+    pub fn why_failed(&self) -> Option<String> {
         let failure = self.raft.status().failure?;
-        (!std::mem::replace(&mut self.failure_told, true)).then_some(failure)
+        Some(match &self.stopped {
+            Some(stop) => format!("{failure}: {stop}"),
+            None => failure.to_string(),
+        })
+    }
+
+    /// The same, the first time it is asked after that; and whether the node is to end for it.
+    pub fn newly_failed(&mut self) -> Option<(String, bool)> {
+        let why = if self.failure_told { None } else { self.why_failed() }?;
+        self.failure_told = true;
+        Some((why, matches!(self.stopped, Some(Stop::Node(_)))))
     }
 }
 

@@ -200,12 +200,10 @@ impl Sessions {
         true
     }
 
-    /// The entry at `index` is request `seq` of a session: is it to be executed?
-    pub fn run(&mut self, id: SessionId, seq: u64, index: Index) -> Judgement {
-        let Some(session) = self.open.get_mut(&id) else { return Judgement::Unknown };
-        self.by_use.remove(&session.used);
-        self.by_use.insert(index, id);
-        session.used = index;
+    /// Request `seq` of a session: is it to be executed? Changes nothing.
+    #[must_use]
+    pub fn judge(&self, id: SessionId, seq: u64) -> Judgement {
+        let Some(session) = self.open.get(&id) else { return Judgement::Unknown };
         if session.seq < seq || planted(Planted::SessionsForgotten) {
             Judgement::Fresh
         } else if session.seq == seq {
@@ -213,6 +211,21 @@ impl Sessions {
         } else {
             Judgement::Stale { last: session.seq }
         }
+    }
+
+    /// The entry at `index` has used a session, whatever it was judged to be.
+    pub fn note(&mut self, id: SessionId, index: Index) {
+        let Some(session) = self.open.get_mut(&id) else { return };
+        self.by_use.remove(&session.used);
+        self.by_use.insert(index, id);
+        session.used = index;
+    }
+
+    /// The entry at `index` is request `seq` of a session: judged, and noted.
+    pub fn run(&mut self, id: SessionId, seq: u64, index: Index) -> Judgement {
+        let judgement = self.judge(id, seq);
+        self.note(id, index);
+        judgement
     }
 
     /// Request `seq` was judged fresh, and has been executed with this result.

@@ -7,6 +7,7 @@ use super::driver::{Entries, LogChange};
 use super::effects::{Effects, HardState, Persist, PersistSeq, RoleEvent, RoleKind, TransferEnd};
 use super::message::{Message, MessageKind};
 use super::state::{Echo, Promise, Promised, Raft, Role};
+use super::status::Failure;
 
 impl Raft {
     /// Whether [`Raft::ready`] has anything to say. May be true once too often, never too rarely.
@@ -107,6 +108,13 @@ impl Raft {
         let change = self.leave_joint_if_due();
         self.check();
         change
+    }
+
+    /// The state machine cannot go on, so neither can this replica: see [`Failure::MachineStopped`].
+    pub fn stop(&mut self, now: Tick) {
+        if self.failure().is_none() {
+            self.fail(Failure::MachineStopped { after: self.log.applied() }, now);
+        }
     }
 
     /// Sends a message that promises nothing about this disk.

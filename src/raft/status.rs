@@ -123,6 +123,12 @@ pub enum Failure {
     },
     /// What was recovered contradicts itself.
     RecoveredNonsense,
+    /// The state machine said that it cannot go on. Nothing that was promised is lost: started again, the replica
+    /// replays its log and takes part, if the machine can then.
+    MachineStopped {
+        /// The last entry it had executed, or one before it.
+        after: Index,
+    },
 }
 
 impl fmt::Display for Failure {
@@ -147,6 +153,11 @@ impl fmt::Display for Failure {
                 f,
                 "the recovered terms, indexes and hard state contradict one another; remove this \
                  replica and add a new one"
+            ),
+            Self::MachineStopped { after } => write!(
+                f,
+                "the state machine stopped after entry {after}; mend the cause and start this node \
+                 again"
             ),
         }
     }

@@ -279,7 +279,7 @@ impl Running {
             }
             let has_tasks = self.parts.writer.has_tasks();
             // No longer than a tick: that is the clock of the timers.
-            let is_idle = self.events.is_empty() && !has_tasks;
+            let is_idle = self.events.is_empty() && !has_tasks && !self.shard.has_yielded();
             self.sleep(if is_idle { TICK } else { Duration::ZERO })?;
             if has_tasks {
                 // Files are being opened or closed: glommio goes once around.
@@ -342,6 +342,9 @@ impl Running {
             self.shard.on_event(now, event);
         }
         self.shard.turn(now, &mut self.fx);
+        if let Some(why) = self.fx.fatal.take() {
+            return Err(Fatal::new(format!("core {} ends: {why}", self.parts.core)));
+        }
         self.shard.mark(now, Mark::Decided, clock.micros());
         self.perform(now);
         let ended = clock.micros();

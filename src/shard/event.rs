@@ -276,6 +276,8 @@ pub struct Effects {
     pub late_beats: Vec<(NodeId, u64)>,
     /// Groups that stopped because going on would be unsafe, and why.
     pub failed: Vec<(GroupId, String)>,
+    /// The state machine of a group wants the node to end at once, and why. Nothing of this turn is to be performed.
+    pub fatal: Option<String>,
     /// Stored bytes found damaged while the node runs. Nothing stops; an operator may want to know.
     pub damaged: Vec<Damage>,
     /// What the groups of this core newly say about where nodes listen.
@@ -312,6 +314,7 @@ impl Effects {
         self.roles.clear();
         self.late_beats.clear();
         self.failed.clear();
+        self.fatal = None;
         self.damaged.clear();
         self.peers.clear();
         self.stop = false;

@@ -69,6 +69,8 @@ pub struct Shard {
     is_touched: Vec<bool>,
     /// Slots settled in the last turn: nothing else of a replica changed in it.
     settled: Vec<u32>,
+    /// Slots whose machine yielded in the last turn: stepped in the next as well.
+    yielded: Vec<u32>,
     /// Results of this turn, not yet on their way.
     pub(super) answers: Answers,
     posts: Vec<(ShardId, Post)>,
@@ -129,6 +131,7 @@ impl Shard {
             touched: Vec::with_capacity(slots),
             is_touched: vec![false; slots],
             settled: Vec::with_capacity(slots),
+            yielded: Vec::new(),
             answers: Vec::new(),
             posts: Vec::new(),
             replies: Vec::new(),
@@ -737,6 +740,9 @@ impl Shard {
         self.go_on_draining(now);
         self.backups.expire(now);
 
+        while let Some(slot) = self.yielded.pop() {
+            self.touch(slot);
+        }
         self.settled.clear();
         while let Some(slot) = self.touched.pop() {
             self.is_touched[slot as usize] = false;
@@ -865,8 +871,14 @@ impl Shard {
         if replica.is_unwritten() {
             self.log.stage(slot);
         }
-        if let Some(failure) = replica.newly_failed() {
-            self.failed.push((group, failure.to_string()));
+        if let Some((why, ends_node)) = replica.newly_failed() {
+            if ends_node {
+                fx.fatal = Some(format!("group {group}: {why}"));
+            }
+            self.failed.push((group, why));
+        }
+        if replica.has_yielded() {
+            self.yielded.push(slot);
         }
         let due = replica.due().map_or(Tick(u64::MAX), |due| now.plus(due.since(wall).max(1)));
         self.timers.arm(slot, replica.deadline().min(due));
@@ -914,9 +926,18 @@ impl Shard {
 
     // --- questions ----------------------------------------------------------------------------
 
-    /// When a timer is due next.
+    /// A machine yielded in the last turn: the next is to come as soon as what has come meanwhile was taken in.
+    #[must_use]
+    pub fn has_yielded(&self) -> bool {
+        !self.yielded.is_empty()
+    }
+
+    /// When a timer is due next, or a machine wants to go on.
     #[must_use]
     pub fn deadline(&self) -> Tick {
+        if self.has_yielded() {
+            return Tick(0);
+        }
         let timers = self.timers.next().unwrap_or(Tick(u64::MAX));
         let transfers = self.sends.deadline().min(self.receives.deadline());
         let timers = timers.min(transfers).min(self.outbox.deadline());

@@ -100,7 +100,7 @@ fn group_report(replica: &Replica, digest: bool) -> GroupReport {
         last: status.last.index,
         keys: replica.machine().len(),
         expires: replica.machine().expiring(),
-        failed: status.failure.map(|failure| failure.to_string()),
+        failed: replica.why_failed(),
         digest: digest.then(|| replica.digest()),
     }
 }

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use bytes::{Buf as _, Bytes};
 
 use crate::id::{GroupId, Index};
+use crate::store::batch::{Batch, Committed, Source, Stop};
 use crate::store::{Frozen, RestoreError, Restoring, StateMachine, Wanted};
 use crate::wire::reply::Reply;
 
@@ -199,7 +200,7 @@ impl Ledger {
         self.answer_reads(&mut open, &*machine, asked_before, answered_after[0], group)?;
         for (at, (index, payload, asked)) in log.iter().enumerate() {
             let body = payload.slice(NUMBER_BYTES..);
-            let reply = machine.apply(*index, &body, Wanted::Yes);
+            let reply = alone(&mut *machine, *index, &body)?;
             let mut number = &payload[..];
             let executed = self.executed.get(&number.get_u64_le());
             if let Some(given) = executed.and_then(|it| it.reply.as_ref())
@@ -294,12 +295,18 @@ pub(super) fn watched(
 impl StateMachine for Watched {
     fn apply(&mut self, index: Index, payload: &Bytes, wanted: Wanted) -> Reply {
         let Some(body) = payload.get(NUMBER_BYTES..) else {
-            return Reply::error("ERR", "not one of the harness's commands");
+            return not_ours();
         };
         let reply = self.machine.apply(index, &payload.slice_ref(body), wanted);
         let told = (wanted == Wanted::Yes).then_some(&reply);
         self.ledger.borrow_mut().on_applied(self.group, index, payload, told);
         reply
+    }
+
+    fn apply_batch(&mut self, batch: &mut Batch<'_>) -> Result<(), Stop> {
+        let Self { group, machine, ledger } = self;
+        let mut heard = Heard { group: *group, batch, ledger, given: None };
+        machine.apply_batch(&mut Batch::new(&mut heard))
     }
 
     fn read(&self, payload: &Bytes) -> Reply {
@@ -322,6 +329,73 @@ impl StateMachine for Watched {
         let (group, ledger) = (self.group, Rc::clone(&self.ledger));
         Box::new(RestoringWatched { group, restoring: self.machine.restoring(), ledger })
     }
+}
+
+/// What a machine takes and answers, written down.
+struct Heard<'a, 'b> {
+    group: GroupId,
+    batch: &'a mut Batch<'b>,
+    ledger: &'a Rc<RefCell<Ledger>>,
+    given: Option<Given>,
+}
+
+struct Given {
+    index: Index,
+    payload: Bytes,
+    body: Bytes,
+    wanted: Wanted,
+}
+
+impl Source for Heard<'_, '_> {
+    fn next_entry(&mut self) -> Option<Committed<'_>> {
+        let given = loop {
+            let Committed { index, payload, wanted } = self.batch.next_entry()?;
+            match payload.get(NUMBER_BYTES..) {
+                Some(body) => {
+                    let (body, payload) = (payload.slice_ref(body), payload.clone());
+                    break Given { index, payload, body, wanted };
+                }
+                None => self.batch.answer(not_ours()),
+            }
+        };
+        let Given { index, body, wanted, .. } = self.given.insert(given);
+        Some(Committed { index: *index, payload: body, wanted: *wanted })
+    }
+
+    fn answer(&mut self, reply: Reply) {
+        let given = self.given.take().expect("the machine answers what it was given");
+        let told = (given.wanted == Wanted::Yes).then_some(&reply);
+        self.ledger.borrow_mut().on_applied(self.group, given.index, &given.payload, told);
+        self.batch.answer(reply);
+    }
+}
+
+/// One entry in a batch of its own, however often the machine yields over it.
+fn alone(machine: &mut dyn StateMachine, index: Index, body: &Bytes) -> Result<Reply, String> {
+    struct One<'a>(Index, &'a Bytes, Option<Reply>);
+
+    impl Source for One<'_> {
+        fn next_entry(&mut self) -> Option<Committed<'_>> {
+            let entry = Committed { index: self.0, payload: self.1, wanted: Wanted::Yes };
+            self.2.is_none().then_some(entry)
+        }
+
+        fn answer(&mut self, reply: Reply) {
+            self.2 = Some(reply);
+        }
+    }
+
+    let mut one = One(index, body, None);
+    loop {
+        machine.apply_batch(&mut Batch::new(&mut one)).map_err(|stop| stop.to_string())?;
+        if let Some(reply) = one.2.take() {
+            return Ok(reply);
+        }
+    }
+}
+
+fn not_ours() -> Reply {
+    Reply::error("ERR", "not one of the harness's commands")
 }
 
 struct RestoringWatched {

@@ -22,6 +22,7 @@
 //! refused, never a panic.
 
 pub mod backup;
+pub mod batch;
 pub mod cluster;
 pub mod command;
 pub mod connection;
@@ -44,6 +45,8 @@ use thiserror::Error;
 use crate::id::{Index, UnixMs};
 use crate::wire::reply::Reply;
 
+use batch::{Batch, Committed, Stop};
+
 /// Whether somebody waits for the reply of an entry. Followers and replays apply most entries with
 /// nobody waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +66,65 @@ pub trait StateMachine {
     /// `payload` is a slice of something larger, a receive buffer or a whole segment of the log: what
     /// is kept of it is copied, or all of that stays in memory.
     fn apply(&mut self, index: Index, payload: &Bytes, wanted: Wanted) -> Reply;
+
+    /// Executes committed entries, in order, as many as it likes: what the core calls, and by default
+    /// [`Self::apply`] for each. A machine overrides it that makes one transaction of many entries, that can fail as a
+    /// whole, or whose work is long.
+    ///
+    /// *It may yield*: return with `Ok` before [`Batch::next_entry`] gave nothing. What was answered is applied; the
+    /// rest comes at the core's next turn, in another batch, after other groups, heartbeats and replies had theirs. It
+    /// may also yield with an entry taken and not answered, whose work takes many turns: that entry comes again. In
+    /// between the state is read, digested and [frozen](Self::freeze), and must then look as it was after the last
+    /// entry answered. A machine that never gets on is never told to stop.
+    ///
+    /// ```
+    /// # use bytes::Bytes;
+    /// # use outrigger::id::Index;
+    /// # use outrigger::store::{Frozen, Restoring, StateMachine, Wanted, whole};
+    /// use outrigger::store::batch::{Batch, Stop};
+    /// # use outrigger::wire::reply::Reply;
+    ///
+    /// struct Words(Vec<String>);
+    ///
+    /// impl StateMachine for Words {
+    ///     fn apply_batch(&mut self, batch: &mut Batch<'_>) -> Result<(), Stop> {
+    ///         // A bound for one turn, however much is committed.
+    ///         for _ in 0..64 {
+    ///             let Some(entry) = batch.next_entry() else { break };
+    ///             let reply = match std::str::from_utf8(entry.payload) {
+    ///                 Ok(word) => {
+    ///                     self.0.push(word.to_owned());
+    ///                     Reply::Int(self.0.len() as i64)
+    ///                 }
+    ///                 Err(_) => Reply::error("ERR", "no word"),
+    ///             };
+    ///             batch.answer(reply);
+    ///         }
+    ///         // An engine would commit its transaction here, and `Err(Stop::Group(..))` if that fails.
+    ///         Ok(())
+    ///     }
+    ///     fn apply(&mut self, _: Index, _: &Bytes, _: Wanted) -> Reply {
+    ///         unreachable!("the core calls `apply_batch`")
+    ///     }
+    ///     // read, digest, len, freeze, restoring …
+    /// #   fn read(&self, _: &Bytes) -> Reply { Reply::Nil }
+    /// #   fn digest(&self) -> u64 { 0 }
+    /// #   fn len(&self) -> u64 { self.0.len() as u64 }
+    /// #   fn freeze(&self) -> Box<dyn Frozen> { whole::frozen("") }
+    /// #   fn restoring(&self) -> Box<dyn Restoring> { whole::restoring(|_| None) }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// If the machine cannot go on: see [`Stop`]. It is not called again before the node starts anew, and should then
+    /// find itself as it was before this batch, or a whole number of entries further: it is given the entries again.
+    fn apply_batch(&mut self, batch: &mut Batch<'_>) -> Result<(), Stop> {
+        while let Some(Committed { index, payload, wanted }) = batch.next_entry() {
+            let reply = self.apply(index, payload, wanted);
+            batch.answer(reply);
+        }
+        Ok(())
+    }
 
     /// Answers a read of the state as it is.
     fn read(&self, payload: &Bytes) -> Reply;

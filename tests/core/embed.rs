@@ -8,6 +8,7 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use outrigger::id::{Index, mix};
 use outrigger::sim::Options;
 use outrigger::sim::embed::{Check, Report};
+use outrigger::store::batch::{Batch, Stop};
 use outrigger::store::{Frozen, RestoreError, Restoring, StateMachine, Wanted};
 use outrigger::wire::reply::Reply;
 
@@ -23,6 +24,14 @@ enum Mistake {
     Snapshot,
     /// On some replicas a read tells what was before the last command.
     OldReads,
+    /// None, but every third entry it takes it gives back, and goes on at another turn.
+    Yields,
+    /// As [`Self::Yields`], and what it has done of such an entry can be seen.
+    HalfDone,
+    /// A reply tells the entry's place in its batch.
+    Place,
+    /// It cannot go on after a while.
+    Stops,
 }
 
 /// Accounts: a command moves an amount from one to another, a read tells one.
@@ -34,13 +43,15 @@ struct Accounts {
     /// How many machines there have been before this one.
     number: u64,
     made: Rc<Cell<u64>>,
+    /// Entries it was given, those that came again counted again.
+    taken: u64,
 }
 
 impl Accounts {
     fn new(mistake: Mistake, made: &Rc<Cell<u64>>) -> Self {
         made.set(made.get() + 1);
         let (number, made) = (made.get(), Rc::clone(made));
-        Self { of: BTreeMap::new(), before: BTreeMap::new(), mistake, number, made }
+        Self { of: BTreeMap::new(), before: BTreeMap::new(), mistake, number, made, taken: 0 }
     }
 }
 
@@ -63,6 +74,29 @@ impl StateMachine for Accounts {
             _ => {}
         }
         Reply::Int(self.of[&from])
+    }
+
+    fn apply_batch(&mut self, batch: &mut Batch<'_>) -> Result<(), Stop> {
+        let mut place = 0;
+        while let Some(entry) = batch.next_entry() {
+            self.taken += 1;
+            let gives_back = self.taken.is_multiple_of(3);
+            match self.mistake {
+                Mistake::Yields if gives_back => return Ok(()),
+                Mistake::HalfDone if gives_back => {
+                    *self.of.entry(0).or_default() += 1;
+                    return Ok(());
+                }
+                Mistake::Stops if 20 < self.taken => {
+                    return Err(Stop::Group("its disk is full".into()));
+                }
+                _ => {}
+            }
+            let reply = self.apply(entry.index, entry.payload, entry.wanted);
+            place += 1;
+            batch.answer(if self.mistake == Mistake::Place { Reply::Int(place) } else { reply });
+        }
+        Ok(())
     }
 
     fn read(&self, payload: &Bytes) -> Reply {
@@ -160,6 +194,35 @@ fn a_machine_survives_the_snapshots_of_a_log_that_is_cut_all_the_time() {
         options.nodes.down_ms = 1_000;
     });
     assert!(report.installed > 0, "{report:?}");
+}
+
+#[test]
+fn a_machine_that_yields_is_a_function_of_its_log_too() {
+    let report = check(Mistake::Yields, 6, |options| {
+        options.chaos_ms = 2_000;
+        options.session_clients = 3;
+        options.spares = 0;
+        options.log_bytes = 0;
+        options.segment_bytes = 128 << 10;
+    })
+    .run()
+    .unwrap_or_else(|failure| panic!("{failure}"));
+    assert!(report.executed > 500 && report.read > 100, "{report:?}");
+    assert!(report.compared > 100 && report.retried > 5, "{report:?}");
+}
+
+#[test]
+fn a_machine_that_shows_where_its_batches_end_is_caught() {
+    for mistake in [Mistake::HalfDone, Mistake::Place] {
+        let what = caught(mistake);
+        assert!(what.contains("not deterministic"), "{mistake:?}: {what}");
+    }
+}
+
+#[test]
+fn a_machine_that_stops_its_group_ends_the_check_in_its_own_words() {
+    let what = caught(Mistake::Stops);
+    assert!(what.contains("stopped itself") && what.contains("its disk is full"), "{what}");
 }
 
 /// Runs until a world has found the mistake; what it says of it.

@@ -49,6 +49,9 @@ pub enum AloneRefusal {
     /// Its log begins late.
     #[error("group {0}: the log begins late and no snapshot stands for what is gone")]
     Adrift(GroupId),
+    /// Its machine does not go on.
+    #[error("group {0}: its state machine cannot execute what the log holds")]
+    Machine(GroupId),
 }
 
 impl ReplicaRecovery {
@@ -70,6 +73,9 @@ impl ReplicaRecovery {
         self.hard_state.commit = last.max(self.applied);
         self.apply();
         self.settle();
+        if self.stopped.is_some() {
+            return Err(AloneRefusal::Machine(group));
+        }
         let mut survivor =
             Survivor { group, term, commit: commit.min(last), last, removed: vec![], run: None };
         let mut state = self.state.clone();

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::*;
 use crate::group::{Outgoing, SnapshotMeta};
 use crate::id::{NodeId, ReplicaId, Term};
+use crate::store::Wanted;
 use crate::store::map::Map;
 use crate::wire::resp::Command;
 
