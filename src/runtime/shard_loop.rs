@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::id::{ConnId, SegmentSeq, ShardId, Tick};
+use crate::id::{ConnId, ReplicaId, SegmentSeq, ShardId, Tick};
 use crate::shard::event::{Call, Post, Request};
 use crate::shard::report::DriverReport;
 use crate::shard::stages::Mark;
@@ -448,7 +448,12 @@ impl Running {
             Mail::Made(Made::Failed(cause)) | Mail::Read(Answer::Failed(cause)) => {
                 return Err(Fatal::new(cause));
             }
-            Mail::Read(Answer::Done(done)) => self.events.push(Event::LogRead(done)),
+            Mail::Read(Answer::Done(done)) => {
+                if done.read.replica == ReplicaId::NONE {
+                    self.parts.window.on_read(&done);
+                }
+                self.events.push(Event::LogRead(done));
+            }
             Mail::Call(asked, what) => self.take_call(asked, what),
             Mail::Tail(cursor) => self.parts.window.open(cursor),
             Mail::Peer(greeted) => {
@@ -555,6 +560,9 @@ impl Running {
         }
         // Before the replies: who has heard of a write finds it in the status of its group.
         parts.window.turn(self.shard.settled(), self.shard.replicas(), &fx.roles);
+        parts.window.wanted(|group, first| {
+            self.shard.read_log(group, first).map(|read| parts.reader.read(read))
+        });
         for reply in fx.replies.drain(..) {
             if reply.conn == ConnId::EMBEDDER {
                 self.calls.reply(reply.seq, reply.reply);

@@ -1,4 +1,4 @@
-//! Reads entries back from sealed segments, for followers that are behind.
+//! Reads entries back from sealed segments, for followers that are behind and for tails that go far back.
 //!
 //! A page that is not in memory blocks the thread that touches it, so this is a thread of its own:
 //! a core that touched a cold segment itself would stop for all its groups, 63 µs per page.
@@ -71,8 +71,8 @@ impl WalReader {
         Ok(Self { reads })
     }
 
-    /// Read this, after those asked for before it. The shard bounds how many are asked at a time:
-    /// one per follower.
+    /// Read this, after those asked for before it. How many are asked at a time is bounded: one per follower, and one
+    /// per tail (`limits::TAILS_MAX`).
     pub fn read(&self, read: LogRead) {
         // The thread outlives every sender.
         let _ = self.reads.send(Order::Read(read));

@@ -7,9 +7,9 @@
 //!    entries applied  ──► Feed of each Tail, while it has room ──► Tail::next
 //! ```
 //!
-//! Nothing grows: a subscriber that is slow finds its feed ended, or is told how much it missed. A tail that has no
-//! room *waits in the log*: the core copies more entries when some were taken, and only what has left the memory of
-//! the log meanwhile is missed.
+//! Nothing grows: a subscriber that is slow is told how much it missed. A tail that has no room *waits in the log*: the
+//! core copies more entries when some were taken. What has left the memory of the log meanwhile is read back from the
+//! disk, by the thread that reads for followers ([`super::wal_reader`]), and only what has left the log is missed.
 //!
 //! Nothing is published before the first [`Client`](super::Client) exists, so a server pays nothing for it.
 
@@ -24,11 +24,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use thiserror::Error;
 
-use crate::entry::EntryKind;
-use crate::group::{Replica, SessionRequest};
+use crate::group::Replica;
 use crate::id::{EntryId, GroupId, Index, NodeId, SessionId, ShardId, Term};
-use crate::limits::{ROLE_EVENTS_MAX, TAIL_BYTES_MAX, TAIL_CHANGES_MAX, TAILS_MAX};
+use crate::limits::{ROLE_EVENTS_MAX, TAILS_MAX};
 use crate::raft::effects::{RoleEvent, RoleKind};
+
+mod cursor;
+
+pub(super) use cursor::{Cursor, Window};
 
 /// One group as this node's replica sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +51,9 @@ pub struct GroupStatus {
     pub durable: Index,
     /// The last index that is known to be committed.
     pub commit: Index,
+    /// The replica takes part in nothing any more: its machine has said that it cannot go on
+    /// ([`Stop::Group`](crate::store::batch::Stop::Group)), or its log contradicts its group's. What it logs and `INFO` say why.
+    pub failed: bool,
 }
 
 impl Default for GroupStatus {
@@ -60,6 +66,7 @@ impl Default for GroupStatus {
             applied: Index(0),
             durable: Index(0),
             commit: Index(0),
+            failed: false,
         }
     }
 }
@@ -93,10 +100,10 @@ pub struct Change {
 /// Why a subscription has nothing more to tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum TailEnd {
-    /// The subscriber was too slow, or asked for something too old: entries from `missed` on are no longer in
-    /// memory. Bring what you have made of the log up to date in another way (read the machine, at an index of
-    /// `resume` or later), and subscribe again from `resume`.
-    #[error("entries {missed} to {} are no longer in memory; resume at {resume}", resume.prev())]
+    /// The subscriber was too slow, or asked for something too old: entries from `missed` on are no longer in this
+    /// node's log, a snapshot stands for them; or they cannot be read. Bring what you have made of the log up to date in
+    /// another way (read the machine, at an index of `resume` or later), and subscribe again from `resume`.
+    #[error("entries {missed} to {} are no longer in the log; resume at {resume}", resume.prev())]
     Lagged {
         /// The first entry that was missed.
         missed: Index,
@@ -250,6 +257,7 @@ impl Board {
             applied: status.applied,
             durable: status.durable,
             commit: status.commit,
+            failed: status.failure.is_some(),
         };
         if let Some(place) = self.groups.get(replica.group().0 as usize) {
             *place.lock().unwrap_or_else(PoisonError::into_inner) = shown;
@@ -309,8 +317,7 @@ impl Board {
         }
         let feed = Feed::new();
         let from = from.map(|index| index.max(Index(1)));
-        let seat = Seat(Arc::clone(seats));
-        let cursor = Cursor { group, next: from, feed: Arc::clone(&feed), _seat: seat };
+        let cursor = Cursor::new(group, from, Arc::clone(&feed), Seat(Arc::clone(seats)));
         Some((Tail { group, feed }, cursor))
     }
 }
@@ -322,119 +329,6 @@ struct Seat(Arc<AtomicUsize>);
 impl Drop for Seat {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-// --- the core's half --------------------------------------------------------------------------
-
-/// How far a core has fed one tail.
-#[derive(Debug)]
-pub(super) struct Cursor {
-    group: GroupId,
-    /// None until the core has seen it: from then on.
-    next: Option<Index>,
-    feed: Arc<Feed<Change>>,
-    _seat: Seat,
-}
-
-impl Drop for Cursor {
-    fn drop(&mut self) {
-        self.feed.finish(TailEnd::Stopped);
-    }
-}
-
-impl Cursor {
-    /// Copies what the replica has applied, as far as there is room. False when there is nothing more to come.
-    fn go_on(&mut self, replica: &Replica) -> bool {
-        if Arc::strong_count(&self.feed) == 1 || replica.is_gone() {
-            return false;
-        }
-        let (applied, cache) = (replica.status().applied, replica.cache());
-        let next = self.next.get_or_insert(applied.next());
-        if applied < *next {
-            return true;
-        }
-        let mut end = None;
-        let has_room = |state: &FeedState<Change>| {
-            state.queue.len() < TAIL_CHANGES_MAX && state.bytes < TAIL_BYTES_MAX
-        };
-        if !has_room(&self.feed.lock()) {
-            return true;
-        }
-        self.feed.feed(|state| {
-            while *next <= applied && has_room(state) {
-                let (Some(entry), Some(term)) = (cache.get(*next), replica.term_at(*next)) else {
-                    let resume = cache.first().max(next.next());
-                    end = Some(TailEnd::Lagged { missed: *next, resume });
-                    return;
-                };
-                let id = EntryId { term, index: *next };
-                let change = match entry.kind {
-                    EntryKind::Command => Some((None, entry.payload.clone())),
-                    EntryKind::Session => match SessionRequest::parse(&entry.payload) {
-                        Some((SessionRequest::Run { id, seq }, body)) => {
-                            Some((Some((id, seq)), body))
-                        }
-                        _ => None,
-                    },
-                    EntryKind::Empty | EntryKind::Config => None,
-                };
-                if let Some((session, payload)) = change {
-                    // A copy: as a slice it could keep a whole segment in memory.
-                    let payload = Bytes::copy_from_slice(&payload);
-                    state.bytes += payload.len();
-                    state.queue.push_back(Change { id, session, payload });
-                }
-                *next = next.next();
-            }
-        });
-        if let Some(end) = end {
-            self.feed.finish(end);
-        }
-        end.is_none()
-    }
-}
-
-/// What one core shows. One per core.
-#[derive(Debug)]
-pub(super) struct Window {
-    board: Arc<Board>,
-    /// Everything was published once.
-    primed: bool,
-    tails: Vec<Cursor>,
-}
-
-impl Window {
-    pub(super) const fn new(board: Arc<Board>) -> Self {
-        Self { board, primed: false, tails: Vec::new() }
-    }
-
-    pub(super) fn open(&mut self, cursor: Cursor) {
-        self.tails.push(cursor);
-    }
-
-    /// A turn is over: `settled` are the replicas that something happened to, `all` those of the core, in the
-    /// order of their groups.
-    pub(super) fn turn<'a>(
-        &mut self,
-        settled: impl Iterator<Item = &'a Replica>,
-        all: &[Replica],
-        roles: &[(GroupId, RoleEvent)],
-    ) {
-        if !self.board.watched.load(Ordering::Relaxed) {
-            return;
-        }
-        if std::mem::replace(&mut self.primed, true) {
-            settled.for_each(|replica| self.board.publish(replica));
-        } else {
-            all.iter().for_each(|replica| self.board.publish(replica));
-        }
-        roles.iter().for_each(|(group, event)| self.board.role_changed(*group, event));
-        let cores = self.board.tails.len() as u64;
-        self.tails.retain_mut(|tail| {
-            let replica = all.get((tail.group.0 / cores) as usize);
-            replica.is_some_and(|replica| tail.go_on(replica))
-        });
     }
 }
 

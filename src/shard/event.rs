@@ -222,7 +222,7 @@ pub enum About {
 pub struct LogRead {
     /// The group.
     pub group: GroupId,
-    /// The follower that waits.
+    /// The follower that waits; [`ReplicaId::NONE`] if the driver asked ([`super::Shard::read_log`]).
     pub replica: ReplicaId,
     /// The first entry wanted.
     pub first: Index,

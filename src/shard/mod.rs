@@ -31,6 +31,7 @@ mod forward;
 mod leases;
 mod peers;
 pub mod pipeline;
+mod read_log;
 mod recover;
 pub mod report;
 mod requests;

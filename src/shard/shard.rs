@@ -710,6 +710,8 @@ impl Shard {
         self.truncation.on_read_done(read.at.segment);
         let Some(slot) = self.slot_of(read.group) else { return };
         match result {
+            // They were for the driver.
+            Ok(_) if read.replica == ReplicaId::NONE => {}
             Ok(entries) => {
                 self.replicas[slot as usize].on_log_read(read.replica, read.first, entries);
                 self.touch(slot);

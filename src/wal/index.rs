@@ -109,6 +109,14 @@ impl LogIndex {
         (index.0 < span.end()).then(|| span.span())
     }
 
+    /// The first entry of `group` at or after `index` that is in the log.
+    #[must_use]
+    pub fn first_from(&self, group: GroupId, index: Index) -> Option<Index> {
+        let spans = self.groups.get(&group)?;
+        let at = spans.partition_point(|span| span.end() <= index.0);
+        spans.get(at).map(|span| index.max(Index(span.first)))
+    }
+
     /// Entries of `group` in front of `first` are no longer needed. Spans that reach over `first`
     /// stay whole.
     pub fn forget_before(&mut self, group: GroupId, first: Index) {

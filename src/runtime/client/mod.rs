@@ -186,8 +186,9 @@ impl Client {
     /// The commands that this node's replica of the group executes, in order, from index `from` on, or from
     /// now on: change data capture. Works on leaders and followers alike.
     ///
-    /// An old index can be had as long as its entry is in memory (`Config::log_cache_bytes`); otherwise the
-    /// first thing heard is [`TailEnd::Lagged`](super::watch::TailEnd::Lagged), with the first index that can be had.
+    /// An old index can be had as long as its entry is in this node's log (`Config::log_bytes`): what is no longer in
+    /// memory is read back from the disk, beside the core. Otherwise the first thing heard is
+    /// [`TailEnd::Lagged`](super::watch::TailEnd::Lagged), with the first index that can be had.
     ///
     /// # Errors
     /// [`Why::Busy`] past [`TAILS_MAX`](crate::limits::TAILS_MAX) tails on the group's core, [`Why::Invalid`] if there

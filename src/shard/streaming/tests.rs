@@ -297,6 +297,42 @@ fn contract_row_28_a_snapshot_is_visible_only_when_its_pointer_is_durable() {
     assert_eq!(cluster.pieces().len(), pieces, "it went on from the log");
 }
 
+/// What a tail of the log asks for: everything that is on disk and not in memory, and it stays while it is read.
+#[test]
+fn the_log_on_disk_can_be_read_until_a_snapshot_stands_for_it() {
+    let group = crate::id::GroupId(0);
+    let mut cluster = Cluster::new();
+    let (leader, _) = cluster.left_behind();
+    let in_memory = cluster.replica(leader).cache().first();
+    let now = Tick(cluster.now);
+    let Node { shard, segments, .. } = &mut cluster.nodes[leader];
+    let shard = shard.as_mut().expect("it runs");
+    let available = shard.read_log(group, Index(1)).expect_err("the log was cut");
+    assert!(Index(1) < available && available < in_memory, "{available} {in_memory}");
+    assert_eq!(shard.read_log(group, available.prev()), Err(available), "the first there is");
+    assert_eq!(shard.read_log(crate::id::GroupId(1), Index(1)), Err(Index(2)), "not here");
+    let mut next = available;
+    while next < in_memory {
+        let read = shard.read_log(group, next).expect("on disk");
+        assert!(read.replica == crate::id::ReplicaId::NONE && read.first == next);
+        let (bytes, limit) = (&segments[&read.at.segment], limits::LOG_READ_BYTES_MAX);
+        let result = wal::read_span(bytes, read.at, read.group, read.first, read.last, limit);
+        next = next.plus(result.as_ref().expect("sound").len() as u64);
+        shard.on_event(now, Event::LogRead(LogReadDone { read, result }));
+    }
+    assert_eq!(next, in_memory, "no more than what is not in memory");
+
+    let read = shard.read_log(group, available).expect("on disk");
+    cluster.write(100);
+    assert!(cluster.nodes[leader].segments.contains_key(&read.at.segment), "it is being read");
+    let done = LogReadDone { read, result: Ok(Vec::new()) };
+    cluster.nodes[leader].events.push(Event::LogRead(done));
+    cluster.write(20);
+    assert!(!cluster.nodes[leader].segments.contains_key(&read.at.segment));
+    let shard = cluster.nodes[leader].shard.as_mut().expect("it runs");
+    assert!(available < shard.read_log(group, available).expect_err("gone"));
+}
+
 /// What is not taken over the network is asked for again by raft: nothing is forgotten.
 #[test]
 fn contract_row_40_a_transfer_that_fails_is_begun_again() {
