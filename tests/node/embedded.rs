@@ -9,7 +9,8 @@ use bytes::Bytes;
 use outrigger::id::{GroupId, Index};
 use outrigger::raft::effects::RoleKind;
 use outrigger::runtime::client::{Failure, Why};
-use outrigger::runtime::watch::{RolesEnd, TailEnd};
+use outrigger::runtime::watch::{RolesEnd, Tail, TailEnd};
+use outrigger::store::batch::{Batch, Stop};
 use outrigger::store::{Frozen, Restoring, Wanted, whole};
 use outrigger::wire::reply::Reply;
 use outrigger::{Client, Config, Node, StateMachine};
@@ -263,38 +264,58 @@ fn roles_watermarks_and_the_log_can_be_watched_on_every_node() {
 }
 
 #[test]
-fn a_tail_that_is_slow_grows_nowhere_and_hears_where_to_resume() {
+fn a_tail_goes_back_to_what_is_on_disk_and_hears_where_the_log_begins() {
     let dir = TestDir::new("embedded-slow");
     let small = Config {
         log_cache_bytes: 8 << 20,
+        log_bytes: 192 << 20,
         groups: 2,
         ..Config::new(1, dir.path(), free_address())
     };
     let node = Node::start(small, |_| Sum::boxed(0)).expect("it starts");
     assert!(node.wait_until_ready(PATIENCE));
     let client = node.client();
-    let mut tail = client.tail(GROUP, None).expect("there is room");
-    client.write(GROUP, "first").wait().expect("executed");
-    // Far more than a tail holds and than the log keeps in memory, so that sealed segments are left.
+    let mut slow = client.tail(GROUP, None).expect("there is room");
+    let first = client.write(GROUP, "first").wait().expect("executed");
+    assert_eq!(first, Reply::Int(5));
+    // Far more than a tail holds and than the log keeps in memory: two segments are sealed.
     let large = Bytes::from(vec![b'x'; 1 << 20]);
-    for _ in 0..200 {
+    for _ in 0..150 {
         client.write(GROUP, large.clone()).wait().expect("executed");
     }
-    let mut taken = Vec::new();
-    let end = loop {
-        match tail.wait(PATIENCE).expect("in time") {
-            Ok(change) => taken.push(change),
-            Err(end) => break end,
-        }
+    let mut next = |tail: &mut Tail| tail.wait(PATIENCE).expect("in time").map(|it| it.id.index);
+    let begin = next(&mut slow).expect("no end");
+    for index in 1..=150 {
+        assert_eq!(next(&mut slow), Ok(Index(begin.0 + index)), "each once, in order");
+    }
+    assert_eq!(slow.wait(Duration::ZERO), None, "and goes on from there");
+    client.write(GROUP, "last").wait().expect("executed");
+    assert_eq!(next(&mut slow), Ok(Index(begin.0 + 151)));
+    let mut old = client.tail(GROUP, Some(Index(1))).expect("there is room");
+    assert_eq!(next(&mut old), Ok(begin), "an old index can be had");
+
+    // The log is cut in front of what the old tail wants: a snapshot stands for it.
+    let cut = |client: &Client| {
+        let mut tail = client.tail(GROUP, Some(Index(1))).expect("there is room");
+        tail.wait(PATIENCE).expect("in time").err()
     };
-    assert_eq!(taken[0].payload, "first");
-    assert!(taken.len() < 50, "{} were kept", taken.len());
-    let TailEnd::Lagged { missed, resume } = end else { panic!("{end}") };
-    assert_eq!(missed, taken.last().expect("some").id.index.next());
-    assert!(missed < resume);
-    assert_eq!(tail.wait(PATIENCE), Some(Err(end)), "it says the same from then on");
+    let mut end = None;
+    for _ in 0..300 {
+        client.write(GROUP, large.clone()).wait().expect("executed");
+        end = cut(&client);
+        if end.is_some() {
+            break;
+        }
+    }
+    let Some(TailEnd::Lagged { missed, resume }) = end else { panic!("never cut: {end:?}") };
+    assert_eq!(missed, Index(1));
+    assert!(Index(50) < resume && resume < Index(150), "a segment went: {resume}");
     let mut tail = client.tail(GROUP, Some(resume)).expect("there is room");
-    assert_eq!(tail.wait(PATIENCE).expect("in time").expect("in memory").id.index, resume);
+    assert_eq!(next(&mut tail), Ok(resume), "the first there is");
+    let ends = std::iter::from_fn(|| Some(next(&mut old))).find_map(Result::err);
+    assert!(matches!(ends, Some(TailEnd::Lagged { missed, .. }) if missed < resume), "{ends:?}");
+    let again = old.wait(PATIENCE).expect("in time").map(|it| it.id.index);
+    assert_eq!(again, Err(ends.expect("it ended")), "it says the same from then on");
     node.stop().expect("a clean end");
 }
 
@@ -371,4 +392,81 @@ fn a_core_that_dies_answers_its_calls_and_the_node_says_why() {
     assert_eq!(client.write(GroupId(0), "x").wait(), Ok(Reply::Ok), "the other core lives");
     let cause = node.stop().expect_err("a core died");
     assert!(cause.to_string().contains("core 1 panicked"), "{cause}");
+}
+
+/// Executes one entry a turn; some it cannot execute.
+struct Stops(u64);
+
+impl StateMachine for Stops {
+    fn apply_batch(&mut self, batch: &mut Batch<'_>) -> Result<(), Stop> {
+        let Some(entry) = batch.next_entry() else { return Ok(()) };
+        match &entry.payload[..] {
+            b"group" => return Err(Stop::Group("its table is full".into())),
+            b"node" => return Err(Stop::Node("its disk is gone".into())),
+            _ => self.0 += 1,
+        }
+        batch.answer(Reply::Int(self.0 as i64));
+        Ok(())
+    }
+    fn apply(&mut self, _: Index, _: &Bytes, _: Wanted) -> Reply {
+        unreachable!("the core calls `apply_batch`")
+    }
+    fn read(&self, _: &Bytes) -> Reply {
+        Reply::Int(self.0 as i64)
+    }
+    fn digest(&self) -> u64 {
+        self.0
+    }
+    fn len(&self) -> u64 {
+        1
+    }
+    fn freeze(&self) -> Box<dyn Frozen> {
+        whole::frozen(self.0.to_le_bytes().to_vec())
+    }
+    fn restoring(&self) -> Box<dyn Restoring> {
+        whole::restoring(|bytes| Some(Box::new(Stops(u64::from_le_bytes(bytes.try_into().ok()?)))))
+    }
+}
+
+#[test]
+fn a_machine_that_cannot_go_on_stops_its_group_or_its_node_and_says_why() {
+    let dir = TestDir::new("embedded-stops");
+    let config = Config { groups: 3, ..Config::new(1, dir.path(), free_address()) };
+    let node = Node::start(config.clone(), |_| Box::new(Stops(0))).expect("it starts");
+    assert!(node.wait_until_ready(PATIENCE));
+    let client = node.client();
+    let calls: Vec<_> = (0..100).map(|_| client.write(GROUP, "x")).collect();
+    for (number, call) in (1..).zip(calls) {
+        let outcome = call.wait_for(PATIENCE).expect("answered");
+        assert_eq!(outcome, Ok(Reply::Int(number)), "one a turn, however many are committed");
+    }
+    let mut roles = client.roles();
+    let unknown = hear(client.write(GROUP, "group")).expect_err("not executed");
+    assert!(matches!(unknown, Failure::Unknown { .. }), "{unknown}");
+    let change = roles.wait(PATIENCE).expect("in time").expect("not slow");
+    assert_eq!((change.group, change.role, change.leader), (GROUP, RoleKind::Follower, None));
+    let status = client.status(GROUP).expect("there is such a group");
+    assert!(status.failed && status.applied < status.commit, "{status:?}");
+    let refused = hear(client.write(GROUP, "x")).expect_err("nobody leads it");
+    assert_eq!(refused.why(), Some(Why::NoLeader));
+    assert_eq!(hear(client.write(GroupId(0), "x")), Ok(Reply::Int(1)), "other groups go on");
+    assert!(!client.status(GroupId(0)).expect("there is such a group").failed);
+
+    // It is in the log, so a node that starts again finds it; and still only this group stops.
+    node.stop().expect("a clean end");
+    let node = Node::start(config.clone(), |_| Box::new(Stops(0))).expect("it starts");
+    let client = node.client();
+    assert_eq!(insist(|| client.read(GroupId(0), "")), Reply::Int(1));
+    assert!(client.status(GROUP).expect("there is such a group").failed);
+
+    let unknown = hear(client.write(GroupId(2), "node")).expect_err("not executed");
+    assert!(matches!(unknown, Failure::Unknown { .. }), "{unknown}");
+    let cause = node.join().expect_err("it ended").to_string();
+    assert!(cause.contains("group 2") && cause.contains("its disk is gone"), "{cause}");
+    let error = Node::start(config, |_| Box::new(Stops(0))).map(|node| node.join());
+    let told = match error {
+        Err(error) => error.to_string(),
+        Ok(joined) => joined.expect_err("it does not come up").to_string(),
+    };
+    assert!(told.contains("its disk is gone"), "{told}");
 }

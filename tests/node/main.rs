@@ -5,7 +5,7 @@
 //!                                   outrigger up
 //! ```
 //!
-//! Nothing here but `embedded.rs`, which runs nodes in its own process, knows how the server works; every expectation is a promise made to the outside:
+//! Nothing here but `embedded.rs` and `executors.rs`, which run nodes in their own process, knows how the server works; every expectation is a promise made to the outside:
 //! Redis' own behaviour, DESIGN §7, the issue's text, `--help`. Commands are told as transcripts
 //! (`script.rs`) and share one cluster; whoever breaks things starts a cluster of their own.
 //! No test asserts a speed: deadlines are generous, and only say when to stop waiting.
@@ -32,6 +32,7 @@ mod config;
 mod crash;
 mod damage;
 mod embedded;
+mod executors;
 mod expiry;
 mod explain;
 mod faults;
