@@ -7,18 +7,22 @@
 //! # Who makes what durable
 //!
 //! ```text
-//!  write ─► Outrigger's log, durable ─► apply(index) ─► a redb transaction that is NOT flushed
-//!                                            └─ every 64th: flushed, with its index: the table's own watermark
+//!  writes ─► Outrigger's log, durable ─► apply_batch ─► ONE redb transaction for all of them, that is NOT flushed
+//!                                             └─ after every 64th entry: flushed, with its index: the table's own watermark
 //! ```
 //!
-//! The log is durable before `apply` is called, so the table need not be: what its file has lost in a crash is in the
-//! log still, and is executed again. Each transaction holds the rows *and* the index of its entry, so the file always
+//! The log is durable before `apply_batch` is called, so the table need not be: what its file has lost in a crash is in the
+//! log still, and is executed again. Each transaction holds the rows *and* the index of the last of their entries, so the file always
 //! says how far it is. After a restart the log is replayed from the last snapshot; entries at or below the
 //! table's watermark have been executed, and are passed over.
 //!
 //! That gives a rule to machines with storage: **the reply to an entry that is passed over must be the one it got**,
 //! because a session's retry is answered with it. Here a reply depends on the entry alone. A machine whose replies depend on its
 //! state keeps the last replies beside the rows, or starts with an empty file and lets the log fill it.
+//!
+//! A transaction that fails stops this replica of its group, by name, and nothing else: what it answered in that batch is told as
+//! unknown, the others of the group go on, and the next start executes the batch again. What takes many rows is done in
+//! several turns: the machine yields after [`ROWS_MAX`].
 //!
 //! A snapshot begins with the watermark, so whoever installs it passes over what it holds already; it reads from a redb read
 //! transaction, which later writes do not disturb.
@@ -28,15 +32,20 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use outrigger::id::{GroupId, Index, mix};
+use outrigger::store::batch::{Batch, Committed, Stop};
 use outrigger::store::{Frozen, RestoreError, Restoring, Wanted};
 use outrigger::wire::reply::Reply;
 use outrigger::{Config, Node, StateMachine};
-use redb::{Database, Durability, ReadTransaction, ReadableTable as _, TableDefinition};
+use redb::{
+    Database, Durability, ReadTransaction, ReadableTable as _, TableDefinition, WriteTransaction,
+};
 
 const ROWS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rows");
 const MARK: TableDefinition<(), u64> = TableDefinition::new("watermark");
 /// A flush of the table's own for so many entries. More: fewer flushes, and more to execute again after a crash.
 const FLUSH_EVERY: u64 = 64;
+/// Rows of one transaction, and of one turn: what is left waits while the core does something else.
+const ROWS_MAX: usize = 256;
 /// The largest row, so that each fits a chunk of a snapshot (`limits::SNAPSHOT_PIECE_BYTES`).
 const ROW_BYTES_MAX: usize = 64 << 10;
 
@@ -85,26 +94,61 @@ impl Table {
         self.applied = index;
     }
 
+    /// Executes a batch in one transaction.
+    fn execute(&mut self, batch: &mut Batch<'_>) -> Result<(), redb::Error> {
+        let (mut transaction, mut applied) = (None::<WriteTransaction>, self.applied);
+        for _ in 0..ROWS_MAX {
+            let Some(Committed { index: Index(index), payload, .. }) = batch.next_entry() else {
+                break;
+            };
+            let reply = match row(payload) {
+                Err(refusal) => refusal,
+                // Executed before the restart: the reply is a function of the entry, so it is the same.
+                Ok(_) if index <= self.applied => Reply::Ok,
+                Ok((key, value)) => {
+                    let transaction = match &mut transaction {
+                        Some(begun) => begun,
+                        None => transaction.insert(self.database.begin_write()?),
+                    };
+                    let mut table = transaction.open_table(ROWS)?;
+                    match value {
+                        [] => drop(table.remove(key)?),
+                        value => drop(table.insert(key, value)?),
+                    }
+                    applied = index;
+                    Reply::Ok
+                }
+            };
+            batch.answer(reply);
+        }
+        if let Some(mut transaction) = transaction {
+            // In the same transaction: the file never holds a row without the index of its entry.
+            transaction.open_table(MARK)?.insert((), applied)?;
+            let flush = self.applied / FLUSH_EVERY < applied / FLUSH_EVERY;
+            transaction.set_durability(if flush {
+                Durability::Immediate
+            } else {
+                Durability::None
+            });
+            transaction.commit()?;
+            self.applied = applied;
+        }
+        Ok(())
+    }
+
     fn view(&self) -> ReadTransaction {
         self.database.begin_read().expect("the table's disk")
     }
 }
 
 impl StateMachine for Table {
-    fn apply(&mut self, Index(index): Index, payload: &Bytes, _: Wanted) -> Reply {
-        let Some(at) = payload.iter().position(|byte| *byte == b'=') else {
-            return Reply::error("ERR", "expected key=value");
-        };
-        if ROW_BYTES_MAX < payload.len() {
-            return Reply::error("ERR", "a row of more than 64 KiB");
-        }
-        // Executed before the restart: the reply is a function of the entry, so it is the same.
-        if self.applied < index {
-            let flush = index.is_multiple_of(FLUSH_EVERY);
-            let durability = if flush { Durability::Immediate } else { Durability::None };
-            self.put(index, &[(&payload[..at], &payload[at + 1..])], durability);
-        }
-        Reply::Ok
+    fn apply_batch(&mut self, batch: &mut Batch<'_>) -> Result<(), Stop> {
+        let done = self.execute(batch);
+        done.map_err(|error| Stop::Group(format!("{}: {error}", self.path.display())))
+    }
+
+    fn apply(&mut self, _: Index, _: &Bytes, _: Wanted) -> Reply {
+        unreachable!("the core calls `apply_batch`")
     }
 
     fn read(&self, payload: &Bytes) -> Reply {
@@ -146,6 +190,16 @@ impl StateMachine for Table {
             applied: None,
         })
     }
+}
+
+/// The key and the value of a command, or why it is none: the same words on every replica.
+fn row(payload: &[u8]) -> Result<(&[u8], &[u8]), Reply> {
+    if ROW_BYTES_MAX < payload.len() {
+        return Err(Reply::error("ERR", "a row of more than 64 KiB"));
+    }
+    let at = payload.iter().position(|byte| *byte == b'=');
+    let at = at.ok_or_else(|| Reply::error("ERR", "expected key=value"))?;
+    Ok((&payload[..at], &payload[at + 1..]))
 }
 
 /// ```text
