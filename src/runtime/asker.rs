@@ -121,6 +121,11 @@ impl Asker {
     }
 }
 
+/// Whether a node does not let us in: a password, a certificate or a port that is wrong does not become right.
+pub(super) fn is_shut_out(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidData)
+}
+
 /// Whether the same words may be answered otherwise a little later.
 pub(super) fn may_change(error: &str) -> bool {
     let kind = error.split(' ').next().unwrap_or_default();

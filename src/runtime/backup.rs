@@ -26,7 +26,7 @@ use crate::store::map::Map;
 use crate::store::{StateMachine as _, slot};
 use crate::wire::resp::Command;
 
-use super::asker::{Asker, Said, may_change};
+use super::asker::{Asker, Said, is_shut_out, may_change};
 use super::clock;
 use super::fatal::Fatal;
 
@@ -304,6 +304,21 @@ fn refused(said: Said) -> Result<Said, Said> {
     if matches!(said, Said::Error(_)) { Err(said) } else { Ok(said) }
 }
 
+/// Why there is no answer.
+enum Failure {
+    /// The node does not let us in, and will not.
+    ShutOut(io::Error),
+    /// The connection, or what came over it.
+    Broken(io::Error),
+}
+
+/// Dials, and hears a first word: that a certificate is refused is said in place of it.
+fn greet(dial: Dial<'_>) -> io::Result<Asker> {
+    let mut asker = dial()?;
+    asker.ask(&["PING"])?;
+    Ok(asker)
+}
+
 /// How long to go on trying: progress of any kind begins it anew.
 struct Patience {
     limit: Duration,
@@ -331,7 +346,8 @@ impl Patience {
                     return Ok(said);
                 }
                 Ok(Err(refusal)) => self.wait(what, &refusal.to_string())?,
-                Err(error) => {
+                Err(Failure::ShutOut(error)) => return Err(Fatal::new(format!("{what}: {error}"))),
+                Err(Failure::Broken(error)) => {
                     self.asker = None;
                     self.wait(what, &format!("UNCERTAIN {error}"))?;
                 }
@@ -343,11 +359,14 @@ impl Patience {
         &mut self,
         dial: Dial<'_>,
         ask: &mut impl FnMut(&mut Asker) -> io::Result<Result<T, Said>>,
-    ) -> io::Result<Result<T, Said>> {
+    ) -> Result<Result<T, Said>, Failure> {
         if self.asker.is_none() {
-            self.asker = Some(dial()?);
+            self.asker = Some(greet(dial).map_err(|error| match is_shut_out(&error) {
+                true => Failure::ShutOut(error),
+                false => Failure::Broken(error),
+            })?);
         }
-        ask(self.asker.as_mut().expect("just made"))
+        ask(self.asker.as_mut().expect("just made")).map_err(Failure::Broken)
     }
 
     /// Says these until each was done. They may be done twice.
@@ -400,5 +419,56 @@ impl Progress {
             self.0 = Instant::now();
             eprintln!("{}", how_far());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// Fails to be read, so.
+    struct Broken(io::ErrorKind);
+
+    impl io::Read for Broken {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+    }
+
+    impl io::Write for Broken {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn who_is_shut_out_does_not_knock_again() {
+        let hour = Duration::from_secs(3600);
+        for kind in [io::ErrorKind::PermissionDenied, io::ErrorKind::InvalidData] {
+            // By the password, while it is dialed; or by a certificate, which the first answer tells.
+            for at_once in [true, false] {
+                let dials = Cell::new(0);
+                let dial = || {
+                    dials.set(dials.get() + 1);
+                    if at_once { Err(kind.into()) } else { Ok(Asker::over(Broken(kind))) }
+                };
+                let ask = |asker: &mut Asker| asker.ask(&["DBSIZE"]).map(refused);
+                let said = Patience::new(hour).until_said(&dial, "keys", ask);
+                let error = said.expect_err("shut out").to_string();
+                assert!(error.starts_with("keys: ") && !error.contains("UNCERTAIN"), "{error}");
+                assert_eq!(dials.get(), 1);
+            }
+        }
+        let dial = || Err(io::ErrorKind::ConnectionRefused.into());
+        let ask = |asker: &mut Asker| asker.ask(&["DBSIZE"]).map(refused);
+        let said = Patience::new(Duration::ZERO).until_said(&dial, "keys", ask);
+        let error = said.expect_err("nobody is there").to_string();
+        assert!(error.starts_with("keys: UNCERTAIN "), "that would be tried again: {error}");
     }
 }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 
 use super::access::{self, Access};
-use super::asker::{Said, may_change};
+use super::asker::{Said, is_shut_out, may_change};
 use super::backup::{self, BackupOptions, RestoreOptions};
 use super::fatal::Fatal;
 
@@ -157,13 +157,7 @@ pub fn ctl(options: &Options) -> Result<(), Fatal> {
                 println!("ok");
                 return Ok(());
             }
-            // A password, a certificate or a port that is wrong does not become right.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::InvalidData
-                ) =>
-            {
+            Err(error) if is_shut_out(&error) => {
                 return Err(Fatal::new(format!("{}: {error}", options.node)));
             }
             Err(error) => format!("{} does not answer: {error}", options.node),

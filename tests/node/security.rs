@@ -159,6 +159,14 @@ fn nobody_is_served_before_the_password() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("NOAUTH"), "{refused:?}");
     let refused = ctl(node, &[], Some("wrong"));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("WRONGPASS"), "{refused:?}");
+    // Nothing else than a right password helps, so a backup does not ask again.
+    let mut command = Command::new(OUTRIGGER);
+    command.args(["ctl", "--node", &node.client.to_string(), "--timeout", "60", "backup"]);
+    command.arg(dir.path().join("backup")).env("OUTRIGGER_PASSWORD", "wrong");
+    let refused = run(&mut command);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("WRONGPASS"), "{refused:?}");
+    assert!(!said.contains("UNCERTAIN"), "it was tried again: {said}");
     assert!(ctl(node, &[], Some("open sesame")).status.success());
     assert!(ctl(node, &["--password-file", text(&file)], None).status.success());
 
