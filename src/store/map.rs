@@ -181,7 +181,7 @@ impl Map {
     fn execute_all(&mut self, command: &Command, wanted: Wanted) -> Result<Reply, Reply> {
         let whole = transaction::read(command)?;
         if whole.watched.iter().any(|(key, before)| self.watch(key) != *before) {
-            return Ok(Reply::Nil);
+            return Ok(Reply::NilArray);
         }
         let mut replies = Vec::new();
         let mut bytes = 0;

@@ -31,6 +31,8 @@ pub enum Reply {
     Bulk(Bytes),
     /// Nothing: no such key, or the condition did not hold.
     Nil,
+    /// No array: a transaction that was not executed.
+    NilArray,
     /// Several replies.
     Array(Vec<Reply>),
     /// Pairs; a flat array in RESP2.
@@ -119,7 +121,7 @@ impl Reply {
     pub fn bytes(&self) -> usize {
         const PART: usize = 32;
         PART + match self {
-            Self::Ok | Self::Int(_) | Self::Nil => 0,
+            Self::Ok | Self::Int(_) | Self::Nil | Self::NilArray => 0,
             Self::Simple(text) => text.len(),
             Self::Error(text) | Self::Verbatim(text) => text.len(),
             Self::Bulk(bytes) => bytes.len(),
@@ -144,6 +146,10 @@ impl Reply {
             Self::Bulk(bytes) => bulk(out, bytes),
             Self::Nil => out.put_slice(match protocol {
                 Protocol::Resp2 => b"$-1\r\n",
+                Protocol::Resp3 => b"_\r\n",
+            }),
+            Self::NilArray => out.put_slice(match protocol {
+                Protocol::Resp2 => b"*-1\r\n",
                 Protocol::Resp3 => b"_\r\n",
             }),
             Self::Array(items) => {
@@ -177,13 +183,15 @@ impl Reply {
         }
     }
 
-    /// The encoding in which an answer travels between nodes: RESP3.
+    /// The encoding in which an answer travels between nodes: RESP3, but for a missing array, which is
+    /// RESP2's. RESP3 has one word for both kinds of nothing, and a client of RESP2 is told them apart.
     #[must_use]
     pub fn encode_forwarded(&self) -> Bytes {
         // Most are one of these.
         match self {
             Self::Ok => return Bytes::from_static(b"+OK\r\n"),
             Self::Nil => return Bytes::from_static(b"_\r\n"),
+            Self::NilArray => return Bytes::from_static(b"*-1\r\n"),
             _ => {}
         }
         let mut out = BytesMut::with_capacity(self.bytes());
@@ -248,6 +256,7 @@ fn decode(bytes: &Bytes, at: &mut usize, depth: usize) -> Result<Reply, DecodeEr
         b'+' if text == b"none" => Reply::Simple("none"),
         b'+' if text == b"hash" => Reply::Simple("hash"),
         b'+' if text == b"set" => Reply::Simple("set"),
+        b'*' if text == b"-1" && depth == 0 => Reply::NilArray,
         b'*' | b'~' => {
             let count = count()?;
             // Each item takes at least three bytes: a count cannot ask for more than is there.
@@ -295,6 +304,8 @@ mod tests {
             (Reply::bulk("a\r\nb"), Resp2, "$4\r\na\r\nb\r\n"),
             (Reply::Nil, Resp2, "$-1\r\n"),
             (Reply::Nil, Resp3, "_\r\n"),
+            (Reply::NilArray, Resp2, "*-1\r\n"),
+            (Reply::NilArray, Resp3, "_\r\n"),
             (Reply::Array(vec![Reply::Nil, Reply::Int(1)]), Resp2, "*2\r\n$-1\r\n:1\r\n"),
             (map.clone(), Resp2, "*2\r\n$5\r\nproto\r\n:3\r\n"),
             (map, Resp3, "%1\r\n$5\r\nproto\r\n:3\r\n"),
@@ -334,7 +345,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn forwarded_answers_come_back_as_they_were(reply in any_answer()) {
+        fn forwarded_answers_come_back_as_they_were(
+            reply in prop_oneof![9 => any_answer(), 1 => Just(Reply::NilArray)],
+        ) {
             prop_assert_eq!(Reply::decode(&reply.encode_forwarded()), Ok(reply));
         }
 

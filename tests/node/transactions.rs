@@ -40,7 +40,7 @@ fn transactions_through_every_node() {
             SET {tx}k 3                     => +OK
             MULTI                           => +OK
             SET {tx}k 9                     => +QUEUED
-            EXEC                            => $-1
+            EXEC                            => *-1
             GET {tx}k                       => "3"
             WATCH {tx}k                     => +OK
             SET {tx}k 4                     => +OK
@@ -84,7 +84,7 @@ fn watched_keys_make_a_compare_and_set_of_many_clients() {
                             assert_eq!(replies, [Reply::ok()]);
                             done += 1;
                         }
-                        other => assert_eq!(other, Reply::NilBulk),
+                        other => assert_eq!(other, Reply::NilArray),
                     }
                 }
             });

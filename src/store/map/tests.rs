@@ -308,17 +308,17 @@ fn a_transaction_is_all_or_nothing() {
     let (reply, before) = exec(&[("k", 0)], &["SET k 1", "INCR k", "GET k"], None);
     assert_eq!(reply, Reply::Array(vec![Reply::Ok, Reply::Int(2), Reply::bulk("2")]));
     // It holds something else now, or holds it until another time.
-    assert_eq!(exec(&[("k", 0)], &["SET k 7"], None), (Reply::Nil, before));
+    assert_eq!(exec(&[("k", 0)], &["SET k 7"], None), (Reply::NilArray, before));
     let (reply, until) = exec(&[("k", before)], &["PEXPIRE k 10"], Some(50));
     assert_eq!(reply, Reply::Array(vec![Reply::Int(1)]));
-    assert_eq!(exec(&[("k", before)], &["SET k 7"], None), (Reply::Nil, until));
+    assert_eq!(exec(&[("k", before)], &["SET k 7"], None), (Reply::NilArray, until));
     // What fails does not undo the rest.
     let (reply, after) = exec(&[("k", until)], &["SET k x", "INCR k", "APPEND k y"], None);
     let refusal = Reply::not_an_integer();
     assert_eq!(reply, Reply::Array(vec![Reply::Ok, refusal, Reply::Int(2)]));
     // A watched key that is due is gone.
     let (_, until) = exec(&[("k", after)], &["PEXPIRE k 10"], Some(60));
-    assert_eq!(exec(&[("k", until)], &["SET k 1 PX 1"], Some(70)).0, Reply::Nil);
+    assert_eq!(exec(&[("k", until)], &["SET k 1 PX 1"], Some(70)).0, Reply::NilArray);
     assert_eq!(exec(&[("k", 0)], &["SET k 1 PX 1"], Some(70)).0, Reply::Array(vec![Reply::Ok]));
     let nonsense = map.apply(Index(1), &command("EXEC 5 x").raw, Wanted::Yes);
     assert!(nonsense.is_error(), "{nonsense:?}");
