@@ -16,6 +16,17 @@ pub const COMMAND_ARGS_MAX: usize = 64 << 10;
 /// Longest inline (non-RESP) command line, in bytes, as Redis has it.
 pub const INLINE_BYTES_MAX: usize = 64 << 10;
 
+/// Most users.
+pub const ACL_USERS_MAX: usize = 256;
+/// Longest name of a user, in bytes.
+pub const ACL_NAME_BYTES_MAX: usize = 64;
+/// Most passwords, prefixes of keys, and commands and categories that one user's rules name, all counted.
+pub const ACL_RULES_MAX: usize = 128;
+/// Most bytes of the rules of one user, as `ACL LIST` shows them.
+pub const ACL_USER_BYTES_MAX: usize = 8 << 10;
+/// Longest name of a command or category in a rule, in bytes.
+pub const ACL_WORD_BYTES_MAX: usize = 32;
+
 /// Most entries in one append message and in one WAL run.
 pub const APPEND_ENTRIES_MAX: u32 = 4096;
 /// Soft size of one append message, in payload bytes; one entry may exceed it alone.

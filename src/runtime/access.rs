@@ -9,7 +9,7 @@ use clap::Args;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
-use super::asker::{Asker, Said};
+use super::asker::{Asker, Said, may_change};
 use super::fatal::Fatal;
 use super::keyring;
 
@@ -21,6 +21,9 @@ const VARIABLE: &str = "OUTRIGGER_PASSWORD";
 #[derive(Debug, Clone, Default, Args)]
 #[group(id = "access")]
 pub struct Options {
+    /// The user to log in as, with the password; without it, the default user.
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
     /// A file with the password; without it, OUTRIGGER_PASSWORD is.
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
@@ -41,6 +44,7 @@ pub struct Options {
 /// The same, read and judged.
 #[derive(Clone, Default)]
 pub struct Access {
+    user: Option<String>,
     password: Option<String>,
     tls: Option<Arc<ClientConfig>>,
     name: Option<ServerName<'static>>,
@@ -64,7 +68,11 @@ impl Access {
         let name = options.tls_name.clone().map(|name| {
             ServerName::try_from(name).map_err(|error| Fatal::new(format!("--tls-name: {error}")))
         });
-        Ok(Self { password, tls, name: name.transpose()? })
+        let user = options.user.clone();
+        if user.is_some() && password.is_none() {
+            return Err(Fatal::new(format!("--user needs --password-file or {VARIABLE}")));
+        }
+        Ok(Self { user, password, tls, name: name.transpose()? })
     }
 
     /// Connects and logs in; each step may take `patience`.
@@ -82,10 +90,17 @@ impl Access {
                 Asker::over(StreamOwned::new(session, socket))
             }
         };
-        if let Some(password) = &self.password
-            && let Said::Error(error) = asker.ask(&["AUTH", password])?
-        {
-            return Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, error));
+        let Some(password) = &self.password else { return Ok(asker) };
+        let login = match &self.user {
+            Some(user) => &["AUTH", user, password][..],
+            None => &["AUTH", password],
+        };
+        if let Said::Error(error) = asker.ask(login)? {
+            // A node that replays its log does not know its users yet.
+            return Err(match may_change(&error) {
+                true => std::io::Error::other(error),
+                false => std::io::Error::new(std::io::ErrorKind::PermissionDenied, error),
+            });
         }
         Ok(asker)
     }

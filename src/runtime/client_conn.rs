@@ -27,8 +27,9 @@ use crate::id::{ConnId, Tick};
 use crate::limits::{LOCKED_BYTES_MAX, OUTPUT_BYTES_MAX, PIPELINE_MAX, TLS_HANDSHAKE_MS_MAX};
 use crate::shard::event::Request;
 use crate::shard::{Event, Pipeline};
+use crate::store::acl;
 use crate::store::command::{self, Access, Spec};
-use crate::store::connection::{Connection, Routing};
+use crate::store::connection::{Connection, Manner, Routing};
 use crate::store::transaction::Step;
 use crate::wire::reply::Reply;
 use crate::wire::resp::{Command, RequestReader};
@@ -37,6 +38,7 @@ use super::buffers::{Chunk, Received};
 use super::faults::Faults;
 use super::keyring::Keys;
 use super::poller::Interest;
+use super::roll::Roll;
 use super::socket;
 use super::tls::Session;
 
@@ -64,6 +66,9 @@ pub struct ClientConn {
     /// Between socket and commands, if clients must speak TLS.
     tls: Option<Box<Session>>,
     own: Connection,
+    /// Who may do what, and the version of it that `own` goes by.
+    roll: Arc<Roll>,
+    heard: u64,
     /// The node's fault switches, if clients may use them.
     faults: Option<Arc<Faults>>,
     reader: RequestReader,
@@ -76,6 +81,8 @@ pub struct ClientConn {
     held: Option<Command>,
     /// The number of a `WATCH` that is not answered: what follows waits for it.
     watching: Option<u64>,
+    /// A change of users that is not answered: what follows waits for it.
+    changing: Option<Changing>,
     /// Nothing more will be read: the client has ended, said goodbye, or sent garbage.
     ended: bool,
     /// Something has come or gone since that was last looked at.
@@ -88,15 +95,39 @@ pub struct ClientConn {
     pub(super) queued: bool,
 }
 
+/// A change of the users: its client hears of it when this node goes by it.
+///
+/// ```text
+///   ─► the group executes it ─► Executed ─► this node has applied what the group has ─► Asked ─► answered
+/// ```
+#[derive(Debug)]
+struct Changing {
+    /// Its number.
+    seq: u64,
+    stage: ChangingStage,
+}
+
+#[derive(Debug)]
+enum ChangingStage {
+    /// The group was asked to execute it.
+    Sent,
+    /// It did, with this result; the node is to be asked whether it has it.
+    Executed(Reply),
+    /// The node was asked.
+    Asked(Reply),
+}
+
 impl ClientConn {
     /// A new client, watched for reading.
     #[must_use]
-    pub fn new(id: ConnId, socket: TcpStream) -> Self {
+    pub fn new(id: ConnId, socket: TcpStream, roll: Arc<Roll>) -> Self {
         Self {
             id,
             socket,
             tls: None,
             own: Connection::new(id.0),
+            roll,
+            heard: 0,
             faults: None,
             reader: RequestReader::new(),
             pipeline: Pipeline::new(),
@@ -104,6 +135,7 @@ impl ClientConn {
             output: BytesMut::new(),
             held: None,
             watching: None,
+            changing: None,
             ended: false,
             stirred: false,
             stirred_at: Tick(0),
@@ -127,7 +159,10 @@ impl ClientConn {
         if let Some(config) = &keys.clients {
             self.tls = Some(Box::new(Session::accept(Arc::clone(config))?));
         }
-        self.own = Connection::new(self.id.0).with_routing(routing).with_password(keys.password);
+        let (heard, users) = self.roll.users();
+        self.heard = heard;
+        self.own =
+            Connection::new(self.id.0).with_routing(routing).with_password(keys.password, users);
         self.faults = faults;
         self.stirred_at = now;
         Ok(())
@@ -208,6 +243,7 @@ impl ClientConn {
 
     /// Read commands that have arrived but had to wait. Called after replies have left.
     pub fn resume(&mut self, gate: Gate, events: &mut Vec<Event>) {
+        self.ask_for_change(events);
         if self.held.is_some() || !self.input.is_empty() {
             let mut input = std::mem::take(&mut self.input);
             self.parse(&mut input, gate, events);
@@ -221,7 +257,42 @@ impl ClientConn {
             Some(_) => self.own.watched(reply),
             None => reply,
         };
-        self.pipeline.complete(seq, reply);
+        if let Some(reply) = self.changed(seq, reply) {
+            self.pipeline.complete(seq, reply);
+        }
+    }
+
+    /// What a reply comes to, if it is to be told now.
+    fn changed(&mut self, seq: u64, reply: Reply) -> Option<Reply> {
+        let Some(Changing { stage, .. }) = self.changing.take_if(|it| it.seq == seq) else {
+            return Some(reply);
+        };
+        match stage {
+            ChangingStage::Sent if !reply.is_error() => {
+                let stage = ChangingStage::Executed(reply);
+                self.changing = Some(Changing { seq, stage });
+                None
+            }
+            ChangingStage::Asked(_) if reply.is_error() => {
+                let text =
+                    "the users are changed, but this node cannot tell since when it goes by that";
+                Some(Reply::error("UNCERTAIN", text))
+            }
+            ChangingStage::Asked(executed) | ChangingStage::Executed(executed) => Some(executed),
+            ChangingStage::Sent => Some(reply),
+        }
+    }
+
+    /// A change was executed: this node is asked, as a replica, for what there is after it.
+    fn ask_for_change(&mut self, events: &mut Vec<Event>) {
+        let Some(Changing { seq, stage }) = &mut self.changing else { return };
+        if let ChangingStage::Executed(reply) = stage {
+            *stage = ChangingStage::Asked(std::mem::replace(reply, Reply::Ok));
+            let manner = Manner { nearby: true, ..Manner::default() };
+            let command = Command::from_args(&[b"ACL", b"USERS"]);
+            let (conn, seq) = (self.id, *seq);
+            events.push(Event::Request(Request { conn, seq, command, after_writes: true, manner }));
+        }
     }
 
     /// Send every reply whose turn it is, in one piece (more than one only past
@@ -371,21 +442,31 @@ impl ClientConn {
             Gate::Loading => Some("outrigger is replaying its log"),
             Gate::Probation => Some("this node is new and asks its peers whether it may take part"),
         };
+        if self.watching.is_some() || self.changing.is_some() {
+            self.held = Some(command);
+            return;
+        }
+        if self.roll.version() != self.heard {
+            let (heard, users) = self.roll.users();
+            self.heard = heard;
+            self.own.hear(users);
+        }
         if let Some(refusal) = self.own.refusal(&command) {
             self.pipeline.push_done(refusal);
             return;
         }
         // A login is no matter of the log; who asks for one again would miss the moment otherwise.
-        if let Some(what) = waits_for.filter(|_| !self.own.is_locked()) {
+        if let Some(what) = waits_for.filter(|_| !self.own.is_locked() || acl::names_user(&command))
+        {
             self.pipeline.push_done(Reply::error("LOADING", what));
+            return;
+        }
+        if let Some(denial) = self.own.denial(&command) {
+            self.pipeline.push_done(denial);
             return;
         }
         if let Some(reply) = self.faults.as_ref().and_then(|faults| faults.answer(&command)) {
             self.pipeline.push_done(reply);
-            return;
-        }
-        if self.watching.is_some() {
-            self.held = Some(command);
             return;
         }
         let spec = match command::validate(&command) {
@@ -411,6 +492,10 @@ impl ClientConn {
                 let reply = self.own.answer(spec, &command);
                 self.pipeline.push_done(reply);
                 self.ended |= self.own.is_closing();
+            }
+            Access::Users => {
+                let seq = self.ask(true, command, events);
+                self.changing = Some(Changing { seq, stage: ChangingStage::Sent });
             }
             access => {
                 if spec.name == "cluster" {
@@ -438,6 +523,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+    use crate::store::acl::Users;
     use crate::store::password::Password;
 
     /// A connection and the client's end of it.
@@ -446,7 +532,7 @@ mod tests {
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (socket, _) = listener.accept().unwrap();
         socket::prepare_client(&socket).unwrap();
-        (ClientConn::new(ConnId(7), socket), client)
+        (ClientConn::new(ConnId(7), socket, Arc::default()), client)
     }
 
     fn pump(conn: &mut ClientConn, gate: Gate) -> Vec<Request> {
@@ -590,6 +676,109 @@ mod tests {
         assert!(pump(&mut conn, Gate::Open).is_empty());
         assert!(heard(&mut conn, &mut client).starts_with("-NOAUTH"));
         assert!(conn.is_over());
+    }
+
+    fn table(lines: &[&str]) -> Arc<Users> {
+        let mut users = Users::default();
+        for line in lines {
+            let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+            let call = acl::read(&Command::from_args(&args)).unwrap();
+            users.apply(&call).unwrap();
+        }
+        Arc::new(users)
+    }
+
+    #[test]
+    fn what_its_user_may_not_do_goes_nowhere() {
+        let (mut conn, mut client) = pair();
+        conn.meet(&Keys::default(), Routing::Auto, None, Tick(0)).unwrap();
+        client.write_all(b"GET a\r\n").unwrap();
+        assert_eq!(pump(&mut conn, Gate::Open).len(), 1, "there is nobody but default");
+        let rules = "ACL SETUSER u on >p ~a* +get +@transaction +set";
+        conn.roll.publish(table(&[rules, "ACL SETUSER default -get"]));
+        client.write_all(b"GET a\r\nAUTH u p\r\nGET b\r\nGET ab\r\nMULTI\r\nSET ab v\r\n").unwrap();
+        let requests = pump(&mut conn, Gate::Open);
+        assert_eq!(requests.len(), 1);
+        assert_eq!(requests[0].command.arg(1), b"ab");
+        // Who is connected hears of a change with the next command, in the middle of a transaction as well.
+        conn.roll.publish(table(&[rules, "ACL SETUSER u -set"]));
+        client.write_all(b"EXEC\r\nSET ab v\r\n").unwrap();
+        assert!(pump(&mut conn, Gate::Open).is_empty());
+        conn.roll.publish(table(&[]));
+        client.write_all(b"GET ab\r\nQUIT\r\n").unwrap();
+        assert!(pump(&mut conn, Gate::Open).is_empty());
+        for seq in [0, requests[0].seq] {
+            conn.complete(seq, Reply::Nil);
+        }
+        let text = heard(&mut conn, &mut client);
+        let expected = [
+            "$-1",
+            "-NOPERM User default has no permissions to run the 'get' command",
+            "+OK",
+            "-NOPERM No permissions to access a key",
+            "$-1",
+            "+OK",
+            "+QUEUED",
+            "-EXECABORT Transaction discarded because of previous errors.",
+            "-NOPERM User u has no permissions to run the 'set' command",
+            "-NOAUTH Authentication required.",
+            "+OK",
+        ];
+        assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_change_of_users_is_answered_when_this_node_has_it() {
+        let (mut conn, mut client) = pair();
+        client.write_all(b"ACL SETUSER u on\r\nACL DELUSER v\r\nGET a\r\n").unwrap();
+        let mut events = Vec::new();
+        let mut next = |conn: &mut ClientConn, client: &mut TcpStream, reply: Reply| {
+            conn.complete(0, reply);
+            let text = heard(conn, client);
+            conn.resume(Gate::Open, &mut events);
+            let asked = events.drain(..).map(|event| match event {
+                Event::Request(request) => request,
+                other => panic!("not from a client: {other:?}"),
+            });
+            (text, asked.collect::<Vec<_>>())
+        };
+        let requests = pump(&mut conn, Gate::Open);
+        assert_eq!(requests.len(), 1, "nothing overtakes a change");
+        let (text, asked) = next(&mut conn, &mut client, Reply::Ok);
+        assert_eq!(
+            (&text[..], asked.len()),
+            ("", 1),
+            "the group has it; whether this node has is asked"
+        );
+        assert!(asked[0].manner.nearby && asked[0].seq == 0);
+        assert_eq!(asked[0].command.arg(1), b"USERS");
+        let (text, asked) = next(&mut conn, &mut client, Reply::Array(Vec::new()));
+        assert_eq!((&text[..], asked.len()), ("+OK\r\n", 1));
+        assert_eq!(asked[0].command.arg(1), b"DELUSER");
+        conn.complete(asked[0].seq, Reply::error("NOLEADER", "just now"));
+        assert_eq!(heard(&mut conn, &mut client), "-NOLEADER just now\r\n");
+        let mut events = Vec::new();
+        conn.resume(Gate::Open, &mut events);
+        assert_eq!(events.len(), 1, "what was refused is not asked about");
+
+        let (mut conn, mut client) = pair();
+        client.write_all(b"ACL SETUSER u on\r\n").unwrap();
+        assert_eq!(pump(&mut conn, Gate::Open).len(), 1);
+        let (text, _) = next(&mut conn, &mut client, Reply::Ok);
+        assert_eq!(text, "");
+        let (text, _) = next(&mut conn, &mut client, Reply::error("NOLEADER", "just now"));
+        assert!(text.starts_with("-UNCERTAIN the users are changed"), "{text}");
+    }
+
+    #[test]
+    fn who_is_of_the_table_waits_for_it() {
+        let (mut conn, mut client) = pair();
+        let keys = Keys { password: Some(Password::new(b"secret")), ..Keys::default() };
+        conn.meet(&keys, Routing::Auto, None, Tick(0)).unwrap();
+        client.write_all(b"AUTH u p\r\nHELLO 3 AUTH u p\r\nAUTH default secret\r\n").unwrap();
+        assert!(pump(&mut conn, Gate::Loading).is_empty());
+        let loading = "-LOADING outrigger is replaying its log\r\n";
+        assert_eq!(heard(&mut conn, &mut client), format!("{loading}{loading}+OK\r\n"));
     }
 
     #[test]

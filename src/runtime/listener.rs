@@ -22,6 +22,7 @@ use super::doorkeeper::Doorkeeper;
 use super::faults::Faults;
 use super::keyring::{Keyring, Keys};
 use super::poller::{Interest, Poller, Ready, Token};
+use super::roll::Roll;
 use super::slots::Slots;
 use super::socket;
 
@@ -45,6 +46,7 @@ pub struct Clients {
     routing: Routing,
     /// What clients are met with; open to all, in the clear, without it.
     keyring: Option<Arc<Keyring>>,
+    roll: Arc<Roll>,
     doorkeeper: Doorkeeper,
     /// A client may be idle for so long.
     idle_ms: u64,
@@ -80,6 +82,7 @@ impl Clients {
             faults: None,
             routing: Routing::default(),
             keyring: None,
+            roll: Arc::default(),
             doorkeeper: Doorkeeper::default(),
             idle_ms: u64::MAX,
             looked_at: Tick(0),
@@ -106,6 +109,12 @@ impl Clients {
     #[must_use]
     pub fn with_keyring(self, keyring: Arc<Keyring>) -> Self {
         Self { keyring: Some(keyring), ..self }
+    }
+
+    /// Go by these users.
+    #[must_use]
+    pub fn with_roll(self, roll: Arc<Roll>) -> Self {
+        Self { roll, ..self }
     }
 
     /// Disconnect clients that are idle for so many seconds; 0 is never.
@@ -157,7 +166,8 @@ impl Clients {
                 }
                 continue;
             }
-            let key = self.conns.insert(|key| ClientConn::new(ConnId(key), socket));
+            let roll = Arc::clone(&self.roll);
+            let key = self.conns.insert(|key| ClientConn::new(ConnId(key), socket, roll));
             if let Err(error) = self.meet(key, &keys, now, poller) {
                 tracing::debug!(%error, "a client's connection failed at once");
                 self.close(key);

@@ -75,6 +75,7 @@ pub mod identity;
 pub mod node;
 pub mod preflight;
 pub mod quorum_loss;
+pub mod roll;
 pub mod roster;
 pub mod serve;
 pub mod start;

@@ -219,6 +219,7 @@ impl Node {
             mailboxes: mailboxes.clone(),
             loading: Arc::new(AtomicUsize::new(cores)),
             roster: Arc::clone(&roster),
+            roll: Arc::default(),
             clock,
             faults,
             pulse: Arc::new(Pulse::new(setup.cores, clock.now())),
@@ -395,6 +396,7 @@ impl Seat {
                 .with_faults(shared.faults.clone())
                 .with_routing(setup.routing)
                 .with_keyring(Arc::clone(&setup.keyring))
+                .with_roll(Arc::clone(&shared.roll))
                 .with_idle_s(setup.client_idle_s),
             links: PeerLinks::new(Arc::clone(&roster), core)
                 .with_keyring(Arc::clone(&setup.keyring)),

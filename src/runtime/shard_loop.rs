@@ -39,6 +39,7 @@ use super::poller::{Poller, Ready, Token};
 use super::pulse::Pulse;
 use super::recovery::Recovery;
 use super::ring::{Done, Ring};
+use super::roll::Roll;
 use super::roster::Roster;
 use super::segments::{Made, Origin, Preparer};
 use super::sleep::Sleeper;
@@ -95,6 +96,8 @@ pub struct Shared {
     pub loading: Arc<AtomicUsize>,
     /// Who this node is, and the others.
     pub roster: Arc<Roster>,
+    /// Who may do what.
+    pub roll: Arc<Roll>,
     /// The node's clock.
     pub clock: Clock,
     /// Fault switches, if clients may use them.
@@ -185,7 +188,11 @@ impl ShardLoop {
                 return Ok(());
             }
         }
-        let (shard, spares) = recovery.finish(self.shared.clock.now())?;
+        let (mut shard, spares) = recovery.finish(self.shared.clock.now())?;
+        // Before anybody is served: what is known of the users.
+        if let Some(users) = shard.changed_users() {
+            self.shared.roll.publish(users);
+        }
         self.shared.loading.fetch_sub(1, Ordering::SeqCst);
         self.shared.pulse.loaded(self.core);
         Running::new(self, shard, spares).run().await
@@ -522,6 +529,10 @@ impl Running {
         let gate = self.gate();
         let parts = &mut self.parts;
         let fx = &mut self.fx;
+        // Before anybody hears of it, here or on another core.
+        if let Some(users) = fx.users.take() {
+            parts.shared.roll.publish(users);
+        }
         let clock = parts.shared.clock;
         let (writes, sends) = (!fx.writes.is_empty(), !fx.frames.is_empty());
         for write in fx.writes.drain(..) {

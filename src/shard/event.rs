@@ -10,6 +10,7 @@
 
 use core::net::SocketAddr;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -19,6 +20,7 @@ use crate::id::{
 };
 use crate::raft::effects::RoleEvent;
 use crate::raft::message::Message;
+use crate::store::acl::Users;
 use crate::store::backup;
 use crate::store::connection::Manner;
 use crate::wal::{Damage, Location, Write};
@@ -282,6 +284,8 @@ pub struct Effects {
     pub damaged: Vec<Damage>,
     /// What the groups of this core newly say about where nodes listen.
     pub peers: Vec<PeerChange>,
+    /// The users have changed: nobody may hear what else is in here before the node goes by these.
+    pub users: Option<Arc<Users>>,
     /// The node was drained and is to end cleanly.
     pub stop: bool,
 }
@@ -317,6 +321,7 @@ impl Effects {
         self.fatal = None;
         self.damaged.clear();
         self.peers.clear();
+        self.users = None;
         self.stop = false;
     }
 }

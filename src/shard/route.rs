@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::group::SessionRequest;
 use crate::id::{GroupId, SessionId};
+use crate::store::acl;
 use crate::store::backup;
 use crate::store::cluster::{self, Call};
 use crate::store::command::{self, Access};
@@ -126,6 +127,7 @@ fn route_in(
             }
             None => Routed::Reply(Reply::Array(vec![Reply::bulk("0"), Reply::Array(Vec::new())])),
         },
+        _ if acl::is_acl(command) => users_call(command),
         Access::Member => member_call(command, groups).unwrap_or_else(Routed::Reply),
         Access::Node if spec.name == "backup" => match backup::read(command) {
             Ok(call) if call.group.0 < groups => Routed::Backup(call),
@@ -151,7 +153,7 @@ fn route_in(
             Err(refusal) => Routed::Reply(refusal),
         },
         Access::Node => Routed::Info((command.len() > 1).then(|| command.arg(1).to_vec())),
-        Access::Connection | Access::Session => {
+        Access::Connection | Access::Session | Access::Users => {
             Routed::Reply(Reply::error("ERR", "the connection answers this command itself"))
         }
     }
@@ -195,6 +197,18 @@ fn member_call(command: &Command, groups: u64) -> Result<Routed, Reply> {
     let merge = if call.verb == Verb::List { Merge::Members } else { Merge::AllOk };
     let parts = (0..groups).map(|group| (GroupId(group), body.clone())).collect();
     Ok(Routed::Many { access, session: None, parts, merge })
+}
+
+/// The way of an `ACL` command that is not for the connection: to the group that keeps the users.
+fn users_call(command: &Command) -> Routed {
+    let call = acl::read(command).and_then(|call| Ok((call.changes(), acl::sealed(command)?)));
+    match call {
+        Ok((changes, sealed)) => {
+            let access = if changes { Access::Write } else { Access::Read };
+            Routed::One { group: acl::GROUP, access, session: None, body: sealed.raw }
+        }
+        Err(refusal) => Routed::Reply(refusal),
+    }
 }
 
 fn no_such_group(groups: u64) -> Reply {

@@ -1,6 +1,7 @@
 //! The shard: the table of groups, and the turn of the loop.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -11,6 +12,7 @@ use crate::planted::{Planted, planted};
 use crate::raft;
 use crate::raft::effects::RoleKind;
 use crate::raft::message::MessageKind;
+use crate::store::acl::{self, Users};
 use crate::store::backup;
 use crate::store::command::Access;
 use crate::store::member;
@@ -85,6 +87,8 @@ pub struct Shard {
     /// Where clients reach the nodes that have said so.
     addresses: Addresses,
     /// What this core leads is being handed over.
+    /// The users that the driver was told of last.
+    users: Option<Arc<Users>>,
     draining: Option<Drain>,
     /// A drain of the whole node, and whether the node stops after it.
     drain_of_node: Option<u64>,
@@ -142,6 +146,7 @@ impl Shard {
             completed: Vec::new(),
             peers: Peers::new(slots),
             addresses: Addresses::new(),
+            users: None,
             draining: None,
             drain_of_node: None,
             stop: false,
@@ -790,8 +795,20 @@ impl Shard {
         fx.failed.append(&mut self.failed);
         fx.damaged.append(&mut self.damaged);
         self.peers.take_changes(&mut fx.peers);
+        fx.users = self.changed_users();
         fx.stop = std::mem::take(&mut self.stop);
         self.evict();
+    }
+
+    /// The users of the cluster, if the group that keeps them lives here and they are not those of the last call.
+    pub fn changed_users(&mut self) -> Option<Arc<Users>> {
+        let slot = self.slot_of(acl::GROUP)?;
+        let users = self.replicas[slot as usize].machine().users()?;
+        if self.users.as_ref().is_some_and(|told| Arc::ptr_eq(told, users)) {
+            return None;
+        }
+        self.users = Some(Arc::clone(users));
+        self.users.clone()
     }
 
     /// Collects what one touched group asks for.

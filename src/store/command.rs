@@ -6,7 +6,7 @@ use crate::limits;
 use crate::wire::reply::Reply;
 use crate::wire::resp::{Command, integer};
 
-use super::{backup, cluster, connection, member, session, slow, transaction};
+use super::{acl, backup, cluster, connection, member, session, slow, transaction};
 
 /// Who runs a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub enum Access {
     Session,
     /// The leaders of all groups, or of one, about the group's members.
     Member,
+    /// The first group, through the log: the table of users.
+    Users,
 }
 
 /// One command.
@@ -69,7 +71,7 @@ const PAIRS: (i32, i32, i32) = (1, -1, 2);
 
 /// Every command there is, by name.
 pub const COMMANDS: &[Spec] = &[
-    spec("acl", -2, Access::Connection, NO_KEYS, "WHOAMI: the one user there is."),
+    spec("acl", -2, Access::Connection, NO_KEYS, "Shows and changes who may do what."),
     spec("append", 3, Access::Write, ONE_KEY, "Appends to the value of a key."),
     spec("auth", -2, Access::Connection, NO_KEYS, "Logs the connection in."),
     spec("backup", -3, Access::Node, NO_KEYS, "Hands out a group's data piece by piece."),
@@ -201,6 +203,11 @@ const _: () = assert!(COMMANDS.len() <= u8::MAX as usize);
 /// compared, those of the names with the same initial.
 #[must_use]
 pub fn lookup(name: &[u8]) -> Option<&'static Spec> {
+    position(name).map(|at| &COMMANDS[at])
+}
+
+/// Where in [`COMMANDS`] the command with this name is.
+pub(super) fn position(name: &[u8]) -> Option<usize> {
     // A zero at the end would not be seen in the number; one elsewhere is in no name's.
     let (Some(initial), Some(1..)) = (name.first(), name.last()) else { return None };
     if size_of::<u128>() < name.len() {
@@ -210,7 +217,7 @@ pub fn lookup(name: &[u8]) -> Option<&'static Spec> {
     let (from, to) = (*INITIALS.get(initial)?, *INITIALS.get(initial + 1)?);
     let (from, number) = (usize::from(from), as_number(name));
     let found = NAMES[from..usize::from(to)].iter().position(|known| *known == number)?;
-    Some(&COMMANDS[from + found])
+    Some(from + found)
 }
 
 impl Spec {
@@ -522,6 +529,9 @@ pub fn validate(command: &Command) -> Result<&'static Spec, Reply> {
             session::read(command)?;
         }
         return Ok(subcommand.unwrap_or(spec));
+    }
+    if acl::is_acl(command) {
+        return Ok(if acl::read(command)?.changes() { &acl::CHANGE } else { spec });
     }
     // No part of a command is longer than it.
     if limits::KEY_BYTES_MAX < command.raw.len() {

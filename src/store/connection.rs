@@ -1,18 +1,18 @@
 //! What a connection answers by itself: handshake, names, descriptions of commands, settings that
 //! tools ask for.
 
+use std::sync::Arc;
+
 use crate::wire::reply::{Protocol, Reply};
 use crate::wire::resp::{Command, integer};
 
 use crate::limits::STALE_MS_MAX;
 
+use super::acl::{DEFAULT, Identity, Users};
 use super::command::{self, Access, COMMANDS, Spec};
 use super::password::Password;
 use super::transaction::{Step, Transaction};
 use super::{glob, session};
-
-/// The one user there is, in Redis' word.
-const DEFAULT_USER: &[u8] = b"default";
 
 /// How a connection wants its commands treated; said once, and true for each that follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -72,10 +72,8 @@ pub struct Connection {
     name: Vec<u8>,
     closing: bool,
     manner: Manner,
-    /// What a client must say before it is served; none if anybody is.
-    password: Option<Password>,
-    /// It has not said it. Only with a password.
-    locked: bool,
+    /// Who it is, and may do what.
+    identity: Identity,
     /// Wrong passwords since they were last asked for.
     denied: u32,
     /// From its first `MULTI` or `WATCH` until that is over.
@@ -97,22 +95,41 @@ impl Connection {
         connection
     }
 
-    /// The same, served only after it has said this password, if there is one.
+    /// The same, served only after it has said this password, if there is one, or is one of these users.
     #[must_use]
-    pub fn with_password(self, password: Option<Password>) -> Self {
-        Self { password, locked: password.is_some(), ..self }
+    pub fn with_password(self, password: Option<Password>, users: Arc<Users>) -> Self {
+        Self { identity: Identity::begin(password, users), ..self }
     }
 
-    /// Whether it has still to say the password.
+    /// Whether it has still to log in.
     #[must_use]
     pub fn is_locked(&self) -> bool {
-        self.locked
+        self.identity.is_locked()
     }
 
-    /// What a command is answered with, whatever it is, because the password has not been said.
+    /// The users are these from now on.
+    pub fn hear(&mut self, users: Arc<Users>) {
+        let changed = self.identity.hear(users);
+        if self.is_locked() {
+            self.transaction = None;
+        } else if let Some(transaction) = self.transaction.as_mut().filter(|_| changed) {
+            // What was queued was judged by other rules.
+            transaction.outdate();
+        }
+    }
+
+    /// What a command is answered with that its user may not run; it need not be valid. Nothing is looked
+    /// at for a user who may do everything.
+    #[must_use]
+    pub fn denial(&mut self, command: &Command) -> Option<Reply> {
+        let denial = self.identity.denial(command)?;
+        Some(self.refused(denial))
+    }
+
+    /// What a command is answered with, whatever it is, because nobody has logged in.
     #[must_use]
     pub fn refusal(&self, command: &Command) -> Option<Reply> {
-        if !self.locked {
+        if !self.is_locked() {
             return None;
         }
         let open = ["auth", "hello", "quit", "reset"];
@@ -205,11 +222,11 @@ impl Connection {
                 self.protocol = Protocol::Resp2;
                 self.name.clear();
                 self.manner = self.first_manner();
-                self.locked = self.password.is_some();
+                self.identity.log_out();
                 self.transaction = None;
                 Reply::Simple("RESET")
             }
-            "acl" => acl(command),
+            "acl" => self.identity.answer(command),
             "auth" => self.auth(command).err().unwrap_or(Reply::Ok),
             "hello" => self.hello(command).unwrap_or_else(|refusal| refusal),
             "client" => self.client(command),
@@ -222,29 +239,25 @@ impl Connection {
     /// `AUTH [user] password`.
     fn auth(&mut self, command: &Command) -> Result<(), Reply> {
         match command.len() {
-            2 if self.password.is_none() => Err(Reply::error(
+            2 if !self.identity.has_password() => Err(Reply::error(
                 "ERR",
                 "AUTH <password> called without any password configured for the default user. \
                  Are you sure your configuration is correct?",
             )),
-            2 => self.log_in(DEFAULT_USER, command.arg(1)),
+            2 => self.log_in(DEFAULT, command.arg(1)),
             3 => self.log_in(command.arg(1), command.arg(2)),
             _ => Err(Reply::syntax()),
         }
     }
 
-    /// There is one user. Where it has no password, any will do, as in Redis.
     fn log_in(&mut self, user: &[u8], password: &[u8]) -> Result<(), Reply> {
-        // Judged first: an unknown name must not be answered faster.
-        let is_it = self.password.is_none_or(|right| right.is(password));
-        if user != DEFAULT_USER || !is_it {
+        if !self.identity.log_in(user, password) {
             self.denied = self.denied.saturating_add(1);
             return Err(Reply::error(
                 "WRONGPASS",
                 "invalid username-password pair or user is disabled.",
             ));
         }
-        self.locked = false;
         Ok(())
     }
 
@@ -285,7 +298,7 @@ impl Connection {
         if let Some((user, password)) = login {
             self.log_in(user, password)?;
         }
-        if self.locked {
+        if self.is_locked() {
             return Err(Reply::error(
                 "NOAUTH",
                 "HELLO comes before the login: say AUTH first, or HELLO <protover> AUTH <user> <password>",
@@ -363,17 +376,6 @@ pub(super) fn staleness(command: &Command) -> Result<u32, Reply> {
     }
 }
 
-/// `ACL WHOAMI`; there is one user, so there is nothing else to say.
-fn acl(command: &Command) -> Reply {
-    if command.len() == 2 && command.arg(1).eq_ignore_ascii_case(b"WHOAMI") {
-        return Reply::bulk(DEFAULT_USER);
-    }
-    let name = String::from_utf8_lossy(command.arg(1)).into_owned();
-    let text =
-        format!("ACL {name} is not supported: there is one user, 'default'. ACL knows WHOAMI.");
-    Reply::error("ERR", text)
-}
-
 /// `COMMAND [COUNT | DOCS name… | INFO name… | LIST]`.
 fn describe(command: &Command) -> Reply {
     if command.len() == 1 {
@@ -420,7 +422,7 @@ fn describe(command: &Command) -> Reply {
 fn family(spec: &Spec) -> &'static str {
     match spec.access {
         Access::Connection => "connection",
-        Access::Node | Access::Member => "server",
+        Access::Node | Access::Member | Access::Users => "server",
         Access::Read | Access::Write if spec.first_key > 0 => "string",
         _ => "generic",
     }
@@ -432,7 +434,7 @@ fn details(spec: &Spec) -> Reply {
         Access::Write | Access::AllWrite | Access::Session => "write",
         Access::Read | Access::AllRead | Access::Scan => "readonly",
         Access::Connection => "fast",
-        Access::Node | Access::Member => "admin",
+        Access::Node | Access::Member | Access::Users => "admin",
     };
     Reply::Array(vec![
         Reply::bulk(spec.name),
@@ -521,10 +523,7 @@ mod tests {
             ("CONFIG GET save", "*2 $4 save $0"),
             ("HELLO 4", "-NOPROTO unsupported protocol version"),
             ("ACL WHOAMI", "$7 default"),
-            (
-                "ACL SETUSER me",
-                "-ERR ACL SETUSER is not supported: there is one user, 'default'. ACL knows WHOAMI.",
-            ),
+            ("ACL LIST", "*1 $24 user default on ~* +@all"),
             ("COMMAND COUNT", &format!(":{}", COMMANDS.len())),
         ];
         for (line, expected) in script {
@@ -558,7 +557,8 @@ mod tests {
 
     #[test]
     fn nothing_is_served_before_the_password() {
-        let locked = || Connection::new(7).with_password(Some(Password::new(b"secret")));
+        let locked =
+            || Connection::new(7).with_password(Some(Password::new(b"secret")), Arc::default());
         let (noauth, wrong) = ("-NOAUTH Authentication required.", "-WRONGPASS invalid username");
         for login in
             ["AUTH secret", "AUTH default secret", "HELLO 3 AUTH default secret SETNAME me"]
@@ -601,7 +601,7 @@ mod tests {
 
     #[test]
     fn without_a_password_anybody_is_served() {
-        let mut connection = Connection::new(7).with_password(None);
+        let mut connection = Connection::new(7).with_password(None, Arc::default());
         assert_eq!(said(&mut connection, "GET k"), "served");
         assert!(said(&mut connection, "AUTH x").starts_with("-ERR AUTH <password> called without"));
         assert_eq!(said(&mut connection, "AUTH default x"), "+OK");

@@ -18,6 +18,7 @@ use crate::limits;
 use crate::wire::reply::Reply;
 use crate::wire::resp::{Command, integer, put_decimal};
 
+use super::acl::{self, Users};
 use super::command::{self, Access, SetOptions};
 use super::{Frozen, Restoring, StateMachine, Wanted};
 use super::{cluster, glob, slot, stamp, transaction};
@@ -103,6 +104,8 @@ pub struct Map {
     deadlines: BTreeSet<(UnixMs, Place)>,
     /// The latest time that an entry brought.
     clock: UnixMs,
+    /// Who may do what. Nobody changes it but in the first group.
+    users: Arc<Users>,
 }
 
 impl Map {
@@ -210,6 +213,9 @@ impl Map {
             return self.execute_all(command, wanted);
         }
         let spec = command::validate(command)?;
+        if spec.access == Access::Users {
+            return self.change_users(command);
+        }
         let reply = match spec.name {
             "set" => self.set_if(command, command::set_options(command)?)?,
             "setnx" => {
@@ -260,6 +266,14 @@ impl Map {
         Ok(reply)
     }
 
+    fn change_users(&mut self, command: &Command) -> Result<Reply, Reply> {
+        let mut users = Users::clone(&self.users);
+        let reply = users.apply(&acl::read(command)?)?;
+        // Others hold the one before, and know by this that it has changed.
+        self.users = Arc::new(users);
+        Ok(reply)
+    }
+
     fn answer(&self, command: &Command, now: UnixMs) -> Result<Reply, Reply> {
         let spec = command::validate(command)?;
         let reply = match spec.name {
@@ -289,6 +303,7 @@ impl Map {
             name @ ("ttl" | "pttl" | "expiretime" | "pexpiretime") => {
                 Reply::Int(self.expiry(name, command.arg(1), now))
             }
+            "acl" => self.users.answer(&acl::read(command)?),
             "dbsize" => Reply::Int(self.values.len() as i64),
             "scan" => self.scan(command)?,
             name => match self.answer_parts(name, command)? {
@@ -479,8 +494,12 @@ impl StateMachine for Map {
     }
 
     fn digest(&self) -> u64 {
-        self.values.iter().fold(0, |digest: u64, (place, value)| {
-            // Order does not matter: pairs are mixed on their own and added.
+        // Order does not matter: pairs are mixed on their own and added.
+        let users = self
+            .users
+            .commands()
+            .fold(0, |digest: u64, command| digest.wrapping_add(mix(&command.raw, 0x7573_6572)));
+        self.values.iter().fold(users, |digest: u64, (place, value)| {
             digest.wrapping_add(value.digest(mix(&place.key, 0x6469_6765_7374)))
         }) ^ self.clock.0
     }
@@ -493,8 +512,12 @@ impl StateMachine for Map {
         self.deadlines.len() as u64
     }
 
+    fn users(&self) -> Option<&Arc<Users>> {
+        Some(&self.users)
+    }
+
     fn freeze(&self) -> Box<dyn Frozen> {
-        Box::new(snapshot::FrozenMap::new(self.values.clone(), self.clock))
+        Box::new(snapshot::FrozenMap::new(self.values.clone(), self.clock, &self.users))
     }
 
     fn restoring(&self) -> Box<dyn Restoring> {

@@ -21,6 +21,7 @@
 //! Assumes: [`command::validate`] let the command through; a payload that is anything else is
 //! refused, never a panic.
 
+pub mod acl;
 pub mod backup;
 pub mod batch;
 pub mod cluster;
@@ -37,6 +38,8 @@ pub mod split;
 pub mod stamp;
 pub mod transaction;
 pub mod whole;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -161,6 +164,11 @@ pub trait StateMachine {
     /// How many of them expire.
     fn expiring(&self) -> u64 {
         0
+    }
+
+    /// The users of the cluster, if the machine keeps them. Who asks again gets the same `Arc` until they change.
+    fn users(&self) -> Option<&Arc<acl::Users>> {
+        None
     }
 
     /// There are no keys.

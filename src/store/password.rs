@@ -8,8 +8,8 @@ use std::hint::black_box;
 
 use sha2::{Digest as _, Sha256};
 
-/// The digest of a password. One per node, copied to each connection.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// The digest of a password.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Password {
     digest: [u8; 32],
 }
@@ -25,10 +25,35 @@ impl Password {
     /// are compared, and what is told of the length is that of what was offered.
     #[must_use]
     pub fn is(&self, offered: &[u8]) -> bool {
-        let offered: [u8; 32] = Sha256::digest(offered).into();
-        let pairs = self.digest.iter().zip(&offered);
+        self.equals(&Self::new(offered))
+    }
+
+    /// Whether both are the same one; as [`Self::is`].
+    #[must_use]
+    pub fn equals(&self, other: &Self) -> bool {
+        let pairs = self.digest.iter().zip(&other.digest);
         // The black box keeps the compiler from leaving the loop at the first difference.
         pairs.fold(0, |differs, (a, b)| black_box(differs | (a ^ b))) == 0
+    }
+
+    /// The password with this digest, in 64 hex digits; none if they are not.
+    #[must_use]
+    pub fn from_hex(text: &[u8]) -> Option<Self> {
+        let digit = |byte: u8| char::from(byte).to_digit(16);
+        let mut digest = [0; 32];
+        if text.len() != 2 * digest.len() {
+            return None;
+        }
+        for (byte, pair) in digest.iter_mut().zip(text.chunks(2)) {
+            *byte = u8::try_from(digit(pair[0])? * 16 + digit(pair[1])?).ok()?;
+        }
+        Some(Self { digest })
+    }
+
+    /// Its digest in hex digits, for the table of users.
+    #[must_use]
+    pub fn to_hex(&self) -> String {
+        self.digest.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 
@@ -51,6 +76,16 @@ mod tests {
             assert!(!password.is(wrong), "{wrong:?}");
         }
         assert!(!password.is(&password.digest), "the digest does not open anything");
+    }
+
+    #[test]
+    fn its_digest_reads_back() {
+        let hex = "5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8";
+        assert_eq!(Password::new(b"password").to_hex(), hex);
+        assert!(Password::from_hex(hex.as_bytes()).is_some_and(|it| it.is(b"password")));
+        for wrong in [&hex[1..], "", &format!("x{}", &hex[1..]), &format!("{hex}00")] {
+            assert_eq!(Password::from_hex(wrong.as_bytes()), None, "{wrong}");
+        }
     }
 
     #[test]

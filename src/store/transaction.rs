@@ -99,6 +99,14 @@ impl Transaction {
         if self.is_open { self.spoil(refusal) } else { refusal }
     }
 
+    /// Who queued it may do other things than when it was queued.
+    pub fn outdate(&mut self) {
+        if self.is_open {
+            self.is_spoilt = true;
+            (self.queued, self.bytes) = (Vec::new(), 0);
+        }
+    }
+
     fn spoil(&mut self, refusal: Reply) -> Reply {
         self.is_spoilt = true;
         (self.queued, self.bytes) = (Vec::new(), 0);

@@ -57,3 +57,4 @@ mod snapshots;
 mod stop;
 mod transactions;
 mod up;
+mod users;

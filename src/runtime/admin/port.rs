@@ -274,6 +274,7 @@ mod tests {
             mailboxes: (0..2).map(|_| mailbox()).collect(),
             loading: Arc::new(AtomicUsize::new(2)),
             roster: Arc::new(Roster::new(card, [])),
+            roll: Arc::default(),
             clock,
             faults: None,
             pulse: Arc::new(Pulse::new(2, clock.now())),

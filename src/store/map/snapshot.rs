@@ -5,15 +5,17 @@
 //!     0  key bytes                3
 //!     3  what follows the key     1   0 the string · 1 a field of the hash · 2 a member of the set
 //!                                     3 when the key of the next record goes · 4 the map's time
+//!                                     5 a user
 //!     4  bytes of that            4
 //!     8  the key, and that: the string · field bytes (4), the field, its value · the member
-//!                                     · a UnixMs (8)
+//!                                     · a UnixMs (8) · the command that makes the user
 //!     …  the next record, in the map's order; those of one key follow one another, in theirs
 //! ```
 //!
 //! A chunk ends anywhere, so that one value, which may be larger than a chunk, needs no rule of its
 //! own. A map of nothing but strings that never expire is written as it was before there was anything
-//! else; the map's time, if there is one, is the first record, under the empty key.
+//! else; the map's time, if there is one, is the first record, under the empty key; users follow it, if there are any,
+//! under the empty key as well. A version that knows no users refuses the whole: it would let everybody in.
 
 use std::collections::VecDeque;
 use std::ops::Bound;
@@ -24,7 +26,9 @@ use imbl::OrdMap;
 
 use crate::id::UnixMs;
 use crate::limits;
+use crate::store::acl::Users;
 use crate::store::{Frozen, RestoreError, Restoring, StateMachine};
+use crate::wire::resp::Command;
 
 use super::value::{Collection, Hash, Set, Value};
 use super::{Map, Place};
@@ -41,16 +45,20 @@ enum Kind {
     Deadline = 3,
     /// The map's time, in front of everything else, under the empty key.
     Clock = 4,
+    /// A user, in front of every key, under the empty key.
+    User = 5,
 }
 
 impl Kind {
     fn of(kind: u8) -> Result<Self, RestoreError> {
-        let all = [Self::String, Self::Field, Self::Member, Self::Deadline, Self::Clock];
-        all.into_iter().find(|it| *it as u8 == kind).ok_or(RestoreError::Unknown { kind })
+        let mut all =
+            [Self::String, Self::Field, Self::Member, Self::Deadline, Self::Clock, Self::User]
+                .into_iter();
+        all.find(|it| *it as u8 == kind).ok_or(RestoreError::Unknown { kind })
     }
 }
 
-/// A map that no longer changes. Holds at most one record more than the chunk asked for.
+/// A map that no longer changes. Holds at most one record more than the chunk asked for, and all users.
 pub(super) struct FrozenMap {
     values: OrdMap<Place, Value>,
     /// The last key of which everything is in `ready`.
@@ -61,10 +69,13 @@ pub(super) struct FrozenMap {
 }
 
 impl FrozenMap {
-    pub(super) fn new(values: OrdMap<Place, Value>, clock: UnixMs) -> Self {
+    pub(super) fn new(values: OrdMap<Place, Value>, clock: UnixMs, users: &Users) -> Self {
         let mut ready = BytesMut::new();
         if clock != UnixMs(0) {
             record(&mut ready, b"", Kind::Clock, &[&clock.0.to_le_bytes()]);
+        }
+        for command in users.commands() {
+            record(&mut ready, b"", Kind::User, &[&command.raw]);
         }
         Self { values, last: None, part: None, ready }
     }
@@ -218,6 +229,13 @@ impl RestoringMap {
             self.map.clock = time.ok_or(RestoreError::OutOfOrder)?;
             return Ok(());
         }
+        if kind == Kind::User {
+            let is_first = self.last.is_none() && self.next.is_none() && key.is_empty();
+            let command = Command::parse(Bytes::copy_from_slice(rest)).ok().filter(|_| is_first);
+            let users = Arc::make_mut(&mut self.map.users);
+            let is_one = command.is_some_and(|command| users.restore(command));
+            return if is_one { Ok(()) } else { Err(RestoreError::OutOfOrder) };
+        }
         match &mut self.last {
             // Another part of the same.
             Some((last, Value::Collection(it))) if place == *last => {
@@ -240,7 +258,7 @@ impl RestoringMap {
             Kind::String => Value::String(Bytes::copy_from_slice(rest)),
             Kind::Field => Value::Collection(Box::new(Collection::Hash(Hash::new()))),
             Kind::Member => Value::Collection(Box::new(Collection::Set(Set::new()))),
-            Kind::Deadline | Kind::Clock => return Err(RestoreError::OutOfOrder),
+            Kind::Deadline | Kind::Clock | Kind::User => return Err(RestoreError::OutOfOrder),
         };
         if let Value::Collection(it) = &mut value {
             add_part(it, kind, rest)?;
@@ -336,7 +354,6 @@ mod tests {
     use super::*;
     use crate::id::Index;
     use crate::store::Wanted;
-    use crate::wire::resp::Command;
 
     fn map(pairs: &[(Vec<u8>, Vec<u8>)]) -> Map {
         let mut map = Map::new();
