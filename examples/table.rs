@@ -95,7 +95,7 @@ impl Table {
     }
 
     /// Executes a batch in one transaction.
-    fn execute(&mut self, batch: &mut Batch<'_>) -> Result<(), redb::Error> {
+    fn execute(&mut self, batch: &mut Batch<'_>) -> Result<(), Box<dyn std::error::Error>> {
         let (mut transaction, mut applied) = (None::<WriteTransaction>, self.applied);
         for _ in 0..ROWS_MAX {
             let Some(Committed { index: Index(index), payload, .. }) = batch.next_entry() else {

@@ -283,7 +283,7 @@ fn a_tail_goes_back_to_what_is_on_disk_and_hears_where_the_log_begins() {
     for _ in 0..150 {
         client.write(GROUP, large.clone()).wait().expect("executed");
     }
-    let mut next = |tail: &mut Tail| tail.wait(PATIENCE).expect("in time").map(|it| it.id.index);
+    let next = |tail: &mut Tail| tail.wait(PATIENCE).expect("in time").map(|it| it.id.index);
     let begin = next(&mut slow).expect("no end");
     for index in 1..=150 {
         assert_eq!(next(&mut slow), Ok(Index(begin.0 + index)), "each once, in order");

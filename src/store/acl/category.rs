@@ -6,8 +6,11 @@ use crate::wire::reply::Reply;
 /// The category of all commands.
 pub(super) const ALL: &str = "@all";
 
+/// Whether a command is in a category.
+type Holds = fn(&Spec) -> bool;
+
 /// Every category but [`ALL`], and what is in it.
-const CATEGORIES: &[(&str, fn(&Spec) -> bool)] = &[
+const CATEGORIES: &[(&str, Holds)] = &[
     ("@admin", is_admin),
     ("@connection", is_connection),
     ("@dangerous", |spec| is_admin(spec) || matches!(spec.name, "flushall" | "flushdb" | "info")),
@@ -20,7 +23,7 @@ const CATEGORIES: &[(&str, fn(&Spec) -> bool)] = &[
 ];
 
 fn is_admin(spec: &Spec) -> bool {
-    matches!(spec.name, "acl" | "backup" | "config" | "debug" | "drain" | "member")
+    matches!(spec.name, "acl" | "backup" | "config" | "debug" | "drain" | "member" | "slowlog")
 }
 
 fn is_transaction(spec: &Spec) -> bool {
