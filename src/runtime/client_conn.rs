@@ -288,10 +288,17 @@ impl ClientConn {
         let Some(Changing { seq, stage }) = &mut self.changing else { return };
         if let ChangingStage::Executed(reply) = stage {
             *stage = ChangingStage::Asked(std::mem::replace(reply, Reply::Ok));
+            // Not behind writes: then the leader would answer, and this node might not have it yet.
             let manner = Manner { nearby: true, ..Manner::default() };
             let command = Command::from_args(&[b"ACL", b"USERS"]);
             let (conn, seq) = (self.id, *seq);
-            events.push(Event::Request(Request { conn, seq, command, after_writes: true, manner }));
+            events.push(Event::Request(Request {
+                conn,
+                seq,
+                command,
+                after_writes: false,
+                manner,
+            }));
         }
     }
 
@@ -750,7 +757,7 @@ mod tests {
             ("", 1),
             "the group has it; whether this node has is asked"
         );
-        assert!(asked[0].manner.nearby && asked[0].seq == 0);
+        assert!(asked[0].manner.nearby && !asked[0].after_writes && asked[0].seq == 0);
         assert_eq!(asked[0].command.arg(1), b"USERS");
         let (text, asked) = next(&mut conn, &mut client, Reply::Array(Vec::new()));
         assert_eq!((&text[..], asked.len()), ("+OK\r\n", 1));

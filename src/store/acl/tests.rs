@@ -26,7 +26,10 @@ fn say(users: &mut Users, line: &str) -> Result<Reply, String> {
         true => users.apply(&call),
         false => Ok(users.answer(&call)),
     });
-    said.map_err(|refusal| refusal.error_text().to_owned())
+    match said {
+        Ok(reply) if !reply.is_error() => Ok(reply),
+        Ok(refusal) | Err(refusal) => Err(refusal.error_text().to_owned()),
+    }
 }
 
 fn table(lines: &[&str]) -> Arc<Users> {
