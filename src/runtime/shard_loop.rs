@@ -167,6 +167,8 @@ struct Running {
     /// The version of the clients' addresses that the shard was told.
     addresses_told: u64,
     stop_at: Option<Tick>,
+    /// A machine of an embedder's wants the node to end.
+    stopped_by_machine: bool,
     /// Until when a node that stops waits for its checkpoint.
     checkpoint_until: Option<Tick>,
 }
@@ -265,6 +267,7 @@ impl Running {
             proving: false,
             addresses_told: u64::MAX,
             stop_at: None,
+            stopped_by_machine: false,
             checkpoint_until: None,
         }
     }
@@ -274,7 +277,14 @@ impl Running {
             // What a turn causes here and now (a freed connection's next commands, a post that was
             // refused) is taken up at once.
             for _ in 0..TURNS_MAX {
-                self.turn()?;
+                if let Err(fatal) = self.turn() {
+                    if self.stopped_by_machine {
+                        // The disk is well: whoever starts the node again in this process finds its files free.
+                        self.finish_writes().await?;
+                        self.parts.writer.close().await;
+                    }
+                    return Err(fatal);
+                }
                 if self.events.is_empty() {
                     break;
                 }
@@ -350,6 +360,7 @@ impl Running {
         }
         self.shard.turn(now, &mut self.fx);
         if let Some(why) = self.fx.fatal.take() {
+            self.stopped_by_machine = true;
             return Err(Fatal::new(format!("core {} ends: {why}", self.parts.core)));
         }
         self.shard.mark(now, Mark::Decided, clock.micros());
@@ -671,6 +682,19 @@ impl Running {
         (idle && !handing_over && !checkpointing) || deadline <= now
     }
 
+    /// Waits for the writes in flight, for a while.
+    async fn finish_writes(&mut self) -> Result<(), Fatal> {
+        let started = Instant::now();
+        while 0 < self.parts.writer.in_flight()
+            && started.elapsed() < Duration::from_millis(STOP_MS)
+        {
+            self.sleep(TICK)?;
+            glommio::timer::sleep(TASKS).await;
+            self.reap();
+        }
+        Ok(())
+    }
+
     /// The clean end, in order: nothing new comes in, the log proves itself whole, files close.
     async fn stop(mut self) -> Result<(), Fatal> {
         self.parts.links.close();
@@ -680,14 +704,7 @@ impl Running {
         {
             self.parts.writer.start(write, &mut self.parts.ring);
         }
-        let started = Instant::now();
-        while 0 < self.parts.writer.in_flight()
-            && started.elapsed() < Duration::from_millis(STOP_MS)
-        {
-            self.sleep(TICK)?;
-            glommio::timer::sleep(TASKS).await;
-            self.reap();
-        }
+        self.finish_writes().await?;
         let writer = &self.parts.writer;
         if let Some(fatal) = self.parts.inbox.fatal() {
             return Err(fatal);

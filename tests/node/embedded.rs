@@ -268,7 +268,7 @@ fn a_tail_goes_back_to_what_is_on_disk_and_hears_where_the_log_begins() {
     let dir = TestDir::new("embedded-slow");
     let small = Config {
         log_cache_bytes: 8 << 20,
-        log_bytes: 192 << 20,
+        log_bytes: 256 << 20,
         groups: 2,
         ..Config::new(1, dir.path(), free_address())
     };
@@ -309,7 +309,7 @@ fn a_tail_goes_back_to_what_is_on_disk_and_hears_where_the_log_begins() {
     }
     let Some(TailEnd::Lagged { missed, resume }) = end else { panic!("never cut: {end:?}") };
     assert_eq!(missed, Index(1));
-    assert!(Index(50) < resume && resume < Index(150), "a segment went: {resume}");
+    assert!(Index(50) < resume, "a segment went: {resume}");
     let mut tail = client.tail(GROUP, Some(resume)).expect("there is room");
     assert_eq!(next(&mut tail), Ok(resume), "the first there is");
     let ends = std::iter::from_fn(|| Some(next(&mut old))).find_map(Result::err);
