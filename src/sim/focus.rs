@@ -87,12 +87,7 @@ impl Options {
             | Planted::OldTermCommitted
             | Planted::NoEmptyEntry
             | Planted::ConsistencyNotChecked => it.several().crashes().changes_leaders(),
-            Planted::CommitBeyondVouched => {
-                it.several().crashes().changes_leaders();
-                it.writes_much();
-                it.log_cache_bytes = 1 << 10;
-                it.clients = 8;
-            }
+            Planted::CommitBeyondVouched => it.comes_back_with_a_tail(),
             Planted::TruncatedBelowCommit => {
                 it.several().net.overtake = 1_000;
                 it.net.duplicate = 500;
@@ -188,6 +183,34 @@ impl Options {
         self.nodes.pause_every_ms = 0;
         self.nodes.clock_jump_every_ms = 0;
         self.turn_us = 0;
+    }
+
+    /// A leader is cut off with entries that only it has, and back when its successor has committed
+    /// others in their place and no longer has the first of them in memory: what it is sent then is empty,
+    /// and names a commit beyond what it vouches for. So clients are quick, because a tail takes
+    /// someone who writes in the moment of the cut, and a segment must fill while it lasts; nothing else
+    /// holds them up, or elects another leader, whose append would cut the tail; and the log is kept,
+    /// because a snapshot in the append's stead vouches for all it names.
+    fn comes_back_with_a_tail(&mut self) {
+        (self.cores, self.spares, self.operate_every_ms) = (vec![1; 3], 0, 0);
+        self.changes_leaders();
+        (self.net.partition_every_ms, self.net.partition_ms) = (1_000, 1_500);
+        self.writes_much();
+        (self.log_bytes, self.log_cache_bytes) = (u64::MAX / 4, 1 << 10);
+        (self.groups, self.keys_per_group, self.expiring_percent) = (1, 1, 25);
+        (self.clients, self.session_clients, self.request_ms) = (8, 0, 300);
+        self.turn_us = 0;
+        let net = &mut self.net;
+        (net.delay_us, net.jitter_us, net.slow, net.one_way) = (50, 50, 0, 0);
+        (net.drop, net.duplicate, net.overtake, net.corrupt) = (0, 0, 0, 0);
+        let disk = &mut self.disk;
+        (disk.flush_us, disk.jitter_us, disk.stall, disk.decay_every_ms) = (50, 50, 0, 0);
+        (disk.full_every_ms, disk.slow_every_ms, disk.hang_every_ms) = (0, 0, 0);
+        let nodes = &mut self.nodes;
+        (nodes.crash_every_ms, nodes.crash_at, nodes.crash_in_turn) = (0, None, 0);
+        (nodes.down_ms, nodes.pause_every_ms) = (50, 0);
+        (nodes.clock_rate_every_ms, nodes.clock_jump_every_ms) = (0, 0);
+        nodes.clock_skew_percent = 0;
     }
 
     fn operated(&mut self) {
