@@ -371,7 +371,7 @@ impl Roles {
     }
 }
 
-/// The commands that one group executes, in order. At most [`TAIL_CHANGES_MAX`] of them, or [`TAIL_BYTES_MAX`] bytes and
+/// The commands that one group executes, in order. At most [`TAIL_CHANGES_MAX`](crate::limits::TAIL_CHANGES_MAX) of them, or [`TAIL_BYTES_MAX`](crate::limits::TAIL_BYTES_MAX) bytes and
 /// one more command, wait to be taken; the core copies more when there is room, within 5 ms.
 pub struct Tail {
     group: GroupId,
