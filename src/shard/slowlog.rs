@@ -12,6 +12,7 @@ use crate::entry::{Entry, EntryKind};
 use crate::group::SessionRequest;
 use crate::id::{GroupId, Index, NodeId, ShardId, UnixMs};
 use crate::limits::{SLOW_ARG_BYTES_MAX, SLOW_ARGS_MAX, SLOW_OPS_MAX, SLOW_OPS_OF_TURN_MAX};
+use crate::store::acl;
 use crate::store::slow::Call;
 use crate::store::stamp;
 use crate::wire::reply::Reply;
@@ -191,6 +192,11 @@ fn arguments(entry: &Entry) -> Vec<Bytes> {
 fn parts(body: &Bytes) -> Vec<Bytes> {
     let Ok(command) = Command::parse(body.clone()) else { return vec![cut(body)] };
     let count = command.len();
+    if acl::is_acl(&command) && 3 < count {
+        // The rules of a user have passwords in them, if only their digests.
+        let shown = command.args().take(3).map(cut);
+        return shown.chain([Bytes::from_static(b"(redacted)")]).collect();
+    }
     if count <= SLOW_ARGS_MAX {
         return command.args().map(cut).collect();
     }
@@ -288,5 +294,7 @@ mod tests {
             (SLOW_ARGS_MAX, &b"... (6 more arguments)"[..])
         );
         assert_eq!(arguments(&Entry::command(Bytes::from_static(b"\x01own"))), [&b"\x01own"[..]]);
+        let rules = entry(&[b"ACL", b"SETUSER", b"u", b"#5e88", b"on"]);
+        assert_eq!(arguments(&rules), [&b"ACL"[..], b"SETUSER", b"u", b"(redacted)"]);
     }
 }
