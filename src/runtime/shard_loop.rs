@@ -282,6 +282,8 @@ impl Running {
                         // The disk is well: whoever starts the node again in this process finds its files free.
                         self.finish_writes().await?;
                         self.parts.writer.close().await;
+                        // Nor does a segment that is being made get in the way of the next one's.
+                        self.parts.preparer.finish();
                     }
                     return Err(fatal);
                 }
