@@ -61,7 +61,7 @@ fn five_milliseconds_on_the_disk_of_one_follower_are_named() {
     write(&mut client, 400);
     wait_until("the leader names the follower and the stage", || {
         write(&mut client, 50);
-        90.0 < share(&Info::of(&cluster.nodes[at]), slow_id, "follower_flush")
+        50.0 < share(&Info::of(&cluster.nodes[at]), slow_id, "follower_flush")
     });
     let Reply::Array(ops) = client.say("SLOWLOG GET 1") else { panic!("an array") };
     let [Reply::Array(op)] = &ops[..] else { panic!("one operation: {ops:?}") };
