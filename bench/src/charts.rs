@@ -1,7 +1,8 @@
 //! Which charts there are of what was measured, and what is on each.
 
+use crate::drawing::Line;
 use crate::measured::{Measured, Results, Sweep};
-use crate::plot::{Axes, Chart, Line};
+use crate::plot::{Axes, Chart};
 use hdrhistogram::Histogram;
 
 /// As far as percentiles are drawn: one in so many.

@@ -19,6 +19,7 @@ mod args;
 mod charts;
 mod comparison;
 mod conn;
+mod drawing;
 mod driver_epoll;
 #[cfg(feature = "etcd")]
 mod driver_etcd;

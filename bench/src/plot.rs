@@ -2,7 +2,7 @@
 //!
 //! What is drawn is a value ([`Chart`]), and both pictures are made from it by the same code.
 
-use crate::font;
+use crate::drawing::{Line, Pen, marks, whole};
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{Ranged, ValueFormatter};
 use plotters::prelude::*;
@@ -13,15 +13,6 @@ use std::ops::Range;
 const SIZE: (u32, u32) = (860, 420);
 /// Pixels of a PNG for each of them: sharp on the screens that pages are read on.
 const PNG_SCALE: u32 = 2;
-/// Told apart by people who cannot tell red from green; after the last one, the first again.
-const COLOURS: [RGBColor; 6] = [
-    RGBColor(0, 90, 181),
-    RGBColor(220, 90, 20),
-    RGBColor(120, 60, 150),
-    RGBColor(90, 90, 90),
-    RGBColor(0, 140, 120),
-    RGBColor(190, 150, 0),
-];
 
 /// What the axes are of, and with which scales.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,21 +23,6 @@ pub(crate) enum Axes {
     Time,
     /// Latency in microseconds over offered operations per second, both logarithmic.
     Rates,
-}
-
-/// One line of a chart.
-#[derive(Debug, Clone)]
-pub(crate) struct Line {
-    /// Its name in the legend.
-    pub(crate) name: String,
-    /// Which colour: lines of one target share it.
-    pub(crate) colour: usize,
-    /// Paler: the line that goes with another one.
-    pub(crate) faint: bool,
-    /// Points, by rising x; on a logarithmic axis above zero.
-    pub(crate) points: Vec<(f64, f64)>,
-    /// A point to make a mark of: the knee.
-    pub(crate) mark: Option<(f64, f64)>,
 }
 
 /// One chart.
@@ -93,14 +69,11 @@ impl Chart {
         B: DrawingBackend,
         B::ErrorType: 'static,
     {
-        font::register();
         let points = || self.lines.iter().flat_map(|line| &line.points);
         let (least, most) = span(points().map(|point| point.1));
         let (first, last) = span(points().map(|point| point.0));
-        area.fill(&WHITE)?;
-        let mut builder = ChartBuilder::on(&area);
-        builder.margin(14 * scale).x_label_area_size(42 * scale).y_label_area_size(72 * scale);
-        let pen = Pen { chart: self, scale };
+        let pen = Pen { scale };
+        let mut builder = pen.ground(&area)?;
         match self.axes {
             Axes::Percentiles => {
                 let x = (1.0..(last * 1.5).max(20.0))
@@ -108,12 +81,12 @@ impl Chart {
                     .with_key_points(vec![2.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6]);
                 let (y, marks) = logarithmic(least / 1.5..above(least, most));
                 let over = builder.build_cartesian_2d(x, y.log_scale().with_key_points(marks))?;
-                pen.fill(over, ("percentile", "latency, µs"), &percentile)?;
+                self.fill(pen, over, ("percentile", "latency, µs"), &percentile)?;
             }
             Axes::Time => {
                 let over =
                     builder.build_cartesian_2d(0.0..last.max(0.1), 0.0..most.max(1.0) * 1.3)?;
-                pen.fill(over, ("seconds", "operations a second"), &|seconds| {
+                self.fill(pen, over, ("seconds", "operations a second"), &|seconds| {
                     format!("{}", (seconds * 100.0).round() / 100.0)
                 })?;
             }
@@ -124,23 +97,17 @@ impl Chart {
                     x.log_scale().with_key_points(x_marks),
                     y.log_scale().with_key_points(y_marks),
                 )?;
-                pen.fill(over, ("offered operations a second", "latency, µs"), &grouped)?;
+                self.fill(pen, over, ("offered operations a second", "latency, µs"), &grouped)?;
             }
         }
         area.present()?;
         Ok(())
     }
-}
 
-/// Draws a chart once its axes are known.
-struct Pen<'a> {
-    chart: &'a Chart,
-    scale: u32,
-}
-
-impl Pen<'_> {
+    /// Draws the chart once its axes are known.
     fn fill<'a, B, X, Y>(
         &self,
+        pen: Pen,
         mut over: ChartContext<'a, B, Cartesian2d<X, Y>>,
         (x_title, y_title): (&str, &str),
         x_label: &dyn Fn(f64) -> String,
@@ -151,50 +118,19 @@ impl Pen<'_> {
         X: Ranged<ValueType = f64> + ValueFormatter<f64>,
         Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
     {
-        let scale = self.scale;
-        let text = |size: u32| (font::NAME, size * scale);
-        over.configure_mesh()
-            .light_line_style(TRANSPARENT)
-            .x_desc(x_title)
-            .y_desc(y_title)
-            .x_label_formatter(&|x| x_label(*x))
-            .y_label_formatter(&|y| grouped(*y))
-            .label_style(text(13))
-            .axis_desc_style(text(14))
-            .draw()?;
-        for line in self.chart.lines.iter().filter(|line| !line.points.is_empty()) {
-            let colour = COLOURS[line.colour % COLOURS.len()];
-            let colour = if line.faint { pale(colour) } else { colour };
-            let style = colour.stroke_width(2 * scale);
-            let points = LineSeries::new(line.points.iter().copied(), style);
-            let length = 18 * scale as i32;
-            over.draw_series(match self.chart.axes {
-                // Few points, and each was measured: they are shown.
-                Axes::Rates => points.point_size(3 * scale),
-                Axes::Percentiles | Axes::Time => points,
-            })?
-            .label(&line.name)
-            .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + length, y)], style));
-            let mark =
-                line.mark.map(|at| Circle::new(at, 8 * scale, colour.stroke_width(2 * scale)));
-            over.draw_series(mark)?;
-        }
-        over.configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .legend_area_size(22 * scale)
-            .margin(8 * scale)
-            .background_style(WHITE.mix(0.85))
-            .border_style(RGBColor(200, 200, 200))
-            .label_font(text(13))
+        pen.axes(&mut over, (x_title, x_label), (y_title, &grouped))?;
+        let dots = match self.axes {
+            // Few points, and each was measured: they are shown.
+            Axes::Rates => 3,
+            Axes::Percentiles | Axes::Time => 0,
+        };
+        pen.lines(&mut over, &self.lines, dots)?;
+        pen.legend(&mut over, SeriesLabelPosition::UpperLeft)
+            .legend_area_size(22 * pen.scale)
+            .margin(8 * pen.scale)
             .draw()?;
         Ok(())
     }
-}
-
-/// Half way to white, and opaque: where pale lines cross nothing gets darker.
-fn pale(RGBColor(red, green, blue): RGBColor) -> RGBColor {
-    let half = |part: u8| part / 2 + 127;
-    RGBColor(half(red), half(green), half(blue))
 }
 
 /// The least and the greatest value; 1 and 1 if there is none.
@@ -209,11 +145,9 @@ fn above(least: f64, most: f64) -> f64 {
     most * 1.5 * (most / least).powf(0.25)
 }
 
-/// A range and its marks: 1, 2 and 5 of every power of ten in it.
+/// A range and its marks.
 fn logarithmic(range: Range<f64>) -> (Range<f64>, Vec<f64>) {
-    let powers = -3..=12;
-    let marks = powers.flat_map(|power| [1.0, 2.0, 5.0].map(|n| n * 10_f64.powi(power)));
-    let marks = marks.filter(|mark| range.contains(mark)).collect();
+    let marks = marks(&range);
     (range, marks)
 }
 
@@ -228,20 +162,13 @@ pub(crate) fn grouped(n: f64) -> String {
     if n < 10.0 {
         return format!("{}", (n * 100.0).round() / 100.0);
     }
-    let digits = format!("{n:.0}");
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    whole(n)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::drawing::COLOURS;
 
     fn chart(axes: Axes, points: Vec<(f64, f64)>) -> Chart {
         let mark = points.first().copied();
@@ -294,8 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_and_numbers_are_for_people() {
-        assert_eq!(logarithmic(90.0..600.0).1, [100.0, 200.0, 500.0]);
+    fn numbers_are_for_people() {
         assert_eq!([1_234_567.4, 999.0, 0.5].map(grouped), ["1,234,567", "999", "0.5"]);
         assert_eq!([2.0, 10.0, 1e3, 1e6].map(percentile), ["50", "90", "99.9", "99.9999"]);
     }

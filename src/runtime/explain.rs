@@ -118,14 +118,9 @@ impl Explainer {
         all.into_iter().map(|((node, stage), (commands, _))| (node, stage, commands))
     }
 
-    /// What `INFO` shows.
+    /// What set the commit times of the last ten to twenty seconds, most commands first.
     #[must_use]
-    pub fn report(&self) -> CommitsReport {
-        let spread = |(node, stage, it): (_, _, &Durations)| StageSpread {
-            node,
-            stage,
-            spread: it.spread(),
-        };
+    pub fn set_by_lately(&self) -> Vec<SetBy> {
         let mut recent = self.closed.clone();
         add(&mut recent, &self.open);
         let mut set_by: Vec<SetBy> = recent
@@ -138,10 +133,21 @@ impl Explainer {
             })
             .collect();
         set_by.sort_by_key(|it| std::cmp::Reverse(it.commands));
+        set_by
+    }
+
+    /// What `INFO` shows.
+    #[must_use]
+    pub fn report(&self) -> CommitsReport {
+        let spread = |(node, stage, it): (_, _, &Durations)| StageSpread {
+            node,
+            stage,
+            spread: it.spread(),
+        };
         CommitsReport {
             commits: self.commits.spread(),
             stages: self.stages().map(spread).collect(),
-            set_by,
+            set_by: self.set_by_lately(),
         }
     }
 }
@@ -197,10 +203,10 @@ pub(crate) mod tests {
         let fast = [commit(1, 300, 1, Stage::Flush)];
         explainer.count(Tick(WINDOW_MS), &slow, &[]);
         explainer.count(Tick(2 * WINDOW_MS), &fast, &[]);
-        assert_eq!(explainer.report().set_by.len(), 2);
+        assert_eq!(explainer.set_by_lately().len(), 2);
         explainer.count(Tick(3 * WINDOW_MS), &fast, &[]);
         let stages =
-            |it: &Explainer| it.report().set_by.iter().map(|it| it.stage).collect::<Vec<_>>();
+            |it: &Explainer| it.set_by_lately().iter().map(|it| it.stage).collect::<Vec<_>>();
         assert_eq!(stages(&explainer), [Stage::Flush]);
         explainer.count(Tick(30 * WINDOW_MS), &slow, &[]);
         assert_eq!(stages(&explainer), [Stage::FollowerFlush]);

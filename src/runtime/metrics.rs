@@ -85,15 +85,8 @@ impl Durations {
     /// A line for a log: how many, and the usual percentiles in µs.
     #[must_use]
     pub fn summary(&self) -> String {
-        let at = |quantile| self.histogram.value_at_quantile(quantile);
-        format!(
-            "n={} p50={}us p99={}us p99.9={}us max={}us",
-            self.histogram.len(),
-            at(0.5),
-            at(0.99),
-            at(0.999),
-            self.histogram.max()
-        )
+        let Spread { count, p50, p99, p999, max } = self.spread();
+        format!("n={count} p50={p50}us p99={p99}us p99.9={p999}us max={max}us")
     }
 }
 

@@ -347,16 +347,8 @@ fn raft_config(config: &Config, slot: u64) -> raft::Config {
     let group = GroupId(slot * u64::from(config.cores) + u64::from(config.shard.0));
     let seed = config.seed ^ (slot << 16) ^ (config.node.0 << 48) ^ u64::from(config.shard.0);
     raft::Config {
-        id: ReplicaId(config.node.0),
         election_ticks: config.election_ms,
         heartbeat_ticks: config.heartbeat_ms,
-        pre_vote: true,
-        check_quorum: true,
-        append_entries_max: limits::APPEND_ENTRIES_MAX,
-        append_bytes_max: limits::APPEND_BYTES_MAX,
-        inflight_messages_max: limits::INFLIGHT_MESSAGES_MAX,
-        inflight_bytes_max: limits::INFLIGHT_BYTES_MAX,
-        uncommitted_bytes_max: limits::UNCOMMITTED_BYTES_MAX,
         lease: config.leases.of(group),
         priority: config.priority,
         ..raft::Config::new(ReplicaId(config.node.0), seed)

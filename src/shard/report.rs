@@ -1,7 +1,7 @@
 //! What a shard knows of itself: counters, and one line per group. The text of `INFO` is made here
 //! so that both drivers answer it alike.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use crate::id::{ClusterId, GroupId, Index, NodeId, ReplicaId, ShardId, Term};
 use crate::limits::SEGMENT_BYTES;
@@ -195,6 +195,14 @@ pub struct Spread {
     pub max: u64,
 }
 
+/// As `INFO` shows it.
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { count, p50, p99, p999, max } = self;
+        write!(f, "n={count},p50={p50},p99={p99},p99.9={p999},max={max}")
+    }
+}
+
 /// A core's sending link to a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinkReport {
@@ -349,7 +357,7 @@ pub fn info_text(reports: &[ShardReport], section: Option<&[u8]>) -> String {
         .collect();
     groups.sort_by_key(|(group, _)| group.group);
     let mut text = String::new();
-    let mut line = |name: &str, value: &dyn std::fmt::Display| {
+    let mut line = |name: &str, value: &dyn fmt::Display| {
         // Writing to a String cannot fail.
         let _ = write!(text, "{name}:{value}\r\n");
     };
@@ -427,13 +435,7 @@ pub fn info_text(reports: &[ShardReport], section: Option<&[u8]>) -> String {
         for report in reports {
             let core = report.shard;
             for (what, it) in [("flush", report.driver.flushes), ("turn", report.driver.turns)] {
-                line(
-                    &format!("{what}_us_core_{core}"),
-                    &format_args!(
-                        "n={},p50={},p99={},p99.9={},max={}",
-                        it.count, it.p50, it.p99, it.p999, it.max,
-                    ),
-                );
+                line(&format!("{what}_us_core_{core}"), &it);
             }
             for link in &report.driver.links {
                 let up = if link.up { "up" } else { "down" };
@@ -458,14 +460,11 @@ pub fn info_text(reports: &[ShardReport], section: Option<&[u8]>) -> String {
 }
 
 /// Where the time of commits goes, core by core: a sentence, what set it, and every stage.
-fn commits_text(reports: &[ShardReport], line: &mut impl FnMut(&str, &dyn std::fmt::Display)) {
-    let shown = |it: &Spread| {
-        format!("n={},p50={},p99={},p99.9={},max={}", it.count, it.p50, it.p99, it.p999, it.max)
-    };
+fn commits_text(reports: &[ShardReport], line: &mut impl FnMut(&str, &dyn fmt::Display)) {
     for report in reports {
         let (core, CommitsReport { commits, stages, set_by }) =
             (report.shard, &report.driver.commits);
-        line(&format!("commit_us_core_{core}"), &shown(commits));
+        line(&format!("commit_us_core_{core}"), commits);
         let all: u64 = set_by.iter().map(|it| it.commands).sum();
         for SetBy { node, stage, commands, mean_us } in set_by {
             let share = 100.0 * *commands as f64 / all.max(1) as f64;
@@ -476,7 +475,7 @@ fn commits_text(reports: &[ShardReport], line: &mut impl FnMut(&str, &dyn std::f
         }
         for StageSpread { node, stage, spread } in stages.iter().filter(|it| 0 < it.spread.count) {
             let of = node.map_or_else(String::new, |node| format!("_node_{node}"));
-            line(&format!("stage_{}_us{of}_core_{core}", stage.name()), &shown(spread));
+            line(&format!("stage_{}_us{of}_core_{core}", stage.name()), spread);
         }
     }
 }
@@ -547,6 +546,8 @@ mod tests {
             "entries_per_flush:1.50",
             "groups_recalling:0",
             "disk_full:0",
+            "flush_us_core_0:n=0,p50=0,p99=0,p99.9=0,max=0",
+            "commit_us_core_1:n=0,p50=0,p99=0,p99.9=0,max=0",
             "group_0:role=follower,leader=3,term=4,commit=9,applied=8,first=1,last=10,core=0",
             "group_1:role=leader,leader=3,term=4,commit=9,applied=8,first=1,last=10,core=1",
         ] {

@@ -191,7 +191,7 @@ impl Core {
             turn_us: Spread::of(&report.turns),
             commit_us: Spread::of(report.explainer.commits()),
             commit_stages: report.explainer.stages().map(CommitStage::of).collect(),
-            commits_set_by: report.explainer.report().set_by.into_iter().map(SetBy::of).collect(),
+            commits_set_by: report.explainer.set_by_lately().into_iter().map(SetBy::of).collect(),
             groups: shard.groups.len(),
             groups_led: led(report),
             groups_recalling: shard.groups_recalling,

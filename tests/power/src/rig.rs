@@ -317,20 +317,9 @@ impl<'p> Rig<'p> {
 
     /// Every write is read back, and the replicas are compared.
     pub(crate) fn check(&mut self, what: &str, totals: &mut Totals) -> Result<(), Failed> {
-        let Self { plan, ledgers, random, .. } = self;
-        let plan: &Plan = plan;
-        let results: Vec<Result<(), tools::rounds::Failed>> = thread::scope(|scope| {
-            let readers: Vec<_> = ledgers
-                .iter_mut()
-                .map(|ledger| {
-                    let mut random = random.fork();
-                    scope.spawn(move || writer::check(ledger, plan, &mut random))
-                })
-                .collect();
-            readers.into_iter().map(|reader| reader.join().expect("a reader lives")).collect()
-        });
+        let read = writer::check_all(&mut self.ledgers, self.plan, &mut self.random);
         self.cluster.all_run()?;
-        results.into_iter().collect::<Result<(), _>>()?;
+        read?;
         if let Some(story) = self.cluster.wait_same()? {
             totals.findings.push(Finding::new(Wrong::Disagreement, format!("{what}: {story}")));
             // One that is behind differs from one that is wrong.

@@ -2,8 +2,7 @@
 //! `outrigger ctl` and `outrigger drain`.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -11,7 +10,7 @@ use std::time::Duration;
 
 use super::Failed;
 use super::info::Info;
-use crate::rounds::cluster::{now, pause};
+use crate::rounds::cluster::{now, pause, spawn};
 use crate::rounds::resp::{Client, Reply};
 
 /// Nodes at most, over the whole run; their ports follow one another.
@@ -70,10 +69,7 @@ impl Plan {
             .args(["--groups", &self.groups.to_string()])
             .args(["--election-ms", &self.election_ms.to_string()])
             .args(["--log-bytes", &self.log_bytes.to_string()])
-            .args(joins.then_some("--join"))
-            // Ends with this process, should it be killed itself.
-            .args(["--parent-pid", &std::process::id().to_string()])
-            .env("OUTRIGGER_LOG", std::env::var("OUTRIGGER_LOG").unwrap_or_else(|_| "info".into()));
+            .args(joins.then_some("--join"));
         command
     }
 }
@@ -92,13 +88,8 @@ impl<'p> Nodes<'p> {
     /// Starts a node that does not run. Its log begins with `why`.
     pub(super) fn start(&mut self, id: u8, why: &str) -> Result<(), Failed> {
         assert!(id <= NODES_MAX, "every node has its ports");
-        let spawn = || -> io::Result<Child> {
-            let mut log = File::options().create(true).append(true).open(self.plan.log(id))?;
-            writeln!(log, "--- {why}")?;
-            let mut command = self.plan.command(id);
-            command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()
-        };
-        let child = spawn().map_err(|error| Failed(format!("cannot start node {id}: {error}")))?;
+        let child = spawn(self.plan.command(id), &self.plan.log(id), why);
+        let child = child.map_err(|error| Failed(format!("cannot start node {id}: {error}")))?;
         let before = self.children.insert(id, child);
         assert!(before.is_none(), "node {id} was started twice");
         Ok(())

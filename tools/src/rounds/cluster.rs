@@ -85,12 +85,22 @@ impl Plan {
             .args(["--cores", &self.cores.to_string()])
             .args(["--groups", &self.groups.to_string()])
             .args(["--election-ms", &self.election_ms.to_string()])
-            .args(&self.flags)
-            // Ends with this process, should it be killed itself.
-            .args(["--parent-pid", &std::process::id().to_string()])
-            .env("OUTRIGGER_LOG", std::env::var("OUTRIGGER_LOG").unwrap_or_else(|_| "info".into()));
+            .args(&self.flags);
         command
     }
+}
+
+/// Starts a node that ends with this process, should it be killed itself. What it says goes to the end of
+/// `log`, after a line that says `why`.
+pub fn spawn(mut node: Command, log: &Path, why: &str) -> io::Result<Child> {
+    let mut log = File::options().create(true).append(true).open(log)?;
+    writeln!(log, "--- {why}")?;
+    node.args(["--parent-pid", &std::process::id().to_string()])
+        .env("OUTRIGGER_LOG", std::env::var("OUTRIGGER_LOG").unwrap_or_else(|_| "info".into()))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
 }
 
 /// The nodes of one cluster. Dropping it kills them.
@@ -107,13 +117,8 @@ impl<'p> Cluster<'p> {
 
     /// Starts a node that does not run. Its log begins with `why`.
     pub fn start(&mut self, id: u8, why: &str) -> Result<(), Failed> {
-        let spawn = || -> io::Result<Child> {
-            let mut log = File::options().create(true).append(true).open(self.plan.log(id))?;
-            writeln!(log, "--- {why}")?;
-            let mut command = self.plan.command(id);
-            command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()
-        };
-        let child = spawn().map_err(|error| Failed::Start(format!("node {id}: {error}")))?;
+        let child = spawn(self.plan.command(id), &self.plan.log(id), why);
+        let child = child.map_err(|error| Failed::Start(format!("node {id}: {error}")))?;
         let before = self.children[usize::from(id) - 1].replace(child);
         assert!(before.is_none(), "node {id} was started twice");
         Ok(())

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -73,8 +74,24 @@ fn answers(ledger: &mut Ledger, client: &mut Client, of: &[Operation]) -> io::Re
     Ok(errors)
 }
 
-/// Reads every key the ledger knows and compares. Ends early only if the cluster does not answer.
-pub fn check(ledger: &mut Ledger, plan: &Plan, random: &mut Rng) -> Result<(), Failed> {
+/// Reads every key the ledgers know and compares, each ledger by a reader of its own; returns once all have ended.
+/// One ends early only if the cluster does not answer.
+pub fn check_all(ledgers: &mut [Ledger], plan: &Plan, random: &mut Rng) -> Result<(), Failed> {
+    let results: Vec<Result<(), Failed>> = thread::scope(|scope| {
+        let readers: Vec<_> = ledgers
+            .iter_mut()
+            .map(|ledger| {
+                let mut random = random.fork();
+                scope.spawn(move || check(ledger, plan, &mut random))
+            })
+            .collect();
+        readers.into_iter().map(|reader| reader.join().expect("a reader does not panic")).collect()
+    });
+    results.into_iter().collect()
+}
+
+/// Reads every key that one ledger knows.
+fn check(ledger: &mut Ledger, plan: &Plan, random: &mut Rng) -> Result<(), Failed> {
     for (node, keys) in ledger.reads(plan.nodes, random) {
         read_all(ledger, (node, plan.client(node)), &keys)?;
     }

@@ -11,6 +11,8 @@
 //! The record is written anew after every cell: what an interrupted run measured is not lost.
 #![allow(clippy::disallowed_methods, reason = "it starts programs and waits for them")]
 
+#[path = "../../drawing.rs"]
+mod drawing;
 #[path = "../../font.rs"]
 mod font;
 mod machine;

@@ -1,23 +1,10 @@
 //! Charts for records: lines over two logarithmic axes, as SVG. No font is looked for: the viewer's own
 //! sans-serif is used, and the one that is built in measured in its place.
 
-use crate::font;
+use crate::drawing::{Line, Pen, marks, whole};
 use plotters::prelude::*;
 use std::ops::Range;
 use std::path::Path;
-
-/// One line of a chart.
-#[derive(Debug, Clone)]
-pub(crate) struct Line {
-    /// Its name in the legend.
-    pub(crate) name: String,
-    /// Which colour: lines of one system share it.
-    pub(crate) colour: usize,
-    /// Paler: the line that goes with another one.
-    pub(crate) faint: bool,
-    /// Points, by rising x; all above zero.
-    pub(crate) points: Vec<(f64, f64)>,
-}
 
 /// What a chart says.
 #[derive(Debug, Clone)]
@@ -35,9 +22,6 @@ pub(crate) struct Chart {
 }
 
 const SIZE: (u32, u32) = (760, 460);
-/// One for each system, told apart by people who cannot tell red from green.
-const COLOURS: [RGBColor; 4] =
-    [RGBColor(0, 90, 181), RGBColor(220, 90, 20), RGBColor(120, 60, 150), RGBColor(90, 90, 90)];
 
 impl Chart {
     /// Writes the chart, unless there is nothing to draw.
@@ -48,9 +32,9 @@ impl Chart {
         };
         // Room on the right that no line reaches, for the legend.
         let x = x.start..x.end * (x.end / x.start).powf(0.35);
-        let marks = if self.marks.is_empty() { marks_of(&x) } else { self.marks.clone() };
-        let y_marks = marks_of(&y);
-        self.draw(path, (x, marks), (y, y_marks))
+        let x_marks = if self.marks.is_empty() { marks(&x) } else { self.marks.clone() };
+        let y_marks = marks(&y);
+        self.draw(path, (x, x_marks), (y, y_marks))
             .map(|()| true)
             .map_err(|problem| format!("{}: {problem}", path.display()))
     }
@@ -61,52 +45,18 @@ impl Chart {
         (x, x_marks): (Range<f64>, Vec<f64>),
         (y, y_marks): (Range<f64>, Vec<f64>),
     ) -> Result<(), Box<dyn std::error::Error>> {
-        font::register();
+        let pen = Pen { scale: 1 };
         let area = SVGBackend::new(path, SIZE).into_drawing_area();
-        area.fill(&WHITE)?;
-        let mut chart = ChartBuilder::on(&area)
-            .caption(&self.title, (font::NAME, 17))
-            .margin(14)
-            .x_label_area_size(42)
-            .y_label_area_size(72)
-            .build_cartesian_2d(
-                x.log_scale().with_key_points(x_marks),
-                y.log_scale().with_key_points(y_marks),
-            )?;
-        chart
-            .configure_mesh()
-            .light_line_style(TRANSPARENT)
-            .x_desc(self.x)
-            .y_desc(self.y)
-            .x_label_formatter(&|n| grouped(*n))
-            .y_label_formatter(&|n| grouped(*n))
-            .label_style((font::NAME, 13))
-            .axis_desc_style((font::NAME, 14))
-            .draw()?;
-        for line in self.lines.iter().filter(|line| !line.points.is_empty()) {
-            let colour = COLOURS[line.colour % COLOURS.len()];
-            let style = if line.faint { pale(colour) } else { colour }.stroke_width(2);
-            chart
-                .draw_series(LineSeries::new(line.points.iter().copied(), style).point_size(3))?
-                .label(&line.name)
-                .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], style));
-        }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
-            .background_style(WHITE.mix(0.85))
-            .border_style(RGBColor(200, 200, 200))
-            .label_font((font::NAME, 13))
-            .draw()?;
+        let mut over = pen.ground(&area)?.caption(&self.title, pen.text(17)).build_cartesian_2d(
+            x.log_scale().with_key_points(x_marks),
+            y.log_scale().with_key_points(y_marks),
+        )?;
+        pen.axes(&mut over, (self.x, &grouped), (self.y, &grouped))?;
+        pen.lines(&mut over, &self.lines, 3)?;
+        pen.legend(&mut over, SeriesLabelPosition::UpperRight).draw()?;
         area.present()?;
         Ok(())
     }
-}
-
-/// Half way to white, and opaque: where pale lines cross nothing gets darker.
-fn pale(RGBColor(red, green, blue): RGBColor) -> RGBColor {
-    let half = |part: u8| part / 2 + 127;
-    RGBColor(half(red), half(green), half(blue))
 }
 
 /// From the least to the greatest value above zero, with room around them.
@@ -117,27 +67,12 @@ fn span(values: impl Iterator<Item = f64>) -> Option<Range<f64>> {
     (least <= most).then(|| least / 1.3..most * 1.6)
 }
 
-/// 1, 2 and 5 of every power of ten in the span.
-fn marks_of(span: &Range<f64>) -> Vec<f64> {
-    let powers = -3..=12;
-    let marks = powers.flat_map(|power| [1.0, 2.0, 5.0].map(|n| n * 10_f64.powi(power)));
-    marks.filter(|mark| span.contains(mark)).collect()
-}
-
 /// A whole number with its thousands apart; digits behind the point only below one.
 pub(crate) fn grouped(n: f64) -> String {
     if n < 1.0 {
         return format!("{n}");
     }
-    let digits = format!("{n:.0}");
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    whole(n)
 }
 
 #[cfg(test)]
@@ -145,7 +80,7 @@ mod tests {
     use super::*;
 
     fn chart(points: Vec<(f64, f64)>) -> Chart {
-        let line = Line { name: "etcd p99".into(), colour: 1, faint: false, points };
+        let line = Line { name: "etcd p99".into(), colour: 1, faint: false, points, mark: None };
         Chart {
             title: "T".into(),
             x: "connections",
@@ -176,8 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_and_numbers_are_for_people() {
-        assert_eq!(marks_of(&(90.0..600.0)), [100.0, 200.0, 500.0]);
+    fn numbers_are_for_people() {
         assert_eq!(grouped(1_234_567.4), "1,234,567");
         assert_eq!((grouped(999.0), grouped(0.5)), ("999".into(), "0.5".into()));
     }

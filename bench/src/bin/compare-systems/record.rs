@@ -1,7 +1,8 @@
 //! The record: where it was made, a table and plots per suite, every run.
 
+use crate::drawing::Line;
 use crate::machine::Facts;
-use crate::plot::{Chart, Line, grouped};
+use crate::plot::{Chart, grouped};
 use crate::results::{CellAt, Results};
 use crate::suite::{Axis, Cell, Pace, Suite, System};
 use std::fmt::Write as _;
@@ -188,7 +189,7 @@ fn charts(suite: &Suite, at: usize, results: &Results) -> Vec<(&'static str, Cha
             // A system whose own knee is the lowest has the same points twice.
             points.dedup();
             let name = format!("{}{label}", system.name());
-            Line { name, colour: system as usize, faint, points }
+            Line { name, colour: system as usize, faint, points, mark: None }
         };
         suite.systems.iter().map(of_system).collect()
     };
