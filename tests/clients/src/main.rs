@@ -75,11 +75,39 @@ fn main() -> ExitCode {
 
 /// A connection to the whole cluster; with `replicas`, one that reads from them.
 fn connect(nodes: &[String], replicas: bool) -> Result<ClusterConnection, Failed> {
+    Ok(client(nodes, replicas)?.get_connection()?)
+}
+
+fn client(nodes: &[String], replicas: bool) -> RedisResult<ClusterClient> {
     let nodes: Vec<String> = nodes.iter().map(|node| format!("redis://{node}")).collect();
     let builder = ClusterClient::builder(nodes);
     let builder =
         if replicas { builder.read_routing_strategy(RandomReplicaStrategy) } else { builder };
-    Ok(builder.build()?.get_connection()?)
+    builder.build()
+}
+
+/// A connection that is made anew when it has met a dead node.
+///
+/// The crate asks a node that refuses connections again and again, and looks for the key's new owner only
+/// when some other key's reply tells it to: whoever insists on one key has to connect anew.
+struct Link {
+    client: ClusterClient,
+    connection: ClusterConnection,
+}
+
+impl Link {
+    fn new(nodes: &[String], replicas: bool) -> Result<Link, Failed> {
+        let client = client(nodes, replicas)?;
+        let connection = client.get_connection()?;
+        Ok(Link { client, connection })
+    }
+
+    /// Keeps what it has as long as nobody answers.
+    fn renew(&mut self) {
+        if let Ok(connection) = self.client.get_connection() {
+            self.connection = connection;
+        }
+    }
 }
 
 fn check(nodes: &[String]) -> Result<String, Failed> {
@@ -141,8 +169,8 @@ fn soak(nodes: &[String], writers: u64, writes: u64) -> Result<String, Failed> {
 }
 
 fn write(nodes: &[String], writer: u64, writes: u64) -> Result<Tally, Failed> {
-    let mut here = connect(nodes, false)?;
-    let mut near = connect(nodes, true)?;
+    let mut here = Link::new(nodes, false)?;
+    let mut near = Link::new(nodes, true)?;
     let mut tally = Tally::default();
     let mut kept: BTreeMap<String, u64> = BTreeMap::new();
     let mut lives = vec![0; KEYS as usize];
@@ -150,7 +178,7 @@ fn write(nodes: &[String], writer: u64, writes: u64) -> Result<Tally, Failed> {
         let place = number % KEYS;
         let key = format!("soak:crate:{writer}:{place}:{}", lives[place as usize]);
         let set = |it: &mut ClusterConnection| redis::cmd("SET").arg(&key).arg(number).exec(it);
-        match insist(&mut here, &mut tally.again, set) {
+        match insist(&mut here.connection, &mut tally.again, set) {
             Ok(()) => {
                 tally.written += 1;
                 kept.insert(key.clone(), number);
@@ -174,20 +202,25 @@ fn write(nodes: &[String], writer: u64, writes: u64) -> Result<Tally, Failed> {
 
 /// A read changes nothing: it is sent until it is answered.
 fn read_back(
-    from: &mut ClusterConnection,
+    from: &mut Link,
     key: &str,
     number: u64,
     again: &mut u64,
 ) -> Result<(), Failed> {
+    let mut last = None;
     for _ in 0..ATTEMPTS_MAX {
         let get = |it: &mut ClusterConnection| redis::cmd("GET").arg(key).query(it);
-        match insist::<Option<u64>>(from, again, get) {
+        match insist::<Option<u64>>(&mut from.connection, again, get) {
             Ok(found) if found == Some(number) => return Ok(()),
             Ok(found) => return Err(format!("LOST: {key} is {found:?}, not {number}").into()),
-            Err(_) => pause(),
+            Err(error) => {
+                last = Some(error);
+                pause();
+                from.renew();
+            }
         }
     }
-    Err(format!("{key} cannot be read").into())
+    Err(format!("{key} cannot be read: {last:?}").into())
 }
 
 /// Sends a command again as long as it is certain that it was not executed.
