@@ -3,6 +3,11 @@
 //! Half of the rounds have a cluster of one node. There a rule can be held exactly: what was sent after
 //! the error was returned cannot be durable, so it must not be acknowledged. After its end the disk loses
 //! power, and a flush that failed has made nothing durable: whoever repeated it has lost data.
+//!
+//! A disk does not know who asks it to flush. The one that fails may be the file system's, for its journal: ext4
+//! turns read-only then, and the process hears of it with its next call only. Would the next flush succeed, then a
+//! disk had told the process that something is durable which it had just forgotten, and nobody could notice.
+//! So some more fail: more than the file system asks for after that, whatever the pace of the machine.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,13 +30,15 @@ use crate::totals::{Totals, spread};
 const END: Duration = Duration::from_secs(1);
 /// When to stop waiting for it.
 const GIVE_UP: Duration = Duration::from_secs(10);
+/// Flushes that fail in a row: the file system's commit has two, and then its journal is over.
+const FAIL_SYNCS: u32 = 4;
 /// Commands one writer sends at a time.
 const PIPELINE: usize = 12;
 
 /// How many.
 #[derive(clap::Args, Debug, Clone)]
 pub(crate) struct Arguments {
-    /// Flushes that fail, one per round.
+    /// Rounds in which flushes fail, four in a row.
     #[arg(long, default_value_t = 4)]
     pub(crate) times: u32,
     /// Rounds in which all writes fail instead, with EIO or ENOSPC.
@@ -124,7 +131,7 @@ fn round(
         pause(Duration::from_millis(rig.random.u64(80..300)));
         rig.cluster.all_run()?;
         rig.device(victim).disk.arm(|faults| match kind {
-            Kind::Sync => faults.fail_syncs = 1,
+            Kind::Sync => faults.fail_syncs = FAIL_SYNCS,
             // A disk that lies about its size has no room under a file that exists.
             Kind::Write if round.is_multiple_of(2) => faults.no_space = true,
             Kind::Write => faults.fail_writes = u32::MAX,
