@@ -13,6 +13,10 @@ pub const KEY_BYTES_MAX: usize = 64 << 10;
 pub const COLLECTION_PARTS_MAX: usize = 4 << 20;
 /// Most arguments in one command.
 pub const COMMAND_ARGS_MAX: usize = 64 << 10;
+/// Buffers that the kernel may fill for the clients of one core in one turn, if they send that much; a power of two.
+pub const RECEIVE_BUFFERS: u16 = 8;
+/// Bytes of each.
+pub const RECEIVE_BUFFER_BYTES: usize = 64 << 10;
 /// Longest inline (non-RESP) command line, in bytes, as Redis has it.
 pub const INLINE_BYTES_MAX: usize = 64 << 10;
 

@@ -92,15 +92,25 @@ impl Chunk {
             Some(0) => return Ok(Received::Closed),
             Some(count) => count,
         };
-        if self.free.capacity() < count {
-            self.free.reserve(CHUNK_BYTES);
-        }
-        let opened = session.open(&self.sealed[..count], &mut self.free);
-        let bytes = self.free.split();
-        opened?;
+        let sealed = std::mem::take(&mut self.sealed);
+        let opened = self.open(&sealed[..count], session);
+        self.sealed = sealed;
         // The end may have come with the rest: then there is one more thing to be said.
         let more = count == self.sealed.len() || session.has_ended();
-        Ok(Received::Bytes { bytes, more })
+        Ok(Received::Bytes { bytes: opened?, more })
+    }
+
+    /// What a TLS session makes of bytes that were received.
+    ///
+    /// # Errors
+    /// When they are not of this session.
+    pub fn open(&mut self, sealed: &[u8], session: &mut Session) -> io::Result<BytesMut> {
+        if self.free.capacity() < sealed.len() {
+            self.free.reserve(CHUNK_BYTES);
+        }
+        let opened = session.open(sealed, &mut self.free);
+        let bytes = self.free.split();
+        opened.map(|()| bytes)
     }
 }
 

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! An idle connection holds no buffer: it receives into memory that all connections of its core
-//! share ([`Chunk`]) and keeps only the beginning of a command whose end has not arrived.
+//! share ([`super::provided`], or [`Chunk`] where the ring cannot receive) and keeps only the beginning of
+//! a command whose end has not arrived.
 //!
 //! Over TLS, bytes pass through a [`Session`] on their way in and out; all else is the same.
 //!
@@ -19,6 +20,7 @@
 
 use std::io;
 use std::net::TcpStream;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
@@ -37,7 +39,8 @@ use crate::wire::resp::{Command, RequestReader};
 use super::buffers::{Chunk, Received};
 use super::faults::Faults;
 use super::keyring::Keys;
-use super::poller::Interest;
+use super::poller::{Interest, Poller, Token};
+use super::ring::{Multishot, Ring};
 use super::roll::Roll;
 use super::socket;
 use super::tls::Session;
@@ -62,7 +65,13 @@ pub enum Gate {
 #[derive(Debug)]
 pub struct ClientConn {
     id: ConnId,
-    socket: TcpStream,
+    socket: Rc<TcpStream>,
+    /// The ring receives from it, or did until now and shall again.
+    by_ring: bool,
+    /// The request that receives.
+    receiving: Option<Multishot>,
+    /// What has come from it waits elsewhere; until that was heard nothing more shall come.
+    waits: bool,
     /// Between socket and commands, if clients must speak TLS.
     tls: Option<Box<Session>>,
     own: Connection,
@@ -89,8 +98,8 @@ pub struct ClientConn {
     stirred: bool,
     /// When it was accepted, or last looked at with something having come or gone.
     stirred_at: Tick,
-    /// What the poller was last told.
-    watched: Interest,
+    /// What the poller was last told, if it knows of it.
+    watched: Option<Interest>,
     /// It is in the list of connections to flush.
     pub(super) queued: bool,
 }
@@ -118,12 +127,15 @@ enum ChangingStage {
 }
 
 impl ClientConn {
-    /// A new client, watched for reading.
+    /// A new client, watched for reading once it is [attended](Self::attend) to.
     #[must_use]
     pub fn new(id: ConnId, socket: TcpStream, roll: Arc<Roll>) -> Self {
         Self {
             id,
-            socket,
+            socket: Rc::new(socket),
+            by_ring: false,
+            receiving: None,
+            waits: false,
             tls: None,
             own: Connection::new(id.0),
             roll,
@@ -139,7 +151,7 @@ impl ClientConn {
             ended: false,
             stirred: false,
             stirred_at: Tick(0),
-            watched: Interest::READ,
+            watched: None,
             queued: false,
         }
     }
@@ -194,7 +206,7 @@ impl ClientConn {
 
     /// Its socket.
     #[must_use]
-    pub fn socket(&self) -> &TcpStream {
+    pub fn socket(&self) -> &Rc<TcpStream> {
         &self.socket
     }
 
@@ -213,20 +225,13 @@ impl ClientConn {
                 break;
             }
             let received = match &mut self.tls {
-                None => chunk.receive(&self.socket)?,
-                Some(tls) => chunk.receive_sealed(&self.socket, tls).inspect_err(|_| {
-                    // Why, as TLS says it, as far as that can still be said.
-                    let mut alert = BytesMut::new();
-                    if tls.seal(&[], &mut alert).is_ok() {
-                        let _ = socket::send(&self.socket, &alert);
-                    }
-                })?,
+                None => chunk.receive(&self.socket),
+                Some(tls) => chunk.receive_sealed(&self.socket, tls),
             };
-            match received {
+            match received.inspect_err(|_| self.alert())? {
                 Received::Nothing => break,
                 Received::Closed => {
-                    // Replies to what it has sent are still owed: it may have closed one side.
-                    self.ended = true;
+                    self.end();
                     break;
                 }
                 Received::Bytes { bytes, more } => {
@@ -239,6 +244,61 @@ impl ClientConn {
             }
         }
         Ok(())
+    }
+
+    /// The ring has received `bytes`. As [`receive`](Self::receive), but what may not be read yet waits here;
+    /// that is little, because [`attend`](Self::attend) stops the ring.
+    ///
+    /// # Errors
+    /// When the connection is of no more use.
+    pub fn hear(
+        &mut self,
+        bytes: BytesMut,
+        chunk: &mut Chunk,
+        gate: Gate,
+        events: &mut Vec<Event>,
+    ) -> io::Result<()> {
+        if self.ended {
+            return Ok(());
+        }
+        self.stirred = true;
+        let Some(tls) = &mut self.tls else {
+            self.take(bytes, gate, events);
+            return Ok(());
+        };
+        let opened = chunk.open(&bytes, tls);
+        let has_ended = tls.has_ended();
+        let plain = opened.inspect_err(|_| self.alert())?;
+        if !plain.is_empty() {
+            self.take(plain, gate, events);
+        }
+        self.ended |= has_ended;
+        Ok(())
+    }
+
+    /// What has come from it waits elsewhere, or does so no more.
+    pub fn wait(&mut self, waits: bool) {
+        self.waits = waits;
+    }
+
+    /// The client has closed its side: replies to what it has sent are still owed.
+    pub fn end(&mut self) {
+        self.ended = true;
+    }
+
+    /// The request of the ring that received from it is over; it is begun again when it is to be read from.
+    pub fn is_not_received(&mut self) {
+        self.receiving = None;
+    }
+
+    /// The other end of TLS is told why it ends, as far as that can still be said.
+    fn alert(&mut self) {
+        let mut alert = BytesMut::new();
+        if let Some(tls) = &mut self.tls
+            && tls.seal(&[], &mut alert).is_ok()
+        {
+            let _ = socket::send(&self.socket, &alert);
+        }
     }
 
     /// Read commands that have arrived but had to wait. Called after replies have left.
@@ -318,11 +378,7 @@ impl ClientConn {
     }
 
     fn flush_once(&mut self, scratch: &mut BytesMut) -> io::Result<()> {
-        while self.output.len() + scratch.len() < OUTPUT_BYTES_MAX
-            && let Some(reply) = self.pipeline.next()
-        {
-            reply.encode(self.own.protocol(), scratch);
-        }
+        self.fill(scratch);
         if let Some(tls) = &mut self.tls {
             let plain = scratch.split();
             if self.ended && self.pipeline.is_empty() {
@@ -339,8 +395,7 @@ impl ClientConn {
             } else {
                 socket::send(&self.socket, scratch)?.unwrap_or(0)
             };
-            self.stirred |= 0 < sent;
-            self.output.extend_from_slice(&scratch[sent..]);
+            self.sent(scratch, sent);
         } else {
             self.output.extend_from_slice(scratch);
             let sent = socket::send(&self.socket, &self.output)?.unwrap_or(0);
@@ -353,6 +408,29 @@ impl ClientConn {
         }
         scratch.clear();
         Ok(())
+    }
+
+    /// Whether what it sends can leave together with what others send: nothing of it waits, and nothing
+    /// comes between a reply and its bytes.
+    #[must_use]
+    pub fn sends_with_others(&self) -> bool {
+        self.tls.is_none() && self.output.is_empty()
+    }
+
+    /// Put every reply whose turn it is at the end of `scratch`, to be sent from there.
+    pub fn fill(&mut self, scratch: &mut BytesMut) {
+        let start = scratch.len();
+        while self.output.len() + (scratch.len() - start) < OUTPUT_BYTES_MAX
+            && let Some(reply) = self.pipeline.next()
+        {
+            reply.encode(self.own.protocol(), scratch);
+        }
+    }
+
+    /// Of `bytes`, which [`fill`](Self::fill) made when nothing waited, the socket took so many.
+    pub fn sent(&mut self, bytes: &[u8], sent: usize) {
+        self.stirred |= 0 < sent;
+        self.output.extend_from_slice(&bytes[sent..]);
     }
 
     /// Nothing is owed to the client and nothing will come from it: close.
@@ -369,17 +447,53 @@ impl ClientConn {
     /// Whether a broken connection would go unnoticed because nothing is read from it.
     #[must_use]
     pub fn is_deaf(&self) -> bool {
-        !self.watched.read
+        self.watched.is_none_or(|watched| !watched.read)
     }
 
-    /// What the poller must be told, if that has changed.
-    pub fn change_of_interest(&mut self) -> Option<Interest> {
-        let wanted = Interest { read: self.may_read(), write: !self.output.is_empty() };
-        (std::mem::replace(&mut self.watched, wanted) != wanted).then_some(wanted)
+    /// Whether its bytes come by [`hear`](Self::hear).
+    #[must_use]
+    pub fn is_by_ring(&self) -> bool {
+        self.by_ring
+    }
+
+    /// Have ring and poller wait for what it waits for. With a ring that has sockets the poller is only
+    /// asked for room to send.
+    ///
+    /// # Errors
+    /// When the kernel cannot watch it.
+    pub fn attend(&mut self, ring: &mut Ring, poller: &Poller) -> io::Result<()> {
+        self.by_ring = ring.has_sockets();
+        let mut wanted = Interest { read: self.may_read(), write: !self.output.is_empty() };
+        let token = Token::Client(self.id.0).into();
+        if self.by_ring {
+            match self.receiving {
+                None if wanted.read => self.receiving = Some(ring.receive(&self.socket, token)),
+                Some(receiving) if !wanted.read => ring.cancel(receiving),
+                // One that is being cancelled is begun again when that is known.
+                _ => {}
+            }
+            wanted.read = false;
+        }
+        // A polled one stays in the set: that it broke is told even when nothing is waited for.
+        let wanted = (!self.by_ring || wanted.write).then_some(wanted);
+        match (std::mem::replace(&mut self.watched, wanted), wanted) {
+            (watched, wanted) if watched == wanted => Ok(()),
+            (None, Some(wanted)) => poller.add(&self.socket, token, wanted),
+            (Some(_), Some(wanted)) => poller.change(&self.socket, token, wanted),
+            (_, None) => poller.remove(&self.socket),
+        }
+    }
+
+    /// It is about to be forgotten: nobody may receive for it any more.
+    pub fn leave(&mut self, ring: &mut Ring) {
+        if let Some(receiving) = self.receiving {
+            ring.cancel(receiving);
+        }
     }
 
     fn may_read(&self) -> bool {
         !self.ended
+            && !self.waits
             && self.held.is_none()
             && self.pipeline.len() < PIPELINE_MAX
             && self.output.len() + self.pipeline.reply_bytes() < OUTPUT_BYTES_MAX
@@ -650,7 +764,10 @@ mod tests {
         client.write_all(&b"GET a\r\n".repeat(PIPELINE_MAX + 10)).unwrap();
         let requests = pump(&mut conn, Gate::Open);
         assert_eq!(requests.len(), PIPELINE_MAX);
-        assert_eq!(conn.change_of_interest(), Some(Interest { read: false, write: false }));
+        let poller = Poller::new().unwrap();
+        let mut ring = Ring::new(&poller, std::time::Duration::ZERO).unwrap();
+        conn.attend(&mut ring, &poller).unwrap();
+        assert!(conn.is_deaf() && !conn.is_by_ring());
         conn.complete(requests[0].seq, Reply::Nil);
         heard(&mut conn, &mut client);
         let mut events = Vec::new();

@@ -86,6 +86,7 @@ pub mod watch;
 pub mod inbox;
 pub mod mailbox;
 pub mod poller;
+pub mod provided;
 pub mod ring;
 pub mod shard_loop;
 pub mod sleep;

@@ -385,12 +385,12 @@ impl Seat {
         let failed =
             |error: std::io::Error| Fatal::new(format!("cannot start core {core}: {error}"));
         let poller = Poller::new().map_err(failed)?;
+        let ring = Ring::new(&poller, setup.spin).map_err(failed)?.with_sockets();
         let inbox = Rc::new(Inbox::default());
         let (made, read) = (Arc::clone(&mailbox), Arc::clone(&mailbox));
         let parts = ShardLoop {
             core,
             sleeper: Sleeper::new(&poller, mailbox).map_err(failed)?,
-            ring: Ring::new(&poller, setup.spin).map_err(failed)?,
             clients: Clients::new(clients, open, setup.connections_max, &poller)
                 .map_err(failed)?
                 .with_faults(shared.faults.clone())
@@ -398,6 +398,7 @@ impl Seat {
                 .with_keyring(Arc::clone(&setup.keyring))
                 .with_roll(Arc::clone(&shared.roll))
                 .with_idle_s(setup.client_idle_s),
+            ring,
             links: PeerLinks::new(Arc::clone(&roster), core)
                 .with_keyring(Arc::clone(&setup.keyring)),
             port: PeerPort::new(roster, core, peers, memory, &poller)

@@ -13,8 +13,8 @@
 //! The epoll descriptor is itself pollable: the core sleeps in its ring ([`super::ring`]), which watches that
 //! one descriptor for all sockets.
 //!
-//! The seam is small on purpose ([`Poller`], [`Interest`], [`Ready`]): multishot receives of that ring
-//! can take its place without a change above.
+//! Where the kernel can (Linux 6.12), that ring receives from clients itself; then the set has the links between nodes,
+//! the listening sockets, and clients that take no more replies at the moment.
 //!
 //! Readiness is level-triggered: a socket that was not read empty is reported again, so a turn may
 //! read a bounded amount of each and nobody starves.

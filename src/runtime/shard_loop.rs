@@ -38,7 +38,7 @@ use super::peer_port::{Greeted, PeerPort};
 use super::poller::{Poller, Ready, Token};
 use super::pulse::Pulse;
 use super::recovery::Recovery;
-use super::ring::{Done, Ring};
+use super::ring::{Arrival, Done, Ring};
 use super::roll::Roll;
 use super::roster::Roster;
 use super::segments::{Made, Origin, Preparer};
@@ -148,6 +148,7 @@ struct Running {
     fx: Effects,
     events: Vec<Event>,
     ready: Vec<Ready>,
+    arrivals: Vec<Arrival>,
     done: Vec<Done>,
     mail: Vec<Mail>,
     metrics: Metrics,
@@ -202,21 +203,30 @@ impl ShardLoop {
 
     /// Between two segments: tell clients that they are too early. Peers wait in the kernel.
     fn serve_while_loading(&mut self, ready: &mut Vec<Ready>) -> Result<(), Fatal> {
+        self.ring.wait(Duration::ZERO).map_err(|error| self.broken("look at its ring", &error))?;
         self.poller.poll(ready).map_err(|error| self.broken("poll its sockets", &error))?;
-        let mut none = Vec::new();
+        let now = self.shared.clock.now();
+        let (mut none, mut done, mut arrivals) = (Vec::new(), Vec::new(), Vec::new());
+        let Self { clients, ring, poller, .. } = self;
+        ring.take(&mut done);
+        debug_assert!(done.is_empty(), "a log was written before it was replayed");
+        ring.take_arrivals(&mut arrivals);
+        clients.resume_handshakes(Gate::Loading, ring, &mut none);
+        for arrival in arrivals {
+            clients.on_arrival(arrival, Gate::Loading, ring, &mut none);
+        }
         for report in ready.drain(..) {
             match Token::from_number(report.token) {
-                Some(Token::ClientPort) => {
-                    self.clients.accept(self.shared.clock.now(), &self.poller);
-                }
+                Some(Token::ClientPort) => clients.accept(now, ring, poller),
                 Some(Token::Client(key)) => {
-                    self.clients.on_ready(key, report, Gate::Loading, &mut none);
+                    clients.on_ready(key, report, Gate::Loading, ring, &mut none);
                 }
                 _ => {}
             }
         }
-        self.clients.flush(Gate::Loading, &self.poller, &mut none);
-        self.clients.tick(self.core, self.shared.clock.now());
+        let flushed = clients.flush(Gate::Loading, ring, poller, &mut none);
+        clients.tick(self.core, now, ring);
+        flushed.map_err(|error| self.broken("answer its clients", &error))?;
         debug_assert!(none.is_empty(), "a command was let through before the log was replayed");
         Ok(())
     }
@@ -240,6 +250,7 @@ impl Running {
         let now = parts.shared.clock.now();
         shard.slow_after(parts.slowlog_us);
         shard.driver_mut().flush_method = parts.writer.method().name();
+        shard.driver_mut().receive_method = parts.ring.receive_method();
         shard.driver_mut().routing = parts.clients.routing();
         shard.on_event(now, Event::Wall(clock::wall()));
         let mut events = Vec::new();
@@ -254,6 +265,7 @@ impl Running {
             fx: Effects::default(),
             events,
             ready: Vec::new(),
+            arrivals: Vec::new(),
             done: Vec::new(),
             mail: Vec::new(),
             metrics: Metrics::default(),
@@ -298,7 +310,10 @@ impl Running {
             }
             let has_tasks = self.parts.writer.has_tasks();
             // No longer than a tick: that is the clock of the timers.
-            let is_idle = self.events.is_empty() && !has_tasks && !self.shard.has_yielded();
+            let is_idle = self.events.is_empty()
+                && !has_tasks
+                && !self.shard.has_yielded()
+                && !self.parts.clients.has_handshakes();
             self.sleep(if is_idle { TICK } else { Duration::ZERO })?;
             if has_tasks {
                 // Files are being opened or closed: glommio goes once around.
@@ -395,7 +410,8 @@ impl Running {
         }
         let mut none = Vec::new();
         parts.links.flush(now, &parts.poller, &mut none);
-        parts.clients.flush(gate, &parts.poller, &mut none);
+        let flushed = parts.clients.flush(gate, &mut parts.ring, &parts.poller, &mut none);
+        flushed.map_err(|error| parts.broken("answer its clients", &error))?;
         if let Some(peer) = parts.links.stranger_to() {
             let node = parts.shared.roster.node;
             return Err(Fatal::new(format!(
@@ -422,13 +438,20 @@ impl Running {
                 Fatal::new(format!("core {} cannot poll its sockets: {error}", parts.core))
             })?;
         }
+        parts.ring.take_arrivals(&mut self.arrivals);
+        parts.clients.resume_handshakes(gate, &mut parts.ring, &mut self.events);
+        for arrival in self.arrivals.drain(..) {
+            parts.clients.on_arrival(arrival, gate, &mut parts.ring, &mut self.events);
+        }
         for ready in self.ready.drain(..) {
             match Token::from_number(ready.token) {
                 Some(Token::Bell) => parts.shared.mailboxes[parts.core.0 as usize].silence(),
-                Some(Token::ClientPort) => parts.clients.accept(now, &parts.poller),
+                Some(Token::ClientPort) => {
+                    parts.clients.accept(now, &mut parts.ring, &parts.poller);
+                }
                 Some(Token::PeerPort) => parts.port.accept(now, &parts.poller),
                 Some(Token::Client(key)) => {
-                    parts.clients.on_ready(key, ready, gate, &mut self.events);
+                    parts.clients.on_ready(key, ready, gate, &mut parts.ring, &mut self.events);
                 }
                 Some(Token::Link(index)) => {
                     parts.links.on_ready(index, ready, now, &parts.poller);
@@ -442,7 +465,7 @@ impl Running {
                 None => debug_assert!(false, "a token nobody gave out: {}", ready.token),
             }
         }
-        parts.clients.tick(parts.core, now);
+        parts.clients.tick(parts.core, now, &mut parts.ring);
         parts.port.tick(now);
         parts.links.tick(now, &parts.poller);
         let mut mail = std::mem::take(&mut self.mail);
@@ -504,7 +527,8 @@ impl Running {
             }),
             Mail::Stop => {
                 self.parts.shared.pulse.stop();
-                self.parts.clients.stop(&self.parts.poller);
+                let ShardLoop { clients, ring, poller, .. } = &mut self.parts;
+                clients.stop(ring, poller);
                 if self.stop_at.is_none() {
                     let checkpoint_ms = self.parts.checkpoint_ms;
                     self.stop_at = Some(now.plus(STOP_MS.max(checkpoint_ms)));
@@ -594,7 +618,10 @@ impl Running {
                 parts.clients.reply(reply);
             }
         }
-        parts.clients.flush(gate, &parts.poller, &mut self.events);
+        let flushed = parts.clients.flush(gate, &mut parts.ring, &parts.poller, &mut self.events);
+        if let Err(error) = flushed {
+            parts.inbox.fail(parts.broken("answer its clients", &error));
+        }
         for read in fx.log_reads.drain(..) {
             parts.reader.read(read);
         }
@@ -651,6 +678,7 @@ impl Running {
                 commits: self.metrics.explainer.report(),
                 links: parts.links.report(),
                 flush_method: parts.writer.method().name(),
+                receive_method: parts.ring.receive_method(),
                 routing: parts.clients.routing(),
             };
         }
@@ -693,6 +721,9 @@ impl Running {
             self.sleep(TICK)?;
             glommio::timer::sleep(TASKS).await;
             self.reap();
+            // Nobody is read from any more.
+            self.parts.ring.take_arrivals(&mut self.arrivals);
+            self.arrivals.clear();
         }
         Ok(())
     }

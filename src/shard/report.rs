@@ -262,6 +262,8 @@ pub struct DriverReport {
     pub links: Vec<LinkReport>,
     /// How log writes are made durable.
     pub flush_method: &'static str,
+    /// How bytes of clients come in: `ring` or `poll`.
+    pub receive_method: &'static str,
     /// What the node is to clients of Redis Cluster.
     pub routing: Routing,
 }
@@ -430,8 +432,9 @@ pub fn info_text(reports: &[ShardReport], section: Option<&[u8]>) -> String {
         line("snapshots_received", &counters.snapshots_received);
         line("snapshot_bytes_sent", &counters.snapshot_bytes_sent);
         line("snapshots_failed", &counters.snapshots_failed);
-        let method = reports.first().map_or("", |report| report.driver.flush_method);
-        line("flush_method", &method);
+        let driver = reports.first().map(|report| &report.driver);
+        line("flush_method", &driver.map_or("", |driver| driver.flush_method));
+        line("receive_method", &driver.map_or("", |driver| driver.receive_method));
         for report in reports {
             let core = report.shard;
             for (what, it) in [("flush", report.driver.flushes), ("turn", report.driver.turns)] {

@@ -44,6 +44,8 @@ fn info_has_every_promised_field() {
         assert_eq!(info.number("node_id"), node.id);
         assert_eq!(info.number("cores"), CORES);
         assert_eq!(info.number("groups"), GROUPS);
+        let received = info.fields["receive_method"].as_str();
+        assert!(["ring", "poll"].contains(&received), "as the kernel can: {received}");
         let method = info.fields["flush_method"].as_str();
         assert!(["dsync", "fdatasync"].contains(&method), "measured at the start: {method}");
         let calm = ["corrupt_detected", "corrupt_repaired", "fsync_errors", "disk_full"];

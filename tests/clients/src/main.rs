@@ -201,12 +201,7 @@ fn write(nodes: &[String], writer: u64, writes: u64) -> Result<Tally, Failed> {
 }
 
 /// A read changes nothing: it is sent until it is answered.
-fn read_back(
-    from: &mut Link,
-    key: &str,
-    number: u64,
-    again: &mut u64,
-) -> Result<(), Failed> {
+fn read_back(from: &mut Link, key: &str, number: u64, again: &mut u64) -> Result<(), Failed> {
     let mut last = None;
     for _ in 0..ATTEMPTS_MAX {
         let get = |it: &mut ClusterConnection| redis::cmd("GET").arg(key).query(it);
