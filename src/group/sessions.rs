@@ -43,7 +43,7 @@ use crate::entry::{SESSION_HEADER_BYTES, checksum};
 use crate::id::{Index, SessionId, mix};
 use crate::limits;
 use crate::planted::{Planted, planted};
-use crate::wire::reply::{Protocol, Reply};
+use crate::wire::reply::Reply;
 
 /// The fewest bytes a session takes in a table: its numbers.
 const SESSION_BYTES_MIN: usize = 28;
@@ -274,7 +274,7 @@ impl Sessions {
     /// ```text
     ///  0        8
     /// ┌────────┬───────────────────────────────────────────────┬ ─ ─
-    /// │ count  │ id 8 · seq 8 · used 8 · bytes 4 · reply, RESP3 │ …      ascending by id
+    /// │ count  │ id 8 · seq 8 · used 8 · bytes 4 · reply       │ …      ascending by id; as it is forwarded
     /// └────────┴───────────────────────────────────────────────┴ ─ ─
     /// ```
     pub fn encode(&self, out: &mut Vec<u8>) {
@@ -282,7 +282,7 @@ impl Sessions {
         let mut reply = BytesMut::new();
         for (id, session) in &self.open {
             reply.clear();
-            session.reply.encode(Protocol::Resp3, &mut reply);
+            session.reply.encode_forwarded_to(&mut reply);
             out.put_u64_le(id.0);
             out.put_u64_le(session.seq);
             out.put_u64_le(session.used.0);

@@ -195,8 +195,15 @@ impl Reply {
             _ => {}
         }
         let mut out = BytesMut::with_capacity(self.bytes());
-        self.encode(Protocol::Resp3, &mut out);
+        self.encode_forwarded_to(&mut out);
         out.freeze()
+    }
+
+    /// The same, at the end of `out`.
+    pub fn encode_forwarded_to(&self, out: &mut BytesMut) {
+        // Only a missing array is written otherwise by RESP2, and it is in no other reply.
+        let protocol = if *self == Self::NilArray { Protocol::Resp2 } else { Protocol::Resp3 };
+        self.encode(protocol, out);
     }
 
     /// Reads a forwarded answer: one RESP3 reply, whole. Bulk strings are slices of `bytes`.
