@@ -103,7 +103,7 @@ fn every_answer_comes_back_from_a_snapshot() {
         Reply::NilArray,
         Reply::Simple("none"),
         Reply::error("ERR", "no"),
-        Reply::bulk(b"v".to_vec()),
+        Reply::bulk(b"v"),
         Reply::Array(vec![Reply::Nil, Reply::Int(1)]),
     ];
     for reply in replies {
