@@ -63,6 +63,8 @@ pub struct Clients {
     handshakes_left: usize,
     /// What came of handshakes and has to wait for the next turn, in order.
     handshakes: VecDeque<(u64, Arrived)>,
+    /// Empty between calls.
+    arrivals: Vec<Arrival>,
     chunk: Chunk,
     /// Replies of one client, and of those that are sent to together; empty between calls.
     scratch: BytesMut,
@@ -103,6 +105,7 @@ impl Clients {
             looked_at: Tick(0),
             handshakes_left: TLS_HANDSHAKES_PER_TURN,
             handshakes: VecDeque::new(),
+            arrivals: Vec::new(),
             chunk: Chunk::default(),
             scratch: BytesMut::new(),
             together: BytesMut::new(),
@@ -199,8 +202,19 @@ impl Clients {
         }
     }
 
+    /// Take in what the ring has received, after what had to wait for this turn.
+    pub fn on_arrivals(&mut self, gate: Gate, ring: &mut Ring, events: &mut Vec<Event>) {
+        self.resume_handshakes(gate, ring, events);
+        let mut arrivals = std::mem::take(&mut self.arrivals);
+        ring.take_arrivals(&mut arrivals);
+        for arrival in arrivals.drain(..) {
+            self.on_arrival(arrival, gate, ring, events);
+        }
+        self.arrivals = arrivals;
+    }
+
     /// The ring has something from a client.
-    pub fn on_arrival(
+    fn on_arrival(
         &mut self,
         arrival: Arrival,
         gate: Gate,
@@ -248,7 +262,7 @@ impl Clients {
     }
 
     /// Handshakes that had to wait for this turn.
-    pub fn resume_handshakes(&mut self, gate: Gate, ring: &mut Ring, events: &mut Vec<Event>) {
+    fn resume_handshakes(&mut self, gate: Gate, ring: &mut Ring, events: &mut Vec<Event>) {
         for _ in 0..self.handshakes.len() {
             let Some((key, what)) = self.handshakes.pop_front() else { return };
             if let Some(conn) = self.conns.get_mut(key) {
@@ -541,13 +555,9 @@ mod tests {
             let Self { ring, poller, clients, requests, .. } = self;
             ring.wait(Duration::from_millis(1)).unwrap();
             ring.take(&mut Vec::new());
-            let (mut arrivals, mut ready, mut events) = (Vec::new(), Vec::new(), Vec::new());
-            ring.take_arrivals(&mut arrivals);
+            let (mut ready, mut events) = (Vec::new(), Vec::new());
             poller.poll(&mut ready).unwrap();
-            clients.resume_handshakes(Gate::Open, ring, &mut events);
-            for arrival in arrivals {
-                clients.on_arrival(arrival, Gate::Open, ring, &mut events);
-            }
+            clients.on_arrivals(Gate::Open, ring, &mut events);
             for ready in ready {
                 match Token::from_number(ready.token) {
                     Some(Token::ClientPort) => clients.accept(Tick(0), ring, poller),

@@ -58,18 +58,19 @@ use crate::limits::BLOCK_BYTES;
 
 use super::poller::Poller;
 use super::provided::{self, ProvidedBuffers};
+use super::slots::{KEY_BITS, Slots};
 
 /// Submissions the kernel takes at once; more wait here. A core has at most a few writes in flight, of some tens
 /// of parts each, and sends a turn's replies in pieces of this many.
 const ENTRIES: u32 = 256;
 /// The user data of the poll of the epoll set.
 const POLL: u64 = u64::MAX;
-/// Above a number: what it counts. Without any of them, writes and flushes.
-const MULTISHOT_KIND: u64 = 1 << 32;
-const CANCEL_KIND: u64 = 2 << 32;
-const SEND_KIND: u64 = 3 << 32;
-/// The number below.
-const PLACE: u64 = (1 << 32) - 1;
+/// Above a key or number: what it is of. Without any of them, of a write or flush.
+const MULTISHOT_KIND: u64 = 1 << KEY_BITS;
+const CANCEL_KIND: u64 = 2 << KEY_BITS;
+const SEND_KIND: u64 = 3 << KEY_BITS;
+/// The key or number below.
+const KEY: u64 = (1 << KEY_BITS) - 1;
 
 /// Memory that a direct write may start from: at a boundary of a block.
 pub struct Buffer {
@@ -144,7 +145,7 @@ pub enum Arrived {
 /// A request that goes on until it is cancelled or ends by itself. It must be cancelled, or known to be over,
 /// before whoever asked forgets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Multishot(u32);
+pub struct Multishot(u64);
 
 /// One of the sends of [`Ring::send`].
 #[derive(Debug)]
@@ -168,8 +169,8 @@ struct Open {
 /// What the kernel uses until it says that it is done.
 struct Held {
     token: u64,
-    file: Rc<DmaFile>,
-    buffer: Option<Rc<Buffer>>,
+    _file: Rc<DmaFile>,
+    _buffer: Option<Rc<Buffer>>,
 }
 
 /// One per core, built on its thread.
@@ -180,12 +181,10 @@ pub struct Ring {
     is_armed: bool,
     /// What the submission queue had no room for.
     waiting: VecDeque<squeue::Entry>,
-    held: Vec<Option<Held>>,
-    free: Vec<u32>,
+    held: Slots<Held>,
     /// What sockets are received into; without it the kernel cannot.
     provided: Option<ProvidedBuffers>,
-    multishots: Vec<Option<Open>>,
-    multishots_free: Vec<u32>,
+    multishots: Slots<Open>,
     arrivals: Vec<Arrival>,
     /// What came with the results of sends.
     done: Vec<Done>,
@@ -222,11 +221,9 @@ impl Ring {
             epoll: poller.descriptor()?,
             is_armed: false,
             waiting: VecDeque::new(),
-            held: Vec::new(),
-            free: Vec::new(),
+            held: Slots::default(),
             provided: None,
-            multishots: Vec::new(),
-            multishots_free: Vec::new(),
+            multishots: Slots::default(),
             arrivals: Vec::new(),
             done: Vec::new(),
             is_queued: false,
@@ -261,19 +258,19 @@ impl Ring {
     pub fn receive(&mut self, socket: &Rc<TcpStream>, token: u64) -> Multishot {
         debug_assert!(self.has_sockets(), "there is nothing to receive into");
         let entry = opcode::RecvMulti::new(Fd(socket.as_raw_fd()), provided::GROUP).build();
-        let open = Some(Open { token, _socket: Rc::clone(socket), is_cancelled: false });
-        let place = put(&mut self.multishots, &mut self.multishots_free, open);
-        self.waiting.push_back(entry.user_data(MULTISHOT_KIND | u64::from(place)));
+        let open = Open { token, _socket: Rc::clone(socket), is_cancelled: false };
+        let key = self.multishots.insert(|_| open);
+        self.waiting.push_back(entry.user_data(MULTISHOT_KIND | key));
         self.is_queued = true;
-        Multishot(place)
+        Multishot(key)
     }
 
     /// Stop it soon; an [`Arrival`] says when it is over.
     pub fn cancel(&mut self, multishot: Multishot) {
-        let open = self.multishots.get_mut(multishot.0 as usize).and_then(Option::as_mut);
+        let open = self.multishots.get_mut(multishot.0);
         if let Some(open) = open.filter(|open| !open.is_cancelled) {
             open.is_cancelled = true;
-            self.waiting.push_back(cancellation(multishot.0.into()));
+            self.waiting.push_back(cancellation(multishot.0));
             self.is_queued = true;
         }
     }
@@ -316,7 +313,7 @@ impl Ring {
     /// Writes and flushes that the kernel has not finished, or of which nobody has heard yet.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.held.len() - self.free.len()
+        self.held.count()
     }
 
     /// Queue a write of `range` of `buffer` to `file` at `offset`, all three multiples of the block size. If
@@ -352,9 +349,9 @@ impl Ring {
         file: &Rc<DmaFile>,
         buffer: Option<Rc<Buffer>>,
     ) {
-        let held = Some(Held { token, file: Rc::clone(file), buffer });
-        let place = put(&mut self.held, &mut self.free, held);
-        self.waiting.push_back(entry.user_data(place.into()));
+        let held = Held { token, _file: Rc::clone(file), _buffer: buffer };
+        let key = self.held.insert(|_| held);
+        self.waiting.push_back(entry.user_data(key));
         self.is_queued = true;
     }
 
@@ -448,40 +445,34 @@ impl Ring {
 
     /// Look at what the kernel has finished; how many `sends` were among it.
     fn collect(&mut self, sends: &mut [Send]) -> usize {
-        let Self { uring, is_armed, held, free, done, .. } = self;
+        let Self { uring, is_armed, held, done, multishots, provided, .. } = self;
         let mut sent = 0;
         for entry in uring.completion() {
-            let place = entry.user_data() & PLACE;
-            match entry.user_data() & !PLACE {
+            let key = entry.user_data() & KEY;
+            match entry.user_data() & !KEY {
                 _ if entry.user_data() == POLL => *is_armed = false,
                 SEND_KIND => {
-                    sends[place as usize].sent = match outcome(&entry) {
+                    sends[key as usize].sent = match outcome(&entry) {
                         Err(error) if is_not_now(&error) => Ok(0),
                         outcome => outcome,
                     };
                     sent += 1;
                 }
                 MULTISHOT_KIND => {
-                    let (opens, free) = (&mut self.multishots, &mut self.multishots_free);
-                    let provided = &mut self.provided;
-                    self.arrivals.extend(arrival(&entry, place as u32, opens, free, provided));
+                    self.arrivals.extend(arrival(&entry, key, multishots, provided));
                 }
                 CANCEL_KIND => {
                     // It was about to do something, and goes on after that.
                     if entry.result() == -libc::EALREADY {
-                        self.waiting.push_back(cancellation(place));
+                        self.waiting.push_back(cancellation(key));
                         self.is_queued = true;
                     }
                 }
                 _ => {
-                    let Some(Held { token, file, buffer }) =
-                        held.get_mut(place as usize).and_then(Option::take)
-                    else {
+                    let Some(Held { token, .. }) = held.remove(key) else {
                         debug_assert!(false, "a completion of something that is not in flight");
                         continue;
                     };
-                    drop((file, buffer));
-                    free.push(place as u32);
                     done.push(Done { token, result: outcome(&entry) });
                 }
             }
@@ -490,16 +481,15 @@ impl Ring {
     }
 }
 
-fn cancellation(place: u64) -> squeue::Entry {
-    opcode::AsyncCancel::new(MULTISHOT_KIND | place).build().user_data(CANCEL_KIND | place)
+fn cancellation(key: u64) -> squeue::Entry {
+    opcode::AsyncCancel::new(MULTISHOT_KIND | key).build().user_data(CANCEL_KIND | key)
 }
 
-/// What a completion of the multishot at `place` says.
+/// What a completion of the multishot `key` says.
 fn arrival(
     entry: &cqueue::Entry,
-    place: u32,
-    opens: &mut [Option<Open>],
-    free: &mut Vec<u32>,
+    key: u64,
+    multishots: &mut Slots<Open>,
     provided: &mut Option<ProvidedBuffers>,
 ) -> Option<Arrival> {
     let outcome = outcome(entry);
@@ -509,12 +499,10 @@ fn arrival(
             let count = *outcome.as_ref().unwrap_or(&0);
             provided.take(number, count, !cqueue::buffer_more(entry.flags()))
         });
-    let slot = opens.get_mut(place as usize)?;
-    let token = slot.as_ref()?.token;
+    let token = multishots.get_mut(key)?.token;
     let is_over = !cqueue::more(entry.flags());
     if is_over {
-        *slot = None;
-        free.push(place);
+        multishots.remove(key);
     }
     let what = match outcome {
         Ok(_) => match bytes.filter(|bytes| !bytes.is_empty()) {
@@ -534,24 +522,10 @@ fn arrival(
     Some(Arrival { token, what, is_over })
 }
 
-/// Put `value` where nothing is.
-fn put<T>(values: &mut Vec<Option<T>>, free: &mut Vec<u32>, value: Option<T>) -> u32 {
-    match free.pop() {
-        Some(place) => {
-            values[place as usize] = value;
-            place
-        }
-        None => {
-            values.push(value);
-            values.len() as u32 - 1
-        }
-    }
-}
-
 impl Drop for Ring {
     fn drop(&mut self) {
-        for held in self.held.drain(..).flatten() {
-            std::mem::forget(held);
+        for key in self.held.keys(|_| true) {
+            std::mem::forget(self.held.remove(key));
         }
         if let Some(provided) = self.provided.take() {
             provided.unregister(&self.uring);

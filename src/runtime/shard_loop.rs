@@ -38,7 +38,7 @@ use super::peer_port::{Greeted, PeerPort};
 use super::poller::{Poller, Ready, Token};
 use super::pulse::Pulse;
 use super::recovery::Recovery;
-use super::ring::{Arrival, Done, Ring};
+use super::ring::{Done, Ring};
 use super::roll::Roll;
 use super::roster::Roster;
 use super::segments::{Made, Origin, Preparer};
@@ -148,7 +148,6 @@ struct Running {
     fx: Effects,
     events: Vec<Event>,
     ready: Vec<Ready>,
-    arrivals: Vec<Arrival>,
     done: Vec<Done>,
     mail: Vec<Mail>,
     metrics: Metrics,
@@ -206,15 +205,11 @@ impl ShardLoop {
         self.ring.wait(Duration::ZERO).map_err(|error| self.broken("look at its ring", &error))?;
         self.poller.poll(ready).map_err(|error| self.broken("poll its sockets", &error))?;
         let now = self.shared.clock.now();
-        let (mut none, mut done, mut arrivals) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut none, mut done) = (Vec::new(), Vec::new());
         let Self { clients, ring, poller, .. } = self;
         ring.take(&mut done);
         debug_assert!(done.is_empty(), "a log was written before it was replayed");
-        ring.take_arrivals(&mut arrivals);
-        clients.resume_handshakes(Gate::Loading, ring, &mut none);
-        for arrival in arrivals {
-            clients.on_arrival(arrival, Gate::Loading, ring, &mut none);
-        }
+        clients.on_arrivals(Gate::Loading, ring, &mut none);
         for report in ready.drain(..) {
             match Token::from_number(report.token) {
                 Some(Token::ClientPort) => clients.accept(now, ring, poller),
@@ -265,7 +260,6 @@ impl Running {
             fx: Effects::default(),
             events,
             ready: Vec::new(),
-            arrivals: Vec::new(),
             done: Vec::new(),
             mail: Vec::new(),
             metrics: Metrics::default(),
@@ -438,11 +432,7 @@ impl Running {
                 Fatal::new(format!("core {} cannot poll its sockets: {error}", parts.core))
             })?;
         }
-        parts.ring.take_arrivals(&mut self.arrivals);
-        parts.clients.resume_handshakes(gate, &mut parts.ring, &mut self.events);
-        for arrival in self.arrivals.drain(..) {
-            parts.clients.on_arrival(arrival, gate, &mut parts.ring, &mut self.events);
-        }
+        parts.clients.on_arrivals(gate, &mut parts.ring, &mut self.events);
         for ready in self.ready.drain(..) {
             match Token::from_number(ready.token) {
                 Some(Token::Bell) => parts.shared.mailboxes[parts.core.0 as usize].silence(),
@@ -722,8 +712,7 @@ impl Running {
             glommio::timer::sleep(TASKS).await;
             self.reap();
             // Nobody is read from any more.
-            self.parts.ring.take_arrivals(&mut self.arrivals);
-            self.arrivals.clear();
+            self.parts.ring.take_arrivals(&mut Vec::new());
         }
         Ok(())
     }

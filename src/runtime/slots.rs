@@ -1,9 +1,9 @@
-//! A table whose keys are never used twice, for connections that are reported late.
+//! A table whose keys are never used twice, for connections and requests that are reported late.
 
 /// Keys have this many bits for the slot; the rest counts how often the slot was used.
 const SLOT_BITS: u32 = 24;
-/// A key fits a poller's token beside its kind.
-const KEY_BITS: u32 = 60;
+/// A key fits a poller's token, and a ring's user data, beside its kind.
+pub const KEY_BITS: u32 = 60;
 
 /// Values by key. A key names one value for the life of the table: a readiness report or a reply
 /// that comes after its connection was closed finds nothing, never somebody else.
