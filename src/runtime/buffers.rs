@@ -15,12 +15,12 @@
     reason = "kernel-written bytes become initialised here, and a raw descriptor changes hands; both are local to this file"
 )]
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use bytes::BytesMut;
 use glommio::io::DmaFile;
-use rustix::fs::FlockOperation;
 use rustix::net::RecvFlags;
 
 use super::tls::Session;
@@ -168,15 +168,10 @@ pub fn round_trip_us(socket: &std::net::TcpStream) -> Option<u32> {
     (result == 0 && 0 < info.tcpi_rtt).then_some(info.tcpi_rtt)
 }
 
-/// Lock an open file against other processes, if it is free. The lock belongs to this very opening of
-/// the file, which the kernel keeps until the last write in flight on it has ended, even when the
-/// process was killed: whoever gets the lock knows that nothing is on its way any more.
-pub(super) fn lock_opened(file: &DmaFile) -> io::Result<bool> {
-    // SAFETY: `file` is open for as long as it is borrowed here, and flock keeps nothing.
+/// The same opening of the file, for whoever needs it closed when it says so. glommio only notes down what is to be
+/// closed, and forgets the note when its executor ends: in a process that lives on, the file would stay open.
+pub(super) fn own(file: &DmaFile) -> io::Result<File> {
+    // SAFETY: `file` is open for as long as it is borrowed here, and the copy is a descriptor of its own.
     let fd = unsafe { BorrowedFd::borrow_raw(file.as_raw_fd()) };
-    match rustix::fs::flock(fd, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(true),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
-        Err(errno) => Err(errno.into()),
-    }
+    fd.try_clone_to_owned().map(File::from)
 }

@@ -42,6 +42,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::net::TcpStream;
 use std::ops::Range;
@@ -50,7 +51,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use glommio::io::DmaFile;
 use io_uring::types::{Fd, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
@@ -169,7 +169,7 @@ struct Open {
 /// What the kernel uses until it says that it is done.
 struct Held {
     token: u64,
-    _file: Rc<DmaFile>,
+    _file: Rc<File>,
     _buffer: Option<Rc<Buffer>>,
 }
 
@@ -320,7 +320,7 @@ impl Ring {
     /// it `syncs`, it is done when the device has it for good.
     pub fn write(
         &mut self,
-        file: &Rc<DmaFile>,
+        file: &Rc<File>,
         buffer: &Rc<Buffer>,
         range: Range<usize>,
         offset: u64,
@@ -337,7 +337,7 @@ impl Ring {
     }
 
     /// Queue a flush of what has been written to `file`.
-    pub fn sync(&mut self, file: &Rc<DmaFile>, token: u64) {
+    pub fn sync(&mut self, file: &Rc<File>, token: u64) {
         let entry = opcode::Fsync::new(Fd(file.as_raw_fd())).flags(FsyncFlags::DATASYNC).build();
         self.queue(entry, token, file, None);
     }
@@ -346,7 +346,7 @@ impl Ring {
         &mut self,
         entry: squeue::Entry,
         token: u64,
-        file: &Rc<DmaFile>,
+        file: &Rc<File>,
         buffer: Option<Rc<Buffer>>,
     ) {
         let held = Held { token, _file: Rc::clone(file), _buffer: buffer };
@@ -556,10 +556,9 @@ fn tolerate(entered: io::Result<usize>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::fs::File;
+    use std::fs::OpenOptions;
     use std::net::TcpListener;
-
-    use glommio::io::OpenOptions;
+    use std::os::unix::fs::OpenOptionsExt as _;
 
     use super::*;
     use crate::runtime::scratch::{Scratch, run_on_executor};
@@ -582,7 +581,7 @@ mod tests {
         File::create(&path).unwrap().set_len((blocks * BLOCK_BYTES) as u64).unwrap();
         let written = path.clone();
         run_on_executor(move || async move {
-            let opened = OpenOptions::new().write(true).dma_open(&path).await;
+            let opened = OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(&path);
             let (file, mut ring) = (
                 Rc::new(opened.unwrap()),
                 Ring::new(&Poller::new().unwrap(), Duration::ZERO).unwrap(),
@@ -601,7 +600,6 @@ mod tests {
             // Not a multiple of a block: the file was opened for direct writes.
             ring.write(&file, &Rc::new(Buffer::new(BLOCK_BYTES)), 0..100, 7, true, 9);
             assert_eq!(finished(&mut ring), [(9, None)]);
-            file.close_rc().await.unwrap();
         });
         let bytes = std::fs::read(written).unwrap();
         for (block, bytes) in bytes.chunks(BLOCK_BYTES).enumerate() {

@@ -20,12 +20,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use glommio::io::{DmaFile, OpenOptions};
+use glommio::io::OpenOptions;
 
 use crate::config::FlushMethod;
 use crate::id::{FlushTicket, SegmentSeq};
@@ -52,6 +53,8 @@ const FLUSH: u64 = (1 << PART_BITS) - 1;
 const PART_BITS: u32 = 12;
 /// Buffers larger than this are not kept, in bytes.
 const KEPT_BYTES_MAX: usize = 2 << 20;
+/// How often whoever closes the log looks whether the last file has been opened.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// The log files of one core. One per core.
 #[derive(Debug)]
@@ -74,7 +77,7 @@ pub struct WalWriter {
 #[derive(Debug)]
 struct Job {
     segment: SegmentSeq,
-    file: Rc<DmaFile>,
+    file: Rc<File>,
     buffer: Rc<Buffer>,
     /// Where it begins in the file, and how long it is.
     offset: u64,
@@ -104,7 +107,7 @@ enum Stage {
 struct Files {
     directory: Directory,
     inbox: Rc<Inbox>,
-    open: RefCell<BTreeMap<SegmentSeq, Rc<DmaFile>>>,
+    open: RefCell<BTreeMap<SegmentSeq, Rc<File>>>,
     /// Tasks that have not ended.
     tasks: Cell<usize>,
     /// Nothing is reported any more.
@@ -164,7 +167,7 @@ impl WalWriter {
         }
     }
 
-    fn begin(&mut self, write: &Write, file: Rc<DmaFile>, started: Instant, ring: &mut Ring) {
+    fn begin(&mut self, write: &Write, file: Rc<File>, started: Instant, ring: &mut Ring) {
         let bytes = write.bytes;
         let mut buffer = self.buffer(bytes);
         let alone = Rc::get_mut(&mut buffer).expect("nobody shares a spare or a new buffer");
@@ -353,11 +356,10 @@ impl WalWriter {
 
     /// Close all files. The caller has waited until nothing is in flight.
     pub async fn close(&self) {
-        let files = std::mem::take(&mut *self.files.open.borrow_mut());
-        for file in files.into_values() {
-            // Everything is durable already; there is nothing an error could tell.
-            let _ = file.close_rc().await;
+        while self.has_tasks() {
+            glommio::timer::sleep(LOOK).await;
         }
+        self.files.open.borrow_mut().clear();
     }
 }
 
@@ -367,7 +369,7 @@ impl Files {
         self.inbox.fail(fatal);
     }
 
-    fn get(&self, segment: SegmentSeq) -> Option<Rc<DmaFile>> {
+    fn get(&self, segment: SegmentSeq) -> Option<Rc<File>> {
         self.open.borrow().get(&segment).map(Rc::clone)
     }
 
@@ -397,44 +399,45 @@ impl Files {
     async fn open(&self, segment: SegmentSeq) -> Result<(), Fatal> {
         let path = self.directory.segment(segment);
         let opened = OpenOptions::new().read(true).write(true).dma_open(&path).await;
-        let file = Rc::new(opened.map_err(|error| dead("open", &path, &cause(&error)))?);
-        if file.alignment() > BLOCK_BYTES as u64 {
-            let (path, wants) = (path.display(), file.alignment());
-            let _ = file.close_rc().await;
+        let opened = opened.map_err(|error| dead("open", &path, &cause(&error)))?;
+        let (wants, file) = (opened.alignment(), buffers::own(&opened));
+        // It is open for `file` still; and nothing was written that an error could be about.
+        let _ = opened.close().await;
+        let file = file.map_err(|error| dead("open", &path, &error.to_string()))?;
+        if wants > BLOCK_BYTES as u64 {
+            let path = path.display();
             return Err(Fatal::new(format!(
                 "{path}: the device wants writes aligned to {wants} bytes, the log aligns to {BLOCK_BYTES}"
             )));
         }
         if self.get(segment).is_some() {
             // Somebody else opened it while we did.
-            let _ = file.close_rc().await;
             return Ok(());
         }
-        match buffers::lock_opened(&file) {
-            Ok(true) => {}
-            Ok(false) => {
+        // The lock belongs to this very opening of the file, which the kernel keeps until the last write in flight
+        // on it has ended, even when the process was killed: whoever gets it knows that nothing is on its way.
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
                 return Err(Fatal::new(format!(
                     "{}: another process has this segment open for writing; stop it",
                     path.display()
                 )));
             }
-            Err(error) => return Err(Fatal::new(format!("{}: {error}", path.display()))),
+            Err(TryLockError::Error(error)) => {
+                return Err(Fatal::new(format!("{}: {error}", path.display())));
+            }
         }
-        self.open.borrow_mut().insert(segment, file);
+        self.open.borrow_mut().insert(segment, Rc::new(file));
         Ok(())
     }
 
     /// Close the segments that are sealed now that this one is written: the log enters a segment
     /// only when nothing is in flight in the one before.
-    fn close_before(self: &Rc<Self>, segment: SegmentSeq) {
-        while let Some(entry) = self.open.borrow_mut().first_entry() {
-            if segment <= *entry.key() {
-                break;
-            }
-            let file = entry.remove();
-            self.spawn(async move {
-                let _ = file.close_rc().await;
-            });
+    fn close_before(&self, segment: SegmentSeq) {
+        let mut open = self.open.borrow_mut();
+        while open.first_entry().is_some_and(|entry| *entry.key() < segment) {
+            open.pop_first();
         }
     }
 }
@@ -512,6 +515,28 @@ mod tests {
     fn writer(directory: Directory, method: FlushMethod, inbox: &Rc<Inbox>) -> (WalWriter, Ring) {
         let ring = Ring::new(&Poller::new().unwrap(), Duration::ZERO).unwrap();
         (WalWriter::new(directory, method, Rc::clone(inbox), None), ring)
+    }
+
+    #[test]
+    fn a_closed_writer_has_no_file_open_not_even_one_that_was_being_opened() {
+        let scratch = Scratch::new("wal-close");
+        let directory = Directory::open(scratch.path().join("core-0")).unwrap();
+        directory.make(SegmentSeq(1)).unwrap();
+        run_on_executor(move || async move {
+            let inbox = Rc::new(Inbox::default());
+            let (writer, _ring) = writer(directory.clone(), FlushMethod::Dsync, &inbox);
+            writer.open_ahead(SegmentSeq(1));
+            writer.close().await;
+            // In this process, which goes on: the next start finds it free at once.
+            let file = File::open(directory.segment(SegmentSeq(1))).unwrap();
+            file.try_lock().expect("nobody has it open");
+            let path = directory.segment(SegmentSeq(1));
+            let is_it = |entry: std::io::Result<std::fs::DirEntry>| {
+                std::fs::read_link(entry.unwrap().path()).is_ok_and(|target| target == path)
+            };
+            let open = std::fs::read_dir("/proc/self/fd").unwrap();
+            assert_eq!(open.map(is_it).filter(|is| *is).count(), 1, "the test's own");
+        });
     }
 
     #[test]

@@ -87,8 +87,16 @@ impl Three {
 
     fn wait_ready(&self) {
         for node in self.nodes.values() {
-            assert!(node.wait_until_ready(PATIENCE), "no leader in time");
+            assert!(node.wait_until_ready(PATIENCE), "no leader in time: {}", self.told());
         }
+    }
+
+    /// What every node says of every group, a line each.
+    fn told(&self) -> String {
+        let of = |(id, group): (&u64, u64)| {
+            format!("\nnode {id}, {:?}", self.client(*id).status(GroupId(group)))
+        };
+        self.nodes.keys().flat_map(|id| (0..3).map(move |group| of((id, group)))).collect()
     }
 
     fn client(&self, id: u64) -> Client {
