@@ -123,6 +123,13 @@ pub const SNAPSHOT_STARTS_MAX: u32 = 4;
 /// follower that has not yet shown that it goes on from there (contract row 42).
 pub const SNAPSHOT_HOLD_MS_MAX: u64 = 30_000;
 
+/// A core's disk is late if it has an entry so much later than a quorum without it, in ms.
+pub const SLOW_DISK_LATE_MS: u64 = 20;
+/// A core whose disk was late for this long without a break, in ms, hands over what it leads.
+pub const SLOW_DISK_MS: u64 = 3_000;
+/// It does so after no fewer late entries than this.
+pub const SLOW_DISK_SAMPLES_MIN: u32 = 8;
+
 /// The longest a fault switch may stay on, in ms.
 pub const FAULT_MS_MAX: u64 = 600_000;
 /// A connection from a peer over which nothing comes for this long, in ms, is closed.

@@ -631,6 +631,13 @@ impl Running {
                 "{damage}; followers get snapshots instead, and the segment leaves the log",
             );
         }
+        if std::mem::take(&mut fx.slow_disk) {
+            tracing::warn!(
+                core = %parts.core,
+                "a quorum's disks have been faster than this core's for {} s: what it leads is handed over",
+                crate::limits::SLOW_DISK_MS / 1000,
+            );
+        }
         for (group, reason) in fx.failed.drain(..) {
             if !self.failed.contains(&group) {
                 self.failed.push(group);

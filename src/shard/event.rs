@@ -282,6 +282,8 @@ pub struct Effects {
     pub fatal: Option<String>,
     /// Stored bytes found damaged while the node runs. Nothing stops; an operator may want to know.
     pub damaged: Vec<Damage>,
+    /// This core's disk has been slower than its peers' for so long that what it leads is handed over.
+    pub slow_disk: bool,
     /// What the groups of this core newly say about where nodes listen.
     pub peers: Vec<PeerChange>,
     /// The users have changed: nobody may hear what else is in here before the node goes by these.
@@ -320,6 +322,7 @@ impl Effects {
         self.failed.clear();
         self.fatal = None;
         self.damaged.clear();
+        self.slow_disk = false;
         self.peers.clear();
         self.users = None;
         self.stop = false;

@@ -38,6 +38,7 @@ mod requests;
 mod route;
 #[expect(clippy::module_inception, reason = "the shard is the one thing this room is about")]
 mod shard;
+mod slow_disk;
 pub mod slowlog;
 mod snapshots;
 pub mod stages;

@@ -51,6 +51,8 @@ pub struct Counters {
     pub heartbeat_send_failures: u64,
     /// Log flushes that took over a second.
     pub flushes_slow: u64,
+    /// Times this core handed over what it led because its disk was slower than its peers'.
+    pub slow_disk_handovers: u64,
     /// Connections from peers closed because nothing came over them.
     pub peers_silent: u64,
     /// Commands sent on to another node.
@@ -107,6 +109,7 @@ macro_rules! every_counter {
             heartbeats_late,
             heartbeat_send_failures,
             flushes_slow,
+            slow_disk_handovers,
             peers_silent,
             commands_forwarded,
             commands_refused,
@@ -423,6 +426,7 @@ pub fn info_text(reports: &[ShardReport], section: Option<&[u8]>) -> String {
         line("heartbeats_late", &counters.heartbeats_late);
         line("heartbeat_send_failures", &counters.heartbeat_send_failures);
         line("flushes_slow", &counters.flushes_slow);
+        line("slow_disk_handovers", &counters.slow_disk_handovers);
         line("peers_silent", &counters.peers_silent);
         line("commands_forwarded", &counters.commands_forwarded);
         line("commands_refused", &counters.commands_refused);

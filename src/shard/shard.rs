@@ -34,6 +34,7 @@ use super::peers::Peers;
 use super::report::{Counters, DriverReport};
 use super::requests::{Opening, PartAnswer, Requests, Whole};
 use super::route::{self, Routed};
+use super::slow_disk::SlowDisk;
 use super::slowlog::Slowlog;
 use super::snapshots::{Receives, Sends};
 use super::stages::{Arrival, Stages};
@@ -66,6 +67,7 @@ pub struct Shard {
     pub(super) stages: Stages,
     pub(super) slowlog: Slowlog,
     pub(super) disk_age: DiskAge,
+    slow_disk: SlowDisk,
     /// Slots stepped in this turn.
     touched: Vec<u32>,
     is_touched: Vec<bool>,
@@ -86,9 +88,9 @@ pub struct Shard {
     peers: Peers,
     /// Where clients reach the nodes that have said so.
     addresses: Addresses,
-    /// What this core leads is being handed over.
     /// The users that the driver was told of last.
     users: Option<Arc<Users>>,
+    /// What this core leads is being handed over.
     draining: Option<Drain>,
     /// A drain of the whole node, and whether the node stops after it.
     drain_of_node: Option<u64>,
@@ -132,6 +134,7 @@ impl Shard {
             stages: Stages::new(config.node, slots),
             slowlog: Slowlog::new(config.node, config.shard, config.cores),
             disk_age: DiskAge::default(),
+            slow_disk: SlowDisk::default(),
             touched: Vec::with_capacity(slots),
             is_touched: vec![false; slots],
             settled: Vec::with_capacity(slots),
@@ -756,6 +759,11 @@ impl Shard {
             self.settle(now, slot, fx);
             self.settled.push(slot);
         }
+        if self.slow_disk.take_due() && self.draining.is_none() {
+            fx.slow_disk = true;
+            self.counters.slow_disk_handovers += 1;
+            self.begin_drain(Drain::at_the_end(now.plus(self.config.election_ms)));
+        }
         self.deliver_answers();
         self.counters.proposals_failed += self.requests.take_writes_failed();
         self.poll_transfers(now);
@@ -830,6 +838,8 @@ impl Shard {
         }
         let status = replica.status();
         self.stages.applied(slot, group, status.applied, status.membership);
+        let is_led = status.role == RoleKind::Leader;
+        self.slow_disk.settled(now, slot, is_led, status.commit, status.durable);
         let mut snapshots = Vec::new();
         for message in &raft_fx.send {
             if message.kind == MessageKind::Snapshot {

@@ -144,6 +144,10 @@ const COUNTERS: &[OfCore] = &[
         "Zeroes to the end of a block in log writes"
     ),
     counter!(flushes_slow, "Flushes that took over a second"),
+    counter!(
+        slow_disk_handovers,
+        "Times the core handed over what it led because its disk was slower than its peers'"
+    ),
     counter!(fsync_errors, "Log writes or flushes that failed; the first one ends the node"),
     counter!(segments_made, "Log segments prepared by writing zeroes, 64 MiB each"),
     counter!(segments_recycled, "Log segments prepared by renaming one that was given up"),

@@ -147,6 +147,7 @@ fn notes(node: &Node, now: &Sample) -> String {
     ];
     let grows = [
         ("flushes_slow", "slow flushes"),
+        ("slow_disk_handovers", "slow disk"),
         ("heartbeats_late", "late heartbeats"),
         ("late_turns", "late turns"),
         ("commands_refused", "refusing"),

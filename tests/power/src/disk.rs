@@ -101,6 +101,8 @@ pub(crate) struct Faults {
     pub(crate) delay: Duration,
     /// Syncs are made so much later.
     pub(crate) sync_delay: Duration,
+    /// Requests are answered one after another, so far apart.
+    pub(crate) gap: Duration,
     /// Nothing is answered.
     pub(crate) stalled: bool,
     /// Syncs succeed and do nothing.
@@ -131,6 +133,8 @@ struct State {
     volatile: VecDeque<Volatile>,
     next: u64,
     faults: Faults,
+    /// When the last request that came is answered, by a disk with a gap.
+    answers_at: Option<Instant>,
     stats: Stats,
     /// When a request was first failed since `arm`.
     failed_at: Option<Instant>,
@@ -161,6 +165,7 @@ impl Disk {
                 volatile: VecDeque::new(),
                 next: 0,
                 faults: Faults::default(),
+                answers_at: None,
                 stats: Stats::default(),
                 failed_at: None,
             }),
@@ -236,8 +241,8 @@ impl Disk {
         life: u64,
         which: fn(&Faults) -> Duration,
     ) -> Result<MutexGuard<'a, State>, Fault> {
-        let delay = which(&state.faults);
         let mut state = state;
+        let delay = which(&state.faults) + state.turn();
         if !delay.is_zero() {
             drop(state);
             pause(delay);
@@ -346,6 +351,18 @@ impl State {
                 Power::Dark => true,
                 Power::Off => false,
             }
+    }
+
+    /// How long until a request that comes now has its turn.
+    fn turn(&mut self) -> Duration {
+        let (gap, now) = (self.faults.gap, now());
+        if gap.is_zero() {
+            self.answers_at = None;
+            return Duration::ZERO;
+        }
+        let at = self.answers_at.map_or(now, |before| before.max(now)) + gap;
+        self.answers_at = Some(at);
+        at - now
     }
 
     fn must_fail(&mut self, which: fn(&mut Faults) -> &mut u32) -> bool {
@@ -568,6 +585,22 @@ mod tests {
         disk.flip(5, 3);
         crash(&disk, Mode::Keep, 0);
         assert_eq!(read(&disk, 0, 8), [1, 1, 1, 1, 1, 1 ^ 8, 1, 1]);
+    }
+
+    #[test]
+    fn requests_to_a_slow_disk_take_their_turns() {
+        let disk = disk();
+        disk.set(|faults| faults.gap = Duration::from_millis(20));
+        let started = now();
+        std::thread::scope(|scope| {
+            for page in 0..5 {
+                let disk = &disk;
+                scope.spawn(move || disk.write(page * PAGE as u64, &[9; PAGE]).expect("written"));
+            }
+        });
+        assert!(Duration::from_millis(100) <= started.elapsed());
+        disk.set(|faults| faults.gap = Duration::ZERO);
+        disk.sync().expect("flushed");
     }
 
     #[test]

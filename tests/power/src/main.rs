@@ -26,6 +26,7 @@ mod image;
 mod kills;
 mod machine;
 mod rig;
+mod slow;
 mod stall;
 mod totals;
 
@@ -66,6 +67,8 @@ enum Subject {
     Flips(flips::Arguments),
     /// The disk of a leader stops answering.
     Stall(stall::Arguments),
+    /// A disk becomes slow: a follower's, and a leader's.
+    Slow(slow::Arguments),
     /// The file systems run out of space, all and one.
     Full(Common),
     /// All of the above, one after the other.
@@ -110,6 +113,7 @@ fn run(subject: &Subject) -> Result<(), Failed> {
         Subject::FsyncErrors(arguments) => &arguments.common,
         Subject::Flips(arguments) => &arguments.common,
         Subject::Stall(arguments) => &arguments.common,
+        Subject::Slow(arguments) => &arguments.common,
         Subject::All(all) => &all.common,
     };
     let _claim = cleanup::claim(&common.dir)?;
@@ -128,6 +132,7 @@ fn run(subject: &Subject) -> Result<(), Failed> {
         Subject::FsyncErrors(arguments) => errors::run(arguments, seed),
         Subject::Flips(arguments) => flips::run(arguments, seed),
         Subject::Stall(arguments) => stall::run(arguments, seed),
+        Subject::Slow(arguments) => slow::run(arguments, seed),
         Subject::Full(common) => full::run(common, seed),
         Subject::All(all) => run_all(all, seed),
     }
@@ -149,5 +154,6 @@ fn run_all(All { full, common }: &All, seed: u64) -> Result<(), Failed> {
     )?;
     flips::run(&flips::Arguments { times: pick(2, 50), common: common() }, seed)?;
     stall::run(&stall::Arguments { times: pick(1, 10), common: common() }, seed)?;
+    slow::run(&slow::Arguments { times: pick(2, 10), common: common() }, seed)?;
     full::run(&common(), seed)
 }

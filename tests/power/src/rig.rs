@@ -17,6 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
+use outrigger::store::slot::key_group;
 use tools::rounds::cluster::{Cluster, Plan, now, pause};
 use tools::rounds::ledger::Ledger;
 use tools::rounds::resp::{Client, Reply};
@@ -392,6 +393,19 @@ impl<'p> Rig<'p> {
             leader.trim().parse().ok().filter(|leader| *leader != 0)
         })
     }
+
+    /// Whether no other node takes it for the leader of anything.
+    pub(crate) fn leads_nothing(&self, id: u8) -> bool {
+        let mut others = self.all().into_iter().filter(|other| *other != id);
+        others.all(|other| {
+            self.info(other).is_some_and(|info| {
+                let mut groups = info.lines().filter(|line| line.starts_with("group_"));
+                groups.all(|line| {
+                    !line.contains(&format!(",leader={id},")) && !line.contains(",leader=0,")
+                })
+            })
+        })
+    }
 }
 
 impl Drop for Rig<'_> {
@@ -437,4 +451,11 @@ pub(crate) fn until<T>(
         }
         pause(Duration::from_millis(5));
     }
+}
+
+/// A key of this group.
+pub(crate) fn key_of(group: u64, groups: u64) -> String {
+    let mut names = (0..).map(|number: u32| format!("key:{number}"));
+    let own = |name: &String| key_group(name.as_bytes(), groups).0 == group;
+    names.find(own).expect("there are more names than anybody can try")
 }

@@ -5,13 +5,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use outrigger::store::slot::key_group;
 use tools::rounds::cluster::{Plan, now, pause};
 use tools::rounds::resp::{Client, Reply, encode};
 
 use crate::cuts::FLAGS;
 use crate::machine::Failed;
-use crate::rig::{Common, Rig, Shelf, until};
+use crate::rig::{Common, Rig, Shelf, key_of, until};
 use crate::totals::{Totals, spread};
 
 /// Every group takes writes again by then.
@@ -93,7 +92,7 @@ fn watch(
     let mut moved = None;
     thread::scope(|scope| {
         for turn in 0.. {
-            if moved.is_none() && leads_nothing(rig, others, leader) {
+            if moved.is_none() && rig.leads_nothing(leader) {
                 moved = Some(started.elapsed());
             }
             if let (Some(moved), Some(written)) = (moved, first()) {
@@ -122,18 +121,6 @@ fn watch(
     })
 }
 
-/// Whether no other node takes it for the leader of anything.
-fn leads_nothing(rig: &Rig<'_>, others: &[u8], leader: u8) -> bool {
-    others.iter().all(|id| {
-        rig.info(*id).is_some_and(|info| {
-            let mut groups = info.lines().filter(|line| line.starts_with("group_"));
-            groups.all(|line| {
-                !line.contains(&format!(",leader={leader},")) && !line.contains(",leader=0,")
-            })
-        })
-    })
-}
-
 /// Whether a key in every group can be written through this node, just now.
 fn all_written(plan: &Plan, through: u8) -> bool {
     let mut bytes = Vec::new();
@@ -147,11 +134,4 @@ fn all_written(plan: &Plan, through: u8) -> bool {
     // All replies are taken, whatever they are.
     let replies: Vec<_> = keys.iter().map(|_| client.receive()).collect();
     sent && replies.iter().all(|reply| reply.as_ref().is_ok_and(|reply| *reply == ok))
-}
-
-/// A key of this group.
-fn key_of(group: u64, groups: u64) -> String {
-    let mut names = (0..).map(|number: u32| format!("stall:{number}"));
-    let own = |name: &String| key_group(name.as_bytes(), groups).0 == group;
-    names.find(own).expect("there are more names than anybody can try")
 }

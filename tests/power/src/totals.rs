@@ -158,12 +158,15 @@ impl Totals {
     }
 }
 
+/// The time that so many of a hundred do not exceed; zero of none.
+pub(crate) fn percentile(times: &mut [Duration], percent: usize) -> Duration {
+    times.sort_unstable();
+    let index = (times.len() * percent).div_ceil(100).saturating_sub(1);
+    times.get(index).copied().unwrap_or_default()
+}
+
 /// Percentiles of times, in ms.
 pub(crate) fn spread(times: &mut [Duration]) -> String {
-    times.sort_unstable();
-    let at = |percent: usize| {
-        let index = (times.len() * percent).div_ceil(100).saturating_sub(1);
-        times.get(index).map_or(0, Duration::as_millis)
-    };
-    format!("p50={} p99={} max={}", at(50), at(99), at(100))
+    let [p50, p99, max] = [50, 99, 100].map(|percent| percentile(times, percent).as_millis());
+    format!("p50={p50} p99={p99} max={max}")
 }
