@@ -27,6 +27,7 @@ mod kills;
 mod machine;
 mod rig;
 mod slow;
+mod soak;
 mod stall;
 mod totals;
 
@@ -69,9 +70,11 @@ enum Subject {
     Stall(stall::Arguments),
     /// A disk becomes slow: a follower's, and a leader's.
     Slow(slow::Arguments),
+    /// Mixed faults for an hour; memory and open files must not grow.
+    Soak(soak::Arguments),
     /// The file systems run out of space, all and one.
     Full(Common),
-    /// All of the above, one after the other.
+    /// All of the above but the soak, one after the other.
     All(All),
 }
 
@@ -114,6 +117,7 @@ fn run(subject: &Subject) -> Result<(), Failed> {
         Subject::Flips(arguments) => &arguments.common,
         Subject::Stall(arguments) => &arguments.common,
         Subject::Slow(arguments) => &arguments.common,
+        Subject::Soak(arguments) => &arguments.common,
         Subject::All(all) => &all.common,
     };
     let _claim = cleanup::claim(&common.dir)?;
@@ -133,6 +137,7 @@ fn run(subject: &Subject) -> Result<(), Failed> {
         Subject::Flips(arguments) => flips::run(arguments, seed),
         Subject::Stall(arguments) => stall::run(arguments, seed),
         Subject::Slow(arguments) => slow::run(arguments, seed),
+        Subject::Soak(arguments) => soak::run(arguments, seed),
         Subject::Full(common) => full::run(common, seed),
         Subject::All(all) => run_all(all, seed),
     }

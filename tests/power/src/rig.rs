@@ -187,9 +187,7 @@ impl<'p> Rig<'p> {
             plan,
             cluster: Cluster::new(plan),
             devices,
-            ledgers: (0..usize::from(writers))
-                .map(|writer| Ledger::with_large_registers(writer, VALUE_BYTES))
-                .collect(),
+            ledgers: ledgers(writers, 0),
             random,
             pids: vec![None; usize::from(plan.nodes)],
             read: (1..=plan.nodes).map(length).collect(),
@@ -200,6 +198,12 @@ impl<'p> Rig<'p> {
         }
         rig.ready(totals)?;
         Ok(rig)
+    }
+
+    /// All data is deleted: every writer begins anew. `epoch` differs each time, and so do the names of keys: a
+    /// write of an earlier one that comes late is no mistake.
+    pub(crate) fn fresh_ledgers(&mut self, writers: u8, epoch: u32) {
+        self.ledgers = ledgers(writers, epoch);
     }
 
     /// All nodes of the cluster.
@@ -406,6 +410,11 @@ impl<'p> Rig<'p> {
             })
         })
     }
+}
+
+fn ledgers(writers: u8, epoch: u32) -> Vec<Ledger> {
+    let number = |writer: u8| epoch as usize * usize::from(writers) + usize::from(writer);
+    (0..writers).map(|it| Ledger::with_large_registers(number(it), VALUE_BYTES)).collect()
 }
 
 impl Drop for Rig<'_> {
