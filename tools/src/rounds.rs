@@ -111,6 +111,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
         election_ms: arguments.election_ms,
         flags: Vec::new(),
         port: arguments.port,
+        hosts: Vec::new(),
     };
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
     let replay = replay(arguments, seed);

@@ -23,6 +23,12 @@ pub(crate) enum Undo {
     Mount(PathBuf),
     /// Detach the loop device.
     Loop(String),
+    /// Remove the network namespace.
+    Namespace(String),
+    /// Remove the network interface.
+    Link(String),
+    /// Unmount the folder that `ip netns` made for the names of namespaces, unless others have some there.
+    Names(&'static str),
 }
 
 static OPEN: Mutex<Vec<Undo>> = Mutex::new(Vec::new());
@@ -65,6 +71,12 @@ pub(crate) fn on_signals() -> Result<(), Failed> {
     spawned.map(drop).map_err(|error| stopped("a thread for signals", error))
 }
 
+/// Undoes it now.
+pub(crate) fn undo(undo: &Undo) {
+    undo_one(undo);
+    done(undo);
+}
+
 fn undo_all() {
     // The lock is kept: nothing new is begun meanwhile.
     let open = OPEN.lock().expect("no holder of this lock panics");
@@ -81,6 +93,9 @@ fn undo_one(undo: &Undo) {
         Undo::Process(pid) => run(&["kill", "-9", &pid.to_string()]),
         Undo::Mount(path) => run(&["umount", "-l", &path.to_string_lossy()]),
         Undo::Loop(device) => run(&["losetup", "-d", device]),
+        Undo::Namespace(name) => run(&["ip", "netns", "del", name]),
+        Undo::Link(name) => run(&["ip", "link", "del", name]),
+        Undo::Names(folder) => run(&["umount", folder]),
     };
 }
 

@@ -7,6 +7,8 @@ use std::process::{Command, Stdio};
 
 use tools::rounds;
 
+use crate::network::{self, Cut, Network};
+
 /// Why a command of the rig ended.
 #[derive(Debug)]
 pub(crate) enum Failed {
@@ -23,7 +25,7 @@ impl fmt::Display for Failed {
         match self {
             Self::CannotRun(missing) => write!(
                 f,
-                "NOTHING WAS RUN: this machine lacks what power cuts need:\n  - {}",
+                "NOTHING WAS RUN: this machine lacks what this needs:\n  - {}",
                 missing.join("\n  - ")
             ),
             Self::Stopped(story) => write!(f, "stopped: {story}"),
@@ -86,6 +88,33 @@ pub(crate) fn check() -> Result<(), Failed> {
     }
     if !may_mount() {
         missing.push("the right to mount (CAP_SYS_ADMIN): be root".to_owned());
+    }
+    if missing.is_empty() { Ok(()) } else { Err(Failed::CannotRun(missing)) }
+}
+
+/// What a network of one's own needs: a small one is made, cut, and removed.
+pub(crate) fn check_network() -> Result<(), Failed> {
+    let programs =
+        [("ip", "iproute2"), ("ss", "iproute2"), ("nft", "nftables"), ("nsenter", "util-linux")];
+    let mut missing = Vec::new();
+    for (program, package) in programs {
+        if Command::new(program).arg("-V").output().is_err() {
+            missing.push(format!("{program}: apt-get install {package}"));
+        }
+    }
+    if missing.is_empty() {
+        network::sweep();
+        let tried = Network::new(1).and_then(|network| {
+            network.cut(1, &[1], Cut::WHOLE)?;
+            network.reset(1, &[1])?;
+            network.heal(1)
+        });
+        missing.extend(tried.err().map(|error| {
+            format!(
+                "network namespaces, a bridge, nft rules and `ss -K`: {error}; be root, with \
+                 CAP_NET_ADMIN and CAP_SYS_ADMIN"
+            )
+        }));
     }
     if missing.is_empty() { Ok(()) } else { Err(Failed::CannotRun(missing)) }
 }

@@ -15,6 +15,7 @@
 
 mod blind;
 mod cleanup;
+mod counters;
 mod cuts;
 mod device;
 mod disk;
@@ -24,7 +25,10 @@ mod full;
 mod fuse;
 mod image;
 mod kills;
+mod links;
 mod machine;
+mod network;
+mod replace;
 mod rig;
 mod slow;
 mod soak;
@@ -74,6 +78,12 @@ enum Subject {
     Soak(soak::Arguments),
     /// The file systems run out of space, all and one.
     Full(Common),
+    /// Nodes are cut off from each other, or stand still; needs no disks, but network namespaces.
+    Links(links::Arguments),
+    /// Whether this machine can run `links`; prints what is missing.
+    LinksCheck,
+    /// A node is killed and wiped, and another replaces it, by an operator's commands; needs no disks.
+    Replace(replace::Arguments),
     /// All of the above but the soak, one after the other.
     All(All),
 }
@@ -118,18 +128,23 @@ fn run(subject: &Subject) -> Result<(), Failed> {
         Subject::Stall(arguments) => &arguments.common,
         Subject::Slow(arguments) => &arguments.common,
         Subject::Soak(arguments) => &arguments.common,
+        Subject::Links(arguments) => &arguments.common,
+        Subject::Replace(arguments) => &arguments.common,
+        Subject::LinksCheck => {
+            machine::check_network()?;
+            println!("this machine can run it");
+            return Ok(());
+        }
         Subject::All(all) => &all.common,
     };
     let _claim = cleanup::claim(&common.dir)?;
     cleanup::sweep(&common.dir);
-    if !matches!(subject, Subject::Kills(_)) {
-        machine::check()?;
-    }
+    subject.check_machine()?;
     cleanup::on_signals()?;
     let seed = common.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
     tools::rounds::prepare(&common.dir, &format!("cargo power, seed {seed}"))?;
     match subject {
-        Subject::Check => Ok(()),
+        Subject::Check | Subject::LinksCheck => Ok(()),
         Subject::BlindCheck(common) => blind::run(common, seed),
         Subject::Cuts(arguments) => cuts::run(arguments, seed),
         Subject::Kills(arguments) => kills::run(arguments, seed),
@@ -139,7 +154,21 @@ fn run(subject: &Subject) -> Result<(), Failed> {
         Subject::Slow(arguments) => slow::run(arguments, seed),
         Subject::Soak(arguments) => soak::run(arguments, seed),
         Subject::Full(common) => full::run(common, seed),
+        Subject::Links(arguments) => links::run(arguments, seed),
+        Subject::Replace(arguments) => replace::run(arguments, seed),
         Subject::All(all) => run_all(all, seed),
+    }
+}
+
+impl Subject {
+    /// Whether the machine has what this needs.
+    fn check_machine(&self) -> Result<(), Failed> {
+        match self {
+            Self::Kills(_) | Self::Replace(_) => Ok(()),
+            Self::Links(_) | Self::LinksCheck => machine::check_network(),
+            Self::All(_) => machine::check().and(machine::check_network()),
+            _ => machine::check(),
+        }
     }
 }
 
@@ -160,5 +189,10 @@ fn run_all(All { full, common }: &All, seed: u64) -> Result<(), Failed> {
     flips::run(&flips::Arguments { times: pick(2, 50), common: common() }, seed)?;
     stall::run(&stall::Arguments { times: pick(1, 10), common: common() }, seed)?;
     slow::run(&slow::Arguments { times: pick(2, 10), common: common() }, seed)?;
-    full::run(&common(), seed)
+    full::run(&common(), seed)?;
+    links::run(
+        &links::Arguments { times: pick(9, 200), limit_ms: links::LIMIT_MS, common: common() },
+        seed,
+    )?;
+    replace::run(&replace::Arguments { times: pick(3, 100), common: common() }, seed)
 }

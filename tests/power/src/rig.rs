@@ -11,7 +11,7 @@
 use std::fs;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::PathBuf;
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -85,6 +85,7 @@ impl Common {
             election_ms: self.election_ms,
             flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
             port: self.port,
+            hosts: Vec::new(),
         })
     }
 
@@ -217,10 +218,21 @@ impl<'p> Rig<'p> {
 
     pub(crate) fn start(&mut self, id: u8, why: &str) -> Result<(), Failed> {
         self.cluster.start(id, why)?;
+        self.started(id);
+        Ok(())
+    }
+
+    /// Another node, in the place of one that is gone.
+    pub(crate) fn start_as(&mut self, id: u8, node: Command, why: &str) -> Result<(), Failed> {
+        self.cluster.start_as(id, node, why)?;
+        self.started(id);
+        Ok(())
+    }
+
+    fn started(&mut self, id: u8) {
         let pid = self.cluster.pid(id).expect("it was just started");
         self.pids[usize::from(id) - 1] = Some(pid);
         cleanup::note(Undo::Process(pid));
-        Ok(())
     }
 
     /// kill -9, waited for.

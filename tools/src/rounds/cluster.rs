@@ -40,20 +40,48 @@ pub struct Plan {
     pub flags: Vec<String>,
     /// Client port of node 1; the others follow, and their peer ports after them.
     pub port: u16,
+    /// Where each node lives, if not all on this machine's own addresses.
+    pub hosts: Vec<Host>,
+}
+
+/// A network namespace of this machine, as the home of one node.
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// Its name, as `ip netns` has it.
+    pub namespace: String,
+    /// Its address, which this process and the other hosts reach.
+    pub address: Ipv4Addr,
 }
 
 impl Plan {
     /// Where clients of a node connect.
     pub fn client(&self, id: u8) -> SocketAddr {
-        self.address(u16::from(id) - 1)
+        self.address(id, u16::from(id) - 1)
     }
 
-    fn peer(&self, id: u8) -> SocketAddr {
-        self.address(u16::from(self.nodes) + u16::from(id) - 1)
+    /// Where other nodes connect to a node.
+    pub fn peer(&self, id: u8) -> SocketAddr {
+        self.address(id, u16::from(self.nodes) + u16::from(id) - 1)
     }
 
-    fn address(&self, offset: u16) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.port + offset).into()
+    fn host(&self, id: u8) -> Option<&Host> {
+        self.hosts.get(usize::from(id) - 1)
+    }
+
+    fn address(&self, id: u8, offset: u16) -> SocketAddr {
+        let ip = self.host(id).map_or(Ipv4Addr::LOCALHOST, |host| host.address);
+        (ip, self.port + offset).into()
+    }
+
+    /// The node's program, where the node lives.
+    fn program(&self, id: u8) -> Command {
+        let Some(Host { namespace, .. }) = self.host(id) else {
+            return Command::new(&self.binary);
+        };
+        // It becomes the program, so that its process is the node's.
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{namespace}")).arg(&self.binary);
+        command
     }
 
     /// What nodes keep; deleted between clusters.
@@ -74,7 +102,7 @@ impl Plan {
     fn command(&self, id: u8) -> Command {
         let peers: Vec<String> =
             (1..=self.nodes).map(|id| format!("{id}={}", self.peer(id))).collect();
-        let mut command = Command::new(&self.binary);
+        let mut command = self.program(id);
         command
             .args(["serve", "--id", &id.to_string()])
             .arg("--dir")
@@ -117,7 +145,12 @@ impl<'p> Cluster<'p> {
 
     /// Starts a node that does not run. Its log begins with `why`.
     pub fn start(&mut self, id: u8, why: &str) -> Result<(), Failed> {
-        let child = spawn(self.plan.command(id), &self.plan.log(id), why);
+        self.start_as(id, self.plan.command(id), why)
+    }
+
+    /// Starts a node in the place of one that does not run, where clients look for that one.
+    pub fn start_as(&mut self, id: u8, node: Command, why: &str) -> Result<(), Failed> {
+        let child = spawn(node, &self.plan.log(id), why);
         let child = child.map_err(|error| Failed::Start(format!("node {id}: {error}")))?;
         let before = self.children[usize::from(id) - 1].replace(child);
         assert!(before.is_none(), "node {id} was started twice");
@@ -339,6 +372,7 @@ mod tests {
             election_ms: 300,
             flags: Vec::new(),
             port: 7401,
+            hosts: Vec::new(),
         };
         assert_eq!(plan.client(3).port() + 1, plan.peer(1).port());
     }
