@@ -5,7 +5,7 @@
 //!          ┌──────────── retry_at ────────────┐
 //!          ▼                                  │
 //!        Idle ── dial ──► Connecting ── hello sent ──► Greeting ── hello checked ──► Up
-//!          ▲                  │ 5 s               │ 5 s                              │
+//!          ▲                  │ 1 s               │ 5 s                              │
 //!          └───── any error, any close: all queued frames are dropped ◄──────────────┘
 //! ```
 //!
@@ -46,6 +46,11 @@ use super::socket;
 const BACKOFF_MS_MIN: u64 = 10;
 /// The longest wait between attempts, in ms.
 const BACKOFF_MS_MAX: u64 = 1000;
+
+/// An attempt to connect is given up, and begun anew, after this long, in ms. The kernel sends the
+/// first packet of a connection again after 1, 3 and 7 s; were an attempt left to that, a network that is
+/// well again would not be noticed for seconds.
+const DIAL_MS: u64 = 1000;
 
 /// A link that was up this long, in ms, is worth dialing again at once.
 const STEADY_MS: u64 = 1000;
@@ -256,7 +261,9 @@ impl PeerLinks {
                     }
                 }
                 State::Connecting { until, .. } if *until <= now => {
-                    self.fail(key, now, "no answer to the connection attempt within 5 s");
+                    // The attempt was a wait already: a network that is well again is found with the next.
+                    link.backoff_ms = BACKOFF_MS_MIN;
+                    self.fail(key, now, "no answer to the connection attempt within 1 s");
                 }
                 State::Greeting { until, .. } if *until <= now => {
                     self.fail(key, now, "no answer to the hello within 5 s");
@@ -342,7 +349,7 @@ impl PeerLinks {
         let Some(link) = self.links.get_mut(key) else { return Ok(()) };
         let socket = socket::connect(link.address())?;
         poller.add(&socket, Token::Link(key).into(), Interest::WRITE)?;
-        link.state = State::Connecting { socket, until: now.plus(HELLO_MS) };
+        link.state = State::Connecting { socket, until: now.plus(DIAL_MS) };
         Ok(())
     }
 
@@ -557,6 +564,28 @@ mod tests {
             links.report(),
             [LinkReport { node: NodeId(2), up: false, round_trip_us: None }]
         );
+    }
+
+    #[test]
+    fn contract_row_51_a_peer_that_does_not_answer_is_dialed_every_second() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let poller = Poller::new().unwrap();
+        let mut links = PeerLinks::new(roster(listener.local_addr().unwrap()), ShardId(0));
+        let mut dialed = Vec::new();
+        let mut before = false;
+        // The poller is never asked, so no answer arrives.
+        for now in 1..=60_000 {
+            links.tick(Tick(now), &poller);
+            let mut connects = false;
+            links.links.each(|link| connects = matches!(link.state, State::Connecting { .. }));
+            dialed.extend((connects && !before).then_some(now));
+            before = connects;
+        }
+        assert!(58 <= dialed.len(), "{dialed:?}");
+        for pair in dialed.windows(2) {
+            let between = pair[1] - pair[0];
+            assert!((DIAL_MS..=DIAL_MS + BACKOFF_MS_MIN + 1).contains(&between), "{dialed:?}");
+        }
     }
 
     #[test]
