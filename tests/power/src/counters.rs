@@ -24,8 +24,7 @@ use tools::rounds::resp::{Client, Reply};
 use tools::rounds::subject::{Finding, Wrong};
 
 use crate::machine::Failed;
-use crate::rig::key_of;
-use crate::rig::until;
+use crate::rig::{key_of, until};
 
 /// Between two questions of one client.
 const BETWEEN: Duration = Duration::from_millis(10);

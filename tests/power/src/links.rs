@@ -4,9 +4,8 @@
 //! When a fault is over, every group must soon take writes through every node again. What was answered
 //! meanwhile, on whatever side, must be linearizable: `counters`; and the ledger holds every write.
 
-use std::sync::Mutex;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fastrand::Rng;
 use tools::rounds::cluster::{Plan, now, pause};
@@ -16,16 +15,12 @@ use crate::counters::Counters;
 use crate::cuts::FLAGS;
 use crate::machine::{Failed, run as run_program};
 use crate::network::{Cut, Network};
-use crate::rig::{Common, Rig, key_of, until};
-use crate::stall::all_written;
+use crate::resume::resume;
+use crate::rig::{Common, Rig, key_of};
 use crate::totals::{Totals, spread};
 
 /// What is aimed at, in ms, between the end of a fault and writes to every group through every node.
 pub(crate) const LIMIT_MS: u64 = 2_000;
-/// When to stop waiting for it.
-const GIVE_UP: Duration = Duration::from_secs(30);
-/// Between two writes to all groups through one node.
-const BETWEEN: Duration = Duration::from_millis(50);
 /// What a node says of a flush that took long (`src/runtime/wal_writer.rs`).
 const SLOW_FLUSH: &str = "slow log flush";
 /// A disk that took so long, in ms, tells nothing about links.
@@ -42,13 +37,16 @@ pub(crate) struct Arguments {
     /// Every group takes writes through every node so soon after a fault, in ms.
     #[arg(long, default_value_t = LIMIT_MS)]
     pub(crate) limit_ms: u64,
+    /// Faults of this kind only.
+    #[arg(long, value_enum)]
+    pub(crate) only: Option<Kind>,
     #[command(flatten)]
     pub(crate) common: Common,
 }
 
 /// What is done to the cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Kind {
     /// A node is cut off from both others.
     Node,
     /// The same, of the leader of a group.
@@ -93,10 +91,10 @@ struct Fault {
 
 impl Fault {
     /// The faults of a run take turns, so that a few are of many kinds.
-    fn choose(number: u32, random: &mut Rng) -> Self {
+    fn choose(number: u32, only: Option<Kind>, random: &mut Rng) -> Self {
         let node = random.u8(1..=3);
         let other = (node - 1 + random.u8(1..=2)) % 3 + 1;
-        if number.is_multiple_of(LONG) {
+        if number.is_multiple_of(LONG) && only.is_none_or(|only| only == Kind::Pause) {
             let lasts = Duration::from_millis(random.u64(5_000..30_000));
             return Self { kind: Kind::Pause, node, other, lasts };
         }
@@ -106,7 +104,7 @@ impl Fault {
             1..5 => random.u64(1_000..5_000),
             _ => random.u64(100..1_000),
         };
-        let kind = KINDS[number as usize % KINDS.len()];
+        let kind = only.unwrap_or(KINDS[number as usize % KINDS.len()]);
         Self { kind, node, other, lasts: Duration::from_millis(ms) }
     }
 
@@ -132,9 +130,10 @@ struct Figures {
 
 /// Runs the faults.
 pub(crate) fn run(arguments: &Arguments, seed: u64) -> Result<(), Failed> {
-    let Arguments { times, limit_ms, common } = arguments;
+    let Arguments { times, limit_ms, only, common } = arguments;
+    let kind = only.map_or(String::new(), |kind| format!(" --only {kind:?}").to_lowercase());
     println!(
-        "seed {seed}; again: cargo power links --times {times} --limit-ms {limit_ms} {}",
+        "seed {seed}; again: cargo power links --times {times} --limit-ms {limit_ms}{kind} {}",
         common.replay(seed)
     );
     let mut random = Rng::with_seed(seed);
@@ -150,7 +149,7 @@ pub(crate) fn run(arguments: &Arguments, seed: u64) -> Result<(), Failed> {
         let counters = Counters::new(plan.groups, "count");
         for _ in 0..common.fresh.min(times - done) {
             done += 1;
-            let fault = Fault::choose(done, &mut rig.random);
+            let fault = Fault::choose(done, *only, &mut rig.random);
             result = round(&mut rig, &network, &counters, &fault, &mut figures, &mut totals);
             if result.is_err() || totals.is_broken() {
                 println!("fault {done} was {fault:?}");
@@ -330,29 +329,6 @@ fn describe(rig: &Rig<'_>) {
     }
 }
 
-/// How long until a write to every group was acknowledged through every node. One that came too early may
-/// wait until its request times out, so nobody waits for it before the next is sent.
-fn resume(plan: &Plan, healed: Instant) -> Result<Duration, Failed> {
-    let firsts: Vec<Mutex<Option<Duration>>> = (0..plan.nodes).map(|_| Mutex::new(None)).collect();
-    let first = |id: u8| *firsts[usize::from(id) - 1].lock().expect("no holder of it panics");
-    thread::scope(|scope| {
-        let all = until("writes to all groups through all nodes", GIVE_UP, || {
-            for id in (1..=plan.nodes).filter(|id| first(*id).is_none()) {
-                let place = &firsts[usize::from(id) - 1];
-                scope.spawn(move || {
-                    if all_written(plan, id) {
-                        let mut first = place.lock().expect("no holder of it panics");
-                        first.get_or_insert(healed.elapsed());
-                    }
-                });
-            }
-            pause(BETWEEN);
-            (1..=plan.nodes).map(first).collect::<Option<Vec<_>>>()
-        });
-        all.map(|(all, _)| all.into_iter().max().expect("there are nodes"))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -369,7 +345,7 @@ mod tests {
         assert_eq!([1, 2, 3].map(others), [[2, 3], [3, 1], [1, 2]]);
         let mut random = Rng::with_seed(1);
         for number in 1..200 {
-            let fault = Fault::choose(number, &mut random);
+            let fault = Fault::choose(number, None, &mut random);
             assert_ne!(fault.node, fault.other);
             assert!(fault.others().contains(&fault.other));
         }

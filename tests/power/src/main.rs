@@ -29,6 +29,7 @@ mod links;
 mod machine;
 mod network;
 mod replace;
+mod resume;
 mod rig;
 mod slow;
 mod soak;
@@ -191,7 +192,12 @@ fn run_all(All { full, common }: &All, seed: u64) -> Result<(), Failed> {
     slow::run(&slow::Arguments { times: pick(2, 10), common: common() }, seed)?;
     full::run(&common(), seed)?;
     links::run(
-        &links::Arguments { times: pick(9, 200), limit_ms: links::LIMIT_MS, common: common() },
+        &links::Arguments {
+            times: pick(9, 200),
+            limit_ms: links::LIMIT_MS,
+            only: None,
+            common: common(),
+        },
         seed,
     )?;
     replace::run(&replace::Arguments { times: pick(3, 100), common: common() }, seed)

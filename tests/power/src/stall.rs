@@ -122,7 +122,7 @@ fn watch(
 }
 
 /// Whether a key in every group can be written through this node, just now.
-pub(crate) fn all_written(plan: &Plan, through: u8) -> bool {
+fn all_written(plan: &Plan, through: u8) -> bool {
     let mut bytes = Vec::new();
     let keys: Vec<String> = (0..plan.groups).map(|group| key_of(group, plan.groups)).collect();
     for key in &keys {
