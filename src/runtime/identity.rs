@@ -4,6 +4,7 @@
 //! DIR/
 //! ├── LOCK            held by the running process; its pid inside
 //! ├── identity.toml   written at the first start; the incarnation counts every start since
+//! ├── identity.toml.old   says the same: what is read if the other has decayed
 //! └── core-N/         one log per core
 //! ```
 //!
@@ -32,6 +33,9 @@ use text::Saved;
 
 /// The layout of the directory, raised when an older program could not read it.
 const FORMAT: u32 = 2;
+
+/// The file that says what `identity.toml` says.
+const COPY: &str = "identity.toml.old";
 
 /// How often and how long a taken lock is tried again: a killed process's lock can be held a moment
 /// longer by its I/O still in the kernel (TigerBeetle #2578).
@@ -127,13 +131,12 @@ impl Home {
         let lock = lock(dir)?;
         let path = dir.join("identity.toml");
         let cluster = config.cluster_id();
-        let mut saved = match fs::read_to_string(&path) {
-            Ok(text) => {
-                let saved = Saved::parse(&text).map_err(|why| damaged(&path, &why))?;
+        let mut saved = match load(dir, &path)? {
+            Some(saved) => {
                 check(&path, &saved, config, cluster)?;
                 saved
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            None => {
                 refuse_orphans(config)?;
                 Saved {
                     format: FORMAT,
@@ -155,7 +158,6 @@ impl Home {
                     known: BTreeMap::new(),
                 }
             }
-            Err(error) => return Err(failed("read", &path, &error)),
         };
         saved.incarnation += 1;
         // Before there is anything that could be orphaned, the directory says whose it is.
@@ -200,6 +202,35 @@ impl Home {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         }) | 1
     }
+}
+
+/// What the directory says of itself; none if it has never said anything. If the file cannot be
+/// believed, its copy is, where that is one; the next [`save`] makes both whole.
+fn load(dir: &Path, path: &Path) -> Result<Option<Saved>, Fatal> {
+    let why = match fs::read(path) {
+        Ok(bytes) => match parse(&bytes) {
+            Ok((_, saved)) => return Ok(Some(saved)),
+            Err(why) => why,
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => error.to_string(),
+    };
+    let copy = fs::read(dir.join(COPY)).ok();
+    match copy.as_deref().map(parse) {
+        Some(Ok((text, saved))) if text::is_kept_twice(text) => {
+            tracing::warn!(
+                "{} is damaged ({why}); {COPY} says the same and is whole",
+                path.display()
+            );
+            Ok(Some(saved))
+        }
+        _ => Err(damaged(path, &why)),
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<(&str, Saved), String> {
+    let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
+    Ok((text, Saved::parse(text)?))
 }
 
 fn damaged(path: &Path, why: &str) -> Fatal {
@@ -337,11 +368,11 @@ fn check(path: &Path, saved: &Saved, config: &Config, cluster: ClusterId) -> Res
 
 /// Replaces the file in one step: a crash leaves the old one or the new one.
 ///
-/// The new text is written over the text before last, which is kept as `identity.toml.old`, and then
-/// the two change names. So a start needs no new block, and a node with a full disk can start and
-/// serve reads.
+/// The new text is written over the copy, `identity.toml.old`, then the two change names, and at last
+/// what is the copy now is overwritten, too. So a start needs no new block, and a node with a full disk
+/// can start and serve reads. A copy that a crash left behind its file lacks only what nobody has built on yet.
 fn save(dir: &Path, path: &Path, saved: &Saved) -> Result<(), Fatal> {
-    let other: PathBuf = dir.join("identity.toml.old");
+    let other: PathBuf = dir.join(COPY);
     let text = saved
         .render()
         .map_err(|error| Fatal::new(format!("cannot encode the identity: {error}")))?;
@@ -358,8 +389,9 @@ fn save(dir: &Path, path: &Path, saved: &Saved) -> Result<(), Fatal> {
             rustix::fs::renameat_with(cwd, &other, cwd, path, exchange)?;
         } else {
             fs::rename(&other, path)?;
-            put(&other)?;
         }
+        File::open(dir)?.sync_all()?;
+        put(&other)?;
         File::open(dir)?.sync_all()?;
         if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             File::open(parent)?.sync_all()?;
@@ -465,6 +497,7 @@ mod tests {
         drop(Home::open(&config).expect("opens"));
         let path = config.dir.join("identity.toml");
         let text = fs::read_to_string(&path).expect("readable");
+        fs::remove_file(config.dir.join(COPY)).expect("there is a copy");
         for (damaged, why) in [
             (text.replace("node = 1", "node = 2"), "checksum mismatch"),
             ("node = 1\n".to_owned(), "no checksum line"),
@@ -481,6 +514,52 @@ mod tests {
         fs::write(config.dir.join("core-0/0000000000000001.seg"), b"x").expect("written");
         let refusal = Home::open(&config).expect_err("refused").to_string();
         assert!(refusal.contains("no identity.toml"), "{refusal}");
+    }
+
+    #[test]
+    fn every_flipped_bit_of_an_identity_is_mended_from_its_copy() {
+        let scratch = Scratch::new("identity-bits");
+        let config = config(&scratch.path().join("node"));
+        drop(Home::open(&config).expect("opens"));
+        let (path, copy) = (config.dir.join("identity.toml"), config.dir.join(COPY));
+        let text = fs::read(&path).expect("readable");
+        assert_eq!(text, fs::read(&copy).expect("readable"), "both say the same");
+        for bit in 0..8 * text.len() {
+            let mut flipped = text.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, &flipped).expect("written");
+            let saved = load(&config.dir, &path).expect("the copy is whole").expect("there");
+            assert_eq!(saved.render().map(String::into_bytes), Ok(text.clone()), "bit {bit}");
+        }
+        let home = Home::open(&config).expect("opens");
+        assert_eq!(home.incarnation, Incarnation(2));
+        drop(home);
+        assert_eq!(fs::read(&path).expect("readable"), fs::read(&copy).expect("readable"));
+        // A copy that nobody reads may be anything; one that decayed with its file helps nobody.
+        fs::write(&copy, b"x").expect("written");
+        drop(Home::open(&config).expect("opens"));
+        for file in [&path, &copy] {
+            fs::write(file, &text[1..]).expect("written");
+        }
+        let refusal = Home::open(&config).expect_err("refused").to_string();
+        assert!(refusal.contains("identity.toml is damaged"), "{refusal}");
+    }
+
+    #[test]
+    fn an_earlier_release_s_text_before_last_is_no_copy() {
+        let scratch = Scratch::new("identity-earlier");
+        let config = config(&scratch.path().join("node"));
+        drop(Home::open(&config).expect("opens"));
+        let (path, copy) = (config.dir.join("identity.toml"), config.dir.join(COPY));
+        let earlier = text::of_earlier_release(&fs::read_to_string(&path).expect("readable"));
+        for file in [&path, &copy] {
+            fs::write(file, &earlier).expect("written");
+        }
+        drop(Home::open(&config).expect("an earlier release's directory opens"));
+        fs::write(&copy, &earlier).expect("written");
+        fs::write(&path, b"decayed").expect("written");
+        let refusal = Home::open(&config).expect_err("refused").to_string();
+        assert!(refusal.contains("identity.toml is damaged"), "{refusal}");
     }
 
     #[test]

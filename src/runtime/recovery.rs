@@ -122,6 +122,8 @@ pub struct Recovery<R = Recovering> {
     ends: Vec<Location>,
     /// The segment that is read next is on its way into memory.
     ahead: Option<(SegmentSeq, JoinHandle<std::io::Result<Ahead>>)>,
+    /// What is wrong with the note that says where the log begins.
+    no_note: Option<String>,
     core: u16,
     started: Instant,
     told: Instant,
@@ -205,12 +207,18 @@ impl<R: Replay> Recovery<R> {
         let listed = directory
             .clean()
             .and_then(|()| directory.wait_for_writes())
-            .and_then(|()| directory.first())
-            .and_then(|first| directory.reclaim(first).map(|()| first))
+            .and_then(|()| directory.first_if_whole())
+            .and_then(|first| directory.reclaim(first.0).map(|()| first))
             .and_then(|first| directory.segments().map(|segments| (first, segments)));
-        let (first, segments) = listed.map_err(|error| {
+        let ((first, no_note), segments) = listed.map_err(|error| {
             Fatal::new(format!("cannot read the log in {}: {error}", directory.path().display()))
         })?;
+        if let Some(why) = &no_note {
+            tracing::warn!(
+                core,
+                "damaged log: {why}; what may be missing is fetched from the other members"
+            );
+        }
         let now = Instant::now();
         let recovering = replay(first);
         Ok(Self {
@@ -220,6 +228,7 @@ impl<R: Replay> Recovery<R> {
             done: 0,
             ends: Vec::new(),
             ahead: None,
+            no_note,
             core,
             started: now,
             told: now,
@@ -336,7 +345,7 @@ impl<R: Replay> Recovery<R> {
         self,
         finish: impl FnOnce(R) -> Result<(T, shard::Recovery), R::Error>,
     ) -> Result<(T, Vec<SegmentSeq>), Fatal> {
-        let Self { directory, recovering, segments, ends, core, started, .. } = self;
+        let Self { directory, recovering, segments, ends, no_note, core, started, .. } = self;
         // What was read may be in the page cache or the device's cache only. Nothing may be built
         // on it before it is durable (contract row 27).
         let failed = |what: &str, seq, error: std::io::Error| {
@@ -352,7 +361,7 @@ impl<R: Replay> Recovery<R> {
             }
         }
         let (found, mut report) =
-            finish(recovering).map_err(|error| damaged(&directory, &error))?;
+            finish(recovering).map_err(|error| damaged(&directory, no_note.as_ref(), &error))?;
         for end in ends {
             directory
                 .release_end(end.segment, end.offset)
@@ -395,7 +404,7 @@ impl<R: Replay> Recovery<R> {
     }
 
     fn damaged(&self, error: &R::Error) -> Fatal {
-        damaged(&self.directory, error)
+        damaged(&self.directory, self.no_note.as_ref(), error)
     }
 }
 
@@ -412,6 +421,8 @@ fn read_what_can_be_read(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn damaged(directory: &Directory, error: &impl fmt::Display) -> Fatal {
-    Fatal::new(format!("damaged log in {}: {error}", directory.path().display()))
+fn damaged(directory: &Directory, no_note: Option<&String>, error: &impl fmt::Display) -> Fatal {
+    let no_note =
+        no_note.map_or(String::new(), |why| format!("; where it begins is not known: {why}"));
+    Fatal::new(format!("damaged log in {}: {error}{no_note}", directory.path().display()))
 }

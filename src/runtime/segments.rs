@@ -32,7 +32,9 @@
 //!
 //! `FIRST` holds the number of the segment with which the log begins, and a checksum of it. It is
 //! durable before the first file goes: a start that finds segments missing must know that they were
-//! given up. What a crash leaves in front of it, the next start gives up. To retire a file is to rename
+//! given up. What a crash leaves in front of it, the next start gives up. A note that has decayed says nothing: the
+//! log that is there then begins late for no reason, and its replicas ask their peers for what may be gone; the next
+//! note replaces it. To retire a file is to rename
 //! it to `NUMBER.old`, if fewer than [`RETIRED_SEGMENTS_MAX`] are kept; else it is deleted.
 //!
 //! A crash at any point leaves a `.tmp`, which recovery deletes; a whole segment of zeros, which it takes
@@ -231,18 +233,34 @@ impl Directory {
     /// The segment with which the log begins, as [`Self::reclaim`] noted it; zero if it never did.
     ///
     /// # Errors
-    /// When the note cannot be read or is damaged.
+    /// When the note cannot be read, or is damaged: [`io::ErrorKind::InvalidData`].
     pub fn first(&self) -> io::Result<SegmentSeq> {
         let path = self.path.join(FIRST);
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(SegmentSeq(0)),
-            Err(error) => return Err(error),
+            Err(error) => {
+                return Err(io::Error::new(error.kind(), format!("{}: {error}", path.display())));
+            }
         };
-        wal::parse_first(&text).ok_or_else(|| {
-            let text = format!("{} is damaged: {text:?}", path.display());
+        std::str::from_utf8(&bytes).ok().and_then(wal::parse_first).ok_or_else(|| {
+            let text = format!("{} is damaged: \"{}\"", path.display(), bytes.escape_ascii());
             io::Error::new(io::ErrorKind::InvalidData, text)
         })
+    }
+
+    /// As [`Self::first`]; zero if the note is damaged, and how it is.
+    ///
+    /// # Errors
+    /// When the note cannot be read.
+    pub fn first_if_whole(&self) -> io::Result<(SegmentSeq, Option<String>)> {
+        match self.first() {
+            Ok(first) => Ok((first, None)),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                Ok((SegmentSeq(0), Some(error.to_string())))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Give up the segments in front of `first`: note that it is the first, then retire them.
@@ -250,7 +268,8 @@ impl Directory {
     /// # Errors
     /// When that is not durable. What is left in front of the note is given up by the next start.
     pub fn reclaim(&self, first: SegmentSeq) -> io::Result<()> {
-        if self.first()? < first {
+        let (noted, _) = self.first_if_whole()?;
+        if noted < first {
             let path = self.path.join(FIRST);
             let tmp = path.with_extension("tmp");
             let mut file = File::create(&tmp)?;
@@ -643,6 +662,28 @@ mod tests {
         fs::write(directory.path().join(FIRST), b"0000000000000004 00000000").unwrap();
         let damaged = directory.first().unwrap_err();
         assert!(damaged.to_string().contains("FIRST is damaged"), "{damaged}");
+        // It holds nobody up: nothing is given up on its word, and the next one is whole.
+        directory.reclaim(SegmentSeq(0)).unwrap();
+        assert_eq!(directory.segments().unwrap(), [SegmentSeq(3), SegmentSeq(4)]);
+        assert!(directory.first().is_err());
+        directory.reclaim(SegmentSeq(4)).unwrap();
+        assert_eq!(directory.first().unwrap(), SegmentSeq(4));
+    }
+
+    #[test]
+    fn every_flipped_bit_of_the_note_is_damage() {
+        let scratch = Scratch::new("segments-first-bits");
+        let directory = Directory::open(scratch.path().join("core-0")).unwrap();
+        fs::write(directory.segment(SegmentSeq(0xab)), b"").unwrap();
+        directory.reclaim(SegmentSeq(0xab)).unwrap();
+        let note = fs::read(directory.path().join(FIRST)).unwrap();
+        for bit in 0..8 * note.len() {
+            let mut flipped = note.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            fs::write(directory.path().join(FIRST), flipped).unwrap();
+            let (first, damage) = directory.first_if_whole().unwrap();
+            assert!(damage.is_some_and(|it| it.contains("FIRST is damaged")), "bit {bit}: {first}");
+        }
     }
 
     #[test]

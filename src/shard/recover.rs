@@ -335,7 +335,8 @@ impl Recovering {
         let first = first.unwrap_or(SegmentSeq(1));
         let mut truncation = Truncation::new(config.log_bytes, segment_bytes, first, &replicas);
         for damage in &losses {
-            truncation.on_damage(damage.segment);
+            // What is missing in front of the log would be missed at every start until it begins later.
+            truncation.on_damage(damage.segment.max(first));
         }
         let mut shard = Shard::new(config, replicas, log_of_shard, truncation, now);
         shard.counters_mut().corrupt_detected = losses.len() as u64;

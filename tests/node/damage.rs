@@ -98,6 +98,16 @@ const HARMED: usize = 200;
 /// The two others are a quorum, and the second may be far behind them, with many entries in one batch.
 /// So that there are batches behind what is harmed (the first [`HARMED`] keys), it catches up there.
 fn comes_back(name: &str, groups: &str, harm: impl FnOnce(&Path)) {
+    comes_back_after(name, groups, |_| (), harm);
+}
+
+/// As [`comes_back`]; `prepare` is done when the first [`HARMED`] keys are written.
+fn comes_back_after(
+    name: &str,
+    groups: &str,
+    prepare: impl Fn(&mut Cluster),
+    harm: impl FnOnce(&Path),
+) {
     const COUNT: usize = 300;
     let mut cluster = Cluster::start(name, 3, &["--groups", groups]);
     let holds_the_same = |cluster: &Cluster| {
@@ -105,8 +115,12 @@ fn comes_back(name: &str, groups: &str, harm: impl FnOnce(&Path)) {
         digest(0) == digest(1) && digest(1) == digest(2)
     };
     for numbers in [0..HARMED, HARMED..COUNT - 20, COUNT - 20..COUNT] {
+        let numbers_end = numbers.end;
         fill_range(&cluster, numbers);
         wait_until("the second node has it all", || holds_the_same(&cluster));
+        if numbers_end == HARMED {
+            prepare(&mut cluster);
+        }
     }
     cluster.nodes[1].kill();
     harm(&cluster.nodes[1].dir);
@@ -207,10 +221,10 @@ fn what_only_a_stopped_and_a_damaged_node_know_is_waited_for() {
     wait_until("it is whole", || Info::of(&cluster.nodes[1]).number("groups_recalling") == 0);
 }
 
-/// Every other file that a node relies on: what is wrong is said by name, and nothing is started on it.
-/// (`LOCK` holds nothing that is read, `identity.toml.old` is for people.)
+/// The two small files that a node relies on. (`LOCK` holds nothing that is read.) One that has decayed is
+/// told by name, and holds nobody up: `identity.toml` has a copy, and where the log begins is found out.
 #[test]
-fn a_flipped_bit_in_any_other_file_is_refused_by_name() {
+fn a_flipped_bit_in_any_other_file_is_told_by_name_and_mended() {
     let mut cluster = Cluster::start("files", 3, &["--groups", "2"]);
     fill(&cluster, 20);
     cluster.nodes[1].stop();
@@ -220,22 +234,53 @@ fn a_flipped_bit_in_any_other_file_is_refused_by_name() {
     let number = 1_u64;
     let noted = format!("{number:016x} {:08x}\n", crc32fast::hash(&number.to_le_bytes()));
     fs::write(&first, noted).expect("written");
-    for path in [dir.join("identity.toml"), first] {
-        let bytes = fs::metadata(&path).expect("a file").len() as usize;
+    let (identity, copy) = (dir.join("identity.toml"), dir.join("identity.toml.old"));
+    for path in [&identity, &first] {
+        let bytes = fs::metadata(path).expect("a file").len() as usize;
         for at in [0, bytes / 2, bytes - 3] {
-            flip(&path, at);
+            flip(path, at);
+            let log_before = cluster.nodes[1].log().len();
             cluster.nodes[1].start();
-            let status = cluster.nodes[1].wait_exit();
+            cluster.wait_ready();
             let log = cluster.nodes[1].log();
-            let line = log.lines().last().expect("a reason");
-            let name = path.file_name().expect("a name").to_str().expect("UTF-8");
-            assert!(status.code().is_some_and(|code| code != 0), "{name}, byte {at}: {log}");
-            assert!(line.contains(name), "{name}, byte {at}: {line}");
-            flip(&path, at);
+            let name = format!("{} is damaged", path.file_name().expect("a name").display());
+            let told = |line: &str| line.contains("WARN") && line.contains(&name);
+            assert!(log[log_before..].lines().any(told), "{name}, byte {at}: {log}");
+            cluster.nodes[1].stop();
+            if *path == first {
+                flip(path, at);
+            } else {
+                assert_eq!(fs::read(path).expect("readable"), fs::read(&copy).expect("readable"));
+            }
         }
     }
+    // Both copies: nobody knows whose the directory is.
+    flip(&identity, 5);
+    flip(&copy, 5);
     cluster.nodes[1].start();
-    cluster.wait_ready();
+    let status = cluster.nodes[1].wait_exit();
+    let log = cluster.nodes[1].log();
+    assert!(status.code().is_some_and(|code| code != 0), "{log}");
+    assert!(log.lines().last().expect("a reason").contains("identity.toml is damaged"), "{log}");
+}
+
+/// A log that begins late, and nothing says that it may: it could be that something is gone.
+#[test]
+fn what_a_decayed_note_of_the_log_s_beginning_leaves_in_doubt_is_got_back_from_the_peers() {
+    // A start goes on in another segment.
+    let restart = |cluster: &mut Cluster| {
+        assert_eq!(cluster.nodes[1].stop().code(), Some(0));
+        cluster.nodes[1].start();
+        cluster.wait_ready();
+    };
+    comes_back_after("first", "2", restart, |dir| {
+        let core = dir.join("core-0");
+        let (path, _) = find(dir, &marker(HARMED));
+        assert!(path.ends_with("0000000000000002.seg"), "{}", path.display());
+        assert!(!core.join("FIRST").exists(), "nothing was given up");
+        fs::rename(core.join("0000000000000001.seg"), core.join("0000000000000001.old")).unwrap();
+        fs::write(core.join("FIRST"), "no number\n").expect("written");
+    });
 }
 
 #[test]

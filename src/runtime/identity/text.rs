@@ -4,6 +4,7 @@
 //!   format = 2
 //!   node = 1
 //!   …                    TOML: the fields of [`Saved`]
+//!   # kept twice         its copy says the same; in earlier files it is of an earlier state
 //!   # crc32 0123abcd     of all bytes in front of this line, which is the last
 //! ```
 //!
@@ -16,6 +17,9 @@ use serde::{Deserialize, Serialize};
 
 /// What begins the last line.
 const MARK: &str = "# crc32 ";
+
+/// Says that the file's copy may stand for it. Releases before had the text before last in its place.
+const TWICE: &str = "# kept twice\n";
 
 /// What the file says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +67,7 @@ impl Saved {
     /// What TOML cannot say: a number above `i64::MAX`.
     pub fn render(&self) -> Result<String, String> {
         let body = toml::to_string(self).map_err(|error| error.to_string().replace('\n', " "))?;
+        let body = body + TWICE;
         let last = last_line(&body);
         Ok(body + &last)
     }
@@ -79,6 +84,19 @@ impl Saved {
         }
         toml::from_str(body).map_err(|error: toml::de::Error| error.message().replace('\n', " "))
     }
+}
+
+/// Whether a text that [`Saved::parse`] believes may stand for the one that it is the copy of.
+#[must_use]
+pub fn is_kept_twice(text: &str) -> bool {
+    text.contains(TWICE)
+}
+
+/// The text as releases wrote it that did not keep it twice.
+#[cfg(test)]
+pub(super) fn of_earlier_release(text: &str) -> String {
+    let (body, _) = text.split_once(TWICE).expect("this release wrote it");
+    body.to_owned() + &last_line(body)
 }
 
 fn last_line(body: &str) -> String {
