@@ -8,7 +8,7 @@
 //!
 //! Each group's file is its state at one entry of its log, and holds every write that was acknowledged before the
 //! backup began. Groups are not of one moment. A file is a row of pieces, each with its length, 4 bytes,
-//! in front.
+//! in front. The manifest ends with a checksum of all that it says; one of an earlier version has none.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read as _, Write as _};
@@ -63,13 +63,48 @@ const LINGER: Duration = Duration::from_secs(5);
 /// How often progress is told.
 const PROGRESS: Duration = Duration::from_secs(2);
 
+// A name that nobody knows is damage: it may have been that of the checksum.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Manifest {
     format: u32,
     outrigger: String,
     cluster: String,
     taken_unix_ms: u64,
     groups: Vec<Taken>,
+    /// Of all the rest, as JSON on one line; last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    crc32: Option<String>,
+}
+
+/// What every version's manifest says.
+#[derive(serde::Deserialize)]
+struct Version {
+    format: u32,
+}
+
+impl Manifest {
+    fn checksum(&mut self) -> String {
+        let kept = self.crc32.take();
+        let text = serde_json::to_vec(self).expect("numbers and names are JSON");
+        self.crc32 = kept;
+        format!("{:08x}", crc32fast::hash(&text))
+    }
+
+    fn render(mut self) -> String {
+        self.crc32 = Some(self.checksum());
+        serde_json::to_string_pretty(&self).expect("numbers and names are JSON")
+    }
+
+    /// Inverse of [`Self::render`].
+    fn parse(text: &str) -> Result<Self, String> {
+        let mut manifest: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let computed = manifest.checksum();
+        match &manifest.crc32 {
+            Some(crc32) if *crc32 != computed => Err("checksum mismatch".into()),
+            Some(_) | None => Ok(manifest),
+        }
+    }
 }
 
 /// One group's file.
@@ -124,6 +159,7 @@ pub(super) fn backup(
         cluster: field("cluster_id")?,
         taken_unix_ms: clock::wall().0,
         groups: Vec::new(),
+        crc32: None,
     };
     let mut progress = Progress::new();
     for group in 0..groups {
@@ -132,13 +168,12 @@ pub(super) fn backup(
         manifest.groups.push(taken);
         progress.tell(|| format!("{} of {groups} groups", group + 1));
     }
-    let text = serde_json::to_string_pretty(&manifest).expect("numbers and names are JSON");
+    let bytes: u64 = manifest.groups.iter().map(|taken| taken.bytes).sum();
     // Last, and whole or not at all.
     let partial = dir.join("manifest.partial");
-    write_durably(&partial, text.as_bytes()).map_err(in_dir)?;
+    write_durably(&partial, manifest.render().as_bytes()).map_err(in_dir)?;
     fs::rename(&partial, dir.join(MANIFEST)).map_err(in_dir)?;
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(in_dir)?;
-    let bytes: u64 = manifest.groups.iter().map(|taken| taken.bytes).sum();
     println!("{groups} groups, {bytes} bytes in {}", dir.display());
     Ok(())
 }
@@ -201,11 +236,7 @@ pub(super) fn restore(
     patience: Duration,
 ) -> Result<(), Fatal> {
     let dir = &options.dir;
-    let manifest = read_manifest(dir)?;
-    let mut keys = 0;
-    for taken in &manifest.groups {
-        keys += load(dir, taken)?.len();
-    }
+    let (manifest, Whole { keys, .. }) = read(dir)?;
     println!("{} groups, {keys} keys, all of it whole", manifest.groups.len());
     if options.dry_run {
         return Ok(());
@@ -247,21 +278,51 @@ pub(super) fn restore(
     Ok(())
 }
 
+/// What a backup that is whole holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Whole {
+    /// Keys of all groups.
+    pub keys: u64,
+    /// Tells contents apart.
+    pub digest: u64,
+}
+
+/// Reads all of a backup, as a restore does before it writes anything.
+///
+/// # Errors
+/// If any of it is not as it was taken; the text names the file.
+pub fn check(dir: &Path) -> Result<Whole, Fatal> {
+    read(dir).map(|(_, whole)| whole)
+}
+
+fn read(dir: &Path) -> Result<(Manifest, Whole), Fatal> {
+    let manifest = read_manifest(dir)?;
+    let mut whole = Whole { keys: 0, digest: 0 };
+    for taken in &manifest.groups {
+        let map = load(dir, taken)?;
+        whole.keys += map.len();
+        whole.digest = whole.digest.rotate_left(1) ^ map.digest();
+    }
+    Ok((manifest, whole))
+}
+
 fn read_manifest(dir: &Path) -> Result<Manifest, Fatal> {
     let path = dir.join(MANIFEST);
     let text = fs::read_to_string(&path).map_err(|error| {
         let dir = dir.display();
         Fatal::new(format!("{dir} is no backup, or one that was not finished: {MANIFEST}: {error}"))
     })?;
-    let manifest: Manifest = serde_json::from_str(&text)
-        .map_err(|error| Fatal::new(format!("{} is damaged: {error}", path.display())))?;
-    if manifest.format != FORMAT {
-        let (found, path) = (manifest.format, path.display());
+    let damaged = |why: String| Fatal::new(format!("{} is damaged: {why}", path.display()));
+    // What else a version says is for its own to read.
+    let Version { format } =
+        serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
+    if format != FORMAT {
+        let path = path.display();
         return Err(Fatal::new(format!(
-            "{path} has format {found}, and this version reads {FORMAT}; use the release that took it"
+            "{path} has format {format}, and this version reads {FORMAT}; use the release that took it"
         )));
     }
-    Ok(manifest)
+    Manifest::parse(&text).map_err(damaged)
 }
 
 /// Reads one group's file and checks all of it.
@@ -445,6 +506,40 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_manifest_is_damage_and_an_earlier_one_is_read() {
+        let taken = |group| Taken {
+            group,
+            file: format!("group-{group}.snapshot"),
+            term: 3,
+            index: 1_000 + group,
+            pieces: 3,
+            bytes: 70_000,
+        };
+        let manifest = || Manifest {
+            format: FORMAT,
+            outrigger: "0.1.0".into(),
+            cluster: "00000000000000c1".into(),
+            taken_unix_ms: 1_764_000_000_000,
+            groups: (0..2).map(taken).collect(),
+            crc32: None,
+        };
+        let text = manifest().render();
+        assert!(Manifest::parse(&text).is_ok());
+        for bit in 0..8 * text.len() {
+            let mut bytes = text.clone().into_bytes();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            // Reading the file refuses what is no UTF-8.
+            let Ok(flipped) = String::from_utf8(bytes) else { continue };
+            assert!(Manifest::parse(&flipped).is_err(), "bit {bit}");
+        }
+        // As version 0.1.0 wrote it.
+        let earlier = serde_json::to_string_pretty(&manifest()).expect("JSON");
+        assert!(!earlier.contains("crc32"));
+        let read = Manifest::parse(&earlier).expect("readable");
+        assert_eq!((read.groups.len(), read.groups[1].index), (2, 1_001));
     }
 
     #[test]
