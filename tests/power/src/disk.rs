@@ -281,22 +281,6 @@ impl Disk {
         self.state().stats
     }
 
-    /// Where these bytes stand, in order.
-    pub(crate) fn find(&self, bytes: &[u8]) -> Vec<u64> {
-        self.state().durable.find(bytes)
-    }
-
-    /// Flips a bit at rest.
-    pub(crate) fn flip(&self, offset: u64, bit: u8) {
-        let mut state = self.state();
-        let State { durable, current, .. } = &mut *state;
-        for image in [durable, current] {
-            let mut byte = [0];
-            image.read(offset, &mut byte);
-            image.write(offset, &[byte[0] ^ 1 << bit]);
-        }
-    }
-
     /// From now on nothing is answered, and nothing that comes is taken.
     pub(crate) fn cut(&self) {
         self.state().power = Power::Dark;
@@ -577,14 +561,6 @@ mod tests {
         disk.sync().expect("it says so");
         crash(&disk, Mode::Lose, 0);
         assert!(holds(&disk, PAGE as u64, 0));
-    }
-
-    #[test]
-    fn a_flipped_bit_is_read_and_stays() {
-        let disk = disk();
-        disk.flip(5, 3);
-        crash(&disk, Mode::Keep, 0);
-        assert_eq!(read(&disk, 0, 8), [1, 1, 1, 1, 1, 1 ^ 8, 1, 1]);
     }
 
     #[test]

@@ -1,38 +1,85 @@
-//! Bits that flip at rest, in the middle of a node's log: it must not be believed. The node refuses to
-//! start and names the segment, or repairs it; nobody ever reads a wrong value.
+//! Bits that flip at rest, in turn in everything a node relies on: it is to notice, to be whole again without an
+//! operator, and nobody is ever to read a wrong value.
+//!
+//! ```text
+//!   open        the segment that was written last, in front of what proves it durable    at rest
+//!   first       FIRST, which says where the log begins                                   at rest
+//!   sealed      a segment that another follows                                           at rest
+//!   snapshot    pieces of a snapshot in the log, which was cut for an earlier flip       at rest
+//!   read-back   a sealed segment of a leader, from which a follower is fed then          while it runs
+//!   identity    identity.toml                                                            at rest
+//! ```
+//!
+//! A node that starts on a damaged log names segment and offset, has the others tell it what is gone, and lets the
+//! segment leave its log. A leader that finds damage on the way to a follower sends it a snapshot in its place.
 
-use std::sync::Arc;
+mod places;
+
+use std::fs;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::time::Duration;
 
 use fastrand::Rng;
+use outrigger::runtime::identity::text::Saved;
+use outrigger::wal::parse_first;
 use tools::rounds::cluster::pause;
 
 use crate::cuts::FLAGS;
 use crate::disk::Mode;
-use crate::machine::Failed;
+use crate::machine::{Failed, stopped};
 use crate::rig::{Common, Rig, Shelf, until};
 use crate::totals::Totals;
 
-/// Begins every value of the first writer that is written once; so it stands in the log.
-const VALUE: &[u8] = b"w0.";
-/// How long a node may take to notice.
+use places::Place;
+
+/// How long a node may take to notice, and to be whole again.
 const NOTICE: Duration = Duration::from_secs(60);
 
 /// How many.
 #[derive(clap::Args, Debug, Clone)]
 pub(crate) struct Arguments {
     /// Flipped bits, one per round.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 6)]
     pub(crate) times: u32,
     #[command(flatten)]
     pub(crate) common: Common,
 }
 
-/// What the node did about it.
-#[derive(Default)]
+/// What is hit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Open,
+    First,
+    Sealed,
+    Snapshot,
+    ReadBack,
+    Identity,
+}
+
+impl Class {
+    /// In the order of their turns.
+    const ALL: [Self; 6] =
+        [Self::Open, Self::First, Self::Sealed, Self::Snapshot, Self::ReadBack, Self::Identity];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::First => "first",
+            Self::Sealed => "sealed",
+            Self::Snapshot => "snapshot",
+            Self::ReadBack => "read-back",
+            Self::Identity => "identity",
+        }
+    }
+}
+
+/// What the nodes did about one class.
+#[derive(Debug, Default, Clone, Copy)]
 struct Outcomes {
+    flips: u64,
+    detected: u64,
+    repaired: u64,
     refused: u64,
-    started: u64,
 }
 
 /// Flips the bits.
@@ -43,58 +90,245 @@ pub(crate) fn run(arguments: &Arguments, seed: u64) -> Result<(), Failed> {
     let plan = common.plan(3, &FLAGS)?;
     let mut totals = Totals::new("flips");
     let mut shelf = Shelf::new(&plan)?;
-    let mut outcomes = Outcomes::default();
+    let mut outcomes = [Outcomes::default(); Class::ALL.len()];
     let mut done = 0;
     while done < *times && !totals.is_broken() {
         let mut rig =
             Rig::fresh(&plan, Some(&mut shelf), common.writers, random.fork(), &mut totals)?;
-        for _ in 0..common.fresh.min(times - done) {
+        // Every cluster has them all, in this order: what was damaged first makes FIRST.
+        let rounds = common.fresh.next_multiple_of(Class::ALL.len() as u32);
+        for turn in 0..rounds.min(times - done) {
+            let turn = turn as usize % Class::ALL.len();
             done += 1;
-            round(&mut rig, done, &mut outcomes, &mut totals)?;
+            Round { number: done, class: Class::ALL[turn] }.run(
+                &mut rig,
+                &mut outcomes[turn],
+                &mut totals,
+            )?;
         }
     }
     shelf.tell(&mut totals);
-    let Outcomes { refused, started } = outcomes;
-    totals.close(&format!("refused_to_start={refused} started={started}"))
+    let mut sum = Outcomes::default();
+    for (class, it) in Class::ALL.iter().zip(outcomes) {
+        let Outcomes { flips, detected, repaired, refused } = it;
+        println!(
+            "flips class={} flips={flips} detected={detected} repaired={repaired} \
+             refused_to_start={refused}",
+            class.name()
+        );
+        sum.detected += detected;
+        sum.repaired += repaired;
+        sum.refused += refused;
+    }
+    let Outcomes { detected, repaired, refused, .. } = sum;
+    totals.close(&format!("detected={detected} repaired={repaired} refused_to_start={refused}"))
 }
 
-fn round(
-    rig: &mut Rig<'_>,
-    round: u32,
-    outcomes: &mut Outcomes,
-    totals: &mut Totals,
-) -> Result<(), Failed> {
-    let what = format!("flip {round}");
-    let victim = rig.random.u8(1..=rig.plan.nodes);
-    rig.under_load(|rig| {
-        pause(Duration::from_millis(400));
-        let disk = Arc::clone(&rig.device(victim).disk);
-        until("something in the log", NOTICE, || (!disk.find(VALUE).is_empty()).then_some(()))?;
-        rig.cluster.all_run()?;
-        // Of what the node has in its page cache, nothing may be left.
-        rig.cut(&[victim], Mode::Keep, totals)
-    })?;
-    let mut places = rig.device(victim).disk.find(VALUE);
-    // At the very end of a log, damage cannot be told from a write that was cut short.
-    places.truncate((places.len() * 3).div_ceil(4));
-    let offset = places[rig.random.usize(..places.len())] + 1;
-    let bit = rig.random.u8(..8);
-    rig.device(victim).disk.flip(offset, bit);
-    totals.faults += 1;
-    rig.start(victim, &what)?;
-    if let Some(status) = rig.ended_or_ready(victim, NOTICE) {
-        rig.gone(victim);
-        outcomes.refused += 1;
-        let said = rig.cluster.last_words(victim);
-        if status.code().is_none_or(|code| code == 0) || !said.contains(".seg") {
-            totals.missed.push(format!("{what}: it ended with {status} and says {said:?}"));
-        }
-        rig.device(victim).disk.flip(offset, bit);
-        rig.crash(&[victim], Mode::Keep, totals)?;
-        rig.start(victim, &format!("{what}, flipped back"))?;
-    } else {
-        outcomes.started += 1;
+struct Round {
+    number: u32,
+    class: Class,
+}
+
+impl Round {
+    fn what(&self) -> String {
+        format!("flip {} ({})", self.number, self.class.name())
     }
-    rig.ready(totals)?;
-    rig.check(&what, totals)
+
+    fn run(
+        &self,
+        rig: &mut Rig<'_>,
+        outcomes: &mut Outcomes,
+        totals: &mut Totals,
+    ) -> Result<(), Failed> {
+        let (victim, place, heard) = match self.class {
+            Class::ReadBack => self.below_a_leader(rig, totals)?,
+            // The log of a node that was damaged before was cut, and begins with snapshots.
+            Class::First | Class::Snapshot => {
+                let noted = |id: &u8| rig.plan.data_of(*id).join("core-0/FIRST").exists();
+                let noted: Vec<u8> = rig.all().into_iter().filter(noted).collect();
+                let victim = noted.get(rig.random.usize(..noted.len().max(1)));
+                let victim = victim.ok_or_else(|| stopped(self.what(), "no log was cut yet"))?;
+                self.at_rest(rig, *victim, totals)?
+            }
+            _ => {
+                let victim = rig.random.u8(1..=rig.plan.nodes);
+                self.at_rest(rig, victim, totals)?
+            }
+        };
+        let others: Vec<u8> = rig.all().into_iter().filter(|id| *id != victim).collect();
+        totals.faults += 1;
+        outcomes.flips += 1;
+        let what = format!("{}, node {victim}, {place}", self.what());
+        if let Some(status) = rig.ended_or_ready(victim, NOTICE) {
+            rig.gone(victim);
+            outcomes.refused += 1;
+            let said = rig.cluster.last_words(victim);
+            totals.missed.push(format!("{what}: it ended with {status} and says {said:?}"));
+            place.flip()?;
+            rig.start(victim, &format!("{what}, flipped back"))?;
+        } else {
+            // A segment leaves the log when something was written behind it.
+            let (told, whole) = rig.under_load(|rig| {
+                let told = until("a warning", NOTICE, || {
+                    said_since(rig, victim, heard).contains(&place.told).then_some(())
+                });
+                let whole = until("the node whole again", NOTICE, || {
+                    (place.is_mended() && is_whole(rig, victim)).then_some(())
+                });
+                Ok((told, whole))
+            })?;
+            outcomes.detected += u64::from(told.is_ok());
+            outcomes.repaired += u64::from(told.is_ok() && whole.is_ok());
+            if told.is_err() {
+                totals.missed.push(format!("{what}: nobody noticed"));
+            } else if whole.is_err() {
+                let info = rig.info(victim).unwrap_or_default();
+                let about = info.lines().filter(|line| {
+                    line.starts_with("corrupt") || line.starts_with("groups_recalling")
+                });
+                let about: Vec<&str> = about.collect();
+                totals.missed.push(format!("{what}: not whole again; it says {about:?}"));
+            }
+        }
+        rig.ready(totals)?;
+        if self.class != Class::ReadBack {
+            let hurt = others.iter().filter(|id| {
+                rig.info(**id).is_none_or(|info| number(&info, "groups_recalling") != Some(0))
+            });
+            let hurt: Vec<&u8> = hurt.collect();
+            if !hurt.is_empty() {
+                totals.missed.push(format!("{what}: nodes {hurt:?} were hurt, too"));
+            }
+        }
+        rig.check(&what, totals)
+    }
+
+    /// Stops a node under load, flips a bit of its files, and starts it again: which, where, and how much it
+    /// had said by then.
+    fn at_rest(
+        &self,
+        rig: &mut Rig<'_>,
+        victim: u8,
+        totals: &mut Totals,
+    ) -> Result<(u8, Place, u64), Failed> {
+        if self.class == Class::Sealed {
+            seal(rig, &[victim], totals)?;
+        }
+        rig.under_load(|rig| {
+            pause(Duration::from_millis(400));
+            rig.cluster.all_run()?;
+            // Of what the node has in its page cache, nothing may be left.
+            rig.cut(&[victim], Mode::Keep, totals)
+        })?;
+        let dir = rig.plan.data_of(victim);
+        let core = dir.join("core-0");
+        let random = &mut rig.random;
+        let place = match self.class {
+            Class::Open => places::in_last(&core, random),
+            Class::Sealed => places::in_sealed(&core, random),
+            Class::Snapshot => places::in_snapshot(&core, random),
+            Class::First => places::in_file(&core.join("FIRST"), random),
+            Class::Identity => places::in_file(&dir.join("identity.toml"), random),
+            Class::ReadBack => unreachable!("that is done below a running node"),
+        };
+        let place = place.map_err(|error| stopped(self.what(), error))?;
+        place.flip()?;
+        let heard = heard(rig, victim);
+        rig.start(victim, &format!("{}, {place}", self.what()))?;
+        Ok((victim, place, heard))
+    }
+
+    /// Stops a follower, and when the leader of what it lacks has sealed that away, flips a bit there and starts
+    /// the follower: the leader, where, and how much it had said by then.
+    fn below_a_leader(
+        &self,
+        rig: &mut Rig<'_>,
+        totals: &mut Totals,
+    ) -> Result<(u8, Place, u64), Failed> {
+        let away = rig.random.u8(1..=rig.plan.nodes);
+        let others: Vec<u8> = rig.all().into_iter().filter(|id| *id != away).collect();
+        let known = rig.under_load(|rig| {
+            pause(Duration::from_millis(200));
+            rig.kill(&[away])?;
+            pause(Duration::from_millis(300));
+            let info = rig.info(others[0]).unwrap_or_default();
+            let known: Vec<u64> =
+                (0..rig.plan.groups).map(|group| last_of(&info, group).unwrap_or(0)).collect();
+            pause(Duration::from_millis(400));
+            Ok(known)
+        })?;
+        // What they wrote so far is sealed; and what a start reads behind it puts it out of their memory.
+        seal(rig, &others, totals)?;
+        seal(rig, &others, totals)?;
+        let group = rig.random.u64(..rig.plan.groups);
+        let (leader, _) = until("a leader", NOTICE, || {
+            rig.leader(group).filter(|leader| others.contains(leader))
+        })?;
+        let core = rig.plan.data_of(leader).join("core-0");
+        let place = places::in_entries(&core, group, known[group as usize], &mut rig.random)
+            .map_err(|error| stopped(self.what(), error))?;
+        place.flip()?;
+        let heard = heard(rig, leader);
+        rig.start(away, &format!("{}, to be fed by node {leader}", self.what()))?;
+        Ok((leader, place, heard))
+    }
+}
+
+/// Has nodes begin another segment: they are killed and started again.
+fn seal(rig: &mut Rig<'_>, ids: &[u8], totals: &mut Totals) -> Result<(), Failed> {
+    rig.under_load(|rig| {
+        pause(Duration::from_millis(300));
+        rig.kill(ids)
+    })?;
+    for id in ids {
+        rig.start(*id, "another segment")?;
+    }
+    let running = rig.all().into_iter().all(|id| rig.cluster.pid(id).is_some());
+    if running {
+        return rig.ready(totals);
+    }
+    let groups = rig.plan.groups;
+    let led = || (0..groups).all(|group| rig.leader(group).is_some_and(|it| ids.contains(&it)));
+    until("leaders among those that run", NOTICE, || led().then_some(())).map(drop)
+}
+
+/// Nothing of it is gone, or everything is back.
+fn is_whole(rig: &Rig<'_>, id: u8) -> bool {
+    rig.info(id).is_some_and(|info| {
+        number(&info, "groups_recalling") == Some(0)
+            && number(&info, "corrupt_detected") == number(&info, "corrupt_repaired")
+    })
+}
+
+fn number(info: &str, name: &str) -> Option<u64> {
+    let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line?.trim().parse().ok()
+}
+
+/// The last entry of a group, as a node has it.
+fn last_of(info: &str, group: u64) -> Option<u64> {
+    let line = info.lines().find(|line| line.starts_with(&format!("group_{group}:")))?;
+    line.split(",last=").nth(1)?.split(',').next()?.parse().ok()
+}
+
+/// How much a node has said.
+fn heard(rig: &Rig<'_>, id: u8) -> u64 {
+    fs::metadata(rig.plan.log(id)).map_or(0, |log| log.len())
+}
+
+fn said_since(rig: &Rig<'_>, id: u8, since: u64) -> String {
+    let mut text = Vec::new();
+    if let Ok(mut log) = fs::File::open(rig.plan.log(id))
+        && log.seek(SeekFrom::Start(since)).is_ok()
+    {
+        // What cannot be read was not said.
+        let _ = log.read_to_end(&mut text);
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// Whether the small file at this path says what it should again.
+fn is_readable(path: &std::path::Path) -> bool {
+    let Ok(text) = fs::read_to_string(path) else { return false };
+    if path.ends_with("FIRST") { parse_first(&text).is_some() } else { Saved::parse(&text).is_ok() }
 }

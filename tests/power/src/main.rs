@@ -13,6 +13,7 @@
 //! kill -9 alone can never reveal a missing flush: what the process wrote is in the page cache or in the
 //! device, and stays. Here it is gone. `blind-check` proves that this would be seen.
 
+mod bits;
 mod blind;
 mod cleanup;
 mod counters;
@@ -69,7 +70,9 @@ enum Subject {
     Kills(kills::Arguments),
     /// A flush fails, or a write: the process ends, and what it promised is there.
     FsyncErrors(errors::Arguments),
-    /// Bits flip in a node's log.
+    /// Every bit of every kind of file, flipped at rest and read; needs no disks.
+    Bits(bits::Arguments),
+    /// Bits flip in what running and stopped nodes rely on.
     Flips(flips::Arguments),
     /// The disk of a leader stops answering.
     Stall(stall::Arguments),
@@ -125,6 +128,7 @@ fn run(subject: &Subject) -> Result<(), Failed> {
         Subject::Cuts(arguments) => &arguments.common,
         Subject::Kills(arguments) => &arguments.common,
         Subject::FsyncErrors(arguments) => &arguments.common,
+        Subject::Bits(arguments) => &arguments.common,
         Subject::Flips(arguments) => &arguments.common,
         Subject::Stall(arguments) => &arguments.common,
         Subject::Slow(arguments) => &arguments.common,
@@ -150,6 +154,7 @@ fn run(subject: &Subject) -> Result<(), Failed> {
         Subject::Cuts(arguments) => cuts::run(arguments, seed),
         Subject::Kills(arguments) => kills::run(arguments, seed),
         Subject::FsyncErrors(arguments) => errors::run(arguments, seed),
+        Subject::Bits(arguments) => bits::run(arguments, seed),
         Subject::Flips(arguments) => flips::run(arguments, seed),
         Subject::Stall(arguments) => stall::run(arguments, seed),
         Subject::Slow(arguments) => slow::run(arguments, seed),
@@ -165,7 +170,7 @@ impl Subject {
     /// Whether the machine has what this needs.
     fn check_machine(&self) -> Result<(), Failed> {
         match self {
-            Self::Kills(_) | Self::Replace(_) => Ok(()),
+            Self::Kills(_) | Self::Replace(_) | Self::Bits(_) => Ok(()),
             Self::Links(_) | Self::LinksCheck => machine::check_network(),
             Self::All(_) => machine::check().and(machine::check_network()),
             _ => machine::check(),
@@ -187,7 +192,7 @@ fn run_all(All { full, common }: &All, seed: u64) -> Result<(), Failed> {
         &errors::Arguments { times: pick(4, 50), write_times: pick(2, 10), common: common() },
         seed,
     )?;
-    flips::run(&flips::Arguments { times: pick(2, 50), common: common() }, seed)?;
+    flips::run(&flips::Arguments { times: pick(6, 200), common: common() }, seed)?;
     stall::run(&stall::Arguments { times: pick(1, 10), common: common() }, seed)?;
     slow::run(&slow::Arguments { times: pick(2, 10), common: common() }, seed)?;
     full::run(&common(), seed)?;
