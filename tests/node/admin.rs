@@ -143,6 +143,11 @@ fn a_node_tells_what_it_is_and_what_it_misses_when_the_others_are_gone() {
     }
     assert_eq!(status["peers"].as_array().map(Vec::len), Some(2));
 
+    // Whoever leads has heartbeats to lose.
+    wait_until("the node leads all groups", || {
+        client.try_call(&["MEMBER", "TRANSFER", "1"]).expect("an answer");
+        Info::of(&cluster.nodes[0]).number("groups_led") == 4
+    });
     // Without a majority no group has a leader; the process is as alive as before.
     for node in &mut cluster.nodes[1..] {
         node.kill();
