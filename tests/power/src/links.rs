@@ -13,7 +13,7 @@ use tools::rounds::resp::Client;
 
 use crate::counters::Counters;
 use crate::cuts::FLAGS;
-use crate::machine::{Failed, run as run_program};
+use crate::machine::Failed;
 use crate::network::{Cut, Network};
 use crate::resume::resume;
 use crate::rig::{Common, Rig, key_of};
@@ -273,7 +273,7 @@ fn strike(rig: &mut Rig<'_>, network: &Network, fault: &Fault) -> Result<(), Fai
                 network.cut(id, &others(id), Cut { input: true, output: false, percent })?;
             }
         }
-        Kind::Pause => return stand_still(rig, node, lasts),
+        Kind::Pause => return rig.stand_still(node, lasts),
         Kind::Flap => {
             return again(rig, lasts, |rig| {
                 network.cut(node, &fault.others(), Cut::WHOLE)?;
@@ -299,13 +299,6 @@ fn again(
         pause(Duration::from_millis(rig.random.u64(50..300)));
     }
     Ok(())
-}
-
-fn stand_still(rig: &Rig<'_>, node: u8, lasts: Duration) -> Result<(), Failed> {
-    let pid = rig.cluster.pid(node).expect("all nodes run").to_string();
-    run_program(&["kill", "-STOP", &pid])?;
-    pause(lasts);
-    run_program(&["kill", "-CONT", &pid]).map(drop)
 }
 
 fn heal(network: &Network) -> Result<(), Failed> {

@@ -20,7 +20,6 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use tools::rounds::cluster::{Plan, now, pause};
 use tools::rounds::ledger::Ledger;
-use tools::rounds::resp::{Client, Reply};
 use tools::rounds::subject::{Finding, Wrong};
 
 use crate::counters::Counters;
@@ -275,12 +274,7 @@ fn comes_back(seats: &Seats<'_>, seat: u8, old: u64) -> Option<Finding> {
 /// All data are deleted and other names are used from now on: a run that goes on and on would be about
 /// copying what it wrote before.
 fn forget(rig: &mut Rig<'_>, number: u32) -> Result<(), Failed> {
-    let client = rig.plan.client(1);
-    let deleted = || {
-        let reply = Client::connect(client).ok()?.ask(&["FLUSHALL"]).ok()?;
-        matches!(reply, Reply::Integer(_) | Reply::Simple(_)).then_some(())
-    };
-    until("FLUSHALL", WHOLE, deleted)?;
+    rig.delete_all(WHOLE)?;
     let writers = rig.ledgers.len();
     let first = writers * (number as usize);
     rig.ledgers = (first..first + writers).map(Ledger::new).collect();

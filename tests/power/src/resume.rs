@@ -9,6 +9,7 @@ use tools::rounds::resp::{Client, Reply, encode};
 
 use crate::machine::Failed;
 use crate::rig::{key_of, until};
+
 /// When to stop waiting for it.
 const GIVE_UP: Duration = Duration::from_secs(30);
 /// What took longer than this is told about.
@@ -67,7 +68,7 @@ impl Watch {
 }
 
 /// Writes a key in every group through this node, just now; the first refusal if there is one.
-fn write_all(plan: &Plan, through: u8) -> Result<(), String> {
+pub(crate) fn write_all(plan: &Plan, through: u8) -> Result<(), String> {
     let mut client = Client::connect(plan.client(through)).map_err(|error| error.to_string())?;
     let mut bytes = Vec::new();
     for group in 0..plan.groups {
@@ -78,8 +79,9 @@ fn write_all(plan: &Plan, through: u8) -> Result<(), String> {
     // All replies are taken, whatever they are.
     for _ in 0..plan.groups {
         match client.receive() {
-            Ok(Reply::Error(text)) if refusal.is_ok() => refusal = Err(text),
-            Ok(_) => {}
+            Ok(Reply::Simple(text)) if text == "OK" => {}
+            Ok(Reply::Error(text)) => refusal = refusal.and(Err(text)),
+            Ok(other) => refusal = refusal.and(Err(format!("{other:?}"))),
             Err(error) => return Err(error.to_string()),
         }
     }

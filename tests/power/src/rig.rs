@@ -28,7 +28,7 @@ use crate::cleanup::{self, Undo};
 use crate::device::Device;
 use crate::disk::{Faults, Mode};
 use crate::image::Image;
-use crate::machine::{Failed, stopped};
+use crate::machine::{Failed, run, stopped};
 use crate::totals::Totals;
 
 /// A disk, in bytes: a short log, its spares, and a segment that is being made.
@@ -199,6 +199,23 @@ impl<'p> Rig<'p> {
         }
         rig.ready(totals)?;
         Ok(rig)
+    }
+
+    /// A node does nothing at all for so long.
+    pub(crate) fn stand_still(&self, id: u8, lasts: Duration) -> Result<(), Failed> {
+        let pid = self.cluster.pid(id).expect("all nodes run").to_string();
+        run(&["kill", "-STOP", &pid])?;
+        pause(lasts);
+        run(&["kill", "-CONT", &pid]).map(drop)
+    }
+
+    /// Deletes all data, through the first node.
+    pub(crate) fn delete_all(&self, patience: Duration) -> Result<(), Failed> {
+        let deleted = || {
+            let reply = Client::connect(self.plan.client(1)).ok()?.ask(&["FLUSHALL"]).ok()?;
+            (reply == Reply::Simple("OK".into())).then_some(())
+        };
+        until("everything is deleted", patience, deleted).map(drop)
     }
 
     /// All data is deleted: every writer begins anew. `epoch` differs each time, and so do the names of keys: a

@@ -5,17 +5,15 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use fastrand::Rng;
 use tools::rounds::cluster::{now, pause};
-use tools::rounds::resp::{Client, Reply};
 
 use crate::cuts::{FLAGS, slow_down};
 use crate::disk::{Faults, Mode};
 use crate::machine::{Failed, stopped};
-use crate::rig::{Common, Rig, Shelf, until};
+use crate::rig::{Common, Rig, Shelf};
 use crate::totals::Totals;
 
 /// The node that lives through all of it.
@@ -70,7 +68,8 @@ pub(crate) fn run(arguments: &Arguments, seed: u64) -> Result<(), Failed> {
     while started.elapsed() < Duration::from_secs(60 * minutes) && !totals.is_broken() {
         rounds += 1;
         round(&mut rig, rounds, &mut totals)?;
-        delete_all(&mut rig, common.writers, rounds)?;
+        rig.delete_all(GIVE_UP)?;
+        rig.fresh_ledgers(common.writers, rounds);
         let minute = started.elapsed().as_secs_f64() / 60.0;
         held.push(of_process(rig.cluster.pid(SURVIVOR).expect("it is never killed"), minute)?);
         if rounds % 20 == 0 {
@@ -110,10 +109,7 @@ fn strike(rig: &mut Rig<'_>, what: &str, totals: &mut Totals) -> Result<(), Fail
     let lasts = Duration::from_millis(rig.random.u64(50..2_500));
     match strike {
         Strike::Pause => {
-            let pid = rig.cluster.pid(id).expect("all run");
-            signal(pid, "-STOP")?;
-            pause(lasts);
-            signal(pid, "-CONT")?;
+            rig.stand_still(id, lasts)?;
         }
         Strike::Stall => {
             rig.device(id).disk.set(|faults| faults.stalled = true);
@@ -137,26 +133,6 @@ fn strike(rig: &mut Rig<'_>, what: &str, totals: &mut Totals) -> Result<(), Fail
             rig.start(id, what)?;
         }
     }
-    Ok(())
-}
-
-fn signal(pid: u32, signal: &str) -> Result<(), Failed> {
-    let sent = Command::new("kill").args([signal, &pid.to_string()]).status();
-    match sent {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(Failed::Stopped(format!("kill {signal} {pid}: {status}"))),
-        Err(error) => Err(stopped("kill", error)),
-    }
-}
-
-/// Deletes all data; the writers begin anew, with keys of other names.
-fn delete_all(rig: &mut Rig<'_>, writers: u8, round: u32) -> Result<(), Failed> {
-    let address = rig.plan.client(SURVIVOR);
-    until("everything is deleted", GIVE_UP, || {
-        let reply = Client::connect(address).ok()?.ask(&["FLUSHALL"]).ok()?;
-        (reply == Reply::Simple("OK".into())).then_some(())
-    })?;
-    rig.fresh_ledgers(writers, round);
     Ok(())
 }
 

@@ -5,12 +5,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use tools::rounds::cluster::{Plan, now, pause};
-use tools::rounds::resp::{Client, Reply, encode};
+use tools::rounds::cluster::{now, pause};
 
 use crate::cuts::FLAGS;
 use crate::machine::Failed;
-use crate::rig::{Common, Rig, Shelf, key_of, until};
+use crate::resume::write_all;
+use crate::rig::{Common, Rig, Shelf, until};
 use crate::totals::{Totals, spread};
 
 /// Every group takes writes again by then.
@@ -104,7 +104,7 @@ fn watch(
             if first().is_none() {
                 let (through, written) = (others[turn % others.len()], &written);
                 scope.spawn(move || {
-                    if all_written(plan, through) {
+                    if write_all(plan, through).is_ok() {
                         let mut first = written.lock().expect("no holder of this lock panics");
                         first.get_or_insert(started.elapsed());
                     }
@@ -119,19 +119,4 @@ fn watch(
             first().is_none()
         )))
     })
-}
-
-/// Whether a key in every group can be written through this node, just now.
-fn all_written(plan: &Plan, through: u8) -> bool {
-    let mut bytes = Vec::new();
-    let keys: Vec<String> = (0..plan.groups).map(|group| key_of(group, plan.groups)).collect();
-    for key in &keys {
-        encode(&["SET", key, "x"], &mut bytes);
-    }
-    let Ok(mut client) = Client::connect(plan.client(through)) else { return false };
-    let sent = client.send(&bytes).is_ok();
-    let ok = Reply::Simple("OK".into());
-    // All replies are taken, whatever they are.
-    let replies: Vec<_> = keys.iter().map(|_| client.receive()).collect();
-    sent && replies.iter().all(|reply| reply.as_ref().is_ok_and(|reply| *reply == ok))
 }
