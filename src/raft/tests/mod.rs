@@ -1,10 +1,11 @@
 //! A cluster in memory, and what it must never do.
 //!
 //! [`harness`] holds the nodes, their disks and the wire, and watches safety after every event;
-//! `contract`, `loop_order`, `paper`, `mistakes`, `membership`, `lease`, `snapshot`, `appends`, `recall` and `rest` are
+//! `asks`, `contract`, `loop_order`, `paper`, `mistakes`, `membership`, `lease`, `snapshot`, `appends`, `recall` and `rest` are
 //! stories told to it one delivery at a time; `random` tells it thousands that nobody thought of.
 
 mod appends;
+mod asks;
 mod contract;
 mod harness;
 mod lease;

@@ -2,6 +2,7 @@
 
 mod bits;
 mod golden;
+mod measures;
 mod reading;
 mod recycled;
 mod round_trip;

@@ -1,6 +1,7 @@
 //! What every frame must survive, and what no frame may do.
 
 mod handshake;
+mod measures;
 mod order;
 mod refusal;
 mod round_trip;

@@ -1,0 +1,154 @@
+//! Lengths that are said beforehand, bounds that are just kept, and what is left of a command's first bytes.
+
+use crate::limits::{COMMAND_ARGS_MAX, COMMAND_BYTES_MAX, FRAME_BYTES_SOFT};
+use crate::wire::reply::Reply;
+use crate::wire::resp::{Command, peek};
+
+use super::*;
+
+#[test]
+fn a_builder_says_how_long_its_frame_will_be() {
+    let all = sample();
+    let parts = [
+        Said { messages: all.messages.clone(), ..Said::default() },
+        Said { forwards: all.forwards.clone(), ..Said::default() },
+        Said { answers: all.answers.clone(), ..Said::default() },
+        Said { pieces: all.pieces.clone(), ..Said::default() },
+        Said { acks: all.acks.clone(), ..Said::default() },
+        Said { timings: vec![TIMING; 9], ..Said::default() },
+    ];
+    for part in &parts {
+        let mut builder = FrameBuilder::new();
+        assert!(builder.is_empty() && !builder.is_full());
+        add(part, &mut builder);
+        assert!(!builder.is_empty() && !builder.is_full(), "{part:?}");
+        let said = builder.bytes();
+        let is = builder.finish(&ROUTE, Lane::Append).bytes();
+        // What names the parts in a FlatBuffer.
+        assert!(said < is && is - said < 120, "{said} {is} {part:?}");
+    }
+    let mut builder = FrameBuilder::new();
+    builder.answer(Answer { id: 1, body: vec![0; FRAME_BYTES_SOFT].into() });
+    assert!(builder.is_full());
+    let text = format!("{builder:?}");
+    assert!(text.contains("answers: 1") && text.contains("messages: 0"), "{text}");
+}
+
+const TIMING: AckTiming =
+    AckTiming { group: GroupId(9), index: Index(5), pick_up: 1, flush_wait: 2, flush: 3, ack: 4 };
+
+fn add(said: &Said, builder: &mut FrameBuilder) {
+    said.messages.iter().for_each(|(group, message, entries)| {
+        builder.message(*group, message, entries);
+    });
+    said.forwards.iter().for_each(|forward| builder.forward(forward.clone()));
+    said.answers.iter().for_each(|answer| builder.answer(answer.clone()));
+    said.pieces.iter().for_each(|piece| builder.piece(piece));
+    said.acks.iter().for_each(|ack| builder.ack(ack));
+    said.timings.iter().for_each(|timing| builder.timing(timing));
+}
+
+#[test]
+fn messages_and_entries_say_how_many_are_left() {
+    let frame = read(&sample().compose(&mut FrameBuilder::new()).to_bytes()).unwrap().unwrap();
+    let mut messages = frame.messages();
+    for left in (0..sample().messages.len()).rev() {
+        assert_eq!(messages.len(), left + 1);
+        let (_, message, mut entries) = messages.next().expect("counted");
+        assert_eq!(entries.len(), message.count as usize);
+        entries.next();
+        assert_eq!(entries.len(), (message.count as usize).saturating_sub(1));
+    }
+    assert_eq!(messages.len(), 0);
+}
+
+#[test]
+fn the_longest_command_is_forwarded() {
+    let body = Bytes::from(vec![1; COMMAND_BYTES_MAX]);
+    let said = Said {
+        forwards: vec![Forward { id: 1, group: GroupId(9), flags: 0, body }],
+        ..Said::default()
+    };
+    let bytes = said.compose(&mut FrameBuilder::new()).to_bytes();
+    assert_eq!(Said::of(&read(&bytes).unwrap().unwrap()), said);
+}
+
+/// Two of them must not make up for each other.
+#[test]
+fn two_numbers_out_of_range_are_refused_as_one_is() {
+    type Edit = fn(&mut Message);
+    let edits: [Edit; 6] = [
+        |it| it.term.0 = NUMBER_MAX,
+        |it| it.entry.term.0 = NUMBER_MAX,
+        |it| it.entry.index.0 = NUMBER_MAX,
+        |it| it.commit.0 = NUMBER_MAX,
+        |it| it.run_term.0 = NUMBER_MAX,
+        |it| it.hint.0 = NUMBER_MAX,
+    ];
+    for (at, one) in edits.iter().enumerate() {
+        for other in &edits[at..] {
+            let (group, mut message, entries) = append(9, 100, &[]);
+            one(&mut message);
+            other(&mut message);
+            let said = Said { messages: vec![(group, message, entries)], ..Said::default() };
+            let bytes = said.compose(&mut FrameBuilder::new()).to_bytes();
+            assert!(matches!(read(&bytes), Err(FrameError::Part { .. })), "{message:?}");
+        }
+    }
+}
+
+#[test]
+fn a_command_is_known_by_its_first_bytes() {
+    type Parsed<'a> = Option<(i64, &'a [u8])>;
+    let cases: [(&[u8], Parsed<'_>); 8] = [
+        (b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n", Some((2, b"GET"))),
+        (b"*12\r\n$4\r\nMGETx", Some((12, b"MGET"))),
+        (b"*2\r\n$3\r\nGE", None),
+        (b"*2\r\n:3\r\nGET", None),
+        (b"*2\r\n$-1\r\nGET", None),
+        (b"*2", None),
+        (b"GET k\r\n", None),
+        (b"", None),
+    ];
+    for (bytes, expected) in cases {
+        assert_eq!(peek(bytes), expected, "{}", String::from_utf8_lossy(bytes));
+    }
+    let command = Command::from_args(&[b"SET", b"k", b"value"]);
+    assert_eq!((command.name(), command.arg(2), command.len()), (&b"SET"[..], &b"value"[..], 3));
+}
+
+#[test]
+fn as_many_arguments_as_allowed_are_taken_and_one_more_is_not() {
+    let mut raw = format!("*{COMMAND_ARGS_MAX}\r\n").into_bytes();
+    (0..COMMAND_ARGS_MAX).for_each(|_| raw.extend_from_slice(b"$0\r\n\r\n"));
+    let more = [format!("*{}\r\n", COMMAND_ARGS_MAX + 1).as_bytes(), b"$0\r\n\r\n"].concat();
+    if raw.len() <= COMMAND_BYTES_MAX {
+        assert_eq!(Command::parse(raw.into()).map(|command| command.len()), Ok(COMMAND_ARGS_MAX));
+    } else {
+        // The bound on bytes comes first; the count alone is not what is refused.
+        use crate::wire::resp::RequestReader;
+        let head = &raw[..raw.len().min(200)];
+        assert_eq!(RequestReader::new().next(&mut head.into()), Ok(None));
+    }
+    assert!(Command::parse(more.into()).is_err());
+}
+
+#[test]
+fn replies_of_every_kind_come_back_and_none_that_is_too_deep() {
+    for text in ["string", "none", "hash", "set"] {
+        let reply = Reply::Simple(text);
+        assert_eq!(Reply::decode(&reply.encode_forwarded()), Ok(reply));
+    }
+    assert!(Reply::decode(&Bytes::from_static(b"+else\r\n")).is_err());
+    let nested = |depth| (0..depth).fold(Reply::Int(1), |inner, _| Reply::Array(vec![inner]));
+    let mapped =
+        |depth| (0..depth).fold(Reply::Int(1), |inner, _| Reply::Map(vec![(Reply::Int(0), inner)]));
+    for (most, more) in [(nested(8), nested(9)), (mapped(8), mapped(9))] {
+        assert_eq!(Reply::decode(&most.encode_forwarded()), Ok(most));
+        assert!(Reply::decode(&more.encode_forwarded()).is_err());
+    }
+    assert!(!Reply::Ok.is_error() && Reply::Ok.error_text().is_empty());
+    let error = Reply::error("ERR", "no");
+    assert!(error.is_error() && !error.is_uncertain());
+    assert_eq!(error.error_text(), "ERR no");
+}
