@@ -26,9 +26,10 @@ pub enum RecoverError {
     /// Its bytes are damaged where they must not be.
     #[error(transparent)]
     Damage(#[from] Damage),
-    /// Its bytes are damaged, and this node is the only member of a group that has lost by it.
+    /// Its bytes are damaged, and of a group that has lost by it this node knows no other member: it is the
+    /// only one, or joined later and has lost who the others are.
     #[error(
-        "{damage}. Group {group} has no other member that could give back what is gone: keep the \
+        "{damage}. Group {group} has no other member that this log knows, to give back what is gone: keep the \
          files for inspection and restore a copy, or start this node with an empty directory and a \
          new --id"
     )]

@@ -59,9 +59,15 @@ pub enum Proof {
         /// The segment header that says so.
         by: Location,
     },
+    /// Everything in front of this place was given up, and no file is left from there on.
+    Reclaimed {
+        /// Where the log was noted to begin.
+        by: Location,
+    },
     /// The checksum holds: the bytes were written like this, by another version or in error.
     Written,
-    /// The segment's header says that the file had another length when it was begun.
+    /// The segment's header says that the file had another length when it was begun; or it has none, and
+    /// the file is shorter than any that was ever begun.
     Length,
     /// The segment belongs to someone else (contract row 57).
     Identity {
@@ -87,6 +93,11 @@ impl fmt::Display for Proof {
                 "{by} names another log in front of it. Put back the segment files that were \
                  moved or lost"
             ),
+            Self::Reclaimed { by } => write!(
+                f,
+                "the log was noted to begin with {by}, and no file of it is left. Put back the segment \
+                 files that were moved or lost, or start this node with an empty directory and a new --id"
+            ),
             Self::Written => write!(
                 f,
                 "the checksum over it holds, so it was written like this. Start the version of \
@@ -95,7 +106,7 @@ impl fmt::Display for Proof {
             ),
             Self::Length => write!(
                 f,
-                "the segment's own header says so; segments are never cut or extended. Put back \
+                "segments get their length before their name, and are never cut or extended. Put back \
                  the whole file"
             ),
             Self::Identity { expected, found } => write!(

@@ -168,6 +168,9 @@ struct Unused {
     /// Of the right length, and no batch header in it was written for its number: a spare, of zeroes or
     /// with the content of an earlier life.
     is_clean: bool,
+    /// It shows that something is gone. It stays where it is, because a crash may come before anything else
+    /// says so.
+    is_evidence: bool,
 }
 
 /// Reads a log once, from its first byte to its last. One per shard, at start-up.
@@ -327,17 +330,20 @@ impl Recovery {
         self.check_sequence(&header, on)?;
         let expected = u64::from(header.segment_bytes);
         let is_whole = bytes.len() as u64 == expected;
+        self.segments += 1;
+        let at = Location { segment, offset: BLOCK };
+        let end = End { at, chain: header.crc() };
+        let start = Start { end, number: header.first_batch, is_known: true, is_whole };
+        self.batches(start, bytes, bound, on)?;
         if !is_whole {
+            // What is gone lay behind what is left: told in front of it, all that is left would seem to
+            // follow the gap.
             let found = bytes.len() as u64;
             let fault = Fault::authentic("length of the segment file", 36, expected, found);
             let damage = Damage { segment, offset: 0, fault, proof: Proof::Length };
             on(Found::Lost(Loss { damage, whose: Whose::Anybody }));
         }
-        self.segments += 1;
-        let at = Location { segment, offset: BLOCK };
-        let end = End { at, chain: header.crc() };
-        let start = Start { end, number: header.first_batch, is_known: true, is_whole };
-        self.batches(start, bytes, bound, on)
+        Ok(())
     }
 
     /// The end of the directory: nothing can prove any more that the log went further.
@@ -346,19 +352,28 @@ impl Recovery {
     /// `position.end` before anything recovered is acted on.
     ///
     /// # Errors
-    /// None today: all damage is found while segments are fed.
+    /// [`Damage`] if no file is left of a log that was noted to begin somewhere. All other damage is found
+    /// while segments are fed.
     pub fn finish(self) -> Result<Recovered, Damage> {
         let end = self.tail.as_ref().map_or_else(End::default, |tail| tail.end);
+        if self.fed < self.first {
+            // A file is there before it is noted that the log begins with it.
+            let fault = Fault::authentic("segment file", 0, self.first.0, self.fed.0);
+            let proof = Proof::Reclaimed { by: Location { segment: self.first, offset: 0 } };
+            return Err(Damage { segment: self.first, offset: 0, fault, proof });
+        }
         let written =
             self.unused.iter().filter(|unused| !unused.is_clean).map(|unused| unused.segment);
         // No number is used twice if a batch header of it may lie anywhere: what a torn first write left
         // can then not be taken for a later write of the same segment. Sectors without their batch's
         // header are nothing.
-        let next_segment = SegmentSeq(written.fold(end.at.segment, SegmentSeq::max).0 + 1);
+        let last = end.at.segment.max(SegmentSeq(self.first.0.saturating_sub(1)));
+        let next_segment = SegmentSeq(written.fold(last, SegmentSeq::max).0 + 1);
         let next_batch = self.tail.as_ref().map_or(1, |tail| tail.next_batch);
         let (spares, discard) = self
             .unused
             .iter()
+            .filter(|unused| !unused.is_evidence)
             .map(|unused| unused.segment)
             .partition(|segment| *segment >= next_segment);
         let torn = self.tail.filter(|tail| tail.torn).map(|tail| TornTail {
@@ -390,6 +405,14 @@ impl Recovery {
         if fault.authentic && fault.what == "format version" {
             return Err(Damage { segment, offset: 0, fault, proof: Proof::Written });
         }
+        // Segments get their length before they get their name. What is shorter was cut, and what is gone
+        // lay behind what is left.
+        let (expected, found) = (self.segment_bytes, bytes.len() as u64);
+        let cut = (found < expected).then(|| {
+            let fault = Fault::new("length of the segment file", 0, expected, found);
+            let damage = Damage { segment, offset: 0, fault, proof: Proof::Length };
+            Loss { damage, whose: Whose::Anybody }
+        });
         let whole =
             self.later(segment, bytes, BLOCK).find(|batch| batch.durable.segment == segment);
         let witness = bound.map(|bound| bound.by).or(whole.map(|batch| batch.at));
@@ -414,18 +437,22 @@ impl Recovery {
             let at = Location { segment, offset: BLOCK };
             let end = End { at, chain: 0 };
             let number = self.tail.as_ref().map_or(0, |tail| tail.next_batch);
-            let start = Start { end, number, is_known: false, is_whole: true };
-            return self.batches(start, bytes, bound, on);
+            let start = Start { end, number, is_known: false, is_whole: cut.is_none() };
+            self.batches(start, bytes, bound, on)?;
+            cut.into_iter().for_each(|loss| on(Found::Lost(loss)));
+            return Ok(());
         }
-        let mut is_clean = bytes.len() as u64 == self.segment_bytes;
+        let (mut is_clean, mut is_evidence) = (found == expected, cut.is_some());
         for batch in self.later(segment, bytes, BLOCK) {
             is_clean = false;
             if let Err(damage) = self.check_durable(batch.durable, batch.at) {
+                is_evidence = true;
                 on(Found::Lost(Loss { damage, whose: Whose::Anybody }));
                 break;
             }
         }
-        self.unused.push(Unused { segment, fault, is_clean });
+        cut.into_iter().for_each(|loss| on(Found::Lost(loss)));
+        self.unused.push(Unused { segment, fault, is_clean, is_evidence });
         Ok(())
     }
 

@@ -103,7 +103,7 @@ impl Cluster {
             priority: 100,
             seed: 7 + node as u64,
         };
-        let first = it.segments.keys().next().copied().unwrap_or(SegmentSeq(1));
+        let first = it.segments.keys().next().copied().unwrap_or_default();
         let mut recovering =
             Recovering::new(config).with_segment_bytes(SEGMENT_BYTES).reclaimed_to(first);
         let numbers: Vec<SegmentSeq> = it.segments.keys().copied().collect();

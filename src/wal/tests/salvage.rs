@@ -127,6 +127,47 @@ fn files_that_are_gone_or_cut_short_are_a_loss_and_the_rest_is_read() {
     }
 }
 
+/// What is gone of a file that was cut lay behind what is left of it. Told in front of that, what is left would
+/// seem to follow the gap, and nothing to be missing. (`tool sim --seed 102`, with files that are cut.)
+#[test]
+fn contract_row_55_what_is_cut_off_the_newest_file_is_lost_behind_what_is_left() {
+    for blocks in 0..5 {
+        for has_header in [true, false] {
+            let mut log = small_log(4, segment_bytes(8));
+            log.drop_spares();
+            let file = log.disk.file(1);
+            file.truncate(blocks * BLOCK_BYTES + 100);
+            if !has_header {
+                let length = file.len().min(BLOCK_BYTES);
+                file[..length].fill(0);
+            }
+            let (told, recovered) = salvage(&log.disk, log.segment_bytes);
+            let what = format!("{blocks} blocks, header: {has_header}");
+            assert_eq!(told.last(), Some(&Told::Lost(Whose::Anybody)), "{what}");
+            assert_nothing_is_missed(&told, &log.written, &what);
+            let runs = told.iter().filter(|told| matches!(told, Told::Run(_))).count();
+            assert!(has_header <= (runs + 3 >= 3 * blocks), "{what}: {runs} runs");
+            // It is the only evidence, and stays.
+            assert_eq!((recovered.spares, recovered.discard), (vec![], vec![]), "{what}");
+            assert_eq!(recovered.position.next_segment, SegmentSeq(2), "{what}");
+        }
+    }
+}
+
+/// All that is left of a log is the note of where it begins. (`tool sim --seed 14`, with disks replaced.)
+#[test]
+fn contract_row_27_a_log_of_which_only_the_beginning_is_known_is_no_new_log() {
+    let nothing = Disk::default();
+    let refused = nothing.recover_from(SegmentSeq(3), segment_bytes(3)).expect_err("it is lost");
+    assert!(matches!(refused.proof, Proof::Reclaimed { .. }), "{refused}");
+    // A spare that was there when it was noted, and no write in it: nothing was, but numbers go on.
+    let mut spare = Disk::default();
+    spare.0.insert(SegmentSeq(3), vec![0; segment_bytes(3)]);
+    let (recovered, runs) = spare.recover_from(SegmentSeq(3), segment_bytes(3)).expect("empty");
+    assert_eq!((recovered.position.next_segment, runs), (SegmentSeq(3), vec![]));
+    assert_eq!(recovered.spares, [SegmentSeq(3)]);
+}
+
 /// What was not proven durable is a torn tail as ever, also behind damage.
 #[test]
 fn a_torn_tail_behind_damage_stays_a_torn_tail() {
