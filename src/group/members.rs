@@ -12,7 +12,7 @@
 //! ```
 
 use crate::entry::Entry;
-use crate::id::{EntryId, Index, NodeId, ReplicaId, Tick};
+use crate::id::{EntryId, Index, NodeId, ReplicaId, Term, Tick};
 use crate::limits;
 use crate::planted::{Planted, planted};
 use crate::raft::effects::{Effects, RoleKind, TransferEnd};
@@ -45,6 +45,8 @@ pub(super) enum Life {
 pub(super) struct Standing {
     pub(super) state: GroupState,
     pub(super) life: Life,
+    /// The last entry it knew to be committed when it left, if it has.
+    pub(super) left_at: EntryId,
     pub(super) election_ms: u64,
 }
 
@@ -55,8 +57,8 @@ pub(super) struct Asked {
     changing: Vec<Origin>,
     /// Handovers under way.
     transfers: Vec<(ReplicaId, Origin)>,
-    /// Removed replicas that spoke and are to be told.
-    to_tell: Vec<ReplicaId>,
+    /// What is to be said to removed replicas that spoke; or by one, to those that still ask it.
+    to_tell: Vec<Message>,
 }
 
 /// The voter that should lead next: the one that holds most, and of those the one heard from last
@@ -462,6 +464,7 @@ impl Replica {
     /// it is not for raft (contract row 37).
     pub(super) fn is_of_the_removed(&mut self, message: &Message) -> bool {
         if self.is_gone() {
+            self.refuse_vote(message);
             return true;
         }
         let status = self.raft.status();
@@ -479,19 +482,41 @@ impl Replica {
         if !self.state.is_removed(message.from) || is_heard {
             return false;
         }
-        if !self.asked.to_tell.contains(&message.from) {
-            self.asked.to_tell.push(message.from);
-        }
+        self.tell(Message::new(MessageKind::Removed, status.id, message.from, status.term));
         true
+    }
+
+    fn tell(&mut self, message: Message) {
+        if self.asked.to_tell.iter().all(|told| told.to != message.to) {
+            self.asked.to_tell.push(message);
+        }
+    }
+
+    /// Who still asks this replica for its vote does not know that it has left, and may need that vote as long
+    /// as it does not. It gets none, but hears what is committed: with the removal among that, it counts without
+    /// this replica. (`tool sim --seed 3499`, with disks replaced.)
+    fn refuse_vote(&mut self, message: &Message) {
+        // In the term of the candidate, or it would not listen.
+        let (kind, term) = match message.kind {
+            MessageKind::PreVote => {
+                (MessageKind::PreVoteResponse, Term(message.term.0.saturating_sub(1)))
+            }
+            MessageKind::Vote => (MessageKind::VoteResponse, message.term),
+            _ => return,
+        };
+        if self.left_at == EntryId::default() || term == Term(0) {
+            return;
+        }
+        let mut refusal = Message::new(kind, self.raft.status().id, message.from, term);
+        (refusal.reject, refusal.entry) = (true, self.left_at);
+        self.tell(refusal);
     }
 
     /// The turn ends: tells the removed, and ends this replica if it is one of them.
     pub(super) fn settle_members(&mut self, fx: &mut Effects, answers: &mut Answers) {
         let status = self.raft.status();
-        let (this, term, role) = (status.id, status.term, status.role);
-        for to in self.asked.to_tell.drain(..) {
-            fx.send.push(Message::new(MessageKind::Removed, this, to, term));
-        }
+        let (this, role) = (status.id, status.role);
+        fx.send.append(&mut self.asked.to_tell);
         let is_removed = self.state.is_removed(this) && !planted(Planted::RemovedStillVotes);
         if self.life == Life::Member && is_removed && role != RoleKind::Leader {
             self.life = Life::Removed;
@@ -522,16 +547,22 @@ impl Replica {
         answers.extend(waiting.map(|origin| (origin, refusal::uncertain(why))));
     }
 
+    /// What a replica that has left still has to say.
+    pub(super) fn say_last(&mut self, fx: &mut Effects) {
+        fx.send.append(&mut self.asked.to_tell);
+    }
+
     /// The tombstone, if it is to be written.
     pub(super) fn take_tombstone(&mut self) -> Option<Run> {
         if self.life != Life::Removed {
             return None;
         }
         self.life = Life::Buried;
+        self.left_at = self.raft.committed_id();
         let status = self.raft.status();
         let hard_state =
             crate::raft::HardState { term: status.term, vote: status.vote, commit: status.commit };
-        Some(Run::mark(RunKind::Tombstone, self.group, hard_state, EntryId::default()))
+        Some(Run::mark(RunKind::Tombstone, self.group, hard_state, self.left_at))
     }
 }
 

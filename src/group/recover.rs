@@ -143,6 +143,11 @@ pub struct ReplicaRecovery {
     oldest: Option<SegmentSeq>,
     /// The replica was removed.
     is_buried: bool,
+    /// What it knew to be committed when it was.
+    left_at: EntryId,
+    /// What is held and not applied was read by this life and perhaps not by the one that noted a loss behind it: what
+    /// that one knew to be committed is not about these entries, until some are written over them.
+    is_doubtful: bool,
     /// Part of the log is gone.
     lost: Option<Lost>,
     /// Applied entries kept in memory for followers, in bytes.
@@ -192,6 +197,8 @@ impl ReplicaRecovery {
             stored: None,
             oldest: None,
             is_buried: false,
+            left_at: EntryId::default(),
+            is_doubtful: false,
             lost: None,
             keep_bytes,
         }
@@ -230,21 +237,34 @@ impl ReplicaRecovery {
     /// What a run says about what is gone.
     fn note_lost(&mut self, run: &Replayed, count: u64) {
         let Replayed { kind, entry, .. } = *run;
+        let held = self.last_entry();
+        let reaches = |entry: EntryId| {
+            (entry.term, entry.index) <= (held.term, held.index) && entry.index <= held.index
+        };
+        self.is_doubtful &= kind != RunKind::Recalled;
         match kind {
             RunKind::PromisesForgotten | RunKind::EntriesForgotten => {
                 let promises_known = kind == RunKind::EntriesForgotten;
                 let last = Some(entry).filter(|last| promises_known && last.index > Index(0));
                 let what = Forgotten { promises_known, last };
                 self.lost = Some(Lost { what, is_noted: true, is_fresh: false, is_bridged: false });
+                // The life that noted this may have read less than this one, and others in its place.
+                self.is_doubtful = self.applied.next() < self.cache.next();
                 return;
             }
             // It was whole then, by what it had noted. What has decayed since lies in front of this
             // too, and behind that note.
             RunKind::Recalled => match &mut self.lost {
                 Some(lost) if lost.is_fresh => lost.is_noted = false,
-                Some(_) if self.is_anchored => {
-                    self.lost = None;
-                    return;
+                Some(lost) if self.is_anchored => {
+                    let is_whole = reaches(entry.max(lost.what.last.unwrap_or_default()));
+                    if is_whole {
+                        self.lost = None;
+                        return;
+                    }
+                    // What had decayed when that was noted was told apart from what has since by nothing
+                    // but this: the log reached further.
+                    (lost.is_noted, lost.what.last) = (false, None);
                 }
                 _ => {}
             },
@@ -285,9 +305,15 @@ impl ReplicaRecovery {
         mut entries: impl Iterator<Item = Entry>,
     ) -> Result<(), RunError> {
         let group = self.group;
-        let Replayed { kind, hard_state, entry, segment } = run;
+        let Replayed { kind, mut hard_state, entry, segment } = run;
         let mut count = 0;
-        if hard_state.term < self.hard_state.term {
+        let forgets = kind == RunKind::PromisesForgotten
+            || self.lost.is_some_and(|lost| lost.is_noted && !lost.what.promises_known);
+        if hard_state.term < self.hard_state.term && forgets {
+            // A life that could not read the terms in front of this wrote it, before others had told it theirs;
+            // this one could.
+            hard_state = self.hard_state;
+        } else if hard_state.term < self.hard_state.term {
             return Err(RunError::TermBack {
                 group,
                 before: self.hard_state.term,
@@ -314,7 +340,7 @@ impl ReplicaRecovery {
                 }
             }
             RunKind::SnapshotTaken | RunKind::SnapshotInstalled => self.on_snapshot(kind, entry),
-            RunKind::Tombstone => self.is_buried = true,
+            RunKind::Tombstone => (self.is_buried, self.left_at) = (true, entry),
             RunKind::PromisesForgotten | RunKind::EntriesForgotten | RunKind::Recalled => {}
         }
         self.apply();
@@ -337,7 +363,13 @@ impl ReplicaRecovery {
                 count += 1;
             }
         }
-        if entries.peek().is_none() {
+        let has_more = entries.peek().is_some();
+        if count > 0 && !has_more {
+            // Nor did that life know what lies further on.
+            self.forget_from(first);
+        }
+        self.is_doubtful &= count == 0 && !has_more;
+        if !has_more {
             return Ok(count);
         }
         if !self.is_anchored && first == self.applied.next() {
@@ -375,9 +407,26 @@ impl ReplicaRecovery {
         Ok(count)
     }
 
+    /// Nothing that is not known to be committed is held from here on.
+    fn forget_from(&mut self, first: Index) {
+        let first = first.max(self.applied.next());
+        if self.is_anchored && first < self.cache.next() {
+            self.cache.truncate(first);
+            self.runs.retain(|run| run.start < first);
+        }
+    }
+
     /// The last entry that is applied, of a log that is anchored.
     fn applied_entry(&self) -> EntryId {
-        let index = self.applied;
+        self.entry_at(self.applied)
+    }
+
+    /// The last entry there is.
+    fn last_entry(&self) -> EntryId {
+        self.entry_at(self.cache.next().prev())
+    }
+
+    fn entry_at(&self, index: Index) -> EntryId {
         let after = self.runs.partition_point(|run| run.start <= index);
         let term = match after.checked_sub(1) {
             Some(at) => self.runs[at].term,
@@ -472,7 +521,7 @@ impl ReplicaRecovery {
     }
 
     fn apply(&mut self) {
-        if !self.is_anchored {
+        if !self.is_anchored || self.is_doubtful {
             return;
         }
         let last = self.cache.next().prev();
@@ -530,6 +579,9 @@ impl ReplicaRecovery {
     /// # Errors
     /// If the log begins late and nothing stands for what is gone.
     pub fn finish(mut self, config: raft::Config, now: Tick) -> Result<Replica, RunError> {
+        if self.is_doubtful {
+            self.forget_from(self.applied.next());
+        }
         self.settle();
         self.evict();
         self.cache.detach();
@@ -580,9 +632,9 @@ impl ReplicaRecovery {
         if self.stopped.is_some() {
             raft.stop(now);
         }
-        let Self { group, cache, machine, sessions, state, stopped, .. } = self;
+        let Self { group, cache, machine, sessions, state, stopped, left_at, .. } = self;
         let life = if self.is_buried { Life::Buried } else { Life::Member };
-        let standing = Standing { state, life, election_ms };
+        let standing = Standing { state, life, left_at, election_ms };
         let mut replica = Replica::new(group, raft, cache, machine, sessions, standing, beside);
         replica.stopped = stopped;
         replica.note_forgotten(hard_state);
@@ -652,6 +704,37 @@ mod tests {
         sessions.run(ID, 1, Index(6));
         assert_eq!(replica.sessions(), &sessions, "the table is what the entries make of it");
         assert_eq!(replica.digest(), replica.machine().digest().wrapping_add(sessions.digest()));
+    }
+
+    /// A life that was shown a block as it is not wrote down that it had lost its promises, in the term that it
+    /// could read. The next one reads all. (`tool sim --seed 1000`, with reads that lie.)
+    #[test]
+    fn contract_row_27_a_term_goes_back_only_where_promises_were_forgotten() {
+        let start = |terms: &[(RunKind, u64)]| {
+            let mut recovery = ReplicaRecovery::new(GroupId(0), Box::new(Map::new()), 1 << 20)
+                .beginning(GroupState::first(&[NodeId(1), NodeId(2)], &[]));
+            for &(kind, term) in terms {
+                let hard_state = HardState { term: Term(term), ..HardState::default() };
+                let entry = EntryId::default();
+                let run = Replayed { kind, hard_state, entry, segment: SegmentSeq(1) };
+                recovery.on_run(run, std::iter::empty())?;
+            }
+            let replica = recovery.finish(raft::Config::new(ReplicaId(1), 1), Tick(0))?;
+            Ok::<_, RunError>((replica.status().term, replica.forgotten().is_some()))
+        };
+        let (log, forgotten, recalled) =
+            (RunKind::Log, RunKind::PromisesForgotten, RunKind::Recalled);
+        let back = |before, found| {
+            Err(RunError::TermBack { group: GroupId(0), before: Term(before), found: Term(found) })
+        };
+        assert_eq!(start(&[(log, 3), (forgotten, 2), (log, 2)]), Ok((Term(3), true)));
+        assert_eq!(
+            start(&[(log, 3), (forgotten, 2), (log, 5), (recalled, 5)]),
+            Ok((Term(5), false))
+        );
+        assert_eq!(start(&[(log, 3), (log, 2)]), back(3, 2));
+        assert_eq!(start(&[(log, 3), (RunKind::EntriesForgotten, 2)]), back(3, 2));
+        assert_eq!(start(&[(log, 1), (forgotten, 1), (recalled, 3), (log, 2)]), back(3, 2));
     }
 
     /// The log is gone up to entry 6 but for a snapshot of it; what follows are retries, and one

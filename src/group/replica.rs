@@ -65,6 +65,8 @@ pub struct Replica {
     pub(super) state: GroupState,
     pub(super) state_changed: bool,
     pub(super) life: Life,
+    /// The last entry it knew to be committed when it left its group.
+    pub(super) left_at: EntryId,
     pub(super) asked: Asked,
     /// Silence of this length, in ms, makes a member doubtful.
     pub(super) election_ms: u64,
@@ -107,7 +109,7 @@ impl Replica {
         beside: Beside,
     ) -> Self {
         let last = cache.next().prev();
-        let Standing { state, life, election_ms } = standing;
+        let Standing { state, life, left_at, election_ms } = standing;
         Self {
             group,
             raft,
@@ -121,6 +123,7 @@ impl Replica {
             state,
             state_changed: true,
             life,
+            left_at,
             asked: Asked::default(),
             election_ms,
             unwritten: None,
@@ -464,6 +467,7 @@ impl Replica {
         answers: &mut Answers,
     ) -> u64 {
         if self.life == Life::Buried {
+            self.say_last(fx);
             return 0;
         }
         self.let_time_pass(wall);

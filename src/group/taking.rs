@@ -267,7 +267,11 @@ impl Replica {
             Recalled::Promises => {
                 self.write_mark(RunKind::EntriesForgotten, EntryId::default(), None);
             }
-            Recalled::Everything => self.write_mark(RunKind::Recalled, EntryId::default(), None),
+            Recalled::Everything => {
+                // A later life must find as much of it.
+                let whole = self.raft.status().last;
+                self.write_mark(RunKind::Recalled, whole, None);
+            }
         }
     }
 
@@ -373,7 +377,7 @@ impl Replica {
             return false;
         }
         let kind = if self.is_buried() { RunKind::Tombstone } else { RunKind::Log };
-        self.write_mark(kind, EntryId::default(), Some(Written::Again));
+        self.write_mark(kind, self.left_at, Some(Written::Again));
         true
     }
 

@@ -159,7 +159,8 @@ impl Raft {
         Some(request)
     }
 
-    fn committed_id(&self) -> EntryId {
+    /// The last entry known to be committed.
+    pub(crate) fn committed_id(&self) -> EntryId {
         let index = self.log.commit();
         EntryId { term: self.log.term_at(index).unwrap_or_default(), index }
     }

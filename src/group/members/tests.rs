@@ -300,6 +300,42 @@ fn contract_row_10_a_removed_replica_refuses_at_once_and_for_ever() {
     assert_eq!(world.leader(), Some(leader), "it disturbs nobody");
 }
 
+/// Only the leader knows that its own removal is committed when the links to it break; another voter is gone for
+/// good. Without the vote of the removed the others are two of four, until they hear from it that they are two of
+/// three. (`tool sim --seed 3499`, with disks replaced.)
+#[test]
+fn contract_row_62_who_has_left_still_says_what_is_committed() {
+    for restarts in [false, true] {
+        let mut world = World::new(&[1, 2, 3, 4]);
+        let leader = world.elect();
+        world.set("k");
+        let dead = world.other_than(leader);
+        world.replicas.remove(&dead);
+        let asked = world.ask(leader, Access::Member, &format!("MEMBER REMOVE {leader}"));
+        let others: Vec<u64> = (1..=4).filter(|node| ![leader, dead].contains(node)).collect();
+        let knows =
+            |world: &World, node| world.replicas[node].state().is_removed(ReplicaId(leader));
+        world.run_until("it takes effect", |world| knows(world, &leader));
+        world.cut = others.iter().map(|&node| (node.min(leader), node.max(leader))).collect();
+        world.run_until("it is gone", |world| world.replicas[&leader].is_gone());
+        assert!(world.answers.contains_key(&asked));
+        (0..5_000).for_each(|_| world.step());
+        assert_eq!((world.leader(), others.iter().any(|node| knows(&world, node))), (None, false));
+        if restarts {
+            world.replicas.remove(&leader);
+            world.start(leader, &[1, 2, 3, 4]);
+        }
+        let term = world.replicas[&leader].status().term;
+        world.cut.clear();
+        world.run_until("another leads", |world| world.leader().is_some());
+        assert!(others.contains(&world.leader().expect("just seen")));
+        assert_eq!(world.replicas[&leader].status().term, term, "it took part in nothing");
+        let node = world.leader().expect("just seen");
+        let set = world.ask(node, Access::Write, "SET k w");
+        assert_eq!(world.wait(set).error_text(), "", "it is written");
+    }
+}
+
 #[test]
 fn contract_row_37_a_removed_replica_that_speaks_is_told() {
     let mut world = World::new(&[1, 2, 3]);
