@@ -113,12 +113,12 @@ impl World {
             return;
         }
         if self.rng.u32(..6) == 0 {
-            self.clients[client].home = self.rng.usize(..self.nodes.len());
+            self.clients[client].home = self.any_node();
         }
         let node = self.clients[client].home;
         if !self.nodes[node].is_up() {
             // Connection refused.
-            self.clients[client].home = self.rng.usize(..self.nodes.len());
+            self.clients[client].home = self.any_node();
             return self.think(client);
         }
         if self.embedded.is_some() {
@@ -230,7 +230,7 @@ impl World {
 
     pub(super) fn on_not_executed(&mut self, client: usize, effects: &Effects) {
         self.outcome.refused += 1;
-        self.clients[client].home = self.rng.usize(..self.nodes.len());
+        self.clients[client].home = self.any_node();
         effects.places.iter().for_each(|&place| self.history.strike(place));
     }
 

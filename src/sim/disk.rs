@@ -13,7 +13,9 @@
 //! worlds each segment is new and zeroed. A crash may leave a spare that was asked for and never told of.
 //!
 //! What is durable may be damaged later: a bit flips, a block goes to another place, is lost, or cannot
-//! be read any more. A block that is lost shows what the file held in an earlier life.
+//! be read any more. A block that is lost shows what the file held in an earlier life. A read may show that for
+//! once, or another block, although what is durable is as it should be. And whole files may be cut short, be gone,
+//! or be what they were earlier.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -71,6 +73,28 @@ pub struct Disk {
     /// Segments whose names are not durable, and the retired ones they were. None ever, as the driver
     /// owes it.
     nameless: Vec<(SegmentSeq, Option<SegmentSeq>)>,
+    /// What is shown in place of a block until [`Disk::read_well`].
+    misread: Option<Misread>,
+}
+
+/// A block that is not what a read shows.
+#[derive(Debug)]
+struct Misread {
+    place: Place,
+    shown: Box<[u8]>,
+    /// It is shown to whoever asks for the first block of a segment, or to whoever asks for all of it.
+    at_head: bool,
+}
+
+/// What becomes of a segment that is not damaged in one place, but as a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileFault {
+    /// It ends after so many bytes.
+    Cut(usize),
+    /// It is gone.
+    Missing,
+    /// It is what it was when only so many of its blocks had been written.
+    RolledBack(u32),
 }
 
 /// A block of a segment.
@@ -105,6 +129,8 @@ struct Segment {
     unreadable: BTreeSet<u32>,
     /// What lay, in an earlier life, where this one has written, without the zeroes at its end.
     below: BTreeMap<u32, Box<[u8]>>,
+    /// The file ends here, if it was cut.
+    cut: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -197,6 +223,7 @@ impl Segment {
             blocks: vec![Content::default(); segment_bytes / BLOCK_BYTES],
             unreadable: BTreeSet::new(),
             below: BTreeMap::new(),
+            cut: None,
         }
     }
 
@@ -303,6 +330,7 @@ impl Disk {
             retired: BTreeMap::new(),
             wanted: None,
             nameless: Vec::new(),
+            misread: None,
         }
     }
 
@@ -334,7 +362,8 @@ impl Disk {
 
     /// A segment is given up.
     pub fn retire(&mut self, segment: SegmentSeq) {
-        let content = self.segments.remove(&segment);
+        // One that was cut short is deleted: a spare is of full length.
+        let content = self.segments.remove(&segment).filter(|content| content.cut.is_none());
         if wal::is_kept(self.retired.len()) {
             self.retired.extend(content.map(|content| (segment, content)));
         }
@@ -497,6 +526,102 @@ impl Disk {
         self.segments.get(&segment)?.unreadable.range(blocks).next().copied()
     }
 
+    /// What a block held before it was last written, as far as anybody knows.
+    fn stale(&self, (segment, block): Place) -> Box<[u8]> {
+        let below = self.segments.get(&segment).and_then(|segment| segment.below.get(&block));
+        below.cloned().unwrap_or_default()
+    }
+
+    /// What a block holds, without the zeroes at its end; nothing if there is no such block.
+    #[must_use]
+    pub fn content(&self, (segment, block): Place) -> Box<[u8]> {
+        let segment =
+            self.segments.get(&segment).filter(|segment| segment.owner(block) != Owner::Nobody);
+        segment.map_or_else(Box::default, |segment| segment.block(block).into())
+    }
+
+    /// Until [`Self::read_well`], whoever reads this block is shown something else: this, or what it held
+    /// before it was last written. If it is the first of its segment and `at_head`, that is whoever asks
+    /// for the first block alone.
+    pub fn misread(&mut self, place: Place, shown: Option<Box<[u8]>>, at_head: bool) {
+        let shown = shown.unwrap_or_else(|| self.stale(place));
+        self.misread = Some(Misread { place, shown, at_head: at_head && place.1 == 0 });
+    }
+
+    /// Reads show what is there.
+    pub fn read_well(&mut self) {
+        self.misread = None;
+    }
+
+    /// The segments of which a later one says where they end.
+    #[must_use]
+    pub fn sealed(&self) -> Vec<SegmentSeq> {
+        self.segments.range(..self.proven.0).map(|(&segment, _)| segment).collect()
+    }
+
+    /// The segment that holds the highest durable watermark's place, if it is there. That it is there is
+    /// proven by nothing else.
+    #[must_use]
+    pub fn newest(&self) -> Option<SegmentSeq> {
+        self.segments.contains_key(&self.proven.0).then_some(self.proven.0)
+    }
+
+    /// A file is not what it was. The node does not run.
+    pub fn lose_file(&mut self, segment: SegmentSeq, fault: FileFault) {
+        let Some(content) = self.segments.get_mut(&segment) else { return };
+        let left = match fault {
+            FileFault::Cut(bytes) => {
+                content.cut = Some(bytes.min(content.cut.unwrap_or(bytes)));
+                bytes / BLOCK_BYTES
+            }
+            FileFault::Missing => {
+                self.segments.remove(&segment);
+                0
+            }
+            FileFault::RolledBack(blocks) => {
+                let later: Vec<u32> = content.own().filter(|block| blocks <= *block).collect();
+                later.into_iter().for_each(|block| content.lose(block));
+                blocks as usize
+            }
+        };
+        let left = (left * BLOCK_BYTES) as u64;
+        let is_left = |offset: u64, bytes: usize| offset + bytes as u64 <= left;
+        self.finished.retain(|&(of, offset, bytes)| of != segment || is_left(offset, bytes));
+    }
+
+    /// The note of where the log begins is what it was earlier; gone, if that is zero.
+    pub fn lose_note(&mut self, first: SegmentSeq) {
+        self.first = self.first.min(first);
+    }
+
+    /// The bytes that are asked for to read entries back, with one block shown as it is not: as another
+    /// one, or as it was before it was last written. Which block, and whether it is stale; `None` if
+    /// nothing was read.
+    pub fn look_askew(
+        &mut self,
+        segment: SegmentSeq,
+        blocks: Range<u32>,
+        rng: &mut Rng,
+    ) -> Option<(Bytes, u32, bool)> {
+        let (block, is_stale) = (rng.u32(blocks), rng.bool());
+        let other = self.any_block(rng)?;
+        let own = self.segments.get(&segment)?.owner(block) == Owner::This;
+        if !own || other == (segment, block) {
+            return None;
+        }
+        let shown = if is_stale { None } else { Some(self.content(other)) };
+        self.misread((segment, block), shown, false);
+        let bytes = self.look(segment);
+        self.read_well();
+        Some((bytes, block, is_stale))
+    }
+
+    /// Blocks of a segment.
+    #[must_use]
+    pub fn blocks(&self) -> u32 {
+        (self.segment_bytes / BLOCK_BYTES) as u32
+    }
+
     /// The disk lied about its last flush.
     pub fn forget_last(&mut self) {
         if let Some((segment, offset, bytes)) = self.finished.pop()
@@ -564,10 +689,17 @@ impl Disk {
     #[must_use]
     pub fn first_block(&self, segment: SegmentSeq) -> [u8; BLOCK_BYTES] {
         let mut bytes = [0; BLOCK_BYTES];
-        if let Some(segment) = self.segments.get(&segment).filter(|it| !it.unreadable.contains(&0))
+        if let Some(misread) = &self.misread
+            && misread.at_head
+            && misread.place.0 == segment
         {
-            let block = segment.block(0);
-            bytes[..block.len()].copy_from_slice(block);
+            bytes[..misread.shown.len()].copy_from_slice(&misread.shown);
+        } else if let Some(content) = self.segments.get(&segment)
+            && !content.unreadable.contains(&0)
+        {
+            let block = content.block(0);
+            let used = block.len().min(content.cut.unwrap_or(BLOCK_BYTES));
+            bytes[..used].copy_from_slice(&block[..used]);
         }
         bytes
     }
@@ -581,15 +713,25 @@ impl Disk {
     /// A whole segment, as a mapping of its file would show it. What cannot be read is zero, as the driver
     /// has it.
     pub fn look(&mut self, segment: SegmentSeq) -> Bytes {
-        let Segment { image, unreadable, .. } =
+        let Segment { image, unreadable, cut, .. } =
             self.segments.get_mut(&segment).expect("the segment exists");
         let bytes = image.show();
-        if unreadable.is_empty() {
-            return bytes.clone();
+        let bytes = bytes.slice(..cut.unwrap_or(bytes.len()));
+        let misread = self.misread.as_ref().filter(|it| it.place.0 == segment && !it.at_head);
+        if unreadable.is_empty() && misread.is_none() {
+            return bytes;
         }
         let mut bytes = BytesMut::from(bytes.as_ref());
-        for &block in unreadable.iter() {
-            bytes[block as usize * BLOCK_BYTES..][..BLOCK_BYTES].fill(0);
+        let mut show = |block: u32, shown: &[u8]| {
+            let start = (block as usize * BLOCK_BYTES).min(bytes.len());
+            let end = (start + BLOCK_BYTES).min(bytes.len());
+            bytes[start..end].fill(0);
+            let used = shown.len().min(end - start);
+            bytes[start..start + used].copy_from_slice(&shown[..used]);
+        };
+        unreadable.iter().for_each(|&block| show(block, &[]));
+        if let Some(misread) = misread {
+            show(misread.place.1, &misread.shown);
         }
         bytes.freeze()
     }
@@ -698,6 +840,65 @@ mod tests {
         assert_eq!(disk.unreadable(SEGMENT, bytes(2, 9)), None);
         disk.prepare(SEGMENT, false);
         assert_eq!(disk.unreadable(SEGMENT, bytes(0, 3)), None, "it is new");
+    }
+
+    #[test]
+    fn a_read_lies_once_and_what_is_there_stays() {
+        let mut rng = Rng::with_seed(4);
+        let mut disk = disk();
+        disk.finish(FlushTicket(1));
+        disk.finish(FlushTicket(2));
+        let block = |bytes: &Bytes, block: usize| bytes[block * BLOCK_BYTES];
+        disk.misread((SEGMENT, 1), Some(disk.content((SEGMENT, 0))), false);
+        let bytes = disk.look(SEGMENT);
+        assert_eq!([block(&bytes, 0), block(&bytes, 1), block(&bytes, 2)], [1, 1, 2]);
+        disk.misread((SEGMENT, 0), None, true);
+        assert_eq!((disk.first_block(SEGMENT)[0], block(&disk.look(SEGMENT), 0)), (0, 1), "stale");
+        disk.read_well();
+        assert_eq!((disk.first_block(SEGMENT)[0], block(&disk.look(SEGMENT), 1)), (1, 2));
+        let (mut askew, mut stale) = (0, 0);
+        for _ in 0..50 {
+            let Some((bytes, at, is_stale)) = disk.look_askew(SEGMENT, 1..4, &mut rng) else {
+                continue;
+            };
+            askew += 1;
+            stale += usize::from(is_stale);
+            let shown = block(&bytes, at as usize);
+            assert!((1..3).contains(&at) && if is_stale { shown == 0 } else { shown > 0 });
+        }
+        assert!(0 < stale && stale < askew, "{stale} of {askew}");
+    }
+
+    #[test]
+    fn files_are_cut_and_gone_and_what_they_were() {
+        let durable = || {
+            let mut disk = disk();
+            disk.finish(FlushTicket(1));
+            disk.finish(FlushTicket(2));
+            disk
+        };
+        let mut disk = durable();
+        disk.lose_file(SEGMENT, FileFault::Cut(BLOCK_BYTES + 7));
+        assert_eq!(disk.look(SEGMENT).len(), BLOCK_BYTES + 7);
+        disk.lose_file(SEGMENT, FileFault::Cut(5));
+        assert_eq!(disk.first_block(SEGMENT)[..6], [1, 1, 1, 1, 1, 0]);
+        disk.retire(SEGMENT);
+        assert_eq!(disk.prepare(SegmentSeq(2), true), None, "what was cut is no spare");
+
+        let mut disk = durable();
+        disk.lose_file(SEGMENT, FileFault::RolledBack(2));
+        let bytes = disk.look(SEGMENT);
+        assert_eq!([0, 1, 2].map(|block| bytes[block * BLOCK_BYTES]), [1, 2, 0]);
+
+        let mut disk = durable();
+        disk.lose_file(SEGMENT, FileFault::Missing);
+        assert!(disk.segments().is_empty());
+
+        disk.note_first(SegmentSeq(3));
+        disk.lose_note(SegmentSeq(2));
+        assert_eq!(disk.first(), SegmentSeq(2));
+        disk.lose_note(SegmentSeq(0));
+        assert_eq!(disk.first(), SegmentSeq(0));
     }
 
     #[test]

@@ -249,7 +249,7 @@ impl World {
     ) -> Checked {
         let now = self.now;
         if reply.is_none_or(Reply::is_error) {
-            self.clients[client].home = self.rng.usize(..self.nodes.len());
+            self.clients[client].home = self.any_node();
         }
         match (expected, reply) {
             (Expected::Open(group, id), Some(Reply::Ok)) => {
@@ -350,9 +350,10 @@ impl World {
                 Some(world.write_once(0, node, group))
             })?;
         }
+        self.until_replaced()?;
         self.until_sessions_end()?;
         for group in (0..self.options.groups).map(GroupId) {
-            for node in 0..self.nodes.len() {
+            for node in self.nodes_there() {
                 if self.embedded().check.reads.is_some() && self.is_member(group, node) {
                     self.until_answered("cannot be read", group, |world, any| {
                         // A removal may have been applied only now.
@@ -376,7 +377,7 @@ impl World {
         let (began, step) = (self.now, self.options.election_ms * 1_000 / 4);
         let mut calls = Vec::new();
         loop {
-            for node in 0..self.nodes.len() {
+            for node in self.nodes_there() {
                 calls.extend(send(self, node));
             }
             self.run_until(self.now + step)?;
@@ -403,7 +404,7 @@ impl World {
             }
             for client in open {
                 // The first node belongs to every group.
-                let any = self.rng.usize(..self.nodes.len());
+                let any = self.any_node();
                 let node = if self.rng.bool() { 0 } else { any };
                 self.attempt_embedded(client, node);
             }

@@ -65,6 +65,7 @@ impl World {
 
     fn everything_works(&mut self) -> Checked {
         self.every_group_commits()?;
+        self.until_replaced()?;
         self.every_request_is_answered()?;
         self.every_key_is_read()?;
         self.replicas_agree()?;
@@ -72,11 +73,13 @@ impl World {
     }
 
     /// A disk has lost what only members knew that have left the group since: nobody is left who could
-    /// tell what its replica had promised, and without it the others may be too few.
+    /// tell what its replica had promised, and without it the others may be too few. Or they are too few because
+    /// a node was given up.
     pub(super) fn halts_rightly(&self) -> bool {
         let replicas = self.nodes.iter().flat_map(|node| &node.cores);
         let mut replicas = replicas.flat_map(|core| core.shard.replicas());
-        self.options.operate_every_ms > 0 && replicas.any(|replica| replica.forgotten().is_some())
+        let forgotten = replicas.any(|replica| replica.forgotten().is_some());
+        self.may_be_too_few || self.options.operate_every_ms > 0 && forgotten
     }
 
     fn every_group_commits(&mut self) -> Checked {
@@ -87,7 +90,11 @@ impl World {
         loop {
             for (group, calls) in &mut waiting {
                 let key = self.workload.key_of(*group);
-                for node in 0..self.nodes.len() {
+                // Whoever takes another's place may not have begun yet.
+                for node in self.nodes_there() {
+                    if !self.nodes[node].is_up() {
+                        continue;
+                    }
                     let call = self.workload.set(key, &mut self.rng);
                     calls.push(self.call(0, node, call));
                 }
@@ -106,6 +113,11 @@ impl World {
         Ok(())
     }
 
+    /// The nodes that there are.
+    pub(super) fn nodes_there(&self) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|&node| self.nodes[node].is_there).collect()
+    }
+
     /// What sessions have outstanding is sent again until it has a definite answer.
     fn every_request_is_answered(&mut self) -> Checked {
         let began = self.now;
@@ -122,7 +134,7 @@ impl World {
             }
             for client in open {
                 // The first node belongs to every group.
-                let any = self.rng.usize(..self.nodes.len());
+                let any = self.any_node();
                 let node = if self.rng.bool() { 0 } else { any };
                 self.attempt(client, node);
             }
@@ -135,7 +147,7 @@ impl World {
         let patience = self.catch_up_us();
         let step = self.options.election_ms * 1_000 / 4;
         let pairs = (0..self.workload.keys())
-            .flat_map(|key| (0..self.nodes.len()).map(move |node| (key, node)));
+            .flat_map(|key| self.nodes_there().into_iter().map(move |node| (key, node)));
         let mut open: Vec<(usize, usize)> = pairs.collect();
         loop {
             // A node that has left a group knows nobody to ask. Asked anew each time: a leader may
@@ -160,7 +172,7 @@ impl World {
 
     /// How long everything may take to be everywhere. A node takes a few snapshots at a time, and one
     /// that finds it busy comes again after a pause: with many groups that adds up.
-    fn catch_up_us(&self) -> u64 {
+    pub(super) fn catch_up_us(&self) -> u64 {
         let rounds = self.options.groups / limits::SNAPSHOTS_RECEIVING_MAX as u64;
         let pauses = rounds * limits::SNAPSHOT_RESEND_MS;
         (HEAL_ELECTIONS * self.options.election_ms + 2 * pauses) * 1_000
@@ -259,6 +271,8 @@ impl World {
         for key in 0..self.workload.keys() {
             let operations = self.history.take_evidence(key);
             self.outcome.checked += operations.len() as u64;
+            let answered = operations.iter().filter(|it| it.answer.is_some()).count() as u64;
+            self.outcome.answers_checked += answered;
             if self.workload.grows(key) {
                 let name = self.workload.name(key);
                 appends::check(&operations).map_err(|what| format!("key {name}: {what}"))?;
@@ -266,7 +280,10 @@ impl World {
             }
             match linear::check(&operations) {
                 Verdict::Linearizable => {}
-                Verdict::GaveUp => self.outcome.unchecked_keys += 1,
+                Verdict::GaveUp => {
+                    self.outcome.unchecked_keys += 1;
+                    self.outcome.answers_checked -= answered;
+                }
                 Verdict::Violated { explained, stuck } => {
                     let name = self.workload.name(key);
                     let story = linear::story(&operations, stuck);

@@ -37,6 +37,7 @@ pub const ALL: &[Knob] = &[
     number!("nodes.crash-all", nodes.crash_all),
     number!("nodes.crash-in-turn", nodes.crash_in_turn),
     number!("nodes.crash-in-recovery", nodes.crash_in_recovery),
+    number!("nodes.amnesia", nodes.wipe_every_ms),
     number!("nodes.pause", nodes.pause_every_ms),
     number!("nodes.core-stall", nodes.stall_every_ms),
     number!("nodes.mailbox-full", nodes.mailbox_full),
@@ -64,6 +65,8 @@ pub const ALL: &[Knob] = &[
     number!("disk.hang", disk.hang_every_ms),
     number!("disk.full", disk.full_every_ms),
     number!("disk.decay", disk.decay_every_ms),
+    number!("disk.files", disk.files_every_ms),
+    number!("disk.misread", disk.misread),
     Knob {
         name: "disk.recycle",
         is_on: |options| options.disk.recycles,

@@ -233,7 +233,7 @@ mod tests {
                 (failure.strikes.len() > 5).then_some((options, failure))
             })
             .expect("some world notices");
-        let mut budget = 60;
+        let mut budget = 400;
         let minimal = minimise(&options, &failure, |options| {
             budget -= 1;
             if budget < 0 { None } else { lying(failure.seed, options).err().map(|it| *it) }

@@ -47,6 +47,7 @@
 pub mod appends;
 mod clients;
 pub mod crash_points;
+mod decay;
 pub mod disk;
 pub mod embed;
 mod embedded;
@@ -68,6 +69,7 @@ mod power;
 mod promises;
 mod queue;
 mod rehearsal;
+mod replace;
 pub mod safety;
 mod sessions;
 mod strikes;

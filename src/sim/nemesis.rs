@@ -23,12 +23,16 @@ pub(super) enum Kind {
     SlowDisk,
     Hang,
     Decay,
+    /// A file of a log is not what it was.
+    Files,
+    /// A disk is replaced by an empty one.
+    Wipe,
     /// An operator does something.
     Operate,
 }
 
 impl Kind {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 16] = [
         Self::Crash,
         Self::Pause,
         Self::CoreStall,
@@ -42,6 +46,8 @@ impl Kind {
         Self::SlowDisk,
         Self::Hang,
         Self::Decay,
+        Self::Files,
+        Self::Wipe,
         Self::Operate,
     ];
 }
@@ -69,6 +75,8 @@ impl World {
             Kind::SlowDisk => disk.slow_every_ms,
             Kind::Hang => disk.hang_every_ms,
             Kind::Decay => disk.decay_every_ms,
+            Kind::Files => disk.files_every_ms,
+            Kind::Wipe => nodes.wipe_every_ms,
             Kind::Operate => self.options.operate_every_ms,
         };
         if every_ms > 0 {
@@ -95,6 +103,8 @@ impl World {
             Kind::FullDisk => self.strike_full_disk(),
             Kind::SlowDisk | Kind::Hang => self.strike_disk(kind),
             Kind::Decay => self.strike_decay(),
+            Kind::Files => return self.strike_files(),
+            Kind::Wipe => return self.strike_wipe(),
             Kind::Operate => self.operate(),
         }
         Ok(())
@@ -109,7 +119,7 @@ impl World {
         let leaders: Vec<usize> =
             (0..self.nodes.len()).filter(|&node| leads(&self.nodes[node])).collect();
         if leaders.is_empty() || self.rng.bool() {
-            return self.rng.usize(..self.nodes.len());
+            return self.any_node();
         }
         leaders[self.rng.usize(..leaders.len())]
     }
@@ -306,7 +316,7 @@ impl World {
     // --- disks --------------------------------------------------------------------------------
 
     fn strike_full_disk(&mut self) {
-        let node = self.rng.usize(..self.nodes.len());
+        let node = self.any_node();
         let delay = self.rng.u64(1..=self.options.disk.full_ms.max(1) * 1_000);
         if self.nodes[node].is_up() && self.strikes(|| format!("the disk of node {node} is full")) {
             self.outcome.faults.disks_full += 1;
@@ -332,54 +342,6 @@ impl World {
         } else {
             self.outcome.faults.slow_disks += 1;
             self.nodes[node].slow_until[core] = until;
-        }
-    }
-
-    /// The one node whose disk may decay; none where nobody could give back what is gone.
-    fn decaying(&self) -> Option<usize> {
-        let founders = self.nodes.len() - self.options.spares;
-        (founders >= 3).then(|| self.outcome.seed as usize % founders)
-    }
-
-    /// Whether something durable on the disk of this node was damaged.
-    pub(super) fn has_decayed(&self, node: usize) -> bool {
-        let faults = &self.outcome.faults;
-        let struck = faults.bit_rot + faults.misdirected + faults.blocks_lost + faults.unreadable;
-        0 < struck && self.decaying() == Some(node)
-    }
-
-    /// Something durable on the one disk that decays is damaged.
-    fn strike_decay(&mut self) {
-        let Some(node) = self.decaying() else { return };
-        let core = self.rng.usize(..self.nodes[node].disks.len());
-        let Self { nodes, rng, .. } = self;
-        let disk = &nodes[node].disks[core];
-        let (Some(one), Some(other)) = (disk.any_block(rng), disk.any_block(rng)) else { return };
-        let (how, bit) = (rng.u32(..4), rng.usize(..crate::limits::BLOCK_BYTES * 8));
-        let verb = ["rots", "went elsewhere", "is lost", "cannot be read"][how as usize];
-        let (segment, block) = one;
-        let place = format!("block {block} of {segment} on node {node} core {core}");
-        if !self.strikes(|| format!("{place} {verb}")) {
-            return;
-        }
-        let (disk, faults) = (&mut self.nodes[node].disks[core], &mut self.outcome.faults);
-        match how {
-            0 => {
-                faults.bit_rot += 1;
-                disk.flip_bit(one, bit);
-            }
-            1 => {
-                faults.misdirected += 1;
-                disk.misdirect(one, other);
-            }
-            2 => {
-                faults.blocks_lost += 1;
-                disk.lose_block(one);
-            }
-            _ => {
-                faults.unreadable += 1;
-                disk.spoil(one);
-            }
         }
     }
 }

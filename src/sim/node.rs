@@ -12,6 +12,8 @@ pub(super) struct Node {
     pub(super) id: NodeId,
     /// How often it has been started. Names the present process, too.
     pub(super) life: u64,
+    /// It may run. Not before it takes somebody's place, and never again once its disk was replaced.
+    pub(super) is_there: bool,
     /// One log directory per core.
     pub(super) disks: Vec<Disk>,
     /// One per core while the process runs; empty while it does not.
@@ -100,6 +102,7 @@ impl Node {
         Self {
             id: NodeId(number as u64 + 1),
             life: 0,
+            is_there: true,
             disks: (0..cores).map(|_| Disk::new(segment_bytes)).collect(),
             cores: Vec::new(),
             paused_until: 0,

@@ -20,7 +20,7 @@ impl World {
     /// One act, if there is anything to do in some group.
     pub(super) fn operate(&mut self) {
         let group = GroupId(self.rng.u64(..self.options.groups));
-        let node = self.rng.usize(..self.nodes.len());
+        let node = self.any_node();
         let Some(words) = self.wish(group) else { return };
         if !self.nodes[node].is_up() {
             return;
@@ -60,14 +60,17 @@ impl World {
         let voters: Vec<ReplicaId> = membership.incoming.to_vec();
         // A command over several groups needs a node that belongs to all of them.
         let home = self.nodes[0].replica();
+        // Whoever takes a place is not sent away again.
+        let new = self.replacing.map(|(_, new)| self.nodes[new].replica());
+        let stays = |id: &ReplicaId| *id == home || Some(*id) == new;
         let mut wishes = Vec::new();
         for voter in &voters {
             wishes.push(format!("TRANSFER {voter}"));
-            if voters.len() > VOTERS_MIN && *voter != home {
+            if voters.len() > VOTERS_MIN && !stays(voter) {
                 wishes.push(format!("REMOVE {voter}"));
             }
         }
-        for node in &self.nodes {
+        for node in self.nodes.iter().filter(|node| node.is_there) {
             let id = node.replica();
             if !membership.is_member(id) && !state.removed.contains(&id) {
                 let add = format!("ADD {id} 127.0.0.1:{}", 7000 + id.0);
@@ -77,9 +80,11 @@ impl World {
         for learner in &membership.learners {
             let promote = format!("PROMOTE {learner}");
             wishes.extend([promote.clone(), promote.clone(), promote]);
-            wishes.push(format!("REMOVE {learner}"));
+            if !stays(learner) {
+                wishes.push(format!("REMOVE {learner}"));
+            }
             let old = voters[self.rng.usize(..voters.len())];
-            if old != home {
+            if !stays(&old) {
                 wishes.push(format!("REPLACE {old} {learner}"));
             }
         }

@@ -19,6 +19,8 @@ pub struct Options {
     pub cores: Vec<u16>,
     /// So many of them, the last, belong to no group at first.
     pub spares: usize,
+    /// Cores of nodes that are not there until they take the places of nodes whose disks were replaced.
+    pub replacements: Vec<u16>,
     /// Time between two acts of an operator, on average; zero for none.
     pub operate_every_ms: u64,
     /// Raft groups.
@@ -163,6 +165,13 @@ pub struct DiskOptions {
     /// Time between two faults that damage what is durable, on average; zero for none. They strike one
     /// node only: with a majority undamaged, everything committed can be had from others.
     pub decay_every_ms: u64,
+    /// Time between two moments in which the one disk that decays loses a file, or has one cut short or
+    /// put back to what it was earlier, on average; zero for none. Its node loses power then.
+    pub files_every_ms: u64,
+    /// Chance that a read shows one block as it was before it was last written, or shows another block
+    /// in its place, for once: when entries are read back, on any node; and at a start, on the one whose
+    /// disk decays.
+    pub misread: u32,
     /// A new segment is a retired one under a new name, with what was in it, if there is one, as the
     /// node's own driver has it; else each is of zeroes.
     pub recycles: bool,
@@ -207,6 +216,10 @@ pub struct NodeOptions {
     pub stall_every_ms: u64,
     /// How long a core stalls, at most.
     pub stall_ms: u64,
+    /// Time between two moments in which a disk is replaced by an empty one, on average; zero for none. Its
+    /// node never comes back, and the operator puts one with a new id in its place. While that takes, no
+    /// other disk is replaced.
+    pub wipe_every_ms: u64,
 }
 
 impl Options {
@@ -246,6 +259,7 @@ impl Options {
         let mut it = Self {
             cores,
             spares,
+            replacements: Vec::new(),
             operate_every_ms: if is_operated { pick(rng, &[100, 400]) } else { 0 },
             groups: pick(rng, &[1, 2, 3, 4]),
             election_ms,
@@ -276,7 +290,19 @@ impl Options {
             strikes: None,
         };
         it.vary(&mut Rng::with_seed(seed ^ 0x7661_7279_0000_0000));
+        it.lose(&mut Rng::with_seed(seed ^ 0x6c6f_7365_0000_0000));
         it
+    }
+
+    /// What came later still: reads that lie, files that are not what they were, disks that are gone.
+    fn lose(&mut self, rng: &mut Rng) {
+        self.disk.misread = seldom(rng, &[500, 3_000]) as u32;
+        self.disk.files_every_ms = seldom(rng, &[500, 1_500]);
+        let (is_wiped, cores) = (rng.u32(..6) == 0, [rng.u16(1..=2), rng.u16(1..=2)]);
+        if is_wiped && self.cores.len() > 1 {
+            self.nodes.wipe_every_ms = pick(rng, &[500, 1_500]);
+            self.replacements = cores.to_vec();
+        }
     }
 
     /// What came later, with dice of its own so that what was there before stays as it is.
@@ -303,6 +329,53 @@ impl Options {
         self.expiring_percent = pick(rng, &[0, 0, 5, 25]);
     }
 
+    /// The same world in slow motion: all that strikes, lasts, waits or is waited for takes so many times as
+    /// long, and networks and disks are as fast as they were. So a world may last for many minutes, with
+    /// a fault every few seconds all along, for the work of one that is over in as many seconds.
+    #[must_use]
+    pub fn slowed(mut self, times: u64) -> Self {
+        let (net, disk, nodes) = (&mut self.net, &mut self.disk, &mut self.nodes);
+        for slower in [
+            &mut self.operate_every_ms,
+            &mut self.election_ms,
+            &mut self.heartbeat_ms,
+            &mut self.request_ms,
+            &mut self.think_us,
+            &mut self.ticker_us,
+            &mut self.turn_us,
+            &mut self.busy_ms,
+            &mut net.partition_every_ms,
+            &mut net.partition_ms,
+            // How long it flaps stays: it changes every few milliseconds.
+            &mut net.flap_every_ms,
+            &mut net.slow_link_every_ms,
+            &mut net.slow_link_ms,
+            &mut net.swizzle_every_ms,
+            &mut net.swizzle_ms,
+            &mut disk.full_every_ms,
+            &mut disk.full_ms,
+            &mut disk.slow_every_ms,
+            &mut disk.slow_ms,
+            &mut disk.hang_every_ms,
+            &mut disk.hang_ms,
+            &mut disk.decay_every_ms,
+            &mut disk.files_every_ms,
+            &mut nodes.crash_every_ms,
+            &mut nodes.down_ms,
+            &mut nodes.pause_every_ms,
+            &mut nodes.pause_ms,
+            &mut nodes.clock_rate_every_ms,
+            &mut nodes.clock_jump_every_ms,
+            &mut nodes.clock_jump_ms,
+            &mut nodes.stall_every_ms,
+            &mut nodes.stall_ms,
+            &mut nodes.wipe_every_ms,
+        ] {
+            *slower *= times;
+        }
+        self
+    }
+
     /// A world that lasts, to measure the simulator by: three nodes, 64 groups, fifty and more writes
     /// committed a second, and a fault every few seconds. Its cores turn on a grid of 100 ms, so that a turn
     /// has something to do, and five groups at a time have all the load, as a few have in most
@@ -314,6 +387,7 @@ impl Options {
         Self {
             cores: vec![1; 3],
             spares: 0,
+            replacements: Vec::new(),
             operate_every_ms: 10_000,
             groups: 64,
             election_ms: 4_000,
@@ -501,6 +575,8 @@ impl DiskOptions {
             hang_every_ms: 0,
             hang_ms: 0,
             decay_every_ms: 0,
+            files_every_ms: 0,
+            misread: 0,
             recycles: true,
             rehearse: 0,
             audit: 0,
@@ -553,6 +629,7 @@ impl NodeOptions {
             clock_jump_ms: 0,
             stall_every_ms: 0,
             stall_ms: 0,
+            wipe_every_ms: 0,
         }
     }
 }

@@ -37,6 +37,7 @@ faults! {
     clock_jumps_forward, "node: clock jumps forward", "Clocks set forward.";
     clock_jumps_back, "node: clock jumps back", "Clocks set back.";
     clock_rates, "node: clock rates", "Clocks that ran at another rate from then on.";
+    wipes, "node: amnesia", "Disks replaced by empty ones, and their nodes by others with new ids.";
     mailboxes_full, "node: mailboxes full", "Posts that found a full mailbox.";
     partitions, "net: partitions", "Partitions of any shape.";
     one_way, "net: one-way cuts", "Of those, in one direction only.";
@@ -68,6 +69,12 @@ faults! {
     blocks_lost, "disk: lost blocks", "Durable blocks that read as zeroes.";
     bits_flipped, "disk: bits flipped in rehearsals", "Bits flipped when a start was rehearsed.";
     unreadable, "disk: latent read errors", "Durable blocks that cannot be read.";
+    misread_starts, "disk: misdirected and stale reads at starts", "Starts that were shown another block, or an older one, for once.";
+    misread_back, "disk: misdirected and stale reads of entries", "Entries read back, of which a block was another or an older one for once.";
+    stale_reads, "disk: of those, stale", "Of those misread, blocks as they were before they were last written.";
+    files_cut, "disk: truncated files", "Segments that were cut short.";
+    files_missing, "disk: missing files", "Segments, and notes of where a log begins, that were gone.";
+    files_rolled_back, "disk: rolled-back files", "Segments, and notes of where a log begins, that were put back to what they were earlier.";
 }
 
 impl Faults {
@@ -107,6 +114,8 @@ pub struct Outcome {
     pub audits: u64,
     /// Operations (one per key of a command) that the checker ordered.
     pub checked: u64,
+    /// Of those, the ones that were answered with a result.
+    pub answers_checked: u64,
     /// Keys whose histories were too tangled for the checker.
     pub unchecked_keys: u64,
     /// Entries committed, over all groups.
@@ -127,6 +136,10 @@ pub struct Outcome {
     pub recycled: u64,
     /// Damage that recoveries found, and that the other members made good.
     pub losses: u64,
+    /// Nodes whose disk was replaced that have been replaced themselves, in every group.
+    pub replaced: u64,
+    /// Starts that were refused because of what was misread, and tried again.
+    pub starts_refused: u64,
     /// Runs that ended with a group standing still rather than losing anything.
     pub halts: u64,
     /// Turns of all cores.

@@ -395,8 +395,22 @@ impl World {
             return Ok(());
         }
         let bytes = self.nodes[node].disks[core].look(read.at.segment);
-        let limit = limits::LOG_READ_BYTES_MAX;
-        let result = wal::read_span(&bytes, read.at, read.group, read.first, read.last, limit);
+        let read_from = |bytes: &Bytes| {
+            let limit = limits::LOG_READ_BYTES_MAX;
+            wal::read_span(bytes, read.at, read.group, read.first, read.last, limit)
+        };
+        let mut result = read_from(&bytes);
+        if let Some(askew) = self.look_back(node, core, &read) {
+            let shown = read_from(&askew);
+            if let (Ok(shown), Ok(known)) = (&shown, &result)
+                && !known.starts_with(shown)
+            {
+                return Err(format!(
+                    "misread unseen: node {node} core {core} takes {shown:?} for {known:?}"
+                ));
+            }
+            result = shown;
+        }
         self.deliver(node, core, Event::LogRead(LogReadDone { read, result }));
         Ok(())
     }

@@ -17,7 +17,7 @@ pub(super) const CLUSTER: ClusterId = ClusterId(0x51d);
 impl World {
     /// The process of a node starts: it replays its logs and takes part, or crashes trying.
     pub(super) fn start(&mut self, node: usize) -> Checked {
-        if self.nodes[node].is_up() {
+        if self.nodes[node].is_up() || !self.nodes[node].is_there {
             return Ok(());
         }
         self.nodes[node].life += 1;
@@ -41,8 +41,24 @@ impl World {
                 self.nodes[node].disks[core].retire(segment);
             }
             self.rehearse(node, core, &config)?;
-            let (shard, report) =
-                self.replay(node, core, config).map_err(|error| failed(error.to_string()))?;
+            let misread = self.misread_start(node, core);
+            let replayed = self.replay(node, core, config);
+            self.nodes[node].disks[core].read_well();
+            let (shard, report) = match replayed {
+                Ok(replayed) => replayed,
+                // Whoever is shown something else may refuse to start. It is started again.
+                Err(error @ RecoverError::AloneDamage { .. }) if self.may_be_given_up(node) => {
+                    // It joined later, and has lost who else belongs to a group: nobody else can tell what
+                    // it promised there.
+                    self.outcome.starts_refused += 1;
+                    self.note(&[28, node as u64], || format!("node {node} is given up: {error}"));
+                    self.may_be_too_few |= !self.can_do_without(self.nodes[node].id);
+                    self.give_up(node);
+                    return Ok(());
+                }
+                Err(error) if misread => return self.refuses(node, core, &error.to_string()),
+                Err(error) => return Err(failed(error.to_string())),
+            };
             let torn = &report.log.torn;
             let losses = &report.losses;
             self.outcome.losses += losses.len() as u64;
@@ -121,7 +137,7 @@ impl World {
     }
 
     pub(super) fn config(&mut self, node: usize, core: usize) -> Config {
-        let founders = self.nodes.len() - self.options.spares;
+        let founders = self.founders();
         let flushes_in_flight = self.rng.usize(1..=limits::FLUSHES_IN_FLIGHT_MAX);
         Config {
             cluster: CLUSTER,

@@ -9,6 +9,7 @@
 use crate::id::{GroupId, Index, ReplicaId, Term};
 use crate::limits::BLOCK_BYTES;
 use crate::raft::message::{Message, MessageKind};
+use crate::shard::RecoverError;
 use crate::shard::{Config, Shard};
 use crate::wire::{Frame, PieceStatus};
 
@@ -94,10 +95,16 @@ impl World {
             return Ok(());
         }
         let config = self.config(node, core);
-        let replayed = self.replay(node, core, config);
-        let (shard, report) = replayed.map_err(|error| {
-            format!("node {node} core {core} does not recover if it loses power now: {error}")
-        })?;
+        let (shard, report) = match self.replay(node, core, config) {
+            Ok(replayed) => replayed,
+            // It would be given up.
+            Err(RecoverError::AloneDamage { .. }) if self.may_be_given_up(node) => return Ok(()),
+            Err(error) => {
+                return Err(format!(
+                    "node {node} core {core} does not recover if it loses power now: {error}"
+                ));
+            }
+        };
         if !report.losses.is_empty() {
             // What is damaged is for others to repair.
             return Ok(());

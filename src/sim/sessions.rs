@@ -136,7 +136,7 @@ impl World {
             (Asked::Open, Some(reply)) if !reply.is_error() => {
                 return Err(format!("{reply:?} is no answer to CLIENT SESSION OPEN"));
             }
-            (Asked::Open, _) => self.clients[client].home = self.rng.usize(..self.nodes.len()),
+            (Asked::Open, _) => self.clients[client].home = self.any_node(),
             // Some do not notice that they have closed it, and are told when they use it again.
             (Asked::Close, _) => {
                 if self.rng.bool() {
@@ -181,7 +181,7 @@ impl World {
                 self.on_not_executed(client, &outstanding.effects);
             }
             Heard::NotExecuted | Heard::Unknown => {
-                self.clients[client].home = self.rng.usize(..self.nodes.len());
+                self.clients[client].home = self.any_node();
                 self.in_session(client).outstanding = Some(outstanding);
             }
         }

@@ -146,6 +146,8 @@ pub(super) enum Happening {
     },
     /// A fault strikes, or an operator does something.
     Strike(Kind),
+    /// The operator goes on to replace a node.
+    Replace,
     Cut(Vec<(usize, usize)>),
     Mend(Vec<(usize, usize)>),
     /// A link that flaps changes.
@@ -188,6 +190,12 @@ pub(super) struct World {
     pub(super) strikes: Strikes,
     /// Writes under way that carry parts of snapshots: node, life, core, ticket.
     pub(super) snapshot_writes: BTreeSet<(usize, u64, usize, FlushTicket)>,
+    /// The node whose disk may decay, or the one that took its place.
+    pub(super) unlucky: Option<usize>,
+    /// A node whose disk was replaced, and the one that takes its place, until it has.
+    pub(super) replacing: Option<(usize, usize)>,
+    /// A node was given up that a group may have needed for its majority.
+    pub(super) may_be_too_few: bool,
     /// The machine of an embedder, if this world is about one.
     pub(super) embedded: Option<Embedded>,
 }
@@ -278,13 +286,22 @@ fn attempt(
 impl World {
     fn new(seed: u64, options: Options, trace: Trace) -> Self {
         let workload = Workload::new(&options);
-        let nodes = options.cores.iter().enumerate();
+        let replacements = match options.nodes.wipe_every_ms {
+            0 => &[][..],
+            _ => &options.replacements,
+        };
+        let nodes = options.cores.iter().chain(replacements).enumerate();
+        let first = options.cores.len();
+        let founders = first - options.spares;
         Self {
             rng: Rng::with_seed(seed),
             now: 0,
             queue: Queue::new(),
             nodes: nodes
-                .map(|(number, &cores)| Node::new(number, cores, options.segment_bytes))
+                .map(|(number, &cores)| Node {
+                    is_there: number < first,
+                    ..Node::new(number, cores, options.segment_bytes)
+                })
                 .collect(),
             net: Net::new(options.net.clone()),
             links: BTreeMap::new(),
@@ -300,6 +317,9 @@ impl World {
             trace,
             strikes: Strikes::default(),
             snapshot_writes: BTreeSet::new(),
+            unlucky: (founders > 0).then(|| seed as usize % founders),
+            replacing: None,
+            may_be_too_few: false,
             embedded: None,
             outcome: Outcome { seed, ..Outcome::default() },
             workload,
@@ -309,7 +329,7 @@ impl World {
 
     /// Starts everything, lets faults strike, then sees whether it heals and what is left.
     fn live(&mut self) -> Checked {
-        for node in 0..self.nodes.len() {
+        for node in 0..self.options.cores.len() {
             let at = self.rng.u64(..20_000);
             self.after(at, Happening::Start { node });
         }
@@ -371,6 +391,10 @@ impl World {
             Happening::Reply { call, reply } => self.on_reply(call, &reply),
             Happening::Closed { call } => self.on_closed(call),
             Happening::Strike(kind) => self.strike(kind),
+            Happening::Replace => {
+                self.replace_on();
+                Ok(())
+            }
             Happening::Cut(pairs) => {
                 self.cut(&pairs, false);
                 Ok(())

@@ -5,6 +5,8 @@
 //! tool sim --seed 42 --trace       the story of one seed
 //! tool sim --seeds 200 --twice     every seed twice: equal trace hashes prove determinism
 //! tool sim --speed --seeds 16      worlds that last: how much faster than real time they pass
+//! tool sim --seeds 100 --chaos-ms 1440000
+//!                                  24 simulated minutes a seed, with a fault every few seconds
 //! tool sim --seed 42 --only net.drop,nodes.crash --chaos-ms 900 --strikes 3,7
 //!                                  a world with only these of its faults, as the minimiser prints it
 //! ```
@@ -55,9 +57,12 @@ pub(crate) struct Arguments {
     /// Of the faults with numbers, only these strike.
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',')]
     strikes: Option<Vec<String>>,
-    /// How long faults last, in virtual milliseconds.
+    /// How long faults last, in virtual milliseconds. A minute and more is told in slow motion.
     #[arg(long, value_name = "MS")]
     chaos_ms: Option<u64>,
+    /// Worlds in slow motion: what strikes or lasts does so twenty times more slowly.
+    #[arg(long, conflicts_with = "speed")]
+    slowed: bool,
     /// How many clients there are.
     #[arg(long, value_name = "COUNT")]
     clients: Option<usize>,
@@ -89,6 +94,10 @@ impl fmt::Display for Failed {
     }
 }
 
+/// Faults that last for so long strike in slow motion, in virtual milliseconds:
+const SLOWED_FROM_MS: u64 = 60_000;
+/// so many times more slowly.
+const SLOWED_TIMES: u64 = 20;
 /// Failing seeds that are minimised; more would say the same again.
 const MINIMISED_MAX: usize = 3;
 /// Runs that a minimised world may take,
@@ -100,6 +109,9 @@ impl Arguments {
     /// The world of a seed.
     fn options(&self, seed: u64) -> Options {
         let mut options = if self.speed { Options::lasting(seed) } else { Options::swarm(seed) };
+        if self.is_slowed() {
+            options = options.slowed(SLOWED_TIMES);
+        }
         if let Some(names) = &self.only {
             let names = names.iter().map(String::as_str).filter(|name| *name != "nothing");
             options = options.only(&names.collect::<Vec<_>>()).expect("names were checked");
@@ -112,6 +124,12 @@ impl Arguments {
             numbers.map(|number| number.parse().expect("numbers were checked")).collect()
         });
         options
+    }
+
+    /// Whether worlds are in slow motion.
+    fn is_slowed(&self) -> bool {
+        let lasts = self.chaos_ms.is_some_and(|ms| SLOWED_FROM_MS <= ms);
+        self.slowed || lasts && !self.speed
     }
 
     /// Whether everything that is named exists.
@@ -225,8 +243,18 @@ fn minimise(arguments: &Arguments, failure: &Failure) {
         }
         sim::try_once(failure.seed, options).err().map(|failure| *failure)
     });
-    let speed = if arguments.speed { " --speed" } else { "" };
-    println!("\n{minimal}{speed}");
+    // What it took for granted.
+    let mut given = String::new();
+    if arguments.speed {
+        given += " --speed";
+    }
+    if arguments.is_slowed() {
+        given += " --slowed";
+    }
+    if let Some(ms) = arguments.chaos_ms.filter(|ms| *ms == minimal.options.chaos_ms) {
+        given += &format!(" --chaos-ms {ms}");
+    }
+    println!("\n{minimal}{given}");
 }
 
 /// One seed, or the same seed twice.
@@ -258,7 +286,10 @@ struct Totals {
     operations: u64,
     operations_refused: u64,
     checked: u64,
+    answers_checked: u64,
     audits: u64,
+    replaced: u64,
+    starts_refused: u64,
     unchecked_keys: u64,
     committed: u64,
     elections: u64,
@@ -313,6 +344,9 @@ impl Totals {
         self.operations += outcome.operations;
         self.operations_refused += outcome.operations_refused;
         self.checked += outcome.checked;
+        self.answers_checked += outcome.answers_checked;
+        self.replaced += outcome.replaced;
+        self.starts_refused += outcome.starts_refused;
         self.audits += outcome.audits;
         self.unchecked_keys += outcome.unchecked_keys;
         self.committed += outcome.committed;
@@ -334,6 +368,13 @@ impl Totals {
         let simulated = self.virtual_ms as f64 / 1_000.0;
         let repeated = if twice { ", each run twice with the same trace" } else { "" };
         println!("{count} seeds from {from}{repeated}: {} failed", self.failed);
+        println!(
+            "  total     {:.2} simulated hours, {} acknowledged operations checked, {} faults; {}",
+            simulated / 3_600.0,
+            self.answers_checked,
+            self.faults_total,
+            if self.failed == 0 { "lost 0, stale 0, executed twice 0" } else { "see above" },
+        );
         println!(
             "  simulated {simulated:.0} s in {seconds:.1} s; {} turns, {} frames, {} log writes, {} reads of sealed segments",
             self.turns, self.frames, self.writes, self.log_reads
@@ -360,6 +401,10 @@ impl Totals {
         println!(
             "  members   {} changes and handovers made in {} worlds, {} refused or unheard of",
             self.operations, self.churned, self.operations_refused
+        );
+        println!(
+            "  disks     {} nodes replaced in every group after theirs was emptied, {} starts refused",
+            self.replaced, self.starts_refused
         );
         println!("  sessions  {} requests answered after more than one attempt", self.retried);
         println!(

@@ -79,7 +79,15 @@ impl Monotonic {
         // Whoever has forgotten a vote has none to give in that term; that is all that can be asked.
         let is_bound = unasked == Unasked::Yes;
         let last = Index(sight.log.len() as u64);
-        self.keeps(group, replica, (now.term, now.vote), last, is_bound)
+        self.keeps(group, replica, (now.term, now.vote), last, is_bound)?;
+        if let Some(promise) = self.votes.at(group, replica)
+            && !is_bound
+            && promise.0 == now.term
+        {
+            // From now on it is bound by this.
+            promise.1 = now.vote;
+        }
+        Ok(())
     }
 
     /// Whether a replica of which this is left keeps what it promised; its vote, only if it `is_bound` by it.
