@@ -34,6 +34,11 @@ use places::Place;
 
 /// How long a node may take to notice, and to be whole again.
 const NOTICE: Duration = Duration::from_secs(60);
+/// Whose file, where, and how much it had said by then.
+type Struck = (u8, Place, u64);
+
+/// How often a round is played until the bit is in a reader's way.
+const ATTEMPTS_MAX: u32 = 5;
 
 /// How many.
 #[derive(clap::Args, Debug, Clone)]
@@ -100,11 +105,8 @@ pub(crate) fn run(arguments: &Arguments, seed: u64) -> Result<(), Failed> {
         for turn in 0..rounds.min(times - done) {
             let turn = turn as usize % Class::ALL.len();
             done += 1;
-            Round { number: done, class: Class::ALL[turn] }.run(
-                &mut rig,
-                &mut outcomes[turn],
-                &mut totals,
-            )?;
+            let round = Round { number: done, class: Class::ALL[turn] };
+            round.until_it_strikes(&mut rig, &mut outcomes[turn], &mut totals)?;
         }
     }
     shelf.tell(&mut totals);
@@ -134,14 +136,36 @@ impl Round {
         format!("flip {} ({})", self.number, self.class.name())
     }
 
-    fn run(
+    /// Below a leader a bit is read only if that leads until it has fed the follower. One that was not is flipped
+    /// back, and the round is played again.
+    fn until_it_strikes(
         &self,
         rig: &mut Rig<'_>,
         outcomes: &mut Outcomes,
         totals: &mut Totals,
     ) -> Result<(), Failed> {
+        for _ in 0..ATTEMPTS_MAX {
+            if self.run(rig, outcomes, totals)? {
+                return Ok(());
+            }
+        }
+        Err(stopped(self.what(), format!("no leader fed anybody in {ATTEMPTS_MAX} attempts")))
+    }
+
+    /// Whether the bit was in somebody's way.
+    fn run(
+        &self,
+        rig: &mut Rig<'_>,
+        outcomes: &mut Outcomes,
+        totals: &mut Totals,
+    ) -> Result<bool, Failed> {
+        let mut led = None;
         let (victim, place, heard) = match self.class {
-            Class::ReadBack => self.below_a_leader(rig, totals)?,
+            Class::ReadBack => {
+                let (below, group, term) = self.below_a_leader(rig, totals)?;
+                led = Some((group, term));
+                below
+            }
             // The log of a node that was damaged before was cut, and begins with snapshots.
             Class::First | Class::Snapshot => {
                 let noted = |id: &u8| rig.plan.data_of(*id).join("core-0/FIRST").exists();
@@ -177,6 +201,17 @@ impl Round {
                 });
                 Ok((told, whole))
             })?;
+            if let Some((group, term)) = led
+                && told.is_err()
+                && (rig.leader(group) != Some(victim) || rig.term(victim, group) != Some(term))
+            {
+                println!("{what}: another leads since, which may have fed the follower; again");
+                place.flip()?;
+                totals.faults -= 1;
+                outcomes.flips -= 1;
+                rig.ready(totals)?;
+                return rig.check(&what, totals).map(|()| false);
+            }
             outcomes.detected += u64::from(told.is_ok());
             outcomes.repaired += u64::from(told.is_ok() && whole.is_ok());
             if told.is_err() {
@@ -200,7 +235,7 @@ impl Round {
                 totals.missed.push(format!("{what}: nodes {hurt:?} were hurt, too"));
             }
         }
-        rig.check(&what, totals)
+        rig.check(&what, totals).map(|()| true)
     }
 
     /// Stops a node under load, flips a bit of its files, and starts it again: which, where, and how much it
@@ -210,7 +245,7 @@ impl Round {
         rig: &mut Rig<'_>,
         victim: u8,
         totals: &mut Totals,
-    ) -> Result<(u8, Place, u64), Failed> {
+    ) -> Result<Struck, Failed> {
         if self.class == Class::Sealed {
             seal(rig, &[victim], totals)?;
         }
@@ -239,12 +274,12 @@ impl Round {
     }
 
     /// Stops a follower, and when the leader of what it lacks has sealed that away, flips a bit there and starts
-    /// the follower: the leader, where, and how much it had said by then.
+    /// the follower: the leader, where, and how much it had said by then; which group it leads, and in which term.
     fn below_a_leader(
         &self,
         rig: &mut Rig<'_>,
         totals: &mut Totals,
-    ) -> Result<(u8, Place, u64), Failed> {
+    ) -> Result<(Struck, u64, u64), Failed> {
         let away = rig.random.u8(1..=rig.plan.nodes);
         let others: Vec<u8> = rig.all().into_iter().filter(|id| *id != away).collect();
         let known = rig.under_load(|rig| {
@@ -269,8 +304,9 @@ impl Round {
             .map_err(|error| stopped(self.what(), error))?;
         place.flip()?;
         let heard = heard(rig, leader);
+        let term = rig.term(leader, group).unwrap_or_default();
         rig.start(away, &format!("{}, to be fed by node {leader}", self.what()))?;
-        Ok((leader, place, heard))
+        Ok(((leader, place, heard), group, term))
     }
 }
 

@@ -427,6 +427,13 @@ impl<'p> Rig<'p> {
         })
     }
 
+    /// The term of a group, as this node has it.
+    pub(crate) fn term(&self, id: u8, group: u64) -> Option<u64> {
+        let info = self.info(id)?;
+        let line = info.lines().find(|line| line.starts_with(&format!("group_{group}:")))?;
+        line.split("term=").nth(1)?.split(',').next()?.trim().parse().ok()
+    }
+
     /// Whether no other node takes it for the leader of anything.
     pub(crate) fn leads_nothing(&self, id: u8) -> bool {
         let mut others = self.all().into_iter().filter(|other| *other != id);
