@@ -472,6 +472,7 @@ impl Replica {
             // Only a leader knows better: the group that it leads.
             if status.role != RoleKind::Leader && !planted(Planted::RemovedStillVotes) {
                 self.life = Life::Removed;
+                self.left_at = message.entry;
                 self.state_changed = true;
             }
             return true;
@@ -482,7 +483,10 @@ impl Replica {
         if !self.state.is_removed(message.from) || is_heard {
             return false;
         }
-        self.tell(Message::new(MessageKind::Removed, status.id, message.from, status.term));
+        let mut told = Message::new(MessageKind::Removed, status.id, message.from, status.term);
+        // Its removal is among that: whoever asks it for its vote later hears of it.
+        told.entry = self.raft.committed_id();
+        self.tell(told);
         true
     }
 
@@ -558,7 +562,7 @@ impl Replica {
             return None;
         }
         self.life = Life::Buried;
-        self.left_at = self.raft.committed_id();
+        self.left_at = self.left_at.max(self.raft.committed_id());
         let status = self.raft.status();
         let hard_state =
             crate::raft::HardState { term: status.term, vote: status.vote, commit: status.commit };

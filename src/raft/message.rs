@@ -82,7 +82,8 @@ pub struct Message {
     /// entry. `AppendResponse`: `index` is the last entry known to match (accepted) or the probed
     /// index (rejected), and on a rejection `term` is the term at `hint`. `Snapshot`: its last entry.
     /// `ReadIndexResponse`: `index` is the answer. A refused vote or pre-vote: the last entry the voter
-    /// knows to be committed, which the candidate may not know. `Recall`: `index` is where the sender's
+    /// knows to be committed, which the candidate may not know. `Removed`: what
+    /// the sender knows to be committed. `Recall`: `index` is where the sender's
     /// log ends now; its response: the leader's last entry.
     pub entry: EntryId,
     /// `Append`, `Heartbeat`: what the receiver may commit, as far as this message vouches for it.

@@ -352,6 +352,9 @@ fn contract_row_37_a_removed_replica_that_speaks_is_told() {
     assert_eq!(world.leader(), Some(leader), "its campaign moved nobody");
     let last = world.disks[&removed].last().expect("something was written");
     assert_eq!(last.kind, RunKind::Tombstone);
+    // It can tell others, who may need its vote as long as they do not know.
+    let told = world.replicas[&leader].state().config_id;
+    assert!(told <= last.first, "{told} {last:?}");
 }
 
 #[test]
