@@ -520,7 +520,7 @@ impl Replica {
     pub(super) fn settle_members(&mut self, fx: &mut Effects, answers: &mut Answers) {
         let status = self.raft.status();
         let (this, role) = (status.id, status.role);
-        fx.send.append(&mut self.asked.to_tell);
+        self.tell_all(fx);
         let is_removed = self.state.is_removed(this) && !planted(Planted::RemovedStillVotes);
         if self.life == Life::Member && is_removed && role != RoleKind::Leader {
             self.life = Life::Removed;
@@ -551,8 +551,8 @@ impl Replica {
         answers.extend(waiting.map(|origin| (origin, refusal::uncertain(why))));
     }
 
-    /// What a replica that has left still has to say.
-    pub(super) fn say_last(&mut self, fx: &mut Effects) {
+    /// Sends what is to be told; all that a replica still says that has left.
+    pub(super) fn tell_all(&mut self, fx: &mut Effects) {
         fx.send.append(&mut self.asked.to_tell);
     }
 

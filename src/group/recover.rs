@@ -237,10 +237,6 @@ impl ReplicaRecovery {
     /// What a run says about what is gone.
     fn note_lost(&mut self, run: &Replayed, count: u64) {
         let Replayed { kind, entry, .. } = *run;
-        let held = self.last_entry();
-        let reaches = |entry: EntryId| {
-            (entry.term, entry.index) <= (held.term, held.index) && entry.index <= held.index
-        };
         self.is_doubtful &= kind != RunKind::Recalled;
         match kind {
             RunKind::PromisesForgotten | RunKind::EntriesForgotten => {
@@ -254,20 +250,23 @@ impl ReplicaRecovery {
             }
             // It was whole then, by what it had noted. What has decayed since lies in front of this
             // too, and behind that note.
-            RunKind::Recalled => match &mut self.lost {
-                Some(lost) if lost.is_fresh => lost.is_noted = false,
-                Some(lost) if self.is_anchored => {
-                    let is_whole = reaches(entry.max(lost.what.last.unwrap_or_default()));
-                    if is_whole {
-                        self.lost = None;
-                        return;
+            RunKind::Recalled => {
+                let held = self.last_entry();
+                match &mut self.lost {
+                    Some(lost) if lost.is_fresh => lost.is_noted = false,
+                    Some(lost) if self.is_anchored => {
+                        let whole = entry.max(lost.what.last.unwrap_or_default());
+                        if whole <= held && whole.index <= held.index {
+                            self.lost = None;
+                            return;
+                        }
+                        // What had decayed when that was noted was told apart from what has since by nothing
+                        // but this: the log reached further.
+                        (lost.is_noted, lost.what.last) = (false, None);
                     }
-                    // What had decayed when that was noted was told apart from what has since by nothing
-                    // but this: the log reached further.
-                    (lost.is_noted, lost.what.last) = (false, None);
+                    _ => {}
                 }
-                _ => {}
-            },
+            }
             _ => {}
         }
         let Some(lost) = &mut self.lost else { return };
@@ -395,8 +394,7 @@ impl ReplicaRecovery {
         if self.is_anchored && first <= self.applied {
             return Err(RunError::BelowCommit { group, commit: self.applied, found: first });
         }
-        self.cache.truncate(first);
-        self.runs.retain(|run| run.start < first);
+        self.truncate(first);
         if self.runs.last().is_none_or(|run| run.term != term) {
             self.runs.push(TermRun { start: first, term });
         }
@@ -411,9 +409,13 @@ impl ReplicaRecovery {
     fn forget_from(&mut self, first: Index) {
         let first = first.max(self.applied.next());
         if self.is_anchored && first < self.cache.next() {
-            self.cache.truncate(first);
-            self.runs.retain(|run| run.start < first);
+            self.truncate(first);
         }
+    }
+
+    fn truncate(&mut self, first: Index) {
+        self.cache.truncate(first);
+        self.runs.retain(|run| run.start < first);
     }
 
     /// The last entry that is applied, of a log that is anchored.

@@ -467,7 +467,7 @@ impl Replica {
         answers: &mut Answers,
     ) -> u64 {
         if self.life == Life::Buried {
-            self.say_last(fx);
+            self.tell_all(fx);
             return 0;
         }
         self.let_time_pass(wall);

@@ -27,7 +27,7 @@ use tools::rounds::cluster::pause;
 use crate::cuts::FLAGS;
 use crate::disk::Mode;
 use crate::machine::{Failed, stopped};
-use crate::rig::{Common, Rig, Shelf, until};
+use crate::rig::{Common, Rig, Shelf, of_group, until};
 use crate::totals::Totals;
 
 use places::Place;
@@ -287,8 +287,9 @@ impl Round {
             rig.kill(&[away])?;
             pause(Duration::from_millis(300));
             let info = rig.info(others[0]).unwrap_or_default();
-            let known: Vec<u64> =
-                (0..rig.plan.groups).map(|group| last_of(&info, group).unwrap_or(0)).collect();
+            let known: Vec<u64> = (0..rig.plan.groups)
+                .map(|group| of_group(&info, group, "last").unwrap_or(0))
+                .collect();
             pause(Duration::from_millis(400));
             Ok(known)
         })?;
@@ -339,12 +340,6 @@ fn is_whole(rig: &Rig<'_>, id: u8) -> bool {
 fn number(info: &str, name: &str) -> Option<u64> {
     let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     line?.trim().parse().ok()
-}
-
-/// The last entry of a group, as a node has it.
-fn last_of(info: &str, group: u64) -> Option<u64> {
-    let line = info.lines().find(|line| line.starts_with(&format!("group_{group}:")))?;
-    line.split(",last=").nth(1)?.split(',').next()?.parse().ok()
 }
 
 /// How much a node has said.

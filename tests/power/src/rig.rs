@@ -421,17 +421,14 @@ impl<'p> Rig<'p> {
     /// Who leads a group, as any node has it.
     pub(crate) fn leader(&self, group: u64) -> Option<u8> {
         self.all().into_iter().filter_map(|id| self.info(id)).find_map(|info| {
-            let line = info.lines().find(|line| line.starts_with(&format!("group_{group}:")))?;
-            let leader = line.split(",leader=").nth(1)?.split(',').next()?;
-            leader.trim().parse().ok().filter(|leader| *leader != 0)
+            let leader = of_group(&info, group, "leader")?;
+            u8::try_from(leader).ok().filter(|leader| *leader != 0)
         })
     }
 
     /// The term of a group, as this node has it.
     pub(crate) fn term(&self, id: u8, group: u64) -> Option<u64> {
-        let info = self.info(id)?;
-        let line = info.lines().find(|line| line.starts_with(&format!("group_{group}:")))?;
-        line.split("term=").nth(1)?.split(',').next()?.trim().parse().ok()
+        of_group(&self.info(id)?, group, "term")
     }
 
     /// Whether no other node takes it for the leader of anything.
@@ -503,4 +500,10 @@ pub(crate) fn key_of(group: u64, groups: u64) -> String {
     let mut names = (0..).map(|number: u32| format!("key:{number}"));
     let own = |name: &String| key_group(name.as_bytes(), groups).0 == group;
     names.find(own).expect("there are more names than anybody can try")
+}
+
+/// A number that a node tells of a group, of its `INFO`.
+pub(crate) fn of_group(info: &str, group: u64, name: &str) -> Option<u64> {
+    let line = info.lines().find(|line| line.starts_with(&format!("group_{group}:")))?;
+    line.split(&format!(",{name}=")).nth(1)?.split(',').next()?.trim().parse().ok()
 }
