@@ -38,6 +38,7 @@ impl Options {
             }
             Planted::DamageTakenForTornTail | Planted::HeaderNotCovered => {
                 it.crashes().disk.rehearse = 3_000;
+                it.disk.flips = 50;
             }
             Planted::LaterFlushVouches => {
                 it.crashes().disk.jitter_us = 20_000;

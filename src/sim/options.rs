@@ -177,6 +177,8 @@ pub struct DiskOptions {
     pub recycles: bool,
     /// Chance that a start is rehearsed with one bit of the log flipped.
     pub rehearse: u32,
+    /// Bits flipped at one such start, one at a time.
+    pub flips: u32,
     /// Chance, when a promise is heard, that the sender's disk is read to see whether it would survive
     /// a loss of power at this moment.
     pub audit: u32,
@@ -579,6 +581,7 @@ impl DiskOptions {
             misread: 0,
             recycles: true,
             rehearse: 0,
+            flips: 3,
             audit: 0,
         }
     }

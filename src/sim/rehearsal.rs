@@ -17,8 +17,6 @@ use super::net::happens;
 use super::safety::Checked;
 use super::world::{Flight, World};
 
-/// Flips tried at one start.
-const FLIPS: usize = 3;
 /// Half of the flips fall this close to the beginning of a write, in bytes: there are the headers.
 const HEAD_BYTES: usize = 256;
 
@@ -37,7 +35,7 @@ impl World {
             return Ok(());
         }
         let intact = what_it_knows(&intact);
-        for _ in 0..FLIPS {
+        for _ in 0..self.options.disk.flips {
             let proven = self.nodes[node].disks[core].proven();
             if proven.is_empty() {
                 break;

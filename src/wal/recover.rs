@@ -511,7 +511,14 @@ impl Recovery {
         };
         let reached = tail.end;
         if previous.at.segment != reached.at.segment {
-            return refuse("previous segment", 48, reached.at.segment.0, previous.at.segment.0);
+            // Who began this segment was not shown all that lies in front of it; it has been read now. What
+            // was promised then rests on less than this.
+            let (expected, found) = (reached.at.segment.0, previous.at.segment.0);
+            let fault = Fault::authentic("previous segment", 48, expected, found);
+            let proof = Proof::Sequence { by };
+            let damage = Damage { segment: header.segment, offset: 0, fault, proof };
+            on(Found::Lost(Loss { damage, whose: Whose::Anybody }));
+            return Ok(());
         }
         if previous.at.offset != reached.at.offset {
             // We read further than the node that began this segment did. It cannot have known the

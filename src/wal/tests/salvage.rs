@@ -192,6 +192,33 @@ fn a_lost_end_whose_only_witness_is_lost_as_well_is_named() {
     assert_nothing_is_missed(&told, &log.written, "both");
 }
 
+/// A start was not shown the newest segment, and began the next behind the one before it. What is read again is
+/// given back, and that something is missing behind it is said. (`cargo planted HeaderNotCovered --from 114`)
+#[test]
+fn contract_row_55_a_segment_its_successor_was_not_shown_is_read_and_the_gap_is_named() {
+    for batches in [2, 4] {
+        let mut log = small_log(batches, segment_bytes(2));
+        log.append(batch([run(1, 9, 9, &[b"more"])]));
+        let newest = SegmentSeq(batches / 2 + 1);
+        log.disk.0.retain(|segment, _| *segment <= newest);
+        let (whole, written) = (log.disk.0[&newest].clone(), log.written.clone());
+        let file = log.disk.file(newest.0);
+        file[..BLOCK_BYTES].fill(0);
+        file.truncate(2 * BLOCK_BYTES + 100);
+        let (told, recovered) = salvage(&log.disk, log.segment_bytes);
+        assert_eq!(told.last(), Some(&Told::Lost(Whose::Anybody)), "{batches}");
+
+        let mut log = Log::reopen(log.disk, recovered.position, log.segment_bytes);
+        log.append(batch([run(1, 10, 9, &[b"second life"])]));
+        log.disk.0.insert(newest, whole);
+        let (told, _) = salvage(&log.disk, log.segment_bytes);
+        let mut expected: Vec<_> = written.into_iter().map(Told::Run).collect();
+        expected.push(Told::Lost(Whose::Anybody));
+        expected.extend(log.written.into_iter().map(Told::Run));
+        assert_eq!(told, expected, "{batches}");
+    }
+}
+
 /// A header that belongs elsewhere is decay; a file that does was renamed.
 #[test]
 fn a_later_header_in_place_of_ones_own_is_decay_unless_the_batches_say_so_too() {
