@@ -338,6 +338,19 @@ impl Directory {
         self.make_by(seq, reserve)
     }
 
+    /// Whether the file system has room for another segment, as far as it says how much it has.
+    fn has_room(&self) -> io::Result<()> {
+        let Ok(stat) = rustix::fs::statvfs(&self.path) else { return Ok(()) };
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        if stat.f_blocks == 0 || SEGMENT_BYTES as u64 <= free {
+            return Ok(());
+        }
+        Err(io::Error::new(
+            io::ErrorKind::StorageFull,
+            format!("{} MiB are free, a segment takes {}", free >> 20, SEGMENT_BYTES >> 20),
+        ))
+    }
+
     fn make_by(
         &self,
         seq: SegmentSeq,
@@ -355,6 +368,9 @@ impl Directory {
         for old in retired {
             fs::remove_file(self.retired_path(old))?;
         }
+        // Found out by writing, it would cost a segment's worth of writes at every attempt, on a disk from
+        // which others read, and may wait for what they wrote.
+        self.has_room()?;
         let tmp = path.with_extension(format!("seg{TMP_SUFFIX}"));
         let made = new_file(&tmp).and_then(|origin| fs::rename(&tmp, &path).map(|()| origin));
         let origin = made.inspect_err(|_| {

@@ -232,12 +232,13 @@ impl Log {
         batch.reserve(self.staged.len().min(limits::BATCH_RUNS_KEPT));
         let mut completes = self.spent.pop().unwrap_or_default();
         let mut is_owed = !self.behind.is_empty();
-        while batch.bytes() < limits::BATCH_BYTES_SOFT {
+        let soft = self.appender.batch_bytes_soft();
+        while batch.bytes() < soft {
             let is_behind = !self.behind.is_empty() && (self.staged.is_empty() || self.is_owed);
             let queue = if is_behind { &mut self.behind } else { &mut self.staged };
             let Some(slot) = queue.pop_front() else { break };
             let is_alone = self.staged.is_empty() && self.behind.is_empty();
-            let share = if is_alone { limits::BATCH_BYTES_SOFT } else { limits::BATCH_SHARE_BYTES };
+            let share = if is_alone { soft } else { limits::BATCH_SHARE_BYTES.min(soft) };
             let Some((run, done)) = replicas[slot as usize].take_run(share, batch.lists()) else {
                 self.is_staged[slot as usize] = false;
                 continue;

@@ -280,7 +280,7 @@ impl Recovering {
             if let Some(run) = survivor.run.clone() {
                 batch.push(run);
             }
-            if limits::BATCH_BYTES_SOFT < batch.bytes() {
+            if appender.batch_bytes_soft() < batch.bytes() {
                 place(&mut appender, &mut batch);
             }
             groups.push(survivor);

@@ -43,6 +43,8 @@ use super::workload::Workload;
 
 /// Turns between two looks at all replicas of a core, touched or not.
 const LOOK_EVERYWHERE: u64 = 256;
+/// How soon a core that is held asks again whether it still is, in microseconds.
+const HELD_US: u64 = 10_000;
 
 /// A frame on its way.
 #[derive(Debug)]
@@ -581,7 +583,8 @@ impl World {
         let it = &self.nodes[node];
         let held_until = it.paused_until.max(it.cores[core].stalled_until);
         if held_until > self.now {
-            let delay = held_until - self.now + self.rng.u64(..50);
+            // It asks again, and not only at the end: faults may stop before.
+            let delay = (held_until - self.now).min(HELD_US) + self.rng.u64(..50);
             self.after_for(delay, node, ForNode::Turn { core });
             return Ok(());
         }

@@ -21,7 +21,8 @@ use std::collections::{BTreeSet, VecDeque};
 
 use crate::id::{FlushTicket, GroupId, Index, SegmentSeq};
 use crate::limits::{
-    BATCH_BYTES_MAX, BLOCK_BYTES, FLUSHES_IN_FLIGHT_MAX, SEGMENT_BYTES, SPARE_SEGMENTS,
+    BATCH_BYTES_MAX, BATCH_BYTES_SOFT, BLOCK_BYTES, FLUSHES_IN_FLIGHT_MAX, SEGMENT_BYTES,
+    SPARE_SEGMENTS,
 };
 
 use super::batch::{Batch, BatchHeader};
@@ -143,6 +144,13 @@ impl Appender {
         (next..next + SPARE_SEGMENTS as u64).map(SegmentSeq).find(|seq| !self.spares.contains(seq))
     }
 
+    /// Bytes from which on a batch should take no more: [`BATCH_BYTES_SOFT`], or a quarter of a segment where
+    /// segments are small, so that a batch fits with the run that comes last, and its entries' heads.
+    #[must_use]
+    pub fn batch_bytes_soft(&self) -> usize {
+        BATCH_BYTES_SOFT.min(self.segment_bytes as usize / 4)
+    }
+
     /// Whether a batch of `bytes` ([`Batch::bytes`]) can be placed now.
     ///
     /// # Panics
@@ -152,7 +160,8 @@ impl Appender {
         let aligned = align(bytes) as u64;
         assert!(
             aligned + 2 * BLOCK <= self.segment_bytes,
-            "a batch exceeds limits::BATCH_BYTES_MAX"
+            "a batch of {bytes} bytes exceeds a segment of {}",
+            self.segment_bytes
         );
         if self.in_flight.len() >= FLUSHES_IN_FLIGHT_MAX {
             Room::Drain

@@ -145,3 +145,24 @@ fn a_group_that_went_behind_the_others_is_passed_over_once() {
     assert!(seen.windows(2).all(|two| two != [0, 0]), "{seen:?}");
     assert!(seen.contains(&0), "the others never went first: {seen:?}");
 }
+
+/// More waits than a segment holds: `tool sim --seed 56194`, a follower that was behind by thousands of entries.
+#[test]
+fn no_batch_is_larger_than_a_small_segment() {
+    let segment_bytes = 256 << 10;
+    let config = Config { flushes_in_flight: 1, ..config(&[1], 1, 1) };
+    let recovering = Recovering::new(config).with_segment_bytes(segment_bytes);
+    let mut shard = recovering.finish(NOW).expect("an empty log").0;
+    turns(&mut shard, NOW);
+    let mut write = set(&mut shard, 1_000).remove(0);
+    (0..400).for_each(|_| say(&mut shard, &format!("SET k {}", "v".repeat(1_000))));
+    shard.turn(NOW, &mut Effects::default());
+    let (mut entries, mut writes) = (0, 0);
+    while entries < 400 {
+        write = next(&mut shard, &write);
+        assert!(write.bytes < segment_bytes / 4 * 3, "{} bytes in one write", write.bytes);
+        entries += write.runs().iter().map(|run| run.entries.len()).sum::<usize>();
+        writes += 1;
+    }
+    assert!((3..=8).contains(&writes), "{writes} writes");
+}
