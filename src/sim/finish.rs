@@ -74,12 +74,15 @@ impl World {
 
     /// A disk has lost what only members knew that have left the group since: nobody is left who could
     /// tell what its replica had promised, and without it the others may be too few. Or they are too few because
-    /// a node was given up.
+    /// a node was given up, and the disk of the one that takes its place has lost something before the others knew
+    /// that the removal was committed.
     pub(super) fn halts_rightly(&self) -> bool {
         let replicas = self.nodes.iter().flat_map(|node| &node.cores);
         let mut replicas = replicas.flat_map(|core| core.shard.replicas());
         let forgotten = replicas.any(|replica| replica.forgotten().is_some());
-        self.may_be_too_few || self.options.operate_every_ms > 0 && forgotten
+        let is_given_up = self.nodes.iter().any(|node| !node.is_there && 0 < node.life);
+        let is_short = self.options.operate_every_ms > 0 || is_given_up;
+        self.may_be_too_few || is_short && forgotten
     }
 
     fn every_group_commits(&mut self) -> Checked {
