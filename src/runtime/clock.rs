@@ -11,8 +11,9 @@ use crate::id::{Micros, Tick, UnixMs};
 pub const TICK_MS: u64 = 5;
 /// A turn that starts this long after the one before is counted, and warned about, in ms.
 pub const LATE_MS: u64 = 100;
-/// A handshake between nodes may take this long, in ms.
-pub const HELLO_MS: u64 = 5000;
+/// A handshake between nodes may take this long, in ms. A packet of it that is lost to a network that
+/// is well again right after costs a group so long without this link.
+pub const HELLO_MS: u64 = 2000;
 
 /// One per node, copied to every core, so that all cores agree on the time.
 #[derive(Debug, Clone, Copy)]

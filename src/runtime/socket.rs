@@ -13,7 +13,7 @@ const BACKLOG: i32 = 1024;
 /// A peer that acknowledges nothing for this long is gone. The kernel sends again what is not acknowledged
 /// after 0.2, 0.6, 1.4, 3 and 6.2 s: were a connection kept longer than this, a network that is well again
 /// would be silent for longer than it takes to connect anew.
-const PEER_TIMEOUT: Duration = Duration::from_secs(2);
+const PEER_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// Listen on `address`. Without SO_REUSEPORT, which would let a second process share the port and
 /// steal half of the connections instead of being refused.
