@@ -108,6 +108,7 @@ pub(crate) fn run(arguments: &Arguments, seed: u64) -> Result<(), Failed> {
             let round = Round { number: done, class: Class::ALL[turn] };
             round.until_it_strikes(&mut rig, &mut outcomes[turn], &mut totals)?;
         }
+        println!("flips: {done} of {times}, {} acknowledged", totals.counts.acknowledged);
     }
     shelf.tell(&mut totals);
     let mut sum = Outcomes::default();
