@@ -21,7 +21,7 @@ use std::time::SystemTime;
 
 use crate::config::Config;
 use crate::id::ShardId;
-use crate::shard::{self, Alone, Leases};
+use crate::shard::{self, Alone};
 use crate::wal;
 
 use super::fatal::Fatal;
@@ -123,25 +123,12 @@ fn audit(dir: &Path, what: &str) -> Result<(), Fatal> {
 }
 
 fn shard_config(config: &Config, home: &Home, core: u16) -> shard::Config {
+    let nodes: Vec<_> = home.bootstrap.iter().map(|(node, _)| *node).collect();
     shard::Config {
-        cluster: home.cluster,
-        node: crate::id::NodeId(config.id),
         incarnation: home.incarnation,
         shard: ShardId(core),
         cores: config.cores,
-        groups: config.groups,
-        nodes: home.bootstrap.iter().map(|(node, _)| *node).collect(),
         addresses: home.bootstrap.clone(),
-        election_ms: config.election_ms,
-        heartbeat_ms: config.heartbeat_ms,
-        priority: config.priority,
-        request_ms: config.request_ms,
-        flushes_in_flight: config.flushes_in_flight,
-        flush_joins_bytes: 0,
-        log_cache_bytes: config.log_cache_bytes,
-        leases: Leases::default(),
-        log_bytes: config.log_bytes,
-        snapshot_bytes_per_s: config.snapshot_bytes_per_s,
-        seed: 0,
+        ..shard::Config::new(home.cluster, crate::id::NodeId(config.id), &nodes, config.groups)
     }
 }

@@ -59,6 +59,7 @@ pub use shard::Shard;
 use core::net::SocketAddr;
 
 use crate::id::{ClusterId, Incarnation, NodeId, ShardId};
+use crate::limits;
 use crate::wire::Route;
 
 /// What a shard must be told; data only.
@@ -112,6 +113,34 @@ pub struct Config {
 }
 
 impl Config {
+    /// The only core of `node` in its first life, with the defaults of the node: `groups` groups that began with
+    /// `nodes`, an election timeout of a second, 128 MiB of entries in memory, a log of 1 GiB, no leases. Whoever runs
+    /// more than one gives each another [`Self::seed`].
+    #[must_use]
+    pub fn new(cluster: ClusterId, node: NodeId, nodes: &[NodeId], groups: u64) -> Self {
+        Self {
+            cluster,
+            node,
+            incarnation: Incarnation(1),
+            shard: ShardId(0),
+            cores: 1,
+            groups,
+            nodes: nodes.to_vec(),
+            addresses: Vec::new(),
+            election_ms: 1_000,
+            heartbeat_ms: 100,
+            priority: 100,
+            request_ms: 2_500,
+            flushes_in_flight: 2,
+            flush_joins_bytes: limits::FLUSH_JOINS_BYTES,
+            log_cache_bytes: 128 << 20,
+            leases: Leases::default(),
+            log_bytes: 1 << 30,
+            snapshot_bytes_per_s: limits::SNAPSHOT_BYTES_PER_S,
+            seed: node.0,
+        }
+    }
+
     /// The return address of every frame of this shard.
     fn route(&self) -> Route {
         Route {

@@ -360,31 +360,13 @@ fn raft_config(config: &Config, slot: u64) -> raft::Config {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{ClusterId, Incarnation, NodeId, ShardId};
+    use crate::id::{ClusterId, NodeId};
     use crate::shard::{Effects, Event};
 
     fn config(nodes: &[u64]) -> Config {
-        Config {
-            cluster: ClusterId(1),
-            node: NodeId(1),
-            incarnation: Incarnation(1),
-            shard: ShardId(0),
-            cores: 1,
-            groups: 3,
-            nodes: nodes.iter().map(|&node| NodeId(node)).collect(),
-            addresses: Vec::new(),
-            election_ms: 1_000,
-            heartbeat_ms: 100,
-            priority: 100,
-            request_ms: 1_000,
-            flushes_in_flight: 2,
-            flush_joins_bytes: 0,
-            log_cache_bytes: 1 << 20,
-            leases: crate::shard::Leases::default(),
-            log_bytes: 1 << 30,
-            snapshot_bytes_per_s: 1 << 20,
-            seed: 1,
-        }
+        let nodes: Vec<NodeId> = nodes.iter().map(|&node| NodeId(node)).collect();
+        let config = Config::new(ClusterId(1), NodeId(1), &nodes, 3);
+        Config { flush_joins_bytes: 0, ..config }
     }
 
     /// One turn at time zero, with a disk that takes no time.

@@ -35,26 +35,14 @@ fn shard(nodes: &[u64], cores: u16, groups: u64) -> Shard {
 }
 
 fn config(nodes: &[u64], cores: u16, groups: u64) -> Config {
+    let nodes: Vec<NodeId> = nodes.iter().map(|&node| NodeId(node)).collect();
     Config {
-        cluster: ClusterId(1),
-        node: NodeId(1),
-        incarnation: Incarnation(1),
-        shard: ShardId(0),
         cores,
-        groups,
-        nodes: nodes.iter().map(|&node| NodeId(node)).collect(),
-        addresses: Vec::new(),
-        leases: crate::shard::Leases::default(),
-        election_ms: 1_000,
-        heartbeat_ms: 100,
-        priority: 100,
         request_ms: 1_000,
-        flushes_in_flight: 2,
         flush_joins_bytes: 0,
         log_cache_bytes: 1 << 20,
-        log_bytes: 1 << 30,
         snapshot_bytes_per_s: 1 << 20,
-        seed: 1,
+        ..Config::new(ClusterId(1), NodeId(1), &nodes, groups)
     }
 }
 

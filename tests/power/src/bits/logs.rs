@@ -19,7 +19,7 @@ use outrigger::id::{
 };
 use outrigger::limits::{BLOCK_BYTES, LOG_READ_BYTES_MAX};
 use outrigger::raft::HardState;
-use outrigger::shard::{Config, Leases, Recovering, Shard};
+use outrigger::shard::{Config, Recovering, Shard};
 use outrigger::store::map::Map;
 use outrigger::store::{StateMachine as _, Wanted};
 use outrigger::wal::{
@@ -259,27 +259,9 @@ fn is_same(run: &RecoveredRun<'_>, written: &Run) -> bool {
 }
 
 fn config(groups: u64) -> Config {
-    Config {
-        cluster: IDENTITY.cluster,
-        node: IDENTITY.node,
-        incarnation: Incarnation(2),
-        shard: IDENTITY.shard,
-        cores: 1,
-        groups,
-        nodes: [1, 2, 3].map(NodeId).to_vec(),
-        addresses: Vec::new(),
-        election_ms: 100,
-        heartbeat_ms: 10,
-        priority: 100,
-        request_ms: 1_000,
-        flushes_in_flight: 2,
-        flush_joins_bytes: 0,
-        leases: Leases::default(),
-        log_cache_bytes: 1 << 20,
-        log_bytes: 1 << 30,
-        snapshot_bytes_per_s: 1 << 30,
-        seed: 7,
-    }
+    let config = Config::new(IDENTITY.cluster, IDENTITY.node, &[1, 2, 3].map(NodeId), groups);
+    let log_cache_bytes = 1 << 20;
+    Config { incarnation: Incarnation(2), shard: IDENTITY.shard, log_cache_bytes, ..config }
 }
 
 /// A segment from which all that is in it is read back, as for a follower that has nothing.
