@@ -95,7 +95,7 @@ pub struct Config {
     /// Writes that may be on their way to the disk at once: 1 to `limits::FLUSHES_IN_FLIGHT_MAX`.
     pub flushes_in_flight: usize,
     /// While a write is on its way, less than this waits for its end, in bytes, and goes as one write
-    /// then; 0: never. See [`limits::FLUSH_JOINS_BYTES`](crate::limits::FLUSH_JOINS_BYTES).
+    /// then; 0: never. See [`limits::FLUSH_JOINS_BYTES`].
     pub flush_joins_bytes: usize,
     /// Entries kept in memory for followers, in bytes.
     pub log_cache_bytes: usize,
