@@ -1,5 +1,7 @@
 //! What parts of the log say of themselves: lengths, places, what is left of what was forgotten.
 
+use expect_test::expect;
+
 use super::*;
 use crate::wal::batch::Payloads;
 use crate::wal::codec::first_non_zero;
@@ -177,4 +179,79 @@ fn what_is_wrong_with_a_log_is_told_with_its_place() {
         assert!(text.contains("000000000000002a.seg") && text.contains("8192"), "{text}");
         assert!(text.contains(&reason.to_string()), "{text}");
     }
+}
+
+#[test]
+fn damage_says_how_it_is_known_and_what_to_do() {
+    let by = Location { segment: SegmentSeq(3), offset: 4096 };
+    let found = Identity { node: NodeId(9), ..IDENTITY };
+    let proofs = [
+        Proof::Durable { by },
+        Proof::Sequence { by },
+        Proof::Reclaimed { by },
+        Proof::Written,
+        Proof::Length,
+        Proof::Identity { expected: IDENTITY, found },
+        Proof::ReadBack,
+    ];
+    let told = proofs.map(|proof| {
+        let fault = Fault::new("batch magic", 8196, 10, 0);
+        Damage { segment: SegmentSeq(2), offset: 8192, fault, proof }.to_string()
+    });
+    let place = "log segment 0000000000000002.seg, offset 8192: ";
+    let fault = place.to_owned() + "batch magic at byte 8196: expected 0xa, found 0x0; ";
+    let told = told.map(|told| told.strip_prefix(&fault).expect("the fault first").to_owned());
+    expect![[r#"
+        0000000000000003.seg offset 4096 proves that these bytes were durable, so they changed afterwards. Replace the disk if it reports errors
+        0000000000000003.seg offset 4096 names another log in front of it. Put back the segment files that were moved or lost
+        the log was noted to begin with 0000000000000003.seg offset 4096, and no file of it is left. Put back the segment files that were moved or lost, or start this node with an empty directory and a new --id
+        the checksum over it holds, so it was written like this. Start the version of outrigger that wrote this log; if that is this one, report a bug and keep the file
+        segments get their length before their name, and are never cut or extended. Put back the whole file
+        the file belongs to cluster 193 node 9 shard 3, this log to cluster 193 node 2 shard 3. Check the data directory, the node id and the number of cores; nothing was changed
+        the bytes were whole before. Replace the disk if it reports errors"#]]
+    .assert_eq(&told.join("\n"));
+}
+
+#[test]
+fn a_segment_header_that_nobody_wrote_like_this_is_named_by_its_field() {
+    let header = SegmentHeader {
+        version: FORMAT_VERSION,
+        identity: IDENTITY,
+        segment_bytes: 64 << 10,
+        segment: SegmentSeq(42),
+        previous: End { at: Location { segment: SegmentSeq(41), offset: 8192 }, chain: 7 },
+        first_batch: 99,
+    };
+    let mut block = vec![0; BLOCK_BYTES];
+    header.encode_into(&mut block);
+    assert_eq!(SegmentHeader::decode(&block), Ok(header));
+    let mut earlier = header;
+    earlier.version = 1;
+    earlier.encode_into(&mut block);
+    assert_eq!(SegmentHeader::decode(&block), Ok(earlier), "earlier formats are read");
+    // One byte is another, below a checksum that was taken before or after.
+    let fault = |at: usize, byte: u8, is_written: bool| {
+        let mut block = vec![0; BLOCK_BYTES];
+        header.encode_into(&mut block);
+        block[at] = byte;
+        if is_written {
+            let crc = crc32fast::hash(&block[12..80]);
+            block[8..12].copy_from_slice(&crc.to_le_bytes());
+        }
+        let fault = SegmentHeader::decode(&block).expect_err("a fault");
+        (fault.what, fault.at, fault.authentic)
+    };
+    assert_eq!(fault(7, 1, true), ("segment magic", 0, false));
+    for covered in [12, 34, 68, 79] {
+        assert_eq!(fault(covered, 1, false), ("segment header checksum", 8, false));
+    }
+    for version in [0, FORMAT_VERSION as u8 + 1] {
+        assert_eq!(fault(12, version, true), ("format version", 12, true));
+    }
+    assert_eq!(fault(34, 1, true), ("segment header's zero", 34, true));
+    assert_eq!(fault(68, 1, true), ("segment header's zero", 68, true));
+    assert_eq!(fault(80, 1, true), ("segment header padding", 80, false));
+    assert_eq!(fault(4095, 1, false), ("segment header padding", 4095, false));
+    let short = Fault::new("length of the segment file", 0, 4096, 4095);
+    assert_eq!(SegmentHeader::decode(&block[..4095]), Err(short));
 }
