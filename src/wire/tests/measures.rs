@@ -153,3 +153,16 @@ fn replies_of_every_kind_come_back_and_none_that_is_too_deep() {
     assert!(error.is_error() && !error.is_uncertain());
     assert_eq!(error.error_text(), "ERR no");
 }
+
+#[test]
+fn a_reader_makes_room_for_a_whole_buffer_at_first_and_then_for_what_is_needed() {
+    const BUFFER: usize = 64 << 10;
+    let mut reader = FrameReader::new();
+    assert_eq!(reader.space().len(), BUFFER);
+    reader.filled(BUFFER - (4 << 10));
+    assert_eq!(reader.space().len(), 4 << 10, "that is enough");
+    reader.filled(1);
+    assert_eq!(reader.space().len(), 4 << 10, "and is always there");
+    reader.filled(4 << 10);
+    assert_eq!(reader.space().len(), 4 << 10);
+}
