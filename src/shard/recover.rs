@@ -683,7 +683,7 @@ mod tests {
     }
 
     #[test]
-    fn contract_row_55_who_has_lost_entries_asks_the_others_and_goes_on_without_them_never() {
+    fn contract_row_55_a_loss_is_left_to_the_other_members_and_refused_where_there_are_none() {
         use crate::id::Index;
         let mut second = first_run(0, b"more");
         second.first = Index(3);

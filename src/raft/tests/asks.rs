@@ -158,3 +158,15 @@ fn a_failure_tells_the_numbers_that_contradict_each_other() {
     assert!(stopped.contains("after entry 4711"), "{stopped}");
     assert!(stopped.ends_with("start this node again"), "nothing is lost: {stopped}");
 }
+
+/// Of the published values of splitmix64, the lowest 31 bits.
+#[test]
+fn waits_are_drawn_as_their_generator_says() {
+    for (seed, first) in [(0, 0xe220_a839_7b1d_cdaf), (1_234_567, 6_457_827_717_110_365_317)] {
+        let config = Config { election_ticks: 1 << 31, ..test_config(seed) };
+        let membership = Membership::of_voters([ReplicaId(1)]);
+        let recovered = Recovered { membership, ..Recovered::default() };
+        let wait = Raft::new(config, recovered, Tick(0)).deadline().0;
+        assert_eq!(wait, (1 << 31) + first % (1 << 31), "{seed}");
+    }
+}

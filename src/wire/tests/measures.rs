@@ -166,3 +166,39 @@ fn a_reader_makes_room_for_a_whole_buffer_at_first_and_then_for_what_is_needed()
     reader.filled(4 << 10);
     assert_eq!(reader.space().len(), 4 << 10);
 }
+
+#[test]
+fn a_reply_that_is_too_large_is_an_error_instead() {
+    let most = crate::limits::REPLY_BYTES_MAX;
+    for (bytes, fits) in [(most - 32, true), (most - 31, false)] {
+        let reply = Reply::Bulk(vec![0; bytes].into());
+        assert_eq!(reply.bytes(), 32 + bytes);
+        let text = reply.within_limit().error_text().to_owned();
+        assert_eq!(text.is_empty(), fits);
+        assert!(fits || text.contains(&most.to_string()), "{text}");
+    }
+    let pair = (Reply::Int(1), Reply::Simple("hash"));
+    let parts = Reply::Array(vec![Reply::Map(vec![pair]), Reply::error("ERR", "no")]);
+    assert_eq!(parts.bytes(), 5 * 32 + 4 + 6);
+}
+
+#[test]
+fn a_forwarded_answer_that_says_more_than_there_is_is_none() {
+    for bytes in [
+        &b"*2\r\n:1\r\n"[..],
+        b"*1000000000\r\n:1\r\n",
+        b"~1\r\n",
+        b"%1\r\n:1\r\n",
+        b"%1000000000\r\n:1\r\n:1\r\n",
+        b"$3\r\nab\r\n",
+        b"$-1\r\n",
+        b":1\r",
+        b":1\rx",
+        b":1\r\n:2\r\n",
+        b"!1\r\n",
+        b"",
+    ] {
+        let text = String::from_utf8_lossy(bytes);
+        assert!(Reply::decode(&Bytes::copy_from_slice(bytes)).is_err(), "{text:?}");
+    }
+}
