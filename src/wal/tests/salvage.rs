@@ -216,6 +216,9 @@ fn contract_row_55_a_segment_its_successor_was_not_shown_is_read_and_the_gap_is_
         expected.push(Told::Lost(Whose::Anybody));
         expected.extend(log.written.into_iter().map(Told::Run));
         assert_eq!(told, expected, "{batches}");
+        let fault = log.disk.recover(log.segment_bytes).unwrap_err().fault;
+        let before = newest.0 - 1;
+        assert_eq!(fault, Fault::authentic("previous segment", 48, newest.0, before));
     }
 }
 
