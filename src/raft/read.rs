@@ -215,4 +215,21 @@ mod tests {
         assert_eq!(reads.confirmed, expected);
         assert_eq!((reads.context(), reads.count), (0, 0));
     }
+
+    #[test]
+    fn books_are_kept_while_anything_is_in_them() {
+        assert!(!Reads::default().is_needed());
+        let edits: [fn(&mut Reads); 5] = [
+            |it| it.count = 1,
+            |it| it.confirmed.push(ReadReady { seq: 1, index: Index(1) }),
+            |it| it.remote.push((ReplicaId(2), 1, 1)),
+            |it| it.rounds.push_back((1, Tick(0))),
+            |it| it.lease_from = Some(Tick(0)),
+        ];
+        for edit in edits {
+            let mut reads = Reads::default();
+            edit(&mut reads);
+            assert!(reads.is_needed(), "{reads:?}");
+        }
+    }
 }

@@ -561,4 +561,147 @@ mod tests {
         }
         assert!(core.shard.replicas().iter().all(|replica| replica.stored().is_some()));
     }
+
+    /// A log of node 1 with a batch for each of these runs, each durable before the next.
+    fn written(
+        segment_bytes: usize,
+        runs: impl IntoIterator<Item = wal::Run>,
+    ) -> std::collections::BTreeMap<SegmentSeq, Vec<u8>> {
+        let identity = Recovering::new(config(&[1, 2, 3])).identity();
+        let mut appender =
+            Appender::with_segment_bytes(identity, wal::Position::default(), segment_bytes);
+        let segment = appender.wants_spare().expect("there is none yet");
+        appender.on_spare(segment);
+        let mut file = vec![0; segment_bytes];
+        for run in runs {
+            let mut batch = Batch::new();
+            batch.push(run);
+            let write = appender.place(batch);
+            let at = write.offset as usize;
+            write.encode_into(&mut file[at..at + write.bytes]);
+            appender.on_durable(write.ticket);
+        }
+        [(segment, file)].into()
+    }
+
+    /// The first two entries of a group in term 7, of which the first is known to be committed.
+    fn first_run(group: u64, value: &[u8]) -> wal::Run {
+        use crate::id::{Index, Term};
+        let set = crate::wire::resp::Command::from_args(&[b"SET", b"k", value]).raw;
+        let commit = Index(1);
+        wal::Run {
+            kind: RunKind::Log,
+            group: GroupId(group),
+            hard_state: raft::HardState { term: Term(7), commit, ..raft::HardState::default() },
+            run_term: Term(7),
+            first: commit,
+            entries: [Entry::empty(), Entry::command(set)].into_iter().collect(),
+        }
+    }
+
+    /// All segments are read.
+    fn read(
+        config: Config,
+        segment_bytes: usize,
+        disk: &std::collections::BTreeMap<SegmentSeq, Vec<u8>>,
+    ) -> Result<Recovering, RecoverError> {
+        let mut recovering = Recovering::new(config).with_segment_bytes(segment_bytes);
+        for (segment, bytes) in disk {
+            let mut later = disk.range(segment.next()..);
+            later.find_map(|(later, bytes)| recovering.look_ahead(*later, bytes));
+            recovering.segment(*segment, &Bytes::copy_from_slice(bytes))?;
+        }
+        Ok(recovering)
+    }
+
+    #[test]
+    fn contract_row_59_the_groups_of_a_core_that_go_on_alone_do_so_after_the_next_start() {
+        use crate::id::{Index, Term};
+        const BYTES: usize = 32 << 10;
+        let of_many = || Config { groups: 80, ..config(&[1, 2, 3]) };
+        let mut disk = written(BYTES, [first_run(0, b"zero"), first_run(2, b"two")]);
+        let recovering = read(of_many(), BYTES, &disk).expect("whole");
+        let (alone, found) = recovering.finish_alone().expect("node 1 votes everywhere");
+        assert_eq!((found.entries, found.losses.len()), (4, 0));
+        assert!(alone.groups.iter().map(|survivor| survivor.group.0).eq(0..80));
+        for survivor in &alone.groups {
+            assert_eq!(survivor.removed, [2, 3].map(ReplicaId));
+            let held = if [0, 2].contains(&survivor.group.0) { (7, 1, 2) } else { (0, 0, 0) };
+            let before = (survivor.term, survivor.commit, survivor.last);
+            assert_eq!(before, (Term(held.0), Index(held.1), Index(held.2)));
+        }
+        let runs: Vec<_> = alone.writes.iter().map(|write| write.runs().len()).collect();
+        assert!(runs.len() > 2 && runs.iter().sum::<usize>() == 80, "several batches: {runs:?}");
+        assert_eq!(runs.last(), Some(&0), "the last proves the ones before");
+        disk.insert(found.log.position.next_segment, vec![0; BYTES]);
+        for write in &alone.writes {
+            let file = disk.get_mut(&write.segment).expect("the one segment that was prepared");
+            let at = write.offset as usize;
+            write.encode_into(&mut file[at..at + write.bytes]);
+        }
+        let recovering = read(of_many(), BYTES, &disk).expect("whole");
+        let (shard, found) = recovering.finish(Tick(0)).expect("whole");
+        assert!(found.log.torn.is_none());
+        let get = crate::wire::resp::Command::from_args(&[b"GET", b"k"]).raw;
+        for replica in shard.replicas() {
+            let (status, group) = (replica.status(), replica.group().0);
+            assert!(status.membership.members().eq([ReplicaId(1)]), "group {group}");
+            let value = match group {
+                0 => crate::wire::reply::Reply::bulk("zero"),
+                2 => crate::wire::reply::Reply::bulk("two"),
+                _ => crate::wire::reply::Reply::Nil,
+            };
+            assert_eq!(replica.machine().read(&get), value);
+        }
+    }
+
+    #[test]
+    fn contract_row_59_a_stranger_does_not_go_on_alone() {
+        let (alone, _) = Recovering::new(config(&[1])).finish_alone().expect("it is alone already");
+        assert!(alone.writes.is_empty() && alone.groups.iter().all(|it| it.run.is_none()));
+        let stranger = Config { node: NodeId(9), ..config(&[1, 2, 3]) };
+        let error = Recovering::new(stranger).finish_alone().expect_err("no voter");
+        assert!(matches!(error, RecoverError::Alone(AloneRefusal::NoVoter(GroupId(0)))), "{error}");
+    }
+
+    #[test]
+    fn contract_row_55_a_loss_is_left_to_the_other_members_and_refused_where_there_are_none() {
+        use crate::id::Index;
+        let mut second = first_run(0, b"more");
+        second.first = Index(3);
+        let mut disk = written(SMALL, [first_run(0, b"first"), second]);
+        let file = disk.values_mut().next().expect("one");
+        let value = file.windows(5).position(|bytes| bytes == b"first").expect("written");
+        file[value] ^= 1;
+        let alone = read(config(&[1, 2, 3]), SMALL, &disk).expect("a loss").finish_alone();
+        let Err(RecoverError::Damage(damage)) = alone else { panic!("{alone:?}") };
+        assert_eq!((damage.segment, damage.offset), (SegmentSeq(1), limits::BLOCK_BYTES as u64));
+        let sole = read(config(&[1]), SMALL, &disk).expect("a loss").finish(Tick(0));
+        let error = sole.expect_err("nobody can give it back");
+        let text = error.to_string();
+        assert!(matches!(error, RecoverError::AloneDamage { group: GroupId(0), .. }), "{text}");
+        assert!(text.starts_with(&damage.to_string()) && text.contains("Group 0"), "{text}");
+        let one_of_three = read(config(&[1, 2, 3]), SMALL, &disk).expect("a loss");
+        let (shard, found) = one_of_three.finish(Tick(0)).expect("the others have it");
+        assert_eq!(found.losses, [damage]);
+        assert_eq!(shard.report(false).counters.corrupt_detected, 1);
+        assert!(shard.replicas()[0].forgotten().is_some());
+    }
+
+    #[test]
+    fn a_log_that_holds_a_group_of_another_core_is_refused_by_name() {
+        let of_two = |groups| Config { cores: 2, groups, ..config(&[1, 2, 3]) };
+        for (group, groups) in [(1, 4), (4, 4), (5, 4)] {
+            let disk = written(SMALL, [first_run(0, b"own"), first_run(group, b"foreign")]);
+            let error = read(of_two(groups), SMALL, &disk).err().expect("it lives elsewhere");
+            let text = error.to_string();
+            assert!(
+                matches!(error, RecoverError::ForeignGroup { core: ShardId(0), group: it } if it.0 == group),
+                "{text}"
+            );
+            assert!(text.contains("--cores or --groups"), "{text}");
+        }
+        let disk = written(SMALL, [first_run(0, b"own"), first_run(2, b"own")]);
+        assert_eq!(read(of_two(4), SMALL, &disk).expect("both live here").entries, 4);
+    }
 }

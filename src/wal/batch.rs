@@ -434,3 +434,20 @@ pub(super) enum Payloads {
     /// Leave them to the caller.
     Skip,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_keeps_memory_for_so_many_runs_and_gives_back_more() {
+        let mut batch = Batch::new();
+        for (runs, is_kept) in [(BATCH_RUNS_KEPT, true), (BATCH_RUNS_KEPT + 1, false)] {
+            batch.reserve(runs);
+            assert!(runs <= batch.runs.capacity() && runs <= batch.crcs.capacity());
+            batch.clear();
+            assert_eq!(batch.runs.capacity() > 0, is_kept, "{runs}");
+            assert_eq!(batch.crcs.capacity() > 0, is_kept, "{runs}");
+        }
+    }
+}

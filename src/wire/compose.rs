@@ -462,6 +462,21 @@ mod tests {
         let unsent: Vec<_> = (0..20).map(|_| compose(OutFrame::empty())).collect();
         assert!(unsent.iter().all(|frame| frame.to_bytes() == before.to_bytes()));
         drop(unsent);
-        assert!(builder.chunks.resting.len() <= FRAME_CHUNKS_KEPT);
+        assert_eq!(builder.chunks.resting.len(), FRAME_CHUNKS_KEPT);
+    }
+
+    #[test]
+    fn what_fits_no_chunk_has_memory_of_its_own() {
+        let (mut chunks, header) = (Chunks::default(), [1; HEADER_BYTES]);
+        let most = FRAME_CHUNK_BYTES - HEADER_BYTES;
+        for (bytes, is_in_chunk) in [(most + 1, false), (most, true)] {
+            let meta = vec![2; bytes];
+            assert_eq!(chunks.head(&header, &meta), [&header[..], &meta].concat());
+            assert_eq!(chunks.resting.len(), usize::from(is_in_chunk), "{bytes}");
+        }
+        chunks.make_room(FRAME_CHUNK_BYTES);
+        chunks.current.put_slice(&[3; 100]);
+        let left = chunks.current.capacity() - 100;
+        assert!(chunks.has_room(left) && !chunks.has_room(left + 1));
     }
 }

@@ -124,6 +124,15 @@ fn what_contradicts_itself_is_not_started_with() {
         behind(&[(5, 3)], 3),
         Some(Failure::AppliedTooOld { applied: Index(3), first: Index(5) })
     );
+    let empty = |it: &mut Recovered| {
+        (it.first, it.before_first, it.last, it.applied) = (Index(5), before, Index(4), Index(4));
+    };
+    assert_eq!(failure(&[], empty), None);
+    let forgetful = |it: &mut Recovered| {
+        empty(it);
+        it.hard_state.term = Term(2);
+    };
+    assert_eq!(failure(&[], forgetful), nonsense, "a snapshot's term was seen, too");
     assert_eq!(failure(&[(1, 1)], |it| it.first = Index(2)), nonsense);
     assert_eq!(failure(&[], |it| it.last = Index(0)), None);
     let lost = Failure::EntriesLost { commit: Index(10), last: Index(9) };
@@ -141,6 +150,23 @@ fn a_failure_tells_the_numbers_that_contradict_each_other() {
     ] {
         let text = failure.to_string();
         assert!(text.contains("4711") && text.contains("815"), "{text}");
+        assert!(text.ends_with("remove this replica and add a new one"), "{text}");
     }
-    assert!(!Failure::RecoveredNonsense.to_string().is_empty());
+    let nonsense = Failure::RecoveredNonsense.to_string();
+    assert!(nonsense.contains("contradict one another"), "{nonsense}");
+    let stopped = Failure::MachineStopped { after: one }.to_string();
+    assert!(stopped.contains("after entry 4711"), "{stopped}");
+    assert!(stopped.ends_with("start this node again"), "nothing is lost: {stopped}");
+}
+
+/// Of the published values of splitmix64, the lowest 31 bits.
+#[test]
+fn waits_are_drawn_as_their_generator_says() {
+    for (seed, first) in [(0, 0xe220_a839_7b1d_cdaf), (1_234_567, 6_457_827_717_110_365_317)] {
+        let config = Config { election_ticks: 1 << 31, ..test_config(seed) };
+        let membership = Membership::of_voters([ReplicaId(1)]);
+        let recovered = Recovered { membership, ..Recovered::default() };
+        let wait = Raft::new(config, recovered, Tick(0)).deadline().0;
+        assert_eq!(wait, (1 << 31) + first % (1 << 31), "{seed}");
+    }
 }

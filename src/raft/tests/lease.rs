@@ -3,7 +3,7 @@
 use crate::id::{Index, ReplicaId, Tick};
 use crate::raft::*;
 
-use super::harness::{Cluster, test_config};
+use super::harness::{Cluster, message, test_config};
 
 fn leased(drift_percent: u8) -> Cluster {
     let config = Config { lease: Some(Lease { drift_percent }), ..test_config(7) };
@@ -169,7 +169,7 @@ fn contract_row_63_an_answer_of_an_earlier_life_confirms_nothing() {
     cluster.read_here(2).expect("2 has a leader");
     cluster.turn(2);
     let question = cluster.sent(MessageKind::ReadIndex, 1)[0];
-    let mut answer = super::harness::message(MessageKind::ReadIndexResponse, 1, 2, question.term.0);
+    let mut answer = message(MessageKind::ReadIndexResponse, 1, 2, question.term.0);
     (answer.context, answer.entry.index) = (question.context, Index(1));
     cluster.crash(2, 9, Index(0));
     cluster.pass(20);
@@ -198,4 +198,60 @@ fn a_deposed_leader_answers_no_follower() {
     cluster.settle();
     cluster.pass(60);
     assert!(cluster.node(2).reads_done.iter().all(|read| read.seq != seq), "1 has no quorum");
+}
+
+/// Delivers what is on the wire to the other two, and their answers to 1.
+fn round(cluster: &mut Cluster) {
+    for id in [1, 2, 3] {
+        cluster.turn(id);
+        for packet in std::mem::take(&mut cluster.wire) {
+            cluster.receive(&packet);
+        }
+    }
+    cluster.turn(1);
+}
+
+#[test]
+fn a_question_that_comes_twice_is_answered_once() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    let asked = |from, number| {
+        let mut question = message(MessageKind::ReadIndex, from, 1, 1);
+        question.context = number;
+        question
+    };
+    // Whoever asks names its questions itself; another may choose the same name.
+    for (from, number) in [(2, 77), (2, 77), (3, 77), (2, 78)] {
+        cluster.inject(asked(from, number));
+    }
+    cluster.inject(asked(9, 77));
+    assert_eq!(cluster.status(1).ignored, 1, "9 is no member");
+    round(&mut cluster);
+    let named = |cluster: &Cluster, to| {
+        let answers = cluster.sent(MessageKind::ReadIndexResponse, to);
+        answers.iter().map(|it| (it.context, it.entry.index.0)).collect::<Vec<_>>()
+    };
+    assert_eq!(named(&cluster, 2), [(77, 1), (78, 1)]);
+    assert_eq!(named(&cluster, 3), [(77, 1)]);
+}
+
+#[test]
+fn as_many_reads_wait_as_may_and_room_comes_back_with_their_answers() {
+    let most = crate::limits::READS_PENDING_MAX;
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    for id in [1, 2] {
+        for _ in 0..most {
+            cluster.node_mut(id).raft.read_here().expect("there is room");
+        }
+        assert_eq!(cluster.read_here(id), Err(ReadRefusal::Full), "on {id}");
+    }
+    // Nor is there room for those of a follower, which will ask again.
+    cluster.settle();
+    assert!(cluster.node(2).reads_done.is_empty());
+    assert!(cluster.read_here(1).is_ok());
+    cluster.pass(20);
+    assert_eq!(cluster.node(2).reads_done.len(), 1);
+    assert!(cluster.read_here(2).is_ok());
+    assert_eq!(cluster.read(3), Err(ReadRefusal::NotLeader { leader: ReplicaId(1) }));
 }

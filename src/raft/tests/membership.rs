@@ -1,9 +1,9 @@
 //! Changes of membership, told one at a time (thesis §4).
 
-use crate::id::{Index, ReplicaId};
+use crate::id::{Index, ReplicaId, Tick};
 use crate::raft::*;
 
-use super::harness::{Cluster, test_config};
+use super::harness::{Cache, Cluster, message, test_config};
 
 fn change(kind: ChangeKind, id: u64) -> ConfChange {
     ConfChange { changes: vec![Change { kind, id: ReplicaId(id) }], ..ConfChange::default() }
@@ -290,7 +290,7 @@ fn a_replica_without_priority_follows_only() {
     );
     cluster.pass(5000);
     assert!(cluster.ids().all(|id| !cluster.leads(id)));
-    assert_eq!(cluster.node(1).raft.deadline(), crate::id::Tick(u64::MAX));
+    assert_eq!(cluster.node(1).raft.deadline(), Tick(u64::MAX));
     cluster.elect(2);
     // The less eager wait longer than any eager one.
     let wait = |priority| {
@@ -299,7 +299,86 @@ fn a_replica_without_priority_follows_only() {
             membership: Membership::of_voters((1..=3).map(ReplicaId)),
             ..Recovered::default()
         };
-        Raft::new(config, recovered, crate::id::Tick(0)).deadline().0
+        Raft::new(config, recovered, Tick(0)).deadline().0
     };
     assert_eq!(wait(1), wait(100) + 99);
+}
+
+#[test]
+fn a_leader_that_leaves_hands_over_to_the_furthest_of_those_that_live() {
+    for (age, heir) in [(50, Some(2)), (99, Some(2)), (100, Some(3)), (149, Some(3)), (150, None)] {
+        let mut cluster = cluster(3, 3);
+        cluster.elect(1);
+        let removal = change(ChangeKind::Remove, 1);
+        let index = cluster.reconfigure(1, removal.clone()).expect("1 leads");
+        let (begun, term) = (cluster.now, cluster.status(1).term.0);
+        let raft = &mut cluster.node_mut(1).raft;
+        let mut fx = Effects::default();
+        raft.ready(begun, &Cache { missing_below: Index(0) }, &mut fx);
+        assert_eq!(raft.on_durable(fx.persist.expect("an entry to write").seq, begun), None);
+        // 2 holds the change. 3 does not yet, and is heard of later.
+        let mut accepted = message(MessageKind::AppendResponse, 2, 1, term);
+        accepted.entry.index = index;
+        assert_eq!(raft.step(&accepted, begun), None);
+        assert_eq!(raft.status().commit, index);
+        let alive = message(MessageKind::HeartbeatResponse, 3, 1, term);
+        assert_eq!(raft.step(&alive, begun.plus(50)), None);
+        raft.apply_config(index, &removal, begun.plus(age)).expect("it can be made");
+        let status = raft.status();
+        assert_eq!(status.transferee, heir.map(ReplicaId), "after {age}");
+        assert_eq!(status.role == RoleKind::Leader, heir.is_some());
+    }
+}
+
+#[test]
+fn a_handover_ends_and_a_candidate_gives_up_when_the_vote_is_taken_away() {
+    let mut cluster = cluster(3, 3);
+    cluster.elect(1);
+    cluster.isolate(2);
+    cluster.reconfigure(1, change(ChangeKind::Remove, 2)).expect("1 leads");
+    let now = cluster.now;
+    assert!(cluster.node_mut(1).raft.transfer(ReplicaId(2), now));
+    cluster.settle();
+    assert_eq!(cluster.node(1).transfers, [TransferEnd { to: ReplicaId(2), done: false }]);
+    assert!(cluster.propose(1, 1).is_ok(), "1 leads on");
+
+    cluster.campaign(3);
+    assert_eq!(cluster.status(3).role, RoleKind::PreCandidate);
+    let (index, now) = (cluster.status(3).last.index.next(), cluster.now);
+    let raft = &mut cluster.node_mut(3).raft;
+    raft.apply_config(index, &change(ChangeKind::Remove, 3), now).expect("it can be made");
+    assert_eq!((raft.status().role, raft.deadline()), (RoleKind::Follower, Tick(u64::MAX)));
+}
+
+#[test]
+fn who_joined_later_hears_once_with_whom_its_group_began() {
+    let config = Config { id: ReplicaId(9), ..test_config(7) };
+    let mut raft = Raft::new(config, Recovered::default(), Tick(0));
+    let members = |raft: &Raft| raft.status().membership.incoming.to_vec();
+    let unsorted = Membership {
+        incoming: [3, 1, 2].map(ReplicaId).into_iter().collect(),
+        ..Membership::default()
+    };
+    let mut failed = raft.clone();
+    failed.stop(Tick(0));
+    failed.begin_with(unsorted.clone(), Tick(0));
+    assert!(members(&failed).is_empty(), "it takes part in nothing");
+    raft.begin_with(unsorted, Tick(0));
+    assert_eq!(members(&raft), [1, 2, 3].map(ReplicaId));
+    raft.begin_with(Membership::of_voters([ReplicaId(9)]), Tick(0));
+    assert_eq!(members(&raft), [1, 2, 3].map(ReplicaId), "it knows members already");
+}
+
+#[test]
+fn a_change_is_refused_for_the_reasons_that_refuse_any_proposal() {
+    let mut cluster = cluster(3, 3);
+    cluster.elect(1);
+    let not_here = ProposeRefusal::NotLeader { leader: ReplicaId(1) };
+    let refused = cluster.reconfigure(2, change(ChangeKind::Remove, 3));
+    assert_eq!(refused, Err(ConfigRefusal::Proposal(not_here)));
+    assert_eq!(ConfigRefusal::from(not_here), ConfigRefusal::Proposal(not_here));
+    let unchecked = cluster.node_mut(3).raft.propose_config_unchecked(1);
+    assert_eq!(unchecked, Err(ConfigRefusal::Proposal(not_here)));
+    let leave = cluster.reconfigure(1, ConfChange::default());
+    assert_eq!(leave, Err(ConfigRefusal::NotJoint));
 }

@@ -192,3 +192,39 @@ fn a_leader_takes_its_word_for_what_it_has_lost() {
     assert_eq!((told[0].reject, told[0].entry), (false, cluster.status(1).last));
     assert!(!cluster.sent(MessageKind::Append, 2).is_empty(), "and it is sent what it lacks");
 }
+
+#[test]
+fn who_asks_is_answered_by_whoever_knows_its_own_promises() {
+    let mut asked = message(MessageKind::Recall, 3, 2, 5);
+    (asked.context, asked.entry.index) = (77, Index(9));
+    let mut ignorant = forgetful(29, false, None);
+    assert_eq!(answers(&mut ignorant, &asked, 10), []);
+    assert_eq!(ignorant.status().term, Term(5), "it has heard of the term all the same");
+    let mut knowing = forgetful(29, true, Some(entry(3, 31)));
+    let [answer] = answers(&mut knowing, &asked, 10)[..] else { panic!("one answer") };
+    let said = (answer.kind, answer.to, answer.term, answer.context);
+    assert_eq!(said, (MessageKind::RecallResponse, ReplicaId(3), Term(5), 77));
+    assert!(answer.reject && answer.entry == EntryId::default(), "it does not lead");
+    // A leader that was asked by somebody who does not know its promises does not send it entries for that.
+    let mut cluster = super::harness::Cluster::new(3);
+    cluster.elect(1);
+    let mut lost = message(MessageKind::Recall, 2, 1, 1);
+    lost.reject = true;
+    cluster.inject(lost);
+    let status = cluster.status(1);
+    assert!(status.progress().all(|peer| peer.matched == Index(1)));
+}
+
+#[test]
+fn a_leader_it_may_not_heed_is_asked_when_it_is_time_or_nobody_knows_it() {
+    let mut raft = forgetful(29, false, None);
+    question(&mut raft, 0);
+    let asked = |raft: &mut Raft, from, now| {
+        let sent = answers(raft, &message(MessageKind::Heartbeat, from, 2, 3), now);
+        sent.iter().map(|it| (it.kind, it.to.0)).collect::<Vec<_>>()
+    };
+    assert_eq!(asked(&mut raft, 1, 49), [], "it was asked a moment ago");
+    assert_eq!(asked(&mut raft, 1, 50), [(MessageKind::Recall, 1)]);
+    assert_eq!(asked(&mut raft, 9, 49), [(MessageKind::Recall, 9)], "the group may have changed");
+    assert_eq!(raft.status().leader, ReplicaId::NONE);
+}

@@ -111,3 +111,21 @@ fn an_answer_to_a_heartbeat_keeps_its_place() {
     let echo = MessageKind::HeartbeatResponse;
     assert_eq!(kinds, [echo, MessageKind::AppendResponse, echo]);
 }
+
+#[test]
+fn the_books_of_reads_go_when_all_are_answered_and_not_before() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    let has_books = |cluster: &Cluster| match &cluster.node(1).raft.role {
+        Role::Leader(leader) => leader.reads.is_some(),
+        _ => panic!("1 leads"),
+    };
+    cluster.isolate(1);
+    let seq = cluster.read(1).expect("it leads");
+    cluster.pass(4 * cluster.config.heartbeat_ticks);
+    assert!(cluster.node(1).reads_done.is_empty() && has_books(&cluster));
+    cluster.cut.clear();
+    cluster.pass(4 * cluster.config.heartbeat_ticks);
+    assert_eq!(cluster.node(1).reads_done.iter().map(|it| it.seq).collect::<Vec<_>>(), [seq]);
+    assert!(!has_books(&cluster));
+}

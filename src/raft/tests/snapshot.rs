@@ -83,10 +83,12 @@ fn safety_point_14_what_is_held_already_is_not_replaced() {
     let restored = cluster.node_mut(2).raft.restore(&snapshot, others, now);
     assert_eq!((restored, cluster.status(2).ignored), (Restored::No, 1));
 
-    // Nor one that an old leader sends; it is told so.
-    snapshot.term = crate::id::Term(term - 1);
+    // Nor one that an old leader sends, who will hear so from others.
+    let later = message(MessageKind::Heartbeat, 3, 2, term + 1);
+    cluster.inject(later);
     let restored = cluster.node_mut(2).raft.restore(&snapshot, membership, now);
-    assert_eq!(restored, Restored::No);
+    assert_eq!((restored, cluster.status(2).last), (Restored::No, last));
+    assert_eq!((cluster.status(2).ignored, cluster.status(2).leader), (1, ReplicaId(3)));
 }
 
 #[test]
@@ -128,4 +130,80 @@ fn a_snapshot_supersedes_writes_in_flight() {
     // The old write comes back and moves nothing.
     let change = node.raft.on_durable(PersistSeq(2), now);
     assert_eq!((change, node.raft.status().durable), (None, Index(11)));
+}
+
+#[test]
+fn a_snapshot_is_taken_of_no_rival_and_of_every_later_leader() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    let (now, membership) = (cluster.now, cluster.membership.clone());
+    let term = cluster.status(1).term.0;
+    let raft = &mut cluster.node_mut(1).raft;
+    let mut snapshot = message(MessageKind::Snapshot, 2, 1, term);
+    snapshot.entry = entry(term, 90);
+    let mut taken = |snapshot: &Message| {
+        let restored = raft.restore(snapshot, membership.clone(), now);
+        let status = raft.status();
+        (restored, status.role, status.last, status.ignored)
+    };
+    let (leads, follows) = (RoleKind::Leader, RoleKind::Follower);
+    assert_eq!(taken(&snapshot), (Restored::No, leads, entry(term, 1), 1), "it leads this term");
+    snapshot.to = ReplicaId(3);
+    assert_eq!(taken(&snapshot), (Restored::No, leads, entry(term, 1), 2), "for somebody else");
+    (snapshot.to, snapshot.term.0) = (ReplicaId(1), term + 1);
+    assert_eq!(taken(&snapshot), (Restored::Yes, follows, entry(term, 90), 2));
+    assert_eq!(raft.status().leader, ReplicaId(2));
+    raft.stop(now);
+    snapshot.entry.index = Index(91);
+    let restored = raft.restore(&snapshot, membership, now);
+    assert_eq!((restored, raft.status().last), (Restored::No, entry(term, 90)));
+}
+
+#[test]
+fn what_waited_for_entries_that_a_snapshot_replaced_waits_no_more() {
+    let mut cluster = behind();
+    let term = cluster.status(3).term.0;
+    // 3 accepts entries, and would vote for 2; both answers wait for the entries to be written.
+    let mut append = message(MessageKind::Append, 1, 3, term);
+    append.entry = entry(term, 1);
+    (append.count, append.run_term) = (3, crate::id::Term(term));
+    cluster.inject(append);
+    cluster.now = cluster.now.plus(200);
+    let mut question = message(MessageKind::PreVote, 2, 3, term + 1);
+    question.entry = entry(term, 11);
+    cluster.inject(question);
+    assert_eq!(cluster.node(3).raft.promises.len(), 2);
+    let mut snapshot = message(MessageKind::Snapshot, 1, 3, term);
+    snapshot.entry = entry(term, 11);
+    let (now, membership) = (cluster.now, cluster.membership.clone());
+    let raft = &mut cluster.node_mut(3).raft;
+    assert_eq!(raft.restore(&snapshot, membership, now), Restored::Yes);
+    assert!(raft.promises.is_empty());
+    let mut fx = Effects::default();
+    raft.ready(now, &super::harness::Cache { missing_below: Index(0) }, &mut fx);
+    assert_eq!(fx.persist, None, "there is nothing to write");
+    let said: Vec<_> = fx.send.iter().map(|it| (it.kind, it.to.0, it.entry.index.0)).collect();
+    let granted = (MessageKind::PreVoteResponse, 2, 0);
+    assert_eq!(said, [granted, (MessageKind::AppendResponse, 1, 11)], "3 is no answer any more");
+}
+
+#[test]
+fn entries_that_the_disk_has_lost_are_made_up_for_by_a_snapshot() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    cluster.isolate(3);
+    cluster.propose(1, 3).expect("1 leads");
+    cluster.settle();
+    cluster.node_mut(1).cache.missing_below = Index(5);
+    cluster.node_mut(1).raft.on_unreachable(ReplicaId(3));
+    cluster.cut.clear();
+    cluster.pass(20);
+    assert!(progress(&cluster, 3).is_fetching);
+    cluster.node_mut(1).raft.on_fetch_failed(ReplicaId(3));
+    cluster.settle();
+    assert_eq!((cluster.node(3).restored, progress(&cluster, 3).is_fetching), (1, false));
+    assert_eq!(cluster.node(1).fetches.len(), 1, "what is lost is not asked for again");
+    cluster.propose(1, 1).expect("1 leads");
+    cluster.settle();
+    assert_eq!(cluster.status(3).commit, Index(5), "and the log goes on behind it");
 }

@@ -1,5 +1,7 @@
 //! What parts of the log say of themselves: lengths, places, what is left of what was forgotten.
 
+use expect_test::expect;
+
 use super::*;
 use crate::wal::batch::Payloads;
 use crate::wal::codec::first_non_zero;
@@ -89,6 +91,8 @@ fn entries_that_were_forgotten_are_not_found_and_the_first_left_is_told() {
     // Behind the last entry there is nothing to forget.
     index.forget_from(GroupId(1), Index(8));
     assert_eq!((index.spans(), first(&index, 7)), (2, Some(Index(7))));
+    index.forget_from(GroupId(1), Index(7));
+    assert_eq!((index.spans(), first(&index, 1)), (1, None), "nothing is left of it");
 }
 
 fn some_index(index: u64) -> Option<Index> {
@@ -154,6 +158,148 @@ fn a_damaged_payload_is_named_by_the_place_at_which_it_begins() {
 }
 
 #[test]
+fn what_is_wrong_with_a_run_is_named_by_its_place_in_the_segment() {
+    let runs =
+        [run(1, 1, 1, &[b"one"]), run(2, 1, 1, &[b"two", b"three"]), run(3, 1, 1, &[b"four"])];
+    let [first, second] =
+        [0, 1].map(|number| 64 + runs[..number].iter().map(Run::bytes).sum::<usize>());
+    let payloads = second + before_payloads(&runs[1]);
+    let mut log = Log::new(segment_bytes(2));
+    log.append(batch(runs));
+    let fault = |flipped: usize| {
+        let mut file = log.disk.0[&SegmentSeq(1)].clone();
+        file[BLOCK_BYTES + flipped] ^= 1;
+        let fault = batch_at(&file, BLOCK_BYTES as u64).expect_err("a fault");
+        (fault.what, fault.at as usize - BLOCK_BYTES)
+    };
+    assert_eq!(fault(first), ("run checksum", first));
+    assert_eq!(fault(second), ("run checksum", second));
+    assert_eq!(fault(payloads), ("payload checksum", payloads));
+    assert_eq!(fault(payloads + 7), ("payload checksum", payloads + 3), "its second payload");
+    let file = &log.disk.0[&SegmentSeq(1)];
+    let whole = batch_at(file, BLOCK_BYTES as u64).expect("whole");
+    let groups: Vec<_> = whole.runs().map(|run| run.expect("whole").group.0).collect();
+    assert_eq!(groups, [1, 2, 3]);
+    let beyond = batch_at(file, 2 * BLOCK_BYTES as u64).expect_err("nothing lies there");
+    assert_eq!((beyond.what, beyond.at), ("batch magic", 2 * BLOCK_BYTES as u64));
+}
+
+/// What is found wrong with a run at byte 1000, written as it is and sealed: what, where, expected, found.
+fn refused(run: &Run, edit: impl Fn(&mut Vec<u8>)) -> Option<(&'static str, u64, u64, u64)> {
+    let mut bytes = vec![0; run.bytes()];
+    run.encode_into(0, &mut bytes);
+    let payloads: usize = run.entries.iter().map(|entry| entry.payload.len()).sum();
+    let table_end = bytes.len() - payloads;
+    edit(&mut bytes);
+    let crc = crc32fast::hash(&bytes[4..table_end]).to_le_bytes();
+    bytes[..4].copy_from_slice(&crc);
+    let fault = RunRef::parse(Layout::Packed, &bytes, 1000, false).err()?;
+    assert_eq!(fault.authentic, fault.what != "room for payloads", "{fault}");
+    Some((fault.what, fault.at, fault.expected, fault.found))
+}
+
+#[test]
+fn a_run_whose_fields_make_no_sense_together_is_refused_though_its_checksum_holds() {
+    let two = run(1, 4, 18, &[b"one", b"three"]);
+    assert_eq!(refused(&two, |_| {}), None);
+    let table = before_payloads(&two) - 2 * 8;
+    let unknown = refused(&two, |bytes| bytes[table + 8 + 3] = 99);
+    let last_kind = crate::entry::EntryKind::Session as u64;
+    assert_eq!(unknown, Some(("entry kind", 1000 + table as u64 + 8, last_kind, 99)));
+    let whole = two.bytes() as u64;
+    let cut = refused(&two, |bytes| bytes.truncate(bytes.len() - 1));
+    assert_eq!(cut, Some(("room for payloads", 1000, whole, whole - 1)));
+    let unknown = refused(&two, |bytes| bytes[7] |= 8 << 4);
+    assert_eq!(unknown, Some(("run kind", 1004, 7, 8)));
+    // A run that holds anything says where it begins, and ends within all numbers.
+    let at = |run: &Run, first: u64| {
+        let mut run = run.clone();
+        run.first = Index(first);
+        refused(&run, |_| {})
+    };
+    let most = u64::MAX;
+    let place = |expected, found| Some(("first index of a run", 1000, expected, found));
+    assert_eq!([0, 1].map(|first| at(&two, first)), [place(1, 0), None]);
+    assert_eq!(
+        [most - 2, most - 1].map(|first| at(&two, first)),
+        [None, place(most - 2, most - 1)]
+    );
+    let empty = run(1, 4, 18, &[]);
+    assert_eq!([0, 1, most].map(|first| at(&empty, first)), [None; 3]);
+    let [piece, taken, installed, tombstone] = others(1, 4, 18);
+    for snapshot in [piece, taken, installed] {
+        assert_eq!([0, 1].map(|first| at(&snapshot, first)), [place(1, 0), None]);
+    }
+    assert_eq!([0, 1].map(|first| at(&tombstone, first)), [None; 2]);
+}
+
+#[test]
+fn every_kind_of_run_comes_back_as_it_was() {
+    for kind in [
+        RunKind::Log,
+        RunKind::SnapshotTaken,
+        RunKind::Tombstone,
+        RunKind::SnapshotInstalled,
+        RunKind::PromisesForgotten,
+        RunKind::EntriesForgotten,
+        RunKind::Recalled,
+    ] {
+        let hard_state = HardState { term: Term(4), vote: ReplicaId(7), commit: Index(18) };
+        let entry = EntryId { term: Term(4), index: Index(18) };
+        let mut log = Log::new(segment_bytes(1));
+        log.append(batch([Run::mark(kind, GroupId(1), hard_state, entry)]));
+        assert_eq!(log.recover().expect("whole").1, log.written, "{kind:?}");
+    }
+}
+
+#[test]
+fn the_payload_bytes_that_an_earlier_version_said_must_be_those_of_its_entries() {
+    for (said, is_right) in [(5_u32, true), (4, false), (6, false)] {
+        // As `Layout::Wide` has it: one entry of five bytes.
+        let mut bytes = vec![0; 64 + 12];
+        bytes[4..8].copy_from_slice(&1_u32.to_le_bytes());
+        for field in bytes[8..56].chunks_exact_mut(8) {
+            field.copy_from_slice(&3_u64.to_le_bytes());
+        }
+        bytes[56..60].copy_from_slice(&said.to_le_bytes());
+        bytes[64..68].copy_from_slice(&5_u32.to_le_bytes());
+        bytes[72..76].copy_from_slice(&1_u32.to_le_bytes());
+        let crc = crc32fast::hash(&bytes[4..]).to_le_bytes();
+        bytes[..4].copy_from_slice(&crc);
+        bytes.extend_from_slice(b"value");
+        match RunRef::parse(Layout::Wide, &bytes, 1000, false) {
+            Ok((run, rest)) => {
+                assert!(is_right && rest.is_empty());
+                assert_eq!((run.count, run.first, run.last()), (1, Index(3), Index(3)));
+            }
+            Err(fault) => {
+                let expected = Fault::authentic("payload bytes of a run", 1056, 5, said.into());
+                assert_eq!((fault, is_right), (expected, false));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_batch_is_of_an_earlier_life_if_its_segment_had_a_lower_number() {
+    let log = small_log(1, segment_bytes(2));
+    let file = &log.disk.0[&SegmentSeq(1)];
+    let is_earlier = |segment, block: usize, salt| {
+        let at = Location { segment: SegmentSeq(segment), offset: (block * BLOCK_BYTES) as u64 };
+        BatchRef::is_earlier_life(file, at, salt)
+    };
+    let salt = IDENTITY.salt();
+    assert_eq!([0, 1, 2, 9].map(|seq| is_earlier(seq, 1, salt)), [false, false, true, true]);
+    assert!(!is_earlier(2, 2, salt) && !is_earlier(2, 9, salt), "no batch lies there");
+    assert!(!is_earlier(2, 1, salt ^ 1), "of another log");
+    // Nor is it one where it was not written.
+    let mut moved = vec![0; file.len()];
+    moved[2 * BLOCK_BYTES..3 * BLOCK_BYTES].copy_from_slice(&file[BLOCK_BYTES..2 * BLOCK_BYTES]);
+    let at = Location { segment: SegmentSeq(2), offset: 2 * BLOCK_BYTES as u64 };
+    assert!(!BatchRef::is_earlier_life(&moved, at, salt));
+}
+
+#[test]
 fn what_is_left_of_a_batch_is_skipped_run_by_run() {
     let runs = [run(1, 1, 1, &[b"one"]), run(2, 1, 1, &[b"two", b"three"])];
     let mut bytes = vec![0; runs.iter().map(Run::bytes).sum()];
@@ -177,4 +323,79 @@ fn what_is_wrong_with_a_log_is_told_with_its_place() {
         assert!(text.contains("000000000000002a.seg") && text.contains("8192"), "{text}");
         assert!(text.contains(&reason.to_string()), "{text}");
     }
+}
+
+#[test]
+fn damage_says_how_it_is_known_and_what_to_do() {
+    let by = Location { segment: SegmentSeq(3), offset: 4096 };
+    let found = Identity { node: NodeId(9), ..IDENTITY };
+    let proofs = [
+        Proof::Durable { by },
+        Proof::Sequence { by },
+        Proof::Reclaimed { by },
+        Proof::Written,
+        Proof::Length,
+        Proof::Identity { expected: IDENTITY, found },
+        Proof::ReadBack,
+    ];
+    let told = proofs.map(|proof| {
+        let fault = Fault::new("batch magic", 8196, 10, 0);
+        Damage { segment: SegmentSeq(2), offset: 8192, fault, proof }.to_string()
+    });
+    let place = "log segment 0000000000000002.seg, offset 8192: ";
+    let fault = place.to_owned() + "batch magic at byte 8196: expected 0xa, found 0x0; ";
+    let told = told.map(|told| told.strip_prefix(&fault).expect("the fault first").to_owned());
+    expect![[r#"
+        0000000000000003.seg offset 4096 proves that these bytes were durable, so they changed afterwards. Replace the disk if it reports errors
+        0000000000000003.seg offset 4096 names another log in front of it. Put back the segment files that were moved or lost
+        the log was noted to begin with 0000000000000003.seg offset 4096, and no file of it is left. Put back the segment files that were moved or lost, or start this node with an empty directory and a new --id
+        the checksum over it holds, so it was written like this. Start the version of outrigger that wrote this log; if that is this one, report a bug and keep the file
+        segments get their length before their name, and are never cut or extended. Put back the whole file
+        the file belongs to cluster 193 node 9 shard 3, this log to cluster 193 node 2 shard 3. Check the data directory, the node id and the number of cores; nothing was changed
+        the bytes were whole before. Replace the disk if it reports errors"#]]
+    .assert_eq(&told.join("\n"));
+}
+
+#[test]
+fn a_segment_header_that_nobody_wrote_like_this_is_named_by_its_field() {
+    let header = SegmentHeader {
+        version: FORMAT_VERSION,
+        identity: IDENTITY,
+        segment_bytes: 64 << 10,
+        segment: SegmentSeq(42),
+        previous: End { at: Location { segment: SegmentSeq(41), offset: 8192 }, chain: 7 },
+        first_batch: 99,
+    };
+    let mut block = vec![0; BLOCK_BYTES];
+    header.encode_into(&mut block);
+    assert_eq!(SegmentHeader::decode(&block), Ok(header));
+    let mut earlier = header;
+    earlier.version = 1;
+    earlier.encode_into(&mut block);
+    assert_eq!(SegmentHeader::decode(&block), Ok(earlier), "earlier formats are read");
+    // One byte is another, below a checksum that was taken before or after.
+    let fault = |at: usize, byte: u8, is_written: bool| {
+        let mut block = vec![0; BLOCK_BYTES];
+        header.encode_into(&mut block);
+        block[at] = byte;
+        if is_written {
+            let crc = crc32fast::hash(&block[12..80]);
+            block[8..12].copy_from_slice(&crc.to_le_bytes());
+        }
+        let fault = SegmentHeader::decode(&block).expect_err("a fault");
+        (fault.what, fault.at, fault.authentic)
+    };
+    assert_eq!(fault(7, 1, true), ("segment magic", 0, false));
+    for covered in [12, 34, 68, 79] {
+        assert_eq!(fault(covered, 1, false), ("segment header checksum", 8, false));
+    }
+    for version in [0, FORMAT_VERSION as u8 + 1] {
+        assert_eq!(fault(12, version, true), ("format version", 12, true));
+    }
+    assert_eq!(fault(34, 1, true), ("segment header's zero", 34, true));
+    assert_eq!(fault(68, 1, true), ("segment header's zero", 68, true));
+    assert_eq!(fault(80, 1, true), ("segment header padding", 80, false));
+    assert_eq!(fault(4095, 1, false), ("segment header padding", 4095, false));
+    let short = Fault::new("length of the segment file", 0, 4096, 4095);
+    assert_eq!(SegmentHeader::decode(&block[..4095]), Err(short));
 }

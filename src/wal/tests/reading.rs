@@ -127,3 +127,31 @@ fn an_entry_that_is_not_there_is_named() {
     assert_eq!(damage.proof, Proof::ReadBack);
     assert!(damage.to_string().contains("0000000000000001.seg"), "{damage}");
 }
+
+#[test]
+fn a_reader_looks_no_further_than_it_was_asked_to() {
+    let mut log = Log::new(segment_bytes(80));
+    for index in 1..=70 {
+        log.append(batch([run(1, 1, index, &[b"value"])]));
+    }
+    let file = log.disk.file(1);
+    let read = |file: &[u8], from: u64, first, last| {
+        let read = read_span(file, at(1, from), GroupId(1), Index(first), Index(last), 1 << 20);
+        read.map(|entries| entries.len())
+    };
+    assert_eq!(read(file, 1, 1, 3), Ok(3));
+    assert_eq!(read(file, 69, 69, 75), Ok(2), "the log ends there");
+    assert_eq!(read(file, 1, 2, 1), Ok(0));
+    // 256 KiB behind the place is within reach, a block more is not.
+    assert_eq!(read(file, 1, 65, 65), Ok(1));
+    let damage = read(file, 1, 66, 66).expect_err("out of reach");
+    assert_eq!((damage.offset, damage.proof), (BLOCK_BYTES as u64, Proof::ReadBack));
+    let fault = damage.fault;
+    assert_eq!((fault.what, fault.expected), ("entry with this index", 66));
+    // What is wrong behind the last entry is not this reader's business; what is wrong in front of it is.
+    file[4 * BLOCK_BYTES + 64] ^= 1;
+    assert_eq!(read(file, 1, 1, 3), Ok(3));
+    let damage = read(file, 1, 1, 4).expect_err("the fourth batch is damaged");
+    assert_eq!(damage.offset, 4 * BLOCK_BYTES as u64);
+    assert_eq!(read(file, 5, 5, 6), Ok(2));
+}

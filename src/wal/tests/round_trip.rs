@@ -97,7 +97,7 @@ fn a_run_has_one_form_only() {
     let table_end = wider.len() - 1;
     seal(&mut wider, table_end);
     let refused = RunRef::parse(Layout::Packed, &wider, 0, false).unwrap_err();
-    assert_eq!(refused.what, "widths of a run's fields");
+    assert_eq!((refused.what, refused.at), ("widths of a run's fields", 4));
     // A width that no field has.
     bytes[4] |= 15;
     assert!(RunRef::parse(Layout::Packed, &bytes, 0, false).is_err());

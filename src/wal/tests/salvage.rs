@@ -216,6 +216,9 @@ fn contract_row_55_a_segment_its_successor_was_not_shown_is_read_and_the_gap_is_
         expected.push(Told::Lost(Whose::Anybody));
         expected.extend(log.written.into_iter().map(Told::Run));
         assert_eq!(told, expected, "{batches}");
+        let fault = log.disk.recover(log.segment_bytes).unwrap_err().fault;
+        let before = newest.0 - 1;
+        assert_eq!(fault, Fault::authentic("previous segment", 48, newest.0, before));
     }
 }
 
@@ -299,4 +302,23 @@ fn what_was_found_whole_of_another_segment_in_the_same_place_is_checked_all_the_
         recovery.salvage(*segment, &memory, on).expect("decay is salvaged");
     }
     assert_eq!(told, expected);
+}
+
+#[test]
+fn what_was_found_whole_beforehand_is_not_looked_at_again_where_it_lies() {
+    let log = small_log(2, segment_bytes(3));
+    let mut bytes = log.disk.0[&SegmentSeq(1)].clone();
+    let checked = || Checked::new(IDENTITY, SegmentSeq(1), &bytes, bytes.len() as u64);
+    let (here, elsewhere) = (checked(), checked());
+    // A payload of the last batch decays in between.
+    bytes[2 * BLOCK_BYTES + 64 + before_payloads(&log.written[3])] ^= 1;
+    let found = |checked, bytes: &[u8]| {
+        let mut recovery = Recovery::with_segment_bytes(IDENTITY, log.segment_bytes);
+        recovery.trust(checked);
+        let mut runs = 0;
+        recovery.segment(SegmentSeq(1), bytes, &mut |_| runs += 1).expect("nothing is proven");
+        (runs, recovery.finish().expect("nothing is proven").torn.is_some())
+    };
+    assert_eq!(found(here, &bytes), (6, false));
+    assert_eq!(found(elsewhere, &bytes.clone()), (3, true), "other bytes");
 }

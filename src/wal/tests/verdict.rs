@@ -251,7 +251,18 @@ fn contract_row_53_a_batch_of_another_history_does_not_chain() {
     log.disk.file(1)[2 * BLOCK..].copy_from_slice(&other.disk.file(1)[2 * BLOCK..]);
     let (recovered, runs) = log.recover().unwrap();
     assert_eq!(runs, log.written[..3]);
-    assert_eq!(recovered.torn.unwrap().reason.what, "chain to the batch before");
+    let reason = recovered.torn.unwrap().reason;
+    assert_eq!((reason.what, reason.at), ("chain to the batch before", 2 * BLOCK as u64 + 40));
+    // A batch that was the second there would be the third here.
+    let mut log = small_log(3, segment_bytes(4));
+    let mut other = Log::new(segment_bytes(4));
+    other.append(batch([run(1, 1, 1, &[&[1; BLOCK]])]));
+    other.append(batch([run(1, 1, 2, &[b"its second"])]));
+    log.disk.file(1)[3 * BLOCK..].copy_from_slice(&other.disk.file(1)[3 * BLOCK..]);
+    let (recovered, runs) = log.recover().unwrap();
+    assert_eq!(runs, log.written[..6]);
+    let reason = recovered.torn.unwrap().reason;
+    assert_eq!(reason, Fault::new("batch number", 3 * BLOCK as u64 + 24, 3, 2));
 }
 
 #[test]
@@ -314,4 +325,25 @@ fn another_format_version_is_refused_by_name() {
     file[8..12].copy_from_slice(&crc.to_le_bytes());
     let damage = log.recover().unwrap_err();
     assert_eq!((damage.fault.what, damage.proof), ("format version", Proof::Written));
+}
+
+#[test]
+fn a_header_of_a_later_segment_is_a_lost_header_unless_all_else_is_of_that_segment_too() {
+    let verdict = |from_later: usize, is_kept: bool| {
+        let mut log = small_log(4, segment_bytes(3));
+        let later = log.disk.file(2).clone();
+        let file = log.disk.file(1);
+        file[..from_later * BLOCK].copy_from_slice(&later[..from_later * BLOCK]);
+        if !is_kept {
+            file[from_later * BLOCK..].fill(0);
+        }
+        let damage = log.recover().unwrap_err();
+        assert_eq!((damage.segment, damage.offset), (SegmentSeq(1), 0));
+        assert_eq!(damage.fault, Fault::authentic("segment number", 40, 1, 2));
+        damage.proof
+    };
+    let at = |segment| Location { segment: SegmentSeq(segment), offset: 0 };
+    let (lost, renamed) = (Proof::Durable { by: at(2) }, Proof::Sequence { by: at(1) });
+    assert_eq!([verdict(1, true), verdict(1, false), verdict(2, true)], [lost; 3]);
+    assert_eq!(verdict(2, false), renamed);
 }

@@ -20,7 +20,8 @@ fn a_builder_says_how_long_its_frame_will_be() {
     for part in &parts {
         let mut builder = FrameBuilder::new();
         assert!(builder.is_empty() && !builder.is_full());
-        add(part, &mut builder);
+        // So many that what is said of each is more than what is not said.
+        (0..20).for_each(|_| add(part, &mut builder));
         assert!(!builder.is_empty() && !builder.is_full(), "{part:?}");
         let said = builder.bytes();
         let is = builder.finish(&ROUTE, Lane::Append).bytes();
@@ -151,4 +152,53 @@ fn replies_of_every_kind_come_back_and_none_that_is_too_deep() {
     let error = Reply::error("ERR", "no");
     assert!(error.is_error() && !error.is_uncertain());
     assert_eq!(error.error_text(), "ERR no");
+}
+
+#[test]
+fn a_reader_makes_room_for_a_whole_buffer_at_first_and_then_for_what_is_needed() {
+    const BUFFER: usize = 64 << 10;
+    let mut reader = FrameReader::new();
+    assert_eq!(reader.space().len(), BUFFER);
+    reader.filled(BUFFER - (4 << 10));
+    assert_eq!(reader.space().len(), 4 << 10, "that is enough");
+    reader.filled(1);
+    assert_eq!(reader.space().len(), 4 << 10, "and is always there");
+    reader.filled(4 << 10);
+    assert_eq!(reader.space().len(), 4 << 10);
+}
+
+#[test]
+fn a_reply_that_is_too_large_is_an_error_instead() {
+    let most = crate::limits::REPLY_BYTES_MAX;
+    for (bytes, fits) in [(most - 32, true), (most - 31, false)] {
+        let reply = Reply::Bulk(vec![0; bytes].into());
+        assert_eq!(reply.bytes(), 32 + bytes);
+        let text = reply.within_limit().error_text().to_owned();
+        assert_eq!(text.is_empty(), fits);
+        assert!(fits || text.contains(&most.to_string()), "{text}");
+    }
+    let pair = (Reply::Int(1), Reply::Simple("hash"));
+    let parts = Reply::Array(vec![Reply::Map(vec![pair]), Reply::error("ERR", "no")]);
+    assert_eq!(parts.bytes(), 5 * 32 + 4 + 6);
+}
+
+#[test]
+fn a_forwarded_answer_that_says_more_than_there_is_is_none() {
+    for bytes in [
+        &b"*2\r\n:1\r\n"[..],
+        b"*1000000000\r\n:1\r\n",
+        b"~1\r\n",
+        b"%1\r\n:1\r\n",
+        b"%1000000000\r\n:1\r\n:1\r\n",
+        b"$3\r\nab\r\n",
+        b"$-1\r\n",
+        b":1\r",
+        b":1\rx",
+        b":1\r\n:2\r\n",
+        b"!1\r\n",
+        b"",
+    ] {
+        let text = String::from_utf8_lossy(bytes);
+        assert!(Reply::decode(&Bytes::copy_from_slice(bytes)).is_err(), "{text:?}");
+    }
 }
