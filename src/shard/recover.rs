@@ -360,7 +360,7 @@ fn raft_config(config: &Config, slot: u64) -> raft::Config {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{ClusterId, NodeId};
+    use crate::id::{ClusterId, NodeId, ShardId};
     use crate::shard::{Effects, Event};
 
     fn config(nodes: &[u64]) -> Config {
