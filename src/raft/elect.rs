@@ -22,7 +22,6 @@ use super::effects::PersistSeq;
 use super::message::{Message, MessageKind};
 use super::progress::{Progress, Uncommitted};
 use super::quorum::{self, VoteResult};
-use super::read::Reads;
 use super::rest::Rare;
 use super::state::{Leader, Promised, Raft, Role, Transfer, Votes};
 
@@ -274,14 +273,8 @@ impl Raft {
         if count > 0 {
             self.log.replace_from(first, 1, self.term);
         }
-        // Reads that were to be asked about are this leader's own now.
-        let asked = self.rare.as_mut().map(|rare| std::mem::take(&mut rare.asked).count);
-        let mut reads = None;
-        if let Some(count) = asked.filter(|&count| count > 0) {
-            self.read_seq += 1;
-            let open = Some((self.read_seq, count));
-            reads = Some(Box::new(Reads { open, count, ..Reads::default() }));
-        }
+        // A candidate has told the driver so, and the reads it was to ask a leader about were given up with that.
+        debug_assert!(self.rare.as_ref().is_none_or(|rare| rare.asked.count == 0));
         let has_lease = self.config.lease.is_some();
         self.role = Role::Leader(Box::new(Leader {
             peers,
@@ -297,7 +290,7 @@ impl Raft {
             dirty: true,
             broadcast: true,
             nudge: false,
-            reads,
+            reads: None,
             uncommitted: Uncommitted::default(),
             transfer: None,
             // It may hold changes that nobody has told us about.
