@@ -5,11 +5,11 @@
 //!          ┌──────────── retry_at ────────────┐
 //!          ▼                                  │
 //!        Idle ── dial ──► Connecting ── hello sent ──► Greeting ── hello checked ──► Up
-//!          ▲                  │ 1 s               │ 5 s                              │
+//!          ▲                  │ 0.5 s             │ 2 s                              │
 //!          └───── any error, any close: all queued frames are dropped ◄──────────────┘
 //! ```
 //!
-//! Over TLS ([`super::peer_stream`]) the hello leaves behind the handshake, within the same 5 s.
+//! Over TLS ([`super::peer_stream`]) the hello leaves behind the handshake, within the same 2 s.
 //!
 //! Links come and go with the nodes in the roster's book. A node may be named with several addresses:
 //! each failed attempt goes on with the next.
@@ -263,10 +263,11 @@ impl PeerLinks {
                 State::Connecting { until, .. } if *until <= now => {
                     // The attempt was a wait already: a network that is well again is found with the next.
                     link.backoff_ms = BACKOFF_MS_MIN;
-                    self.fail(key, now, "no answer to the connection attempt within 1 s");
+                    let what = format!("no answer to the connection attempt within {DIAL_MS} ms");
+                    self.fail(key, now, &what);
                 }
                 State::Greeting { until, .. } if *until <= now => {
-                    self.fail(key, now, "no answer to the hello within 5 s");
+                    self.fail(key, now, &format!("no answer to the hello within {HELLO_MS} ms"));
                 }
                 State::Up { .. } if LINK_BEAT_MS <= now.since(link.said_at) => {
                     link.said_at = now;

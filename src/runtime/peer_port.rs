@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   core 0 accepts ── hello checked ─┬─ known ──────── answered ──► the peer's core modulo ours
-//!      │ 5 s                         │                    ▲              │ Event::Frame …
+//!      │ 2 s                         │                    ▲              │ Event::Frame …
 //!      │                             └─ new: written ─────┘              │ anything wrong
 //!      └── close ◄──────────────────────────────────────────────────────┘ closes that connection
 //! ```
@@ -258,7 +258,7 @@ impl PeerPort {
         }
         for key in self.greetings.keys(|greeting| greeting.until <= now) {
             if let Some(greeting) = self.greetings.remove(key) {
-                tracing::warn!(address = %greeting.address, "no hello within 5 s; closed");
+                tracing::warn!(address = %greeting.address, "no hello within {HELLO_MS} ms; closed");
             }
         }
     }
