@@ -23,7 +23,7 @@ runs=${1:-10000000}
 shift || true
 targets=("$@")
 if [[ ${#targets[@]} -eq 0 ]]; then
-    targets=(segment_header wal_record recovery peer_frame resp snapshot_chunk members config identity)
+    targets=(segment_header wal_record recovery peer_frame resp snapshot_chunk members rules config identity)
 fi
 sanitizer=${SANITIZER:-address}
 fuzz=(--fuzz-dir tests/fuzz --target-dir "target/fuzz-$sanitizer" -s "$sanitizer")

@@ -23,6 +23,7 @@ pub mod members;
 pub mod peer_frame;
 pub mod recovery;
 pub mod resp;
+pub mod rules;
 pub mod segment_header;
 pub mod snapshot_chunk;
 pub mod wal_record;
@@ -42,6 +43,7 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("resp", resp::run),
     ("snapshot_chunk", snapshot_chunk::run),
     ("members", members::run),
+    ("rules", rules::run),
     #[cfg(feature = "runtime")]
     ("config", config::run),
     #[cfg(feature = "runtime")]
