@@ -367,6 +367,14 @@ impl<R: Replay> Recovery<R> {
                 .release_end(end.segment, end.offset)
                 .map_err(|error| failed("release the end of", end.segment, error))?;
         }
+        let log = &report.log;
+        if log.spares.is_empty() && log.segments > 0 && report.losses.is_empty() {
+            // The next write begins a segment. On a full disk that may need what this one did not use.
+            let end = log.position.end.at;
+            directory
+                .release_end(end.segment, end.offset)
+                .map_err(|error| failed("release the end of", end.segment, error))?;
+        }
         let mut discard = report.log.discard.iter();
         if report.log.spares.is_empty()
             && let Some(&seq) = discard.next()

@@ -138,6 +138,15 @@ impl Log {
         self.full = full;
     }
 
+    /// The disk has no room for another segment, and of those that were prepared one is left at most, with the
+    /// end of the one in use. They are kept for votes and what else is small: a start begins a segment, and
+    /// without one nobody could be elected, and nothing be read. Snapshots are what would fill them.
+    pub(super) fn is_at_reserve(&self) -> bool {
+        let segment = self.appender.segment_bytes();
+        let end = (segment / 2).min(limits::BATCH_BYTES_MAX as u64);
+        self.full && self.appender.room() < segment + end
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         let is_written = self.staged.is_empty() && self.behind.is_empty();
         is_written && self.waiting.is_none() && self.in_flight.is_empty()

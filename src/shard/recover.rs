@@ -441,6 +441,9 @@ mod tests {
         first: SegmentSeq,
         seq: u64,
         flushed: Vec<wal::Write>,
+        segment_bytes: usize,
+        /// Files for which the disk has room.
+        files_max: usize,
     }
 
     const SMALL: usize = 64 << 10;
@@ -450,17 +453,18 @@ mod tests {
             Config { groups: 2, log_bytes: 0, ..config(&[1]) }
         }
 
-        fn new() -> Self {
-            let recovering = Recovering::new(Self::config()).with_segment_bytes(SMALL);
+        fn new(segment_bytes: usize) -> Self {
+            let recovering = Recovering::new(Self::config()).with_segment_bytes(segment_bytes);
             let (shard, _) = recovering.finish(Tick(0)).expect("empty");
             let (disk, first) = (std::collections::BTreeMap::new(), SegmentSeq(0));
             let (fx, flushed) = (Effects::default(), Vec::new());
-            Self { shard, fx, disk, first, seq: 0, flushed }
+            Self { shard, fx, disk, first, seq: 0, flushed, segment_bytes, files_max: usize::MAX }
         }
 
         /// What a start after a crash at this moment comes to.
         fn recovered(&self) -> Shard {
-            let recovering = Recovering::new(Self::config()).with_segment_bytes(SMALL);
+            let recovering = Recovering::new(Self::config());
+            let recovering = recovering.with_segment_bytes(self.segment_bytes);
             let mut recovering = recovering.reclaimed_to(self.first);
             for (segment, bytes) in &self.disk {
                 let mut later = self.disk.range(segment.next()..);
@@ -468,7 +472,11 @@ mod tests {
                 let bytes = Bytes::copy_from_slice(bytes);
                 recovering.segment(*segment, &bytes).expect("whole");
             }
-            recovering.finish(Tick(0)).expect("whole").0
+            let (mut shard, found) = recovering.finish(Tick(0)).expect("whole");
+            for segment in found.log.spares {
+                shard.on_event(Tick(0), Event::SpareReady(segment));
+            }
+            shard
         }
 
         fn set(&mut self, key: &str, bytes: usize) {
@@ -487,8 +495,13 @@ mod tests {
         fn turn(&mut self) -> Option<SegmentSeq> {
             self.shard.turn(Tick(0), &mut self.fx);
             if let Some(segment) = self.fx.spare.take() {
-                self.disk.insert(segment, vec![0; SMALL]);
-                self.shard.on_event(Tick(0), Event::SpareReady(segment));
+                let event = if self.disk.len() < self.files_max {
+                    self.disk.insert(segment, vec![0; self.segment_bytes]);
+                    Event::SpareReady(segment)
+                } else {
+                    Event::LogFull(true)
+                };
+                self.shard.on_event(Tick(0), event);
             }
             self.flushed.append(&mut self.fx.writes);
             self.fx.reclaim.take()
@@ -511,7 +524,7 @@ mod tests {
 
     #[test]
     fn contract_row_27_the_log_is_truncated_behind_a_durable_snapshot_and_recovers_at_every_step() {
-        let mut core = Small::new();
+        let mut core = Small::new(SMALL);
         let mut cuts = 0;
         for round in 0..400 {
             core.set(&format!("key{}", round % 7), 2_000);
@@ -542,9 +555,41 @@ mod tests {
         assert!(report.log_bytes < 12 * SMALL as u64, "{}", report.log_bytes);
     }
 
+    /// More is kept than the disk has room for, so snapshots free nothing, and would take what is left.
+    #[test]
+    fn a_full_disk_leaves_a_segment_with_which_a_start_can_elect_and_read() {
+        let mut core = Small::new(1 << 20);
+        core.files_max = 8;
+        for round in 0..400 {
+            core.set(&format!("key{round}"), 40_000);
+            core.turn();
+            core.flush();
+        }
+        let report = core.shard.report(false);
+        assert!(report.disk_full && 8 == core.disk.len(), "{} files", core.disk.len());
+        let answers =
+            core.fx.replies.iter().filter(|reply| reply.reply.error_text().starts_with("FULL "));
+        assert!(answers.count() > 20, "writes are refused");
+        let is_unused = |file: &Vec<u8>| file.iter().all(|byte| *byte == 0);
+        assert!(core.disk.values().next_back().is_some_and(is_unused), "the last spare is kept");
+
+        (0..20).for_each(|_| {
+            core.turn();
+            core.flush();
+        });
+        let digest = Small::digest(&core.shard);
+        core.shard = core.recovered();
+        for _ in 0..20 {
+            core.turn();
+            core.flush();
+        }
+        assert_eq!(Small::digest(&core.shard), digest);
+        assert!(core.shard.replicas().iter().all(|replica| replica.status().leader_ready));
+    }
+
     #[test]
     fn contract_row_31_a_snapshot_is_of_what_is_durable_and_counts_when_it_is_durable() {
-        let mut core = Small::new();
+        let mut core = Small::new(SMALL);
         for round in 0..200 {
             core.set(&format!("key{}", round % 7), 2_000);
             core.turn();

@@ -124,6 +124,8 @@ impl Shard {
             Use::None => Some(name.ack(0, PieceStatus::Refused)),
             Use::Held => Some(name.ack(0, PieceStatus::Installed)),
             Use::Coming => Some(name.ack(0, PieceStatus::Busy)),
+            // It would fill what is left of the log; there may be room when the leader tries again.
+            Use::Wanted if self.log.is_at_reserve() => Some(name.ack(0, PieceStatus::Busy)),
             Use::Wanted => {
                 let restoring = || replica.machine().restoring();
                 match self.receives.on_piece(slot, &piece, restoring, now) {

@@ -159,10 +159,12 @@ impl Truncation {
             self.look(log, replicas, counters);
         }
         let mut bytes = 0;
+        let has_room = !log.is_at_reserve();
         let Self { taking, .. } = self;
         taking.retain(|&slot| {
             let replica = &mut replicas[slot as usize];
-            if bytes < limits::SNAPSHOT_PIECE_BYTES
+            if has_room
+                && bytes < limits::SNAPSHOT_PIECE_BYTES
                 && let Some(written) = replica.step_snapshot()
             {
                 bytes += written;

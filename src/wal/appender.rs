@@ -176,6 +176,19 @@ impl Appender {
         }
     }
 
+    /// Bytes for which no other segment has to be prepared.
+    #[must_use]
+    pub fn room(&self) -> u64 {
+        let open = self.open.as_ref().map_or(0, |_| self.segment_bytes - self.end.at.offset);
+        open + self.spares.len() as u64 * self.segment_bytes
+    }
+
+    /// How long a segment is, in bytes.
+    #[must_use]
+    pub const fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
+    }
+
     fn fits(&self, aligned: u64) -> bool {
         self.open.is_some() && self.end.at.offset + aligned + BLOCK <= self.segment_bytes
     }

@@ -1,5 +1,5 @@
-//! A file system without room: writes are refused by name, reads go on, and when there is room again,
-//! writes are taken without anybody's help.
+//! A file system without room: writes are refused by name, reads go on, also after a restart, and when there
+//! is room again, writes are taken without anybody's help.
 
 use std::fs;
 use std::time::Duration;
@@ -96,7 +96,18 @@ fn full(
         let story = format!("{what}: a write is refused with {text:?}");
         totals.findings.push(Finding::new(Wrong::Alien, story));
     }
-    let refused = while_full(rig, what, totals)?;
+    let mut refused = while_full(rig, what, totals)?;
+    if refused == 0 {
+        totals.missed.push(format!("{what}: no write was refused with FULL"));
+    }
+    // A start needs room for votes before anything can be read. One of three that starts leads nothing, and may have
+    // nothing to refuse.
+    rig.kill(victims)?;
+    for id in victims {
+        rig.start(*id, what)?;
+    }
+    rig.ready(totals)?;
+    refused += while_full(rig, &format!("{what}, after a restart"), totals)?;
     let started = now();
     for id in victims {
         let path = rig.plan.data_of(*id).join(BALLAST);
@@ -151,9 +162,6 @@ fn while_full(rig: &mut Rig<'_>, what: &str, totals: &mut Totals) -> Result<u64,
             }
         }
         rig.cluster.all_run()?;
-    }
-    if refused == 0 {
-        totals.missed.push(format!("{what}: no write was refused with FULL"));
     }
     Ok(refused)
 }
