@@ -345,7 +345,7 @@ impl<R: Replay> Recovery<R> {
         self,
         finish: impl FnOnce(R) -> Result<(T, shard::Recovery), R::Error>,
     ) -> Result<(T, Vec<SegmentSeq>), Fatal> {
-        let Self { directory, recovering, segments, ends, no_note, core, started, .. } = self;
+        let Self { directory, recovering, segments, mut ends, no_note, core, started, .. } = self;
         // What was read may be in the page cache or the device's cache only. Nothing may be built
         // on it before it is durable (contract row 27).
         let failed = |what: &str, seq, error: std::io::Error| {
@@ -362,15 +362,12 @@ impl<R: Replay> Recovery<R> {
         }
         let (found, mut report) =
             finish(recovering).map_err(|error| damaged(&directory, no_note.as_ref(), &error))?;
-        for end in ends {
-            directory
-                .release_end(end.segment, end.offset)
-                .map_err(|error| failed("release the end of", end.segment, error))?;
-        }
         let log = &report.log;
         if log.spares.is_empty() && log.segments > 0 && report.losses.is_empty() {
-            // The next write begins a segment. On a full disk that may need what this one did not use.
-            let end = log.position.end.at;
+            // The next write begins a segment. On a full disk that may need what the last one did not use.
+            ends.push(log.position.end.at);
+        }
+        for end in ends {
             directory
                 .release_end(end.segment, end.offset)
                 .map_err(|error| failed("release the end of", end.segment, error))?;

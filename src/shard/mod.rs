@@ -133,9 +133,9 @@ impl Config {
             request_ms: 2_500,
             flushes_in_flight: 2,
             flush_joins_bytes: limits::FLUSH_JOINS_BYTES,
-            log_cache_bytes: 128 << 20,
+            log_cache_bytes: limits::LOG_CACHE_BYTES_MAX,
             leases: Leases::default(),
-            log_bytes: 1 << 30,
+            log_bytes: limits::LOG_BYTES_DEFAULT,
             snapshot_bytes_per_s: limits::SNAPSHOT_BYTES_PER_S,
             seed: node.0,
         }

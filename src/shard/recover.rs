@@ -432,12 +432,32 @@ mod tests {
         assert_eq!(answers, [(0, Reply::Nil), (1, Reply::Ok), (2, Reply::bulk("v"))]);
     }
 
-    /// A core with small segments, its disk, and what has become durable. A "disk" is what its
-    /// files hold; writes reach it when they are flushed.
+    /// What the files of a log hold.
+    type Disk = std::collections::BTreeMap<SegmentSeq, Vec<u8>>;
+
+    /// A write reaches its file.
+    fn land(disk: &mut Disk, write: &wal::Write) {
+        let file = disk.get_mut(&write.segment).expect("it was prepared");
+        let at = write.offset as usize;
+        write.encode_into(&mut file[at..at + write.bytes]);
+    }
+
+    /// All segments are read.
+    fn read(mut recovering: Recovering, disk: &Disk) -> Result<Recovering, RecoverError> {
+        for (segment, bytes) in disk {
+            let mut later = disk.range(segment.next()..);
+            later.find_map(|(later, bytes)| recovering.look_ahead(*later, bytes));
+            recovering.segment(*segment, &Bytes::copy_from_slice(bytes))?;
+        }
+        Ok(recovering)
+    }
+
+    /// A core with small segments, its disk, and what has become durable. Writes reach the disk when they are
+    /// flushed.
     struct Small {
         shard: Shard,
         fx: Effects,
-        disk: std::collections::BTreeMap<SegmentSeq, Vec<u8>>,
+        disk: Disk,
         first: SegmentSeq,
         seq: u64,
         flushed: Vec<wal::Write>,
@@ -456,7 +476,7 @@ mod tests {
         fn new(segment_bytes: usize) -> Self {
             let recovering = Recovering::new(Self::config()).with_segment_bytes(segment_bytes);
             let (shard, _) = recovering.finish(Tick(0)).expect("empty");
-            let (disk, first) = (std::collections::BTreeMap::new(), SegmentSeq(0));
+            let (disk, first) = (Disk::new(), SegmentSeq(0));
             let (fx, flushed) = (Effects::default(), Vec::new());
             Self { shard, fx, disk, first, seq: 0, flushed, segment_bytes, files_max: usize::MAX }
         }
@@ -465,14 +485,8 @@ mod tests {
         fn recovered(&self) -> Shard {
             let recovering = Recovering::new(Self::config());
             let recovering = recovering.with_segment_bytes(self.segment_bytes);
-            let mut recovering = recovering.reclaimed_to(self.first);
-            for (segment, bytes) in &self.disk {
-                let mut later = self.disk.range(segment.next()..);
-                later.find_map(|(later, bytes)| recovering.look_ahead(*later, bytes));
-                let bytes = Bytes::copy_from_slice(bytes);
-                recovering.segment(*segment, &bytes).expect("whole");
-            }
-            let (mut shard, found) = recovering.finish(Tick(0)).expect("whole");
+            let recovering = read(recovering.reclaimed_to(self.first), &self.disk);
+            let (mut shard, found) = recovering.expect("whole").finish(Tick(0)).expect("whole");
             for segment in found.log.spares {
                 shard.on_event(Tick(0), Event::SpareReady(segment));
             }
@@ -509,9 +523,7 @@ mod tests {
 
         fn flush(&mut self) {
             for write in self.flushed.drain(..) {
-                let file = self.disk.get_mut(&write.segment).expect("prepared");
-                let at = write.offset as usize;
-                write.encode_into(&mut file[at..at + write.bytes]);
+                land(&mut self.disk, &write);
                 self.shard.on_event(Tick(0), Event::Flushed(write.ticket));
             }
         }
@@ -573,16 +585,16 @@ mod tests {
         let is_unused = |file: &Vec<u8>| file.iter().all(|byte| *byte == 0);
         assert!(core.disk.values().next_back().is_some_and(is_unused), "the last spare is kept");
 
-        (0..20).for_each(|_| {
-            core.turn();
-            core.flush();
-        });
+        let turns = |core: &mut Small| {
+            for _ in 0..20 {
+                core.turn();
+                core.flush();
+            }
+        };
+        turns(&mut core);
         let digest = Small::digest(&core.shard);
         core.shard = core.recovered();
-        for _ in 0..20 {
-            core.turn();
-            core.flush();
-        }
+        turns(&mut core);
         assert_eq!(Small::digest(&core.shard), digest);
         assert!(core.shard.replicas().iter().all(|replica| replica.status().leader_ready));
     }
@@ -608,25 +620,21 @@ mod tests {
     }
 
     /// A log of node 1 with a batch for each of these runs, each durable before the next.
-    fn written(
-        segment_bytes: usize,
-        runs: impl IntoIterator<Item = wal::Run>,
-    ) -> std::collections::BTreeMap<SegmentSeq, Vec<u8>> {
+    fn written(segment_bytes: usize, runs: impl IntoIterator<Item = wal::Run>) -> Disk {
         let identity = Recovering::new(config(&[1, 2, 3])).identity();
         let mut appender =
             Appender::with_segment_bytes(identity, wal::Position::default(), segment_bytes);
         let segment = appender.wants_spare().expect("there is none yet");
         appender.on_spare(segment);
-        let mut file = vec![0; segment_bytes];
+        let mut disk: Disk = [(segment, vec![0; segment_bytes])].into();
         for run in runs {
             let mut batch = Batch::new();
             batch.push(run);
             let write = appender.place(batch);
-            let at = write.offset as usize;
-            write.encode_into(&mut file[at..at + write.bytes]);
+            land(&mut disk, &write);
             appender.on_durable(write.ticket);
         }
-        [(segment, file)].into()
+        disk
     }
 
     /// The first two entries of a group in term 7, of which the first is known to be committed.
@@ -644,19 +652,13 @@ mod tests {
         }
     }
 
-    /// All segments are read.
-    fn read(
+    /// As [`read`], by a core with such segments.
+    fn read_by(
         config: Config,
         segment_bytes: usize,
-        disk: &std::collections::BTreeMap<SegmentSeq, Vec<u8>>,
+        disk: &Disk,
     ) -> Result<Recovering, RecoverError> {
-        let mut recovering = Recovering::new(config).with_segment_bytes(segment_bytes);
-        for (segment, bytes) in disk {
-            let mut later = disk.range(segment.next()..);
-            later.find_map(|(later, bytes)| recovering.look_ahead(*later, bytes));
-            recovering.segment(*segment, &Bytes::copy_from_slice(bytes))?;
-        }
-        Ok(recovering)
+        read(Recovering::new(config).with_segment_bytes(segment_bytes), disk)
     }
 
     #[test]
@@ -665,7 +667,7 @@ mod tests {
         const BYTES: usize = 32 << 10;
         let of_many = || Config { groups: 80, ..config(&[1, 2, 3]) };
         let mut disk = written(BYTES, [first_run(0, b"zero"), first_run(2, b"two")]);
-        let recovering = read(of_many(), BYTES, &disk).expect("whole");
+        let recovering = read_by(of_many(), BYTES, &disk).expect("whole");
         let (alone, found) = recovering.finish_alone().expect("node 1 votes everywhere");
         assert_eq!((found.entries, found.losses.len()), (4, 0));
         assert!(alone.groups.iter().map(|survivor| survivor.group.0).eq(0..80));
@@ -679,12 +681,8 @@ mod tests {
         assert!(runs.len() > 2 && runs.iter().sum::<usize>() == 80, "several batches: {runs:?}");
         assert_eq!(runs.last(), Some(&0), "the last proves the ones before");
         disk.insert(found.log.position.next_segment, vec![0; BYTES]);
-        for write in &alone.writes {
-            let file = disk.get_mut(&write.segment).expect("the one segment that was prepared");
-            let at = write.offset as usize;
-            write.encode_into(&mut file[at..at + write.bytes]);
-        }
-        let recovering = read(of_many(), BYTES, &disk).expect("whole");
+        alone.writes.iter().for_each(|write| land(&mut disk, write));
+        let recovering = read_by(of_many(), BYTES, &disk).expect("whole");
         let (shard, found) = recovering.finish(Tick(0)).expect("whole");
         assert!(found.log.torn.is_none());
         let get = crate::wire::resp::Command::from_args(&[b"GET", b"k"]).raw;
@@ -718,15 +716,15 @@ mod tests {
         let file = disk.values_mut().next().expect("one");
         let value = file.windows(5).position(|bytes| bytes == b"first").expect("written");
         file[value] ^= 1;
-        let alone = read(config(&[1, 2, 3]), SMALL, &disk).expect("a loss").finish_alone();
+        let alone = read_by(config(&[1, 2, 3]), SMALL, &disk).expect("a loss").finish_alone();
         let Err(RecoverError::Damage(damage)) = alone else { panic!("{alone:?}") };
         assert_eq!((damage.segment, damage.offset), (SegmentSeq(1), limits::BLOCK_BYTES as u64));
-        let sole = read(config(&[1]), SMALL, &disk).expect("a loss").finish(Tick(0));
+        let sole = read_by(config(&[1]), SMALL, &disk).expect("a loss").finish(Tick(0));
         let error = sole.expect_err("nobody can give it back");
         let text = error.to_string();
         assert!(matches!(error, RecoverError::AloneDamage { group: GroupId(0), .. }), "{text}");
         assert!(text.starts_with(&damage.to_string()) && text.contains("Group 0"), "{text}");
-        let one_of_three = read(config(&[1, 2, 3]), SMALL, &disk).expect("a loss");
+        let one_of_three = read_by(config(&[1, 2, 3]), SMALL, &disk).expect("a loss");
         let (shard, found) = one_of_three.finish(Tick(0)).expect("the others have it");
         assert_eq!(found.losses, [damage]);
         assert_eq!(shard.report(false).counters.corrupt_detected, 1);
@@ -738,7 +736,7 @@ mod tests {
         let of_two = |groups| Config { cores: 2, groups, ..config(&[1, 2, 3]) };
         for (group, groups) in [(1, 4), (4, 4), (5, 4)] {
             let disk = written(SMALL, [first_run(0, b"own"), first_run(group, b"foreign")]);
-            let error = read(of_two(groups), SMALL, &disk).err().expect("it lives elsewhere");
+            let error = read_by(of_two(groups), SMALL, &disk).err().expect("it lives elsewhere");
             let text = error.to_string();
             assert!(
                 matches!(error, RecoverError::ForeignGroup { core: ShardId(0), group: it } if it.0 == group),
@@ -747,6 +745,6 @@ mod tests {
             assert!(text.contains("--cores or --groups"), "{text}");
         }
         let disk = written(SMALL, [first_run(0, b"own"), first_run(2, b"own")]);
-        assert_eq!(read(of_two(4), SMALL, &disk).expect("both live here").entries, 4);
+        assert_eq!(read_by(of_two(4), SMALL, &disk).expect("both live here").entries, 4);
     }
 }

@@ -162,20 +162,17 @@ impl World {
             if self.now - began > patience {
                 return Err(format!("liveness: (key, node) {open:?} cannot be read"));
             }
-            let mut calls = Vec::new();
             // One that was told to stop before may do so only now, and starts again.
-            let mut unasked = Vec::new();
-            for &(key, node) in &open {
-                if self.nodes[node].is_up() {
-                    let call = self.workload.get(key);
-                    calls.push(((key, node), self.call(0, node, call)));
-                } else {
-                    unasked.push((key, node));
-                }
+            let (asked, later): (Vec<_>, Vec<_>) =
+                open.into_iter().partition(|&(_, node)| self.nodes[node].is_up());
+            let mut calls = Vec::new();
+            for (key, node) in asked {
+                let call = self.workload.get(key);
+                calls.push(((key, node), self.call(0, node, call)));
             }
             self.run_until(self.now + step)?;
             calls.retain(|(_, call)| !self.acked.contains(call));
-            open = calls.into_iter().map(|(pair, _)| pair).chain(unasked).collect();
+            open = calls.into_iter().map(|(pair, _)| pair).chain(later).collect();
         }
     }
 

@@ -58,7 +58,7 @@ struct Search {
     bug: Planted,
     /// The seed that found it, and what it said.
     found: Option<(u64, String)>,
-    /// What the same world says without the mistake, and the end of its story: there is a real one.
+    /// What the same world says without the mistake.
     innocent: Option<String>,
     seconds: f64,
 }
@@ -124,10 +124,11 @@ fn look_for(bug: Planted, from: u64, seeds: u64) -> Search {
     let world = |seed| one(seed, &Options::focused(bug, seed));
     let found = (from..from + seeds)
         .find_map(|seed| planted::with(bug, || world(seed)).map(|what| (seed, what)));
-    let innocent = found.as_ref().and_then(|(seed, _)| {
-        let failure = sim::narrate(*seed, &Options::focused(bug, *seed)).err()?;
-        Some(format!("{}\n    {}", failure.what, failure.story.join("\n    ")))
-    });
+    let innocent = found.as_ref().and_then(|(seed, _)| world(*seed));
+    if let (Some((seed, _)), Some(_)) = (&found, &innocent) {
+        // There is a real one: its story, as it happens.
+        let _ = sim::narrate(*seed, &Options::focused(bug, *seed));
+    }
     Search { bug, found, innocent, seconds: started.elapsed().as_secs_f64() }
 }
 

@@ -446,14 +446,7 @@ fn safety_point_20_the_budget_refuses_bytes_and_lets_go() {
 
 #[test]
 fn entries_that_left_memory_are_fetched_once() {
-    let mut cluster = Cluster::new(3);
-    cluster.elect(1);
-    cluster.isolate(3);
-    cluster.propose(1, 3).expect("1 leads");
-    cluster.settle();
-    cluster.node_mut(1).cache.missing_below = Index(5);
-    cluster.node_mut(1).raft.on_unreachable(ReplicaId(3));
-    cluster.cut.clear();
+    let mut cluster = Cluster::with_entries_out_of_memory();
     cluster.pass(50);
     let fetches = cluster.node(1).fetches.clone();
     assert_eq!(fetches, [Fetch { to: ReplicaId(3), first: Index(2) }]);

@@ -127,6 +127,19 @@ impl Cluster {
         Self::with(Membership::of_voters((1..=voters).map(ReplicaId)), test_config(7))
     }
 
+    /// Three, of which 1 leads. Of what 3 lacks, 2 to 4, nothing is in the leader's memory any more.
+    pub(super) fn with_entries_out_of_memory() -> Self {
+        let mut cluster = Self::new(3);
+        cluster.elect(1);
+        cluster.isolate(3);
+        cluster.propose(1, 3).expect("1 leads");
+        cluster.settle();
+        cluster.node_mut(1).cache.missing_below = Index(5);
+        cluster.node_mut(1).raft.on_unreachable(ReplicaId(3));
+        cluster.cut.clear();
+        cluster
+    }
+
     pub(super) fn with(membership: Membership, config: Config) -> Self {
         let count = membership.members().count() as u64;
         Self::with_strangers(membership, config, count)

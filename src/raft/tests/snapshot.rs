@@ -189,14 +189,7 @@ fn what_waited_for_entries_that_a_snapshot_replaced_waits_no_more() {
 
 #[test]
 fn entries_that_the_disk_has_lost_are_made_up_for_by_a_snapshot() {
-    let mut cluster = Cluster::new(3);
-    cluster.elect(1);
-    cluster.isolate(3);
-    cluster.propose(1, 3).expect("1 leads");
-    cluster.settle();
-    cluster.node_mut(1).cache.missing_below = Index(5);
-    cluster.node_mut(1).raft.on_unreachable(ReplicaId(3));
-    cluster.cut.clear();
+    let mut cluster = Cluster::with_entries_out_of_memory();
     cluster.pass(20);
     assert!(progress(&cluster, 3).is_fetching);
     cluster.node_mut(1).raft.on_fetch_failed(ReplicaId(3));
