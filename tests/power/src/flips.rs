@@ -37,6 +37,9 @@ const NOTICE: Duration = Duration::from_secs(60);
 /// Whose file, where, and how much it had said by then.
 type Struck = (u8, Place, u64);
 
+/// A disk, in bytes. Half a minute of writers with new keys each makes more than a smaller one holds, and full
+/// disks have a command of their own.
+const DISK_BYTES: u64 = 2 << 30;
 /// How often a round is played until the bit is in a reader's way.
 const ATTEMPTS_MAX: u32 = 5;
 
@@ -94,7 +97,7 @@ pub(crate) fn run(arguments: &Arguments, seed: u64) -> Result<(), Failed> {
     let mut random = Rng::with_seed(seed);
     let plan = common.plan(3, &FLAGS)?;
     let mut totals = Totals::new("flips");
-    let mut shelf = Shelf::new(&plan)?;
+    let mut shelf = Shelf::of(&plan, DISK_BYTES)?;
     let mut outcomes = [Outcomes::default(); Class::ALL.len()];
     let mut done = 0;
     while done < *times && !totals.is_broken() {

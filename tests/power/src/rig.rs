@@ -110,11 +110,16 @@ pub(crate) struct Shelf {
 }
 
 impl Shelf {
-    /// Disks for so many nodes.
+    /// Disks for so many nodes, of a size that a run can fill.
     pub(crate) fn new(plan: &Plan) -> Result<Self, Failed> {
+        Self::of(plan, DISK_BYTES)
+    }
+
+    /// Disks of so many bytes.
+    pub(crate) fn of(plan: &Plan, bytes: u64) -> Result<Self, Failed> {
         let device = |id| {
             let folder = plan.dir.join(format!("disk-{id}"));
-            Device::new(&folder, &plan.data_of(id), DISK_BYTES)
+            Device::new(&folder, &plan.data_of(id), bytes)
         };
         let mut devices = (1..=plan.nodes).map(device).collect::<Result<Vec<_>, _>>()?;
         let blank = devices[0].format()?;
