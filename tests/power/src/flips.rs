@@ -290,23 +290,35 @@ impl Round {
             pause(Duration::from_millis(200));
             rig.kill(&[away])?;
             pause(Duration::from_millis(300));
-            let info = rig.info(others[0]).unwrap_or_default();
-            let known: Vec<u64> = (0..rig.plan.groups)
-                .map(|group| of_group(&info, group, "last").unwrap_or(0))
-                .collect();
+            // What it led and sent before it died may have reached one of them only, and it has that itself.
+            let infos: Vec<String> = others.iter().filter_map(|id| rig.info(*id)).collect();
+            let last = |group| infos.iter().filter_map(|info| of_group(info, group, "last")).max();
+            let known: Vec<u64> =
+                (0..rig.plan.groups).map(|group| last(group).unwrap_or(0)).collect();
             pause(Duration::from_millis(400));
             Ok(known)
         })?;
         // What they wrote so far is sealed; and what a start reads behind it puts it out of their memory.
         seal(rig, &others, totals)?;
         seal(rig, &others, totals)?;
-        let group = rig.random.u64(..rig.plan.groups);
-        let (leader, _) = until("a leader", NOTICE, || {
-            rig.leader(group).filter(|leader| others.contains(leader))
+        let mut groups: Vec<u64> = (0..rig.plan.groups).collect();
+        rig.random.shuffle(&mut groups);
+        let mut found = None;
+        for group in groups {
+            let (leader, _) = until("a leader", NOTICE, || {
+                rig.leader(group).filter(|leader| others.contains(leader))
+            })?;
+            let core = rig.plan.data_of(leader).join("core-0");
+            let place = places::in_entries(&core, group, known[group as usize], &mut rig.random)
+                .map_err(|error| stopped(self.what(), error))?;
+            found = place.map(|place| (group, leader, place));
+            if found.is_some() {
+                break;
+            }
+        }
+        let (group, leader, place) = found.ok_or_else(|| {
+            stopped(self.what(), format!("nothing that node {away} lacks is sealed"))
         })?;
-        let core = rig.plan.data_of(leader).join("core-0");
-        let place = places::in_entries(&core, group, known[group as usize], &mut rig.random)
-            .map_err(|error| stopped(self.what(), error))?;
         place.flip()?;
         let heard = heard(rig, leader);
         let term = rig.term(leader, group).unwrap_or_default();
@@ -330,7 +342,19 @@ fn seal(rig: &mut Rig<'_>, ids: &[u8], totals: &mut Totals) -> Result<(), Failed
     }
     let groups = rig.plan.groups;
     let led = || (0..groups).all(|group| rig.leader(group).is_some_and(|it| ids.contains(&it)));
-    until("leaders among those that run", NOTICE, || led().then_some(())).map(drop)
+    let found = until("leaders among those that run", NOTICE, || led().then_some(()));
+    found.map(drop).map_err(|failed| with_groups(rig, ids, failed))
+}
+
+/// What stopped a run, with what the running nodes say about their groups.
+fn with_groups(rig: &Rig<'_>, ids: &[u8], failed: Failed) -> Failed {
+    for id in ids {
+        let info = rig.info(*id);
+        let lines =
+            info.iter().flat_map(|info| info.lines()).filter(|line| line.starts_with("group"));
+        println!("node {id} says {:?}", lines.collect::<Vec<&str>>());
+    }
+    failed
 }
 
 /// Nothing of it is gone, or everything is back.

@@ -1,6 +1,7 @@
 //! Where in a node's files a bit is flipped. What a log does not prove to have been durable is left alone: damage there
 //! cannot be told from a write that was cut short.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Error};
@@ -12,7 +13,7 @@ use fastrand::Rng;
 use outrigger::id::{GroupId, Index, SegmentSeq};
 use outrigger::limits::BLOCK_BYTES;
 use outrigger::wal::{
-    BatchRef, RunKind, SegmentHeader, batch_at, file_name, parse_file_name, parse_first,
+    BatchRef, RunKind, RunRef, SegmentHeader, batch_at, file_name, parse_file_name, parse_first,
 };
 
 use crate::machine::{Failed, stopped};
@@ -103,48 +104,54 @@ pub(super) fn in_snapshot(core: &Path, random: &mut Rng) -> io::Result<Place> {
     Ok(segment.place(bytes.start, bytes, random))
 }
 
-/// In an entry of this group behind `known`, in the first segment that has one, if another follows. In one that the log
-/// says is committed: what may not be so, a start keeps in memory, and nobody reads it again.
+/// In an entry of this group behind `known`, in the first segment that has one; none if no segment has.
+///
+/// The running node has to read it from there again. It does not have it in memory if its start went on to another
+/// segment behind it (of the last one that a start reads, all stays in memory, and the last one here was begun by
+/// the start) and knew by then that it is committed: what may not be so is kept.
 pub(super) fn in_entries(
     core: &Path,
     group: u64,
     known: u64,
     random: &mut Rng,
-) -> io::Result<Place> {
+) -> io::Result<Option<Place>> {
     let mut segments = segments(core)?;
-    let batches = segments.iter().flat_map(Segment::batches);
-    let commits = batches.flat_map(|batch| {
-        let runs = batch.runs().flatten().filter(|run| run.group == GroupId(group));
-        runs.map(|run| run.hard_state.commit).max()
-    });
-    let committed = commits.max().unwrap_or_default();
-    segments.pop();
-    let mut places = Vec::new();
+    segments.truncate(segments.len().saturating_sub(2));
+    let mut committed = Index(0);
     for segment in &segments {
-        if !places.is_empty() {
-            break;
-        }
-        for batch in segment.batches() {
-            for run in batch.runs().flatten() {
-                let is_wanted = run.kind == RunKind::Log && run.group == GroupId(group);
-                if !is_wanted || run.first <= Index(known) {
-                    continue;
-                }
-                let count = (committed.0 + 1).saturating_sub(run.first.0) as usize;
-                let payloads = run.entries().map(|entry| entry.payload).take(count);
-                let payloads = payloads.filter(|payload| !payload.is_empty());
-                places.extend(payloads.map(|payload| {
-                    let start = payload.as_ptr() as usize - segment.bytes.as_ptr() as usize;
-                    (segment, batch_place(&batch).start, start..start + payload.len())
-                }));
+        // Where each entry lies that no later one of the segment takes the place of.
+        let mut entries = BTreeMap::new();
+        let batches = segment.batches();
+        for (batch, run) in batches.iter().flat_map(|batch| of_group(batch, group)) {
+            committed = committed.max(run.hard_state.commit);
+            if run.kind != RunKind::Log {
+                continue;
             }
+            drop(entries.split_off(&run.first.0));
+            entries.extend((run.first.0..).zip(run.entries()).map(|(index, entry)| {
+                let start = entry.payload.as_ptr() as usize - segment.bytes.as_ptr() as usize;
+                (index, (batch_place(batch).start, start..start + entry.payload.len()))
+            }));
+        }
+        entries.retain(|index, (_, bytes)| {
+            (known + 1..=committed.0).contains(index) && bytes.start < bytes.end
+        });
+        let mut places: Vec<_> = entries.into_values().collect();
+        if !places.is_empty() {
+            let (batch, bytes) = places.swap_remove(random.usize(..places.len()));
+            return Ok(Some(segment.place(batch, bytes, random)));
         }
     }
-    if places.is_empty() {
-        return Err(Error::other(format!("group {group} has no entry behind {known}")));
-    }
-    let (segment, batch, bytes) = places.swap_remove(random.usize(..places.len()));
-    Ok(segment.place(batch, bytes, random))
+    Ok(None)
+}
+
+/// What a batch holds of a group.
+fn of_group<'a>(
+    batch: &'a BatchRef<'a>,
+    group: u64,
+) -> impl Iterator<Item = (&'a BatchRef<'a>, RunRef<'a>)> {
+    let runs = batch.runs().flatten().filter(move |run| run.group == GroupId(group));
+    runs.map(move |run| (batch, run))
 }
 
 fn batch_place(batch: &BatchRef<'_>) -> Range<usize> {
