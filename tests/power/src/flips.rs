@@ -24,7 +24,6 @@ use outrigger::runtime::identity::text::Saved;
 use outrigger::wal::parse_first;
 use tools::rounds::cluster::pause;
 
-use crate::cuts::FLAGS;
 use crate::disk::Mode;
 use crate::machine::{Failed, stopped};
 use crate::rig::{Common, Rig, Shelf, of_group, until};
@@ -40,6 +39,11 @@ type Struck = (u8, Place, u64);
 /// A disk, in bytes. Half a minute of writers with new keys each makes more than a smaller one holds, and full
 /// disks have a command of their own.
 const DISK_BYTES: u64 = 2 << 30;
+/// As for cuts, with nodes that keep little of what they have written in memory: what a leader has there, it does not
+/// read.
+const FLAGS: [&str; 4] = ["--log-bytes", "268435456", "--log-cache-bytes", "8388608"];
+/// What that leaves for all groups.
+const KEPT_BYTES: usize = 8 << 20;
 /// How often a round is played until the bit is in a reader's way.
 const ATTEMPTS_MAX: u32 = 5;
 
@@ -166,7 +170,11 @@ impl Round {
         let mut led = None;
         let (victim, place, heard) = match self.class {
             Class::ReadBack => {
-                let (below, group, term) = self.below_a_leader(rig, totals)?;
+                let Some((below, group, term)) = self.below_a_leader(rig, totals)? else {
+                    println!("{}: nothing is sealed that a follower lacks; again", self.what());
+                    rig.ready(totals)?;
+                    return rig.check(&self.what(), totals).map(|()| false);
+                };
                 led = Some((group, term));
                 below
             }
@@ -278,12 +286,13 @@ impl Round {
     }
 
     /// Stops a follower, and when the leader of what it lacks has sealed that away, flips a bit there and starts
-    /// the follower: the leader, where, and how much it had said by then; which group it leads, and in which term.
+    /// the follower: the leader, where, and how much it had said by then; which group it leads, and in which term. None
+    /// if too little was written.
     fn below_a_leader(
         &self,
         rig: &mut Rig<'_>,
         totals: &mut Totals,
-    ) -> Result<(Struck, u64, u64), Failed> {
+    ) -> Result<Option<(Struck, u64, u64)>, Failed> {
         let away = rig.random.u8(1..=rig.plan.nodes);
         let others: Vec<u8> = rig.all().into_iter().filter(|id| *id != away).collect();
         let known = rig.under_load(|rig| {
@@ -295,7 +304,7 @@ impl Round {
             let last = |group| infos.iter().filter_map(|info| of_group(info, group, "last")).max();
             let known: Vec<u64> =
                 (0..rig.plan.groups).map(|group| last(group).unwrap_or(0)).collect();
-            pause(Duration::from_millis(400));
+            pause(Duration::from_secs(1));
             Ok(known)
         })?;
         // What they wrote so far is sealed; and what a start reads behind it puts it out of their memory.
@@ -309,21 +318,24 @@ impl Round {
                 rig.leader(group).filter(|leader| others.contains(leader))
             })?;
             let core = rig.plan.data_of(leader).join("core-0");
-            let place = places::in_entries(&core, group, known[group as usize], &mut rig.random)
+            let kept = KEPT_BYTES / rig.plan.groups as usize;
+            let known = known[group as usize];
+            let place = places::in_entries(&core, group, known, kept, &mut rig.random)
                 .map_err(|error| stopped(self.what(), error))?;
             found = place.map(|place| (group, leader, place));
             if found.is_some() {
                 break;
             }
         }
-        let (group, leader, place) = found.ok_or_else(|| {
-            stopped(self.what(), format!("nothing that node {away} lacks is sealed"))
-        })?;
+        let Some((group, leader, place)) = found else {
+            rig.start(away, &self.what())?;
+            return Ok(None);
+        };
         place.flip()?;
         let heard = heard(rig, leader);
         let term = rig.term(leader, group).unwrap_or_default();
         rig.start(away, &format!("{}, to be fed by node {leader}", self.what()))?;
-        Ok(((leader, place, heard), group, term))
+        Ok(Some(((leader, place, heard), group, term)))
     }
 }
 

@@ -13,7 +13,7 @@ use fastrand::Rng;
 use outrigger::id::{GroupId, Index, SegmentSeq};
 use outrigger::limits::BLOCK_BYTES;
 use outrigger::wal::{
-    BatchRef, RunKind, RunRef, SegmentHeader, batch_at, file_name, parse_file_name, parse_first,
+    BatchRef, RunKind, SegmentHeader, batch_at, file_name, parse_file_name, parse_first,
 };
 
 use crate::machine::{Failed, stopped};
@@ -106,23 +106,27 @@ pub(super) fn in_snapshot(core: &Path, random: &mut Rng) -> io::Result<Place> {
 
 /// In an entry of this group behind `known`, in the first segment that has one; none if no segment has.
 ///
-/// The running node has to read it from there again. It does not have it in memory if its start went on to another
-/// segment behind it (of the last one that a start reads, all stays in memory, and the last one here was begun by
-/// the start) and knew by then that it is committed: what may not be so is kept.
+/// The running node has to read it from there again: it does not have it in memory, because it knew at its start that it
+/// is committed, and read more behind it than it keeps, which is `kept` bytes. The last segment here was begun by the start.
 pub(super) fn in_entries(
     core: &Path,
     group: u64,
     known: u64,
+    kept: usize,
     random: &mut Rng,
 ) -> io::Result<Option<Place>> {
     let mut segments = segments(core)?;
-    segments.truncate(segments.len().saturating_sub(2));
+    segments.pop();
+    // Where each entry lies that no later one takes the place of.
+    let mut entries = BTreeMap::new();
     let mut committed = Index(0);
-    for segment in &segments {
-        // Where each entry lies that no later one of the segment takes the place of.
-        let mut entries = BTreeMap::new();
+    for (number, segment) in segments.iter().enumerate() {
         let batches = segment.batches();
-        for (batch, run) in batches.iter().flat_map(|batch| of_group(batch, group)) {
+        let runs = batches.iter().flat_map(|batch| {
+            let runs = batch.runs().flatten().filter(|run| run.group == GroupId(group));
+            runs.map(move |run| (batch, run))
+        });
+        for (batch, run) in runs {
             committed = committed.max(run.hard_state.commit);
             if run.kind != RunKind::Log {
                 continue;
@@ -130,28 +134,27 @@ pub(super) fn in_entries(
             drop(entries.split_off(&run.first.0));
             entries.extend((run.first.0..).zip(run.entries()).map(|(index, entry)| {
                 let start = entry.payload.as_ptr() as usize - segment.bytes.as_ptr() as usize;
-                (index, (batch_place(batch).start, start..start + entry.payload.len()))
+                let bytes = start..start + entry.payload.len();
+                (index, (number, batch_place(batch).start, bytes))
             }));
         }
-        entries.retain(|index, (_, bytes)| {
-            (known + 1..=committed.0).contains(index) && bytes.start < bytes.end
-        });
-        let mut places: Vec<_> = entries.into_values().collect();
-        if !places.is_empty() {
-            let (batch, bytes) = places.swap_remove(random.usize(..places.len()));
-            return Ok(Some(segment.place(batch, bytes, random)));
+    }
+    let mut behind = 0;
+    let mut places = Vec::new();
+    for (index, (number, batch, bytes)) in entries.into_iter().rev() {
+        let is_wanted = (known + 1..=committed.0).contains(&index) && kept < behind;
+        behind += bytes.len();
+        if is_wanted && bytes.start < bytes.end {
+            places.push((number, batch, bytes));
         }
     }
-    Ok(None)
-}
-
-/// What a batch holds of a group.
-fn of_group<'a>(
-    batch: &'a BatchRef<'a>,
-    group: u64,
-) -> impl Iterator<Item = (&'a BatchRef<'a>, RunRef<'a>)> {
-    let runs = batch.runs().flatten().filter(move |run| run.group == GroupId(group));
-    runs.map(move |run| (batch, run))
+    let first = places.iter().map(|(number, ..)| *number).min();
+    places.retain(|(number, ..)| Some(*number) == first);
+    if places.is_empty() {
+        return Ok(None);
+    }
+    let (number, batch, bytes) = places.swap_remove(random.usize(..places.len()));
+    Ok(Some(segments[number].place(batch, bytes, random)))
 }
 
 fn batch_place(batch: &BatchRef<'_>) -> Range<usize> {
