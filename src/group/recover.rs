@@ -165,6 +165,14 @@ struct Lost {
     is_fresh: bool,
     /// What follows the gap shows that nothing behind it is missing.
     is_bridged: bool,
+    /// The last entry it has to hold to be whole, by the word of the life that noted the loss.
+    whole: Option<EntryId>,
+}
+
+impl Lost {
+    const fn new(what: Forgotten, is_noted: bool, is_fresh: bool) -> Self {
+        Self { what, is_noted, is_fresh, is_bridged: false, whole: None }
+    }
 }
 
 /// A snapshot whose end has not come yet.
@@ -229,9 +237,9 @@ impl ReplicaRecovery {
         self.cache = LogCache::new(self.applied.next());
         self.runs.clear();
         self.incoming = None;
-        let is_noted = self.lost.is_some_and(|lost| lost.is_noted);
+        let is_noted = self.lost.is_some_and(|lost| lost.is_noted && lost.whole.is_none());
         let what = Forgotten { promises_known: false, last: None };
-        self.lost = Some(Lost { what, is_noted, is_fresh: true, is_bridged: false });
+        self.lost = Some(Lost::new(what, is_noted, true));
     }
 
     /// What a run says about what is gone.
@@ -243,33 +251,32 @@ impl ReplicaRecovery {
                 let promises_known = kind == RunKind::EntriesForgotten;
                 let last = Some(entry).filter(|last| promises_known && last.index > Index(0));
                 let what = Forgotten { promises_known, last };
-                self.lost = Some(Lost { what, is_noted: true, is_fresh: false, is_bridged: false });
+                self.lost = Some(Lost::new(what, true, false));
                 // The life that noted this may have read less than this one, and others in its place.
                 self.is_doubtful = self.applied.next() < self.cache.next();
                 return;
             }
             // It was whole then, by what it had noted. What has decayed since lies in front of this
             // too, and behind that note.
-            RunKind::Recalled => {
-                let held = self.last_entry();
-                match &mut self.lost {
-                    Some(lost) if lost.is_fresh => lost.is_noted = false,
-                    Some(lost) if self.is_anchored => {
-                        let whole = entry.max(lost.what.last.unwrap_or_default());
-                        if whole <= held && whole.index <= held.index {
-                            self.lost = None;
-                            return;
-                        }
-                        // What had decayed when that was noted was told apart from what has since by nothing
-                        // but this: the log reached further.
-                        (lost.is_noted, lost.what.last) = (false, None);
-                    }
-                    _ => {}
-                }
-            }
+            RunKind::Recalled => match &mut self.lost {
+                Some(lost) if lost.is_fresh => lost.is_noted = false,
+                Some(lost) => lost.whole = Some(entry.max(lost.what.last.unwrap_or_default())),
+                None => {}
+            },
             _ => {}
         }
+        let held = self.last_entry();
         let Some(lost) = &mut self.lost else { return };
+        // The front of the log may be gone: then this is seen when the snapshot has come that stands for it.
+        if let Some(whole) = lost.whole.filter(|_| self.is_anchored) {
+            if whole <= held && whole.index <= held.index {
+                self.lost = None;
+                return;
+            }
+            // What had decayed when that was noted was told apart from what has since by nothing
+            // but this: the log reached further.
+            (lost.is_noted, lost.what.last, lost.whole) = (false, None, None);
+        }
         if lost.is_noted {
             // What it accepted while it was not whole binds it as well.
             if let Some(last) =

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::group::GroupState;
 use crate::id::{GroupId, ReplicaId, Term};
 use crate::limits;
+use crate::raft::Membership;
 use crate::raft::effects::RoleKind;
 
 use super::appends;
@@ -69,7 +71,62 @@ impl World {
         self.every_request_is_answered()?;
         self.every_key_is_read()?;
         self.replicas_agree()?;
-        self.calm_stays_calm()
+        self.calm_stays_calm()?;
+        if self.rng.u8(..3) == 0 { self.a_majority_is_enough() } else { Ok(()) }
+    }
+
+    /// All restart, and get back what their disks have lost. From then on the power may fail everywhere and one node
+    /// stay away: the others are whole, and go on without it.
+    fn a_majority_is_enough(&mut self) -> Checked {
+        self.all_restart_but(None)?;
+        self.every_replica_is_whole()?;
+        self.every_group_commits()?;
+        self.replicas_agree()?;
+        let there = self.nodes_there();
+        let away = there[self.rng.usize(..there.len())];
+        let id = self.nodes[away].replica();
+        let is_enough = |state: &GroupState| {
+            let Membership { incoming, outgoing, .. } = &state.membership;
+            [incoming, outgoing].into_iter().all(|half| {
+                let here = half.iter().filter(|voter| **voter != id).count();
+                half.is_empty() || half.len() / 2 < here
+            })
+        };
+        let mut groups = (0..self.options.groups).map(GroupId);
+        if !groups.all(|group| self.members(group).is_some_and(is_enough)) {
+            return Ok(());
+        }
+        self.all_restart_but(Some(away))?;
+        if let Some(lacking) = self.lacking() {
+            return Err(format!("{lacking} was whole, and is not any more"));
+        }
+        self.every_group_commits().map_err(|why| format!("without node {away}: {why}"))
+    }
+
+    fn all_restart_but(&mut self, away: Option<usize>) -> Checked {
+        (0..self.nodes.len()).try_for_each(|node| self.crash(node))?;
+        (0..self.nodes.len())
+            .filter(|&node| Some(node) != away)
+            .try_for_each(|node| self.start(node))
+    }
+
+    fn every_replica_is_whole(&mut self) -> Checked {
+        let (began, patience) = (self.now, self.catch_up_us());
+        while let Some(lacking) = self.lacking() {
+            if patience < self.now - began {
+                return Err(format!("liveness: {lacking} is not whole again"));
+            }
+            self.run_until(self.now + self.options.election_ms * 1_000)?;
+        }
+        Ok(())
+    }
+
+    /// A replica that has lost something and does not have it back.
+    fn lacking(&self) -> Option<String> {
+        let replicas = self.nodes.iter().flat_map(|node| &node.cores);
+        let mut replicas = replicas.flat_map(|core| core.shard.replicas());
+        let lacking = replicas.find(|replica| replica.forgotten().is_some())?;
+        Some(format!("replica {} of group {}", lacking.status().id, lacking.group()))
     }
 
     /// A disk has lost what only members knew that have left the group since: nobody is left who could

@@ -243,6 +243,26 @@ fn after_a_life_that_was_not_whole_only_its_own_word_counts() {
     assert_eq!(forgotten(&read, (1, 11, 10)), None);
 }
 
+/// `cargo power flips`: of three nodes one was repaired, its log cut behind a snapshot, and it started again beside one
+/// that knew less, while the third was away. It elected nobody.
+#[test]
+fn what_was_whole_is_so_though_the_snapshot_in_its_front_comes_later() {
+    let noted = [Forgotten(9), Log(6, 9, 8), Recalled, Log(10, 10, 9)];
+    let behind = [&noted[..], &[Pieces(8, 0), Taken(8), Log(11, 12, 10)]].concat();
+    assert_eq!(forgotten(&behind, (9, 12, 10)), None);
+    assert_eq!(forgotten(&behind[..behind.len() - 1], (9, 10, 9)), None);
+    // Not without its word, and not if what it had is not there.
+    let silent = [&[Forgotten(9), Log(6, 10, 9)][..], &behind[4..]].concat();
+    assert_eq!(forgotten(&silent, (9, 12, 10)), Some((true, Some(12))));
+    let less = [Forgotten(12), Log(6, 9, 8), Recalled, Pieces(8, 0), Taken(8)];
+    assert_eq!(forgotten(&less, (9, 9, 8)), Some((true, None)));
+    // What decays behind its word is another matter.
+    let since = [&noted[..], &[Loss, Pieces(9, 0), Taken(9), Log(10, 11, 10)]].concat();
+    assert_eq!(forgotten(&since, (10, 11, 10)), None);
+    let since = [&noted[..], &[Loss, Pieces(9, 0), Taken(9)]].concat();
+    assert_eq!(forgotten(&since, (10, 9, 9)), Some((true, None)));
+}
+
 #[test]
 fn contract_row_28_pieces_without_an_end_are_passed_over() {
     check(&[Log(1, 5, 5), Pieces(5, 0), Log(6, 7, 7)], (1, 7, 7));

@@ -223,9 +223,11 @@ impl RestoringMap {
     fn take_record(&mut self, key: &[u8], kind: Kind, rest: &[u8]) -> Result<(), RestoreError> {
         let place = Place::of(key);
         if kind == Kind::Clock {
-            let is_first =
-                self.last.is_none() && self.next.is_none() && self.map.clock == UnixMs(0);
-            let time = time(rest).filter(|_| is_first && key.is_empty());
+            let is_first = self.last.is_none()
+                && self.next.is_none()
+                && self.map.users.is_empty()
+                && self.map.clock == UnixMs(0);
+            let time = time(rest).filter(|time| is_first && key.is_empty() && *time != UnixMs(0));
             self.map.clock = time.ok_or(RestoreError::OutOfOrder)?;
             return Ok(());
         }
@@ -449,6 +451,27 @@ mod tests {
         let mut unknown = whole;
         unknown[3] = 9;
         assert!(refused(&unknown).expect("kind 9").contains("a record of kind 9"));
+    }
+
+    #[test]
+    fn the_time_is_the_first_record_and_never_zero() {
+        let clock = |ms: u64| {
+            let mut bytes = BytesMut::new();
+            record(&mut bytes, b"", Kind::Clock, &[&ms.to_le_bytes()]);
+            bytes.freeze()
+        };
+        let user = {
+            let mut bytes = BytesMut::new();
+            let command = Command::from_args(&[b"ACL", b"SETUSER", b"u", b"reset"]);
+            record(&mut bytes, b"", Kind::User, &[&command.raw]);
+            bytes.freeze()
+        };
+        let outcome = |chunks: &[Bytes]| restored(&Map::new(), chunks).map(|_| ());
+        assert_eq!(outcome(&[clock(7)]), Ok(()));
+        assert_eq!(outcome(&[clock(7), user.clone()]), Ok(()));
+        for chunks in [vec![clock(0)], vec![clock(7), clock(7)], vec![user, clock(7)]] {
+            assert_eq!(outcome(&chunks), Err(RestoreError::OutOfOrder), "{chunks:?}");
+        }
     }
 
     #[test]
