@@ -203,3 +203,13 @@ fn a_world_in_slow_motion_is_hurt_all_along_and_heals() {
     let outcome = run(3, &options);
     assert!(120_000 < outcome.virtual_ms && outcome.faults.total() > 5, "{outcome:?}");
 }
+
+/// A replica had lost something, got it back and said so in its log. Then the front of that was cut behind a snapshot that
+/// came later, and the next start did not take the word: it was forgetful again, and would elect nobody without the third
+/// (seeds 40227, 41113, 42290 and 42985; `cargo power flips` stood still). These worlds end with two restarts.
+#[test]
+fn who_was_whole_is_whole_after_the_next_start() {
+    for seed in [40_227, 41_113, 42_290, 42_985] {
+        run(seed, &Options::swarm(seed));
+    }
+}

@@ -134,6 +134,25 @@ pub(crate) fn run(arguments: &Arguments, seed: u64) -> Result<(), Failed> {
     totals.close(&format!("detected={detected} repaired={repaired} refused_to_start={refused}"))
 }
 
+/// The entry that a leader is to read for a follower, and the leader's term.
+#[derive(Debug, Clone, Copy)]
+struct Fed {
+    group: u64,
+    index: u64,
+    term: u64,
+}
+
+impl Fed {
+    /// Whether this node led all the time, and has it in its log: then it was read.
+    fn is_needed(self, rig: &Rig<'_>, leader: u8) -> bool {
+        let Self { group, index, term } = self;
+        let info = rig.info(leader).unwrap_or_default();
+        rig.leader(group) == Some(leader)
+            && of_group(&info, group, "term") == Some(term)
+            && of_group(&info, group, "first").is_some_and(|first| first <= index)
+    }
+}
+
 struct Round {
     number: u32,
     class: Class,
@@ -170,12 +189,12 @@ impl Round {
         let mut led = None;
         let (victim, place, heard) = match self.class {
             Class::ReadBack => {
-                let Some((below, group, term)) = self.below_a_leader(rig, totals)? else {
+                let Some((below, entry)) = self.below_a_leader(rig, totals)? else {
                     println!("{}: nothing is sealed that a follower lacks; again", self.what());
                     rig.ready(totals)?;
                     return rig.check(&self.what(), totals).map(|()| false);
                 };
-                led = Some((group, term));
+                led = Some(entry);
                 below
             }
             // The log of a node that was damaged before was cut, and begins with snapshots.
@@ -213,12 +232,15 @@ impl Round {
                 });
                 Ok((told, whole))
             })?;
-            if let Some((group, term)) = led
+            if let Some(entry) = led
                 && told.is_err()
-                && (rig.leader(group) != Some(victim) || rig.term(victim, group) != Some(term))
+                && !entry.is_needed(rig, victim)
             {
-                println!("{what}: another leads since, which may have fed the follower; again");
-                place.flip()?;
+                println!("{what}: another leads since, or the log was cut behind it; again");
+                // Or the whole segment has left the log.
+                if !place.is_mended() {
+                    place.flip()?;
+                }
                 totals.faults -= 1;
                 outcomes.flips -= 1;
                 rig.ready(totals)?;
@@ -286,13 +308,12 @@ impl Round {
     }
 
     /// Stops a follower, and when the leader of what it lacks has sealed that away, flips a bit there and starts
-    /// the follower: the leader, where, and how much it had said by then; which group it leads, and in which term. None
-    /// if too little was written.
+    /// the follower: the leader, where, and how much it had said by then. None if too little was written.
     fn below_a_leader(
         &self,
         rig: &mut Rig<'_>,
         totals: &mut Totals,
-    ) -> Result<Option<(Struck, u64, u64)>, Failed> {
+    ) -> Result<Option<(Struck, Fed)>, Failed> {
         let away = rig.random.u8(1..=rig.plan.nodes);
         let others: Vec<u8> = rig.all().into_iter().filter(|id| *id != away).collect();
         let known = rig.under_load(|rig| {
@@ -319,15 +340,18 @@ impl Round {
             })?;
             let core = rig.plan.data_of(leader).join("core-0");
             let kept = KEPT_BYTES / rig.plan.groups as usize;
-            let known = known[group as usize];
+            // Of what its log no longer begins with it sends a snapshot.
+            let info = rig.info(leader).unwrap_or_default();
+            let gone = of_group(&info, group, "first").unwrap_or(0).saturating_sub(1);
+            let known = known[group as usize].max(gone);
             let place = places::in_entries(&core, group, known, kept, &mut rig.random)
                 .map_err(|error| stopped(self.what(), error))?;
-            found = place.map(|place| (group, leader, place));
+            found = place.map(|(index, place)| (group, leader, index, place));
             if found.is_some() {
                 break;
             }
         }
-        let Some((group, leader, place)) = found else {
+        let Some((group, leader, index, place)) = found else {
             rig.start(away, &self.what())?;
             return Ok(None);
         };
@@ -335,7 +359,7 @@ impl Round {
         let heard = heard(rig, leader);
         let term = rig.term(leader, group).unwrap_or_default();
         rig.start(away, &format!("{}, to be fed by node {leader}", self.what()))?;
-        Ok(Some(((leader, place, heard), group, term)))
+        Ok(Some(((leader, place, heard), Fed { group, index, term })))
     }
 }
 
@@ -355,16 +379,13 @@ fn seal(rig: &mut Rig<'_>, ids: &[u8], totals: &mut Totals) -> Result<(), Failed
     let groups = rig.plan.groups;
     let led = || (0..groups).all(|group| rig.leader(group).is_some_and(|it| ids.contains(&it)));
     let found = until("leaders among those that run", NOTICE, || led().then_some(()));
-    found.map(drop).map_err(|failed| with_groups(rig, ids, failed))
+    found.map(drop).map_err(|failed| with_words(rig, ids, failed))
 }
 
-/// What stopped a run, with what the running nodes say about their groups.
-fn with_groups(rig: &Rig<'_>, ids: &[u8], failed: Failed) -> Failed {
+/// What stopped a run, after what the running nodes say about it.
+fn with_words(rig: &Rig<'_>, ids: &[u8], failed: Failed) -> Failed {
     for id in ids {
-        let info = rig.info(*id);
-        let lines =
-            info.iter().flat_map(|info| info.lines()).filter(|line| line.starts_with("group"));
-        println!("node {id} says {:?}", lines.collect::<Vec<&str>>());
+        println!("node {id} says {:?}", rig.info(*id));
     }
     failed
 }

@@ -104,7 +104,8 @@ pub(super) fn in_snapshot(core: &Path, random: &mut Rng) -> io::Result<Place> {
     Ok(segment.place(bytes.start, bytes, random))
 }
 
-/// In an entry of this group behind `known`, in the first segment that has one; none if no segment has.
+/// In an entry of this group behind `known`, in the first segment that has one, and the entry's index; none if no
+/// segment has.
 ///
 /// The running node has to read it from there again: it does not have it in memory, because it knew at its start that it
 /// is committed, and read more behind it than it keeps, which is `kept` bytes. The last segment here was begun by the start.
@@ -114,7 +115,7 @@ pub(super) fn in_entries(
     known: u64,
     kept: usize,
     random: &mut Rng,
-) -> io::Result<Option<Place>> {
+) -> io::Result<Option<(u64, Place)>> {
     let mut segments = segments(core)?;
     segments.pop();
     // Where each entry lies that no later one takes the place of.
@@ -145,16 +146,16 @@ pub(super) fn in_entries(
         let is_wanted = (known + 1..=committed.0).contains(&index) && kept < behind;
         behind += bytes.len();
         if is_wanted && bytes.start < bytes.end {
-            places.push((number, batch, bytes));
+            places.push((number, (index, batch, bytes)));
         }
     }
-    let first = places.iter().map(|(number, ..)| *number).min();
-    places.retain(|(number, ..)| Some(*number) == first);
+    let first = places.iter().map(|(number, _)| *number).min();
+    places.retain(|(number, _)| Some(*number) == first);
     if places.is_empty() {
         return Ok(None);
     }
-    let (number, batch, bytes) = places.swap_remove(random.usize(..places.len()));
-    Ok(Some(segments[number].place(batch, bytes, random)))
+    let (number, (index, batch, bytes)) = places.swap_remove(random.usize(..places.len()));
+    Ok(Some((index, segments[number].place(batch, bytes, random))))
 }
 
 fn batch_place(batch: &BatchRef<'_>) -> Range<usize> {
