@@ -185,7 +185,11 @@ fn segments(core: &Path) -> io::Result<Vec<Segment>> {
     names.sort_unstable();
     for seq in names {
         let path = core.join(file_name(seq));
-        let bytes = fs::read(&path)?;
+        let bytes = match fs::read(&path) {
+            // The running node has just given it up.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            bytes => bytes?,
+        };
         // A spare has no header, or one of an earlier life.
         let header = SegmentHeader::decode(&bytes).ok().filter(|header| header.segment == seq);
         let Some(header) = header else { continue };
