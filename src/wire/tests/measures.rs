@@ -202,3 +202,15 @@ fn a_forwarded_answer_that_says_more_than_there_is_is_none() {
         assert!(Reply::decode(&Bytes::copy_from_slice(bytes)).is_err(), "{text:?}");
     }
 }
+
+#[test]
+fn every_lane_and_content_has_a_code_and_no_other_code_means_one() {
+    for lane in Lane::ALL {
+        assert_eq!(Lane::from_code(lane as u8), Some(lane));
+    }
+    for content in [Content::Peer, Content::Hello] {
+        assert_eq!(Content::from_code(content as u8), Some(content));
+    }
+    assert_eq!(Lane::from_code(3), None);
+    assert_eq!(Content::from_code(2), None);
+}
