@@ -414,8 +414,7 @@ impl World {
 
     /// Every machine is frozen, cut into pieces and put together again, and is the same.
     fn machines_survive_a_snapshot(&self) -> Checked {
-        let replicas = self.nodes.iter().flat_map(|node| &node.cores);
-        for replica in replicas.flat_map(|core| core.shard.replicas()) {
+        for replica in self.replicas() {
             let machine = replica.machine();
             let (mut frozen, mut restoring) = (machine.freeze(), machine.restoring());
             let failed = |error| format!("snapshot: group {}: {error}", replica.group());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::group::GroupState;
+use crate::group::{GroupState, Replica};
 use crate::id::{GroupId, ReplicaId, Term};
 use crate::limits;
 use crate::raft::Membership;
@@ -123,9 +123,7 @@ impl World {
 
     /// A replica that has lost something and does not have it back.
     fn lacking(&self) -> Option<String> {
-        let replicas = self.nodes.iter().flat_map(|node| &node.cores);
-        let mut replicas = replicas.flat_map(|core| core.shard.replicas());
-        let lacking = replicas.find(|replica| replica.forgotten().is_some())?;
+        let lacking = self.replicas().find(|replica| replica.forgotten().is_some())?;
         Some(format!("replica {} of group {}", lacking.status().id, lacking.group()))
     }
 
@@ -134,12 +132,9 @@ impl World {
     /// a node was given up, and the disk of the one that takes its place has lost something before the others knew
     /// that the removal was committed.
     pub(super) fn halts_rightly(&self) -> bool {
-        let replicas = self.nodes.iter().flat_map(|node| &node.cores);
-        let mut replicas = replicas.flat_map(|core| core.shard.replicas());
-        let forgotten = replicas.any(|replica| replica.forgotten().is_some());
         let is_given_up = self.nodes.iter().any(|node| !node.is_there && 0 < node.life);
         let is_short = self.options.operate_every_ms > 0 || is_given_up;
-        self.may_be_too_few || is_short && forgotten
+        self.may_be_too_few || is_short && self.lacking().is_some()
     }
 
     fn every_group_commits(&mut self) -> Checked {
@@ -171,6 +166,12 @@ impl World {
         }
         self.outcome.healed_after = (self.now - began) / 1_000 / self.options.election_ms;
         Ok(())
+    }
+
+    /// The replicas of all nodes that are up.
+    pub(super) fn replicas(&self) -> impl Iterator<Item = &Replica> {
+        let cores = self.nodes.iter().flat_map(|node| &node.cores);
+        cores.flat_map(|core| core.shard.replicas())
     }
 
     /// The nodes that there are.
@@ -287,8 +288,7 @@ impl World {
 
     /// How a group's leader sees its members.
     fn leaders_view(&self, group: crate::id::GroupId) -> String {
-        let replicas = self.nodes.iter().flat_map(|node| &node.cores);
-        let mut leaders = replicas.flat_map(|core| core.shard.replicas()).filter(|replica| {
+        let mut leaders = self.replicas().filter(|replica| {
             replica.group() == group && replica.status().role == RoleKind::Leader
         });
         leaders.next().map_or("no leader".to_owned(), |leader| {
@@ -317,10 +317,8 @@ impl World {
 
     /// Who leads which group in which term, as the newest leaders know it.
     fn leaders(&self) -> Vec<(GroupId, Term, ReplicaId)> {
-        let replicas = self.nodes.iter().flat_map(|node| &node.cores);
-        let replicas = replicas.flat_map(|core| core.shard.replicas());
         let mut newest = BTreeMap::new();
-        for replica in replicas {
+        for replica in self.replicas() {
             let status = replica.status();
             if status.role == RoleKind::Leader {
                 let known = newest.entry(replica.group()).or_insert((status.term, status.id));

@@ -40,9 +40,7 @@ impl World {
 
     /// The members of `group` as its newest leader knows them.
     pub(super) fn members(&self, group: GroupId) -> Option<&GroupState> {
-        let replicas = self.nodes.iter().flat_map(|node| &node.cores);
-        let replicas = replicas.flat_map(|core| core.shard.replicas());
-        let leaders = replicas.filter(|replica| {
+        let leaders = self.replicas().filter(|replica| {
             replica.group() == group && replica.status().role == RoleKind::Leader
         });
         leaders.max_by_key(|replica| replica.status().term).map(|replica| replica.state())

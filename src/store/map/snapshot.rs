@@ -222,18 +222,16 @@ impl RestoringMap {
     /// One record.
     fn take_record(&mut self, key: &[u8], kind: Kind, rest: &[u8]) -> Result<(), RestoreError> {
         let place = Place::of(key);
+        // The time and users lie in front of every key, under the empty one.
+        let is_in_front = self.last.is_none() && self.next.is_none() && key.is_empty();
         if kind == Kind::Clock {
-            let is_first = self.last.is_none()
-                && self.next.is_none()
-                && self.map.users.is_empty()
-                && self.map.clock == UnixMs(0);
-            let time = time(rest).filter(|time| is_first && key.is_empty() && *time != UnixMs(0));
+            let is_first = is_in_front && self.map.users.is_empty() && self.map.clock == UnixMs(0);
+            let time = time(rest).filter(|time| is_first && *time != UnixMs(0));
             self.map.clock = time.ok_or(RestoreError::OutOfOrder)?;
             return Ok(());
         }
         if kind == Kind::User {
-            let is_first = self.last.is_none() && self.next.is_none() && key.is_empty();
-            let command = Command::parse(Bytes::copy_from_slice(rest)).ok().filter(|_| is_first);
+            let command = Command::parse(Bytes::copy_from_slice(rest)).ok().filter(|_| is_in_front);
             let users = Arc::make_mut(&mut self.map.users);
             let is_one = command.is_some_and(|command| users.restore(command));
             return if is_one { Ok(()) } else { Err(RestoreError::OutOfOrder) };

@@ -228,14 +228,15 @@ impl Round {
             let (told, whole) = rig.under_load(|rig| {
                 let mut looks = 0;
                 let told = until("a warning", NOTICE, || {
-                    let is_told = || said_since(rig, victim, heard).contains(&place.told);
                     looks += 1;
                     let is_moot = looks % LOOKS == 0
                         && led.is_some_and(|entry| !entry.is_needed(rig, victim));
-                    (is_told() || is_moot).then(is_told)
+                    // Asked afterwards: it may be the warning that made it so.
+                    let is_told = said_since(rig, victim, heard).contains(&place.told);
+                    (is_told || is_moot).then_some(is_told)
                 });
                 let told = told.is_ok_and(|(is_told, _)| is_told);
-                if !told && led.is_some() {
+                if !told {
                     return Ok((false, false));
                 }
                 let whole = until("the node whole again", NOTICE, || {
