@@ -150,6 +150,8 @@ pub struct ReplicaRecovery {
     is_doubtful: bool,
     /// Part of the log is gone.
     lost: Option<Lost>,
+    /// A life that had forgotten what it promised goes on in a term that may be lower than the one known here.
+    is_term_behind: bool,
     /// Applied entries kept in memory for followers, in bytes.
     keep_bytes: usize,
 }
@@ -208,6 +210,7 @@ impl ReplicaRecovery {
             left_at: EntryId::default(),
             is_doubtful: false,
             lost: None,
+            is_term_behind: false,
             keep_bytes,
         }
     }
@@ -313,18 +316,16 @@ impl ReplicaRecovery {
         let group = self.group;
         let Replayed { kind, mut hard_state, entry, segment } = run;
         let mut count = 0;
-        let forgets = kind == RunKind::PromisesForgotten
-            || self.lost.is_some_and(|lost| lost.is_noted && !lost.what.promises_known);
-        if hard_state.term < self.hard_state.term && forgets {
-            // A life that could not read the terms in front of this wrote it, before others had told it theirs;
-            // this one could.
-            hard_state = self.hard_state;
-        } else if hard_state.term < self.hard_state.term {
-            return Err(RunError::TermBack {
-                group,
-                before: self.hard_state.term,
-                found: hard_state.term,
-            });
+        self.is_term_behind |= kind == RunKind::PromisesForgotten;
+        let HardState { term: known, vote, .. } = self.hard_state;
+        if known <= hard_state.term {
+            self.is_term_behind = false;
+        } else if self.is_term_behind {
+            // A life that could not read the terms in front of this wrote it; this one could. What the others
+            // had told it since was no higher.
+            (hard_state.term, hard_state.vote) = (known, vote);
+        } else {
+            return Err(RunError::TermBack { group, before: known, found: hard_state.term });
         }
         self.oldest.get_or_insert(segment);
         if kind == RunKind::Log {
@@ -637,7 +638,9 @@ impl ReplicaRecovery {
                 raft.note_config(Index(index));
             }
         }
-        let beside = Beside::recovered(self.stored, self.oldest, self.is_buried);
+        // Entries between the two, which the next life may have to read, are not in the log of this one.
+        let stored = self.stored.filter(|stored| self.before_first.index <= stored.entry.index);
+        let beside = Beside::recovered(stored, self.oldest, self.is_buried);
         if self.stopped.is_some() {
             raft.stop(now);
         }
@@ -741,6 +744,11 @@ mod tests {
             start(&[(log, 3), (forgotten, 2), (log, 5), (recalled, 5)]),
             Ok((Term(5), false))
         );
+        // That life was whole in the end, in a term that nobody but this replica had left (`tool sim --seed 231317`).
+        let entries = RunKind::EntriesForgotten;
+        let heard = [(log, 10), (forgotten, 8), (log, 9), (entries, 9), (log, 9), (recalled, 9)];
+        assert_eq!(start(&heard), Ok((Term(10), false)));
+        assert_eq!(start(&[&heard[..], &[(log, 10), (log, 9)]].concat()), back(10, 9));
         assert_eq!(start(&[(log, 3), (log, 2)]), back(3, 2));
         assert_eq!(start(&[(log, 3), (RunKind::EntriesForgotten, 2)]), back(3, 2));
         assert_eq!(start(&[(log, 1), (forgotten, 1), (recalled, 3), (log, 2)]), back(3, 2));

@@ -172,13 +172,14 @@ impl Replica {
 
     /// Begins a snapshot of what is applied, which is durable in the log (contract row 31), so that the
     /// replica needs nothing in front of `cutoff` any more. Returns false if a snapshot would not help:
-    /// nothing is applied, or the entry after it already lies too far back.
+    /// nothing is applied, the entry after it already lies too far back, or something is forgotten.
     pub fn begin_snapshot(&mut self, index: &LogIndex, cutoff: SegmentSeq) -> bool {
         let applied = self.raft.status().applied;
         let known = self.beside.extent.stored.map_or(Index(0), |stored| stored.entry.index);
         let nothing = applied == Index(0) || applied < known || self.is_gone();
         let after = index.find(self.group, applied.next());
         let helps = after.is_none_or(|after| cutoff <= after.location.segment);
+        let helps = helps && self.raft.forgotten().is_none();
         let busy = self.beside.is_receiving || self.is_taking();
         if nothing || !helps || busy || self.is_failed() {
             return false;

@@ -64,6 +64,9 @@ pub(super) struct Progress {
     pub(super) fetching: bool,
     /// The driver cannot read what it needs: it gets a snapshot instead.
     pub(super) unreadable: bool,
+    /// The low bits of the name of its questions, if it has asked what it had forgotten. Two lives that share them
+    /// are held for one, and the later waits until what was on its way to the other is given up.
+    forgetful_life: u16,
     pub(super) inflights: Inflights,
 }
 
@@ -84,6 +87,7 @@ impl Progress {
             due: false,
             fetching: false,
             unreadable: false,
+            forgetful_life: 0,
             inflights: Inflights::default(),
         }
     }
@@ -179,12 +183,17 @@ impl Progress {
         }
     }
 
-    /// It has lost what it held after `index`, and says so: what it acknowledged in an earlier life
-    /// counts for nothing.
-    pub(super) fn forget_after(&mut self, index: Index) {
-        self.matched = self.matched.min(index);
-        self.reset(ProgressState::Probe);
-        self.next = self.matched.next();
+    /// It has lost what it held after `index`, and says so, again and again until it is whole: what it
+    /// acknowledged in an earlier life counts for nothing, and what was on its way to that one is void. What is on
+    /// its way to this `life`, a snapshot perhaps, stays so.
+    pub(super) fn forget_after(&mut self, index: Index, life: u64) {
+        let life = life as u16;
+        if index < self.matched || self.forgetful_life != life {
+            self.forgetful_life = life;
+            self.matched = self.matched.min(index);
+            self.reset(ProgressState::Probe);
+            self.next = self.matched.next();
+        }
         self.sent_commit = self.sent_commit.min(self.matched);
         self.due = true;
     }
@@ -435,6 +444,26 @@ mod tests {
         progress.become_probe();
         assert_eq!(progress.inflights.bytes(), 0, "no leak across a reset");
         assert_eq!(progress.next, Index(3));
+    }
+
+    /// It asks twice in an election timeout, and a snapshot takes longer.
+    #[test]
+    fn a_loss_that_is_known_interrupts_nothing_unless_another_life_speaks_of_it() {
+        let mut progress = replicating(20);
+        progress.forget_after(Index(12), 1);
+        assert_eq!((progress.matched, progress.next), (Index(12), Index(13)));
+        assert_eq!(progress.state, ProgressState::Probe);
+        let sending = ProgressState::Snapshot { pending: Index(30) };
+        progress.become_snapshot(Index(30));
+        progress.forget_after(Index(12), 1);
+        progress.forget_after(Index(13), 1);
+        assert_eq!(progress.state, sending);
+        assert!(progress.due, "an append shows how far the logs agree, when it may go");
+        progress.forget_after(Index(3), 1);
+        assert_eq!((progress.matched, progress.state), (Index(3), ProgressState::Probe));
+        progress.become_snapshot(Index(30));
+        progress.forget_after(Index(3), 2);
+        assert_eq!(progress.state, ProgressState::Probe, "a new life has nothing of it");
     }
 
     #[test]

@@ -165,7 +165,7 @@ impl Raft {
             answer.reject = false;
             answer.entry = last;
             if !question.reject {
-                peer.forget_after(question.entry.index);
+                peer.forget_after(question.entry.index, question.context);
                 leader.dirty = true;
             }
         }
