@@ -160,20 +160,27 @@ pub struct ReplicaRecovery {
 #[derive(Debug, Clone, Copy)]
 struct Lost {
     what: Forgotten,
-    /// An earlier life found it, and wrote since then without being whole: only its word that it is
-    /// counts, not what the log looks like.
-    is_noted: bool,
+    note: Note,
     /// Something is gone that no note in front of it can be about.
     is_fresh: bool,
     /// What follows the gap shows that nothing behind it is missing.
     is_bridged: bool,
-    /// The last entry it has to hold to be whole, by the word of the life that noted the loss.
-    whole: Option<EntryId>,
+}
+
+/// What an earlier life said of a loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Note {
+    /// Nothing: what the log looks like counts.
+    None,
+    /// It found it, and wrote since then without being whole: only its word that it is counts.
+    NotWhole,
+    /// It was whole then, up to this entry; the front of the log may still be missing here.
+    Whole(EntryId),
 }
 
 impl Lost {
-    const fn new(what: Forgotten, is_noted: bool, is_fresh: bool) -> Self {
-        Self { what, is_noted, is_fresh, is_bridged: false, whole: None }
+    const fn new(what: Forgotten, note: Note, is_fresh: bool) -> Self {
+        Self { what, note, is_fresh, is_bridged: false }
     }
 }
 
@@ -240,9 +247,10 @@ impl ReplicaRecovery {
         self.cache = LogCache::new(self.applied.next());
         self.runs.clear();
         self.incoming = None;
-        let is_noted = self.lost.is_some_and(|lost| lost.is_noted && lost.whole.is_none());
+        let note = self.lost.map_or(Note::None, |lost| lost.note);
+        let note = if note == Note::NotWhole { note } else { Note::None };
         let what = Forgotten { promises_known: false, last: None };
-        self.lost = Some(Lost::new(what, is_noted, true));
+        self.lost = Some(Lost::new(what, note, true));
     }
 
     /// What a run says about what is gone.
@@ -254,7 +262,7 @@ impl ReplicaRecovery {
                 let promises_known = kind == RunKind::EntriesForgotten;
                 let last = Some(entry).filter(|last| promises_known && last.index > Index(0));
                 let what = Forgotten { promises_known, last };
-                self.lost = Some(Lost::new(what, true, false));
+                self.lost = Some(Lost::new(what, Note::NotWhole, false));
                 // The life that noted this may have read less than this one, and others in its place.
                 self.is_doubtful = self.applied.next() < self.cache.next();
                 return;
@@ -262,8 +270,10 @@ impl ReplicaRecovery {
             // It was whole then, by what it had noted. What has decayed since lies in front of this
             // too, and behind that note.
             RunKind::Recalled => match &mut self.lost {
-                Some(lost) if lost.is_fresh => lost.is_noted = false,
-                Some(lost) => lost.whole = Some(entry.max(lost.what.last.unwrap_or_default())),
+                Some(lost) if lost.is_fresh => lost.note = Note::None,
+                Some(lost) => {
+                    lost.note = Note::Whole(entry.max(lost.what.last.unwrap_or_default()));
+                }
                 None => {}
             },
             _ => {}
@@ -271,16 +281,16 @@ impl ReplicaRecovery {
         let held = self.last_entry();
         let Some(lost) = &mut self.lost else { return };
         // The front of the log may be gone: then this is seen when the snapshot has come that stands for it.
-        if let Some(whole) = lost.whole.filter(|_| self.is_anchored) {
+        if let (Note::Whole(whole), true) = (lost.note, self.is_anchored) {
             if whole <= held && whole.index <= held.index {
                 self.lost = None;
                 return;
             }
             // What had decayed when that was noted was told apart from what has since by nothing
             // but this: the log reached further.
-            (lost.is_noted, lost.what.last, lost.whole) = (false, None, None);
+            (lost.note, lost.what.last) = (Note::None, None);
         }
-        if lost.is_noted {
+        if lost.note != Note::None {
             // What it accepted while it was not whole binds it as well.
             if let Some(last) =
                 lost.what.last.as_mut().filter(|_| kind == RunKind::Log && count > 0)
@@ -363,7 +373,7 @@ impl ReplicaRecovery {
         let group = self.group;
         let mut entries = entries.peekable();
         let mut count = 0;
-        if self.lost.is_some_and(|lost| lost.is_noted) {
+        if self.lost.is_some_and(|lost| lost.note != Note::None) {
             // A life that could not read these entries fetched them again; this one could.
             while first <= self.applied && entries.next().is_some() {
                 first = first.next();
