@@ -34,7 +34,8 @@
 //!
 //! *The leader's count.* It still counts what this replica acknowledged in its earlier life. That is
 //! what the target makes good; and to be sent anything again, the replica says how far its log
-//! reaches, and the leader takes its word ([`Progress::forget_after`](super::progress::Progress)).
+//! reaches, and the leader takes its word ([`Progress::forget_after`](super::progress::Progress)). It asks again and
+//! again, and only the first question of a life, or a smaller number, makes the leader begin anew.
 
 use crate::id::{EntryId, Index, ReplicaId, Term, Tick};
 use crate::planted::{Planted, planted};
