@@ -238,12 +238,10 @@ impl ReplicaRecovery {
     /// Something that was durable here is gone, and may have been this group's: entries, promises, a
     /// snapshot. What was applied before stands; what was not may have been replaced in what is gone.
     pub fn on_loss(&mut self) {
-        self.settle();
         if self.is_anchored {
-            self.base = self.applied_entry();
             self.missing = self.applied.next();
         }
-        self.is_anchored = false;
+        self.go_adrift();
         self.cache = LogCache::new(self.applied.next());
         self.runs.clear();
         self.incoming = None;
@@ -400,12 +398,8 @@ impl ReplicaRecovery {
             // Entries are missing: they were reclaimed with the segments in front, or are lost. What
             // was here before, perhaps on an old snapshot, leads nowhere; if a newer one reaches this
             // far, it was the former.
-            self.settle();
             self.missing = self.cache.next();
-            if self.is_anchored {
-                self.base = self.applied_entry();
-            }
-            self.is_anchored = false;
+            self.go_adrift();
             self.cache = LogCache::new(first);
             self.runs.clear();
         }
@@ -517,10 +511,18 @@ impl ReplicaRecovery {
             }
         } else if installed {
             // Its first pieces are gone, so a newer one exists; but what was here before is void.
-            self.settle();
-            self.is_anchored = false;
+            self.go_adrift();
             self.begin_behind(entry, true);
         }
+    }
+
+    /// The machine does not hold what lies in front of the entries that follow; what it holds stands.
+    fn go_adrift(&mut self) {
+        self.settle();
+        if self.is_anchored {
+            self.base = self.applied_entry();
+        }
+        self.is_anchored = false;
     }
 
     /// The log begins behind `entry`; whatever lies further on stays, unless it is `void`.

@@ -235,11 +235,12 @@ impl World {
     }
 
     /// How long everything may take to be everywhere. A node takes a few snapshots at a time, and one
-    /// that finds it busy comes again after a pause: with many groups that adds up.
+    /// that finds it busy comes again after a pause: with many groups that adds up. The pause of one that was cut off
+    /// for long may have begun just before the faults stopped.
     pub(super) fn catch_up_us(&self) -> u64 {
         let rounds = self.options.groups / limits::SNAPSHOTS_RECEIVING_MAX as u64;
-        let pauses = rounds * limits::SNAPSHOT_RESEND_MS;
-        (HEAL_ELECTIONS * self.options.election_ms + 2 * pauses) * 1_000
+        let pauses = 2 * rounds * limits::SNAPSHOT_RESEND_MS + limits::SNAPSHOT_RESEND_MS_MAX;
+        (HEAL_ELECTIONS * self.options.election_ms + pauses) * 1_000
     }
 
     /// Followers learn the last commit with a heartbeat; then all state machines are the same.

@@ -218,10 +218,11 @@ fn who_was_whole_is_whole_after_the_next_start() {
 /// in that block that it had stood in term 10, and refused to start (231317). Another cut the log behind a snapshot that
 /// was older than what it had read in front of the bad block (241693). A third took snapshots for as long as something
 /// was missing, which made the log no shorter, and the leader began anew with the one it sent whenever it was asked
-/// what was missing (234173: the group stood still behind them).
+/// what was missing (234173: the group stood still behind them). A fourth went on from less than its machine had executed
+/// (209013).
 #[test]
 fn a_bad_block_is_not_the_end_of_a_node() {
-    for seed in [231_317, 241_693, 234_173] {
+    for seed in [231_317, 241_693, 234_173, 209_013] {
         run(seed, &Options::swarm(seed));
     }
 }

@@ -264,6 +264,13 @@ fn what_was_whole_is_so_though_the_snapshot_in_its_front_comes_later() {
     assert_eq!(forgotten(&since, (10, 9, 9)), Some((true, None)));
 }
 
+/// The machine had executed entry 6, and the replica began behind entry 5 (`tool sim --seed 209013`).
+#[test]
+fn what_was_applied_behind_a_loss_stands_when_a_snapshot_from_the_leader_is_not_whole() {
+    let half = [Log(1, 5, 5), Loss, Log(6, 6, 6), Pieces(8, 1), Installed(8), Log(9, 9, 8), Loss];
+    assert_eq!(forgotten(&half, (7, 6, 6)), Some((false, None)));
+}
+
 /// The next start refused the log: entries between the snapshot and what is gone went with their segment, since this
 /// life knew nothing of them (`tool sim --seed 241693`, with reads that lie).
 #[test]
