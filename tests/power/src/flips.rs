@@ -47,7 +47,7 @@ const FLAGS: [&str; 4] = ["--log-bytes", "268435456", "--log-cache-bytes", "8388
 /// What that leaves for all groups.
 const KEPT_BYTES: usize = 8 << 20;
 /// How often a round is played until the bit is in a reader's way.
-const ATTEMPTS_MAX: u32 = 5;
+const ATTEMPTS_MAX: u32 = 20;
 
 /// How many.
 #[derive(clap::Args, Debug, Clone)]
