@@ -152,6 +152,8 @@ pub const LOG_READ_BYTES_MAX: usize = 1 << 20;
 pub const SNAPSHOT_PIECE_BYTES: usize = 256 << 10;
 /// Groups of one core whose snapshots are being taken at the same time.
 pub const SNAPSHOTS_TAKEN_AT_ONCE: usize = 8;
+/// When a replica needs more of the log than it should and can do nothing about it, how soon it is asked again, in ms.
+pub const LOG_LOOK_AGAIN_MS: u64 = 100;
 /// How long the log of one core should be unless told otherwise, in bytes.
 pub const LOG_BYTES_DEFAULT: u64 = 1 << 30;
 /// Segments that a core's log keeps, however short it should be: the one being written and those that

@@ -769,7 +769,7 @@ impl Shard {
         self.poll_transfers(now);
 
         let Self { log, replicas, counters, truncation, .. } = self;
-        if let Some(first) = truncation.turn(log, replicas, counters) {
+        if let Some(first) = truncation.turn(now, log, replicas, counters) {
             fx.reclaim = Some(first);
         }
         log.gather(replicas, counters, &mut fx.writes);
@@ -1011,6 +1011,12 @@ impl Shard {
     #[must_use]
     pub fn log_bytes(&self) -> u64 {
         self.truncation.bytes(&self.log)
+    }
+
+    /// A segment of which part cannot be read is still in the log, and is not the one being written.
+    #[must_use]
+    pub fn holds_damage(&self) -> bool {
+        self.truncation.holds_damage(&self.log)
     }
 
     /// The replicas of this core, to look at.

@@ -22,7 +22,7 @@
 //! snapshots, however short the log is, and the next start reads little more than those.
 
 use crate::group::Replica;
-use crate::id::{FlushTicket, SegmentSeq};
+use crate::id::{FlushTicket, SegmentSeq, Tick};
 use crate::limits;
 use crate::planted::{Planted, planted};
 
@@ -40,6 +40,8 @@ pub(super) struct Truncation {
     taking: Vec<u32>,
     /// What the needs were last looked at for: the active segment, and how many snapshots were whole.
     looked: (SegmentSeq, u64),
+    /// Somebody could do nothing then, and may be able to now.
+    look_again_at: Option<Tick>,
     /// Snapshots that became whole, and states that were written again.
     done: u64,
     /// Bytes of the latest snapshots of all groups.
@@ -67,6 +69,7 @@ impl Truncation {
             first,
             taking: Vec::new(),
             looked: (SegmentSeq(0), 0),
+            look_again_at: None,
             done: 0,
             stored_bytes: 0,
             cut: None,
@@ -95,6 +98,11 @@ impl Truncation {
     pub(super) fn on_damage(&mut self, segment: SegmentSeq) {
         self.damaged = self.damaged.max(segment);
         self.looked = (SegmentSeq(0), 0);
+    }
+
+    /// A segment of which part cannot be read is still there, and is not the one being written.
+    pub(super) fn holds_damage(&self, log: &Log) -> bool {
+        self.first <= self.damaged && self.damaged < log.active()
     }
 
     /// Snapshots are to stand for everything in front of the segment being written, if what a start would
@@ -148,15 +156,20 @@ impl Truncation {
     /// front of which all may be deleted.
     pub(super) fn turn(
         &mut self,
+        now: Tick,
         log: &mut Log,
         replicas: &mut [Replica],
         counters: &mut Counters,
     ) -> Option<SegmentSeq> {
         let seen = (log.active(), self.done);
-        let has_changed = self.looked != seen || planted(Planted::CutBeforeSnapshotDurable);
+        let has_changed = self.looked != seen
+            || self.look_again_at.is_some_and(|at| at <= now)
+            || planted(Planted::CutBeforeSnapshotDurable);
         if has_changed && self.first < self.cutoff(log, 1) {
             self.looked = seen;
-            self.look(log, replicas, counters);
+            let all_helped = self.look(log, replicas, counters);
+            let again = now.plus(limits::LOG_LOOK_AGAIN_MS);
+            self.look_again_at = Some(again).filter(|_| !all_helped);
         }
         let mut bytes = 0;
         let has_room = !log.is_at_reserve();
@@ -175,8 +188,9 @@ impl Truncation {
         self.carry_out(log, replicas, counters)
     }
 
-    /// Whose needs lie too far back, and how far may the log be cut?
-    fn look(&mut self, log: &mut Log, replicas: &mut [Replica], counters: &mut Counters) {
+    /// Whose needs lie too far back, and how far may the log be cut? Returns false if somebody needs more of it than
+    /// it should, and can do nothing: what it has is not committed yet, or it is not whole.
+    fn look(&mut self, log: &mut Log, replicas: &mut [Replica], counters: &mut Counters) -> bool {
         let (cutoff, far) = (self.cutoff(log, 1), self.cutoff(log, 2));
         let mut needs = Vec::new();
         let mut cut = cutoff;
@@ -193,6 +207,7 @@ impl Truncation {
             }
         }
         needs.sort_unstable();
+        let mut all_helped = true;
         for (_, slot) in needs {
             if limits::SNAPSHOTS_TAKEN_AT_ONCE <= self.taking.len() {
                 break;
@@ -206,11 +221,14 @@ impl Truncation {
                 self.taking.push(slot);
             } else if replica.write_again() {
                 log.stage(slot);
+            } else {
+                all_helped = false;
             }
         }
         if self.first < cut && self.cut.is_none() {
             self.cut = Some((cut, log.placed()));
         }
+        all_helped
     }
 
     fn carry_out(

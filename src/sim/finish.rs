@@ -80,6 +80,7 @@ impl World {
     fn a_majority_is_enough(&mut self) -> Checked {
         self.all_restart_but(None)?;
         self.every_replica_is_whole()?;
+        self.damage_leaves_the_logs()?;
         self.every_group_commits()?;
         self.replicas_agree()?;
         let there = self.nodes_there();
@@ -119,6 +120,21 @@ impl World {
             self.run_until(self.now + self.options.election_ms * 1_000)?;
         }
         Ok(())
+    }
+
+    /// Of what cannot be read nobody is told a second time: the segments that hold it leave the log, though nobody
+    /// writes.
+    fn damage_leaves_the_logs(&mut self) -> Checked {
+        let (began, patience) = (self.now, self.catch_up_us());
+        loop {
+            let holds =
+                |&node: &usize| self.nodes[node].cores.iter().any(|core| core.shard.holds_damage());
+            let Some(node) = (0..self.nodes.len()).find(holds) else { return Ok(()) };
+            if patience < self.now - began {
+                return Err(format!("a damaged segment stays in the log of node {node}"));
+            }
+            self.run_until(self.now + self.options.election_ms * 1_000)?;
+        }
     }
 
     /// A replica that has lost something and does not have it back.

@@ -226,3 +226,13 @@ fn a_bad_block_is_not_the_end_of_a_node() {
         run(seed, &Options::swarm(seed));
     }
 }
+
+/// Whose needs lie too far back was asked when a segment began or a snapshot ended. A replica that could take none at that
+/// moment, since nothing of its log was known to be committed or it was not whole, kept a damaged segment for as long as
+/// nobody wrote.
+#[test]
+fn a_damaged_segment_leaves_the_log_though_nobody_writes() {
+    for seed in [500_434, 500_553, 500_577, 501_522, 501_795] {
+        run(seed, &Options::swarm(seed));
+    }
+}
