@@ -150,7 +150,8 @@ pub struct ReplicaRecovery {
     is_doubtful: bool,
     /// Part of the log is gone.
     lost: Option<Lost>,
-    /// A life that had forgotten what it promised goes on in a term that may be lower than the one known here.
+    /// A life that had forgotten what it promised, or may have, goes on in a term that may be lower than the one known
+    /// here.
     is_term_behind: bool,
     /// Applied entries kept in memory for followers, in bytes.
     keep_bytes: usize,
@@ -168,6 +169,12 @@ struct Lost {
 }
 
 /// What an earlier life said of a loss.
+///
+/// ```text
+///   None ── found gone ──► NotWhole ── recalled ──► Whole ── all of it is here ──► no loss
+///    ▲                                               │
+///    └── decayed since, or less is here ─────────────┘
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Note {
     /// Nothing: what the log looks like counts.
@@ -245,6 +252,8 @@ impl ReplicaRecovery {
         self.cache = LogCache::new(self.applied.next());
         self.runs.clear();
         self.incoming = None;
+        // A life that knew lower terms may have said so in what is gone.
+        self.is_term_behind = true;
         let note = self.lost.map_or(Note::None, |lost| lost.note);
         let note = if note == Note::NotWhole { note } else { Note::None };
         let what = Forgotten { promises_known: false, last: None };
@@ -611,7 +620,7 @@ impl ReplicaRecovery {
             // Nothing of it is left but this.
             self.begin_behind(EntryId::default(), true);
             self.applied = Index(0);
-            self.lost = None;
+            (self.lost, self.is_term_behind) = (None, false);
         } else if self.lost.is_some() && !self.is_anchored {
             // What was applied is all there is to go on from.
             self.begin_behind(self.base, true);
@@ -656,12 +665,17 @@ impl ReplicaRecovery {
         if self.stopped.is_some() {
             raft.stop(now);
         }
-        let Self { group, cache, machine, sessions, state, stopped, left_at, .. } = self;
+        let Self {
+            group, cache, machine, sessions, state, stopped, left_at, is_term_behind, ..
+        } = self;
         let life = if self.is_buried { Life::Buried } else { Life::Member };
         let standing = Standing { state, life, left_at, election_ms };
         let mut replica = Replica::new(group, raft, cache, machine, sessions, standing, beside);
         replica.stopped = stopped;
         replica.note_forgotten(hard_state);
+        if is_term_behind && replica.forgotten().is_none() {
+            replica.note_hard_state(hard_state);
+        }
         Ok(replica)
     }
 }
@@ -764,6 +778,37 @@ mod tests {
         assert_eq!(start(&[(log, 3), (log, 2)]), back(3, 2));
         assert_eq!(start(&[(log, 3), (RunKind::EntriesForgotten, 2)]), back(3, 2));
         assert_eq!(start(&[(log, 1), (forgotten, 1), (recalled, 3), (log, 2)]), back(3, 2));
+    }
+
+    #[test]
+    fn contract_row_27_a_term_that_a_later_life_did_not_know_stands_and_is_written_again() {
+        let start = |runs: &[Option<(RunKind, u64)>]| {
+            let mut recovery = ReplicaRecovery::new(GroupId(0), Box::new(Map::new()), 1 << 20)
+                .beginning(GroupState::first(&[NodeId(1), NodeId(2)], &[]));
+            for run in runs {
+                let Some((kind, term)) = *run else {
+                    recovery.on_loss();
+                    continue;
+                };
+                let hard_state = HardState { term: Term(term), ..HardState::default() };
+                let entry = EntryId::default();
+                let run = Replayed { kind, hard_state, entry, segment: SegmentSeq(1) };
+                recovery.on_run(run, std::iter::empty()).expect("it follows");
+            }
+            let mut replica =
+                recovery.finish(raft::Config::new(ReplicaId(1), 1), Tick(0)).expect("a log");
+            let found = replica.take_found().map(|run| (run.kind, run.hard_state.term.0));
+            (replica.status().term.0, replica.forgotten().is_some(), found)
+        };
+        let (log, recalled) = (RunKind::Log, RunKind::Recalled);
+        let (promises, entries) = (RunKind::PromisesForgotten, RunKind::EntriesForgotten);
+        let heard = [(log, 10), (promises, 8), (log, 9), (entries, 9), (recalled, 9)].map(Some);
+        assert_eq!(start(&heard), (10, false, Some((log, 10))));
+        let since = [&heard[..], &[Some((log, 10))]].concat();
+        assert_eq!(start(&since), (10, false, None), "it is in the log since");
+        // The note itself is among what is gone.
+        let gone = [Some((log, 10)), None, Some((log, 9)), Some((entries, 9))];
+        assert_eq!(start(&gone), (10, true, Some((entries, 10))));
     }
 
     /// The log is gone up to entry 6 but for a snapshot of it; what follows are retries, and one

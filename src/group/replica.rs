@@ -658,8 +658,8 @@ impl Replica {
         bytes_max: usize,
         lists: &mut EntryLists,
     ) -> Option<(Run, Option<Written>)> {
-        if let Some(loss) = self.take_loss() {
-            return Some((loss, None));
+        if let Some(found) = self.take_found() {
+            return Some((found, None));
         }
         if self.is_gone() {
             let Some(tombstone) = self.take_tombstone() else { return self.take_aside() };

@@ -109,8 +109,8 @@ pub(super) struct Beside {
     taking: Option<Taking>,
     /// Pieces come from the leader: this replica takes no snapshot of itself.
     is_receiving: bool,
-    /// Part of the log was found to be gone: written before anything else is.
-    loss: Option<Run>,
+    /// What was found about the log when it was read, that part of it is gone for one: written before anything else is.
+    found: Option<Run>,
 }
 
 impl Beside {
@@ -126,7 +126,7 @@ impl Beside {
 
     /// Nothing waits to be written beside the log.
     pub(super) fn is_empty(&self) -> bool {
-        self.aside.is_empty() && self.loss.is_none()
+        self.aside.is_empty() && self.found.is_none()
     }
 }
 
@@ -253,13 +253,20 @@ impl Replica {
     /// Recovery found part of the log gone: that is on its way to the log, in front of everything
     /// else, with the hard state that recovery found.
     pub(super) fn note_forgotten(&mut self, hard_state: HardState) {
-        self.beside.loss = self.raft.forgotten().map(|what| {
+        self.beside.found = self.raft.forgotten().map(|what| {
             let kind = match what.promises_known {
                 true => RunKind::EntriesForgotten,
                 false => RunKind::PromisesForgotten,
             };
             Run::mark(kind, self.group, hard_state, what.last.unwrap_or_default())
         });
+    }
+
+    /// The log ends with a lower term than it began with, of a life that could not read that: the term known is on its
+    /// way to the log, in front of everything else, so that the next life need not read so far back for it.
+    pub(super) fn note_hard_state(&mut self, hard_state: HardState) {
+        self.beside.found =
+            Some(Run::mark(RunKind::Log, self.group, hard_state, EntryId::default()));
     }
 
     /// What was forgotten is known again: a later life need not look for it.
@@ -276,8 +283,8 @@ impl Replica {
         }
     }
 
-    pub(super) fn take_loss(&mut self) -> Option<Run> {
-        self.beside.loss.take()
+    pub(super) fn take_found(&mut self) -> Option<Run> {
+        self.beside.found.take()
     }
 
     /// The next run beside the log.
