@@ -83,6 +83,20 @@ fn a_refused_append_of_many_terms_is_refused_once() {
     }
 }
 
+/// Whoever sends that speaks of another log. Counted, it would commit what nobody has.
+#[test]
+fn an_acceptance_of_what_was_never_written_is_ignored() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    let (last, ignored) = (cluster.status(1).last, cluster.status(1).ignored);
+    let mut acceptance = message(MessageKind::AppendResponse, 2, 1, last.term.0);
+    acceptance.entry.index = last.index.next();
+    cluster.inject(acceptance);
+    assert_eq!(cluster.status(1).ignored, ignored + 1);
+    let peer = cluster.status(1).progress().find(|peer| peer.id.0 == 2).expect("a member");
+    assert!(peer.matched <= last.index, "{peer:?}");
+}
+
 #[test]
 fn the_transferee_learns_what_is_committed_before_it_is_told_to_stand() {
     let mut cluster = Cluster::new(3);

@@ -49,6 +49,18 @@ fn the_first_byte_that_is_not_zero_is_found_in_any_block() {
 }
 
 #[test]
+fn room_is_what_the_open_segment_and_the_prepared_ones_still_take() {
+    let mut log = Log::new(segment_bytes(3));
+    let (whole, before) = (log.appender.segment_bytes(), log.appender.room());
+    assert!(before > 0 && before.is_multiple_of(whole), "{before} bytes of prepared segments");
+    for index in 1..=3 {
+        let write = log.append(batch(vec![run(1, 1, index, &[b"a"])]));
+        let end = write.offset + write.bytes as u64;
+        assert_eq!(log.appender.room(), before + whole - end, "one is open, another prepared");
+    }
+}
+
+#[test]
 fn where_a_log_begins_is_noted_and_read_back() {
     for seq in [1, 42, u64::MAX].map(SegmentSeq) {
         assert_eq!(parse_first(&first_text(seq)), Some(seq));
