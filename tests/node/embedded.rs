@@ -103,13 +103,19 @@ impl Three {
         self.nodes[&id].client()
     }
 
-    /// A node that leads the group, or does not.
+    /// A node that leads the group, or does not. Between two leaders nobody leads for a while.
     fn node(&self, leads: bool) -> u64 {
         let is = |id: &u64| {
             let status = self.client(*id).status(GROUP).expect("there is such a group");
             (status.role == RoleKind::Leader) == leads
         };
-        self.nodes.keys().copied().find(is).expect("one leads, two follow")
+        for _ in 0..1_000 {
+            if let Some(id) = self.nodes.keys().copied().find(is) {
+                return id;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("one leads, the others follow: {}", self.told())
     }
 }
 
