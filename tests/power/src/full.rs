@@ -141,7 +141,8 @@ fn while_full(rig: &mut Rig<'_>, what: &str, totals: &mut Totals) -> Result<u64,
                 }
             }
             for key in 0..32 {
-                let name = format!("refused:{round}:{id}:{key}");
+                // A name of this call alone: what another one was granted is there.
+                let name = format!("{what}: {round}:{id}:{key}");
                 match ask(rig, id, &["SET", &name, &value])? {
                     Reply::Error(text) if text.starts_with("FULL ") => {
                         refused += 1;
