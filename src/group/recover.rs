@@ -397,6 +397,14 @@ impl ReplicaRecovery {
             return Ok(count);
         }
         if !self.is_anchored && first == self.applied.next() {
+            if let Some(lost) = &mut self.lost
+                && lost.note == Note::None
+                && first <= self.hard_state.commit
+            {
+                // Nobody writes over what is committed. A life that was not whole fetched it again, and its note is
+                // among what is gone since.
+                (lost.note, lost.what.last) = (Note::NotWhole, None);
+            }
             // The entries adrift were never committed: another leader wrote others over them, from
             // where the machine stands.
             self.is_anchored = true;

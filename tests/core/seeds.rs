@@ -219,10 +219,11 @@ fn who_was_whole_is_whole_after_the_next_start() {
 /// was older than what it had read in front of the bad block (241693). A third took snapshots for as long as something
 /// was missing, which made the log no shorter, and the leader began anew with the one it sent whenever it was asked
 /// what was missing (234173: the group stood still behind them). A fourth went on from less than its machine had executed
-/// (209013).
+/// (209013). A fifth took what a life before had fetched again for another leader's entries: the note of that was gone
+/// (230477).
 #[test]
 fn a_bad_block_is_not_the_end_of_a_node() {
-    for seed in [231_317, 241_693, 234_173, 209_013] {
+    for seed in [231_317, 241_693, 234_173, 209_013, 230_477] {
         run(seed, &Options::swarm(seed));
     }
 }

@@ -264,6 +264,18 @@ fn what_was_whole_is_so_though_the_snapshot_in_its_front_comes_later() {
     assert_eq!(forgotten(&since, (10, 9, 9)), Some((true, None)));
 }
 
+/// A life that had lost entries 1 to 139 began to fetch them again; then its note of that decayed, too, and what it had
+/// fetched looked like another leader's (`tool sim --seed 230477`).
+#[test]
+fn what_is_written_over_committed_entries_behind_a_loss_was_fetched_again() {
+    let again = [Loss, Log(5, 9, 8), Loss, Log(1, 3, 3)];
+    assert_eq!(forgotten(&again, (1, 3, 3)), Some((false, None)));
+    let whole = [&again[..], &[Log(4, 9, 9), Recalled, Log(10, 10, 9)]].concat();
+    assert_eq!(forgotten(&whole, (1, 10, 9)), None);
+    let another_leaders = [Loss, Log(5, 9, 0), Loss, Log(1, 3, 3)];
+    assert_eq!(forgotten(&another_leaders, (1, 3, 3)), None);
+}
+
 /// The machine had executed entry 6, and the replica began behind entry 5 (`tool sim --seed 209013`).
 #[test]
 fn what_was_applied_behind_a_loss_stands_when_a_snapshot_from_the_leader_is_not_whole() {
