@@ -254,8 +254,10 @@ impl ReplicaRecovery {
         self.incoming = None;
         // A life that knew lower terms may have said so in what is gone.
         self.is_term_behind = true;
-        let note = self.lost.map_or(Note::None, |lost| lost.note);
-        let note = if note == Note::NotWhole { note } else { Note::None };
+        let note = match self.lost {
+            Some(Lost { note: Note::NotWhole, .. }) => Note::NotWhole,
+            _ => Note::None,
+        };
         let what = Forgotten { promises_known: false, last: None };
         self.lost = Some(Lost::new(what, note, true));
     }
@@ -752,20 +754,31 @@ mod tests {
         assert_eq!(replica.digest(), replica.machine().digest().wrapping_add(sessions.digest()));
     }
 
+    /// A replica of two whose log holds runs without entries, each of a kind and written in a term. Nothing is a loss.
+    fn in_terms(
+        runs: impl IntoIterator<Item = Option<(RunKind, u64)>>,
+    ) -> Result<Replica, RunError> {
+        let mut recovery = ReplicaRecovery::new(GroupId(0), Box::new(Map::new()), 1 << 20)
+            .beginning(GroupState::first(&[NodeId(1), NodeId(2)], &[]));
+        for run in runs {
+            let Some((kind, term)) = run else {
+                recovery.on_loss();
+                continue;
+            };
+            let hard_state = HardState { term: Term(term), ..HardState::default() };
+            let entry = EntryId::default();
+            let run = Replayed { kind, hard_state, entry, segment: SegmentSeq(1) };
+            recovery.on_run(run, std::iter::empty())?;
+        }
+        recovery.finish(raft::Config::new(ReplicaId(1), 1), Tick(0))
+    }
+
     /// A life that was shown a block as it is not wrote down that it had lost its promises, in the term that it
     /// could read. The next one reads all. (`tool sim --seed 1000`, with reads that lie.)
     #[test]
     fn contract_row_27_a_term_goes_back_only_where_promises_were_forgotten() {
         let start = |terms: &[(RunKind, u64)]| {
-            let mut recovery = ReplicaRecovery::new(GroupId(0), Box::new(Map::new()), 1 << 20)
-                .beginning(GroupState::first(&[NodeId(1), NodeId(2)], &[]));
-            for &(kind, term) in terms {
-                let hard_state = HardState { term: Term(term), ..HardState::default() };
-                let entry = EntryId::default();
-                let run = Replayed { kind, hard_state, entry, segment: SegmentSeq(1) };
-                recovery.on_run(run, std::iter::empty())?;
-            }
-            let replica = recovery.finish(raft::Config::new(ReplicaId(1), 1), Tick(0))?;
+            let replica = in_terms(terms.iter().copied().map(Some))?;
             Ok::<_, RunError>((replica.status().term, replica.forgotten().is_some()))
         };
         let (log, forgotten, recalled) =
@@ -791,20 +804,7 @@ mod tests {
     #[test]
     fn contract_row_27_a_term_that_a_later_life_did_not_know_stands_and_is_written_again() {
         let start = |runs: &[Option<(RunKind, u64)>]| {
-            let mut recovery = ReplicaRecovery::new(GroupId(0), Box::new(Map::new()), 1 << 20)
-                .beginning(GroupState::first(&[NodeId(1), NodeId(2)], &[]));
-            for run in runs {
-                let Some((kind, term)) = *run else {
-                    recovery.on_loss();
-                    continue;
-                };
-                let hard_state = HardState { term: Term(term), ..HardState::default() };
-                let entry = EntryId::default();
-                let run = Replayed { kind, hard_state, entry, segment: SegmentSeq(1) };
-                recovery.on_run(run, std::iter::empty()).expect("it follows");
-            }
-            let mut replica =
-                recovery.finish(raft::Config::new(ReplicaId(1), 1), Tick(0)).expect("a log");
+            let mut replica = in_terms(runs.iter().copied()).expect("they follow");
             let found = replica.take_found().map(|run| (run.kind, run.hard_state.term.0));
             (replica.status().term.0, replica.forgotten().is_some(), found)
         };

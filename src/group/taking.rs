@@ -178,8 +178,8 @@ impl Replica {
         let known = self.beside.extent.stored.map_or(Index(0), |stored| stored.entry.index);
         let nothing = applied == Index(0) || applied < known || self.is_gone();
         let after = index.find(self.group, applied.next());
-        let helps = after.is_none_or(|after| cutoff <= after.location.segment);
-        let helps = helps && self.raft.forgotten().is_none();
+        let helps = self.raft.forgotten().is_none()
+            && after.is_none_or(|after| cutoff <= after.location.segment);
         let busy = self.beside.is_receiving || self.is_taking();
         if nothing || !helps || busy || self.is_failed() {
             return false;
