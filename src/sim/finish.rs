@@ -112,29 +112,33 @@ impl World {
     }
 
     fn every_replica_is_whole(&mut self) -> Checked {
-        let (began, patience) = (self.now, self.catch_up_us());
-        while let Some(lacking) = self.lacking() {
-            if patience < self.now - began {
-                return Err(format!("liveness: {lacking} is not whole again"));
-            }
-            self.run_until(self.now + self.options.election_ms * 1_000)?;
-        }
-        Ok(())
+        self.until_nothing_is_wrong(|world| {
+            let lacking = world.lacking()?;
+            Some(format!("liveness: {lacking} is not whole again"))
+        })
     }
 
     /// Of what cannot be read nobody is told a second time: the segments that hold it leave the log, though nobody
     /// writes.
     fn damage_leaves_the_logs(&mut self) -> Checked {
+        self.until_nothing_is_wrong(|world| {
+            let mut nodes = world.nodes.iter();
+            let node =
+                nodes.position(|it| it.cores.iter().any(|core| core.shard.holds_damage()))?;
+            Some(format!("a damaged segment stays in the log of node {node}"))
+        })
+    }
+
+    /// What is wrong passes while everything becomes the same everywhere.
+    fn until_nothing_is_wrong(&mut self, wrong: impl Fn(&Self) -> Option<String>) -> Checked {
         let (began, patience) = (self.now, self.catch_up_us());
-        loop {
-            let holds =
-                |&node: &usize| self.nodes[node].cores.iter().any(|core| core.shard.holds_damage());
-            let Some(node) = (0..self.nodes.len()).find(holds) else { return Ok(()) };
+        while let Some(what) = wrong(self) {
             if patience < self.now - began {
-                return Err(format!("a damaged segment stays in the log of node {node}"));
+                return Err(what);
             }
             self.run_until(self.now + self.options.election_ms * 1_000)?;
         }
+        Ok(())
     }
 
     /// A replica that has lost something and does not have it back.
