@@ -109,13 +109,8 @@ impl Three {
             let status = self.client(*id).status(GROUP).expect("there is such a group");
             (status.role == RoleKind::Leader) == leads
         };
-        for _ in 0..1_000 {
-            if let Some(id) = self.nodes.keys().copied().find(is) {
-                return id;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        panic!("one leads, the others follow: {}", self.told())
+        let found = again_and_again(|| self.nodes.keys().copied().find(is));
+        found.unwrap_or_else(|| panic!("one leads, the others follow: {}", self.told()))
     }
 }
 
@@ -126,16 +121,23 @@ fn hear(call: outrigger::runtime::client::Call) -> outrigger::runtime::client::O
 
 /// Calls again what was certainly not executed.
 fn insist(call: impl Fn() -> outrigger::runtime::client::Call) -> Reply {
+    let reply = again_and_again(|| match call().wait() {
+        Ok(reply) => Some(reply),
+        Err(Failure::NotExecuted { why: Why::NoLeader | Why::Loading, .. }) => None,
+        Err(failure) => panic!("{failure}"),
+    });
+    reply.expect("somebody leads")
+}
+
+/// What is there in the end, or nothing after a thousand looks.
+fn again_and_again<T>(look: impl Fn() -> Option<T>) -> Option<T> {
     for _ in 0..1_000 {
-        match call().wait() {
-            Ok(reply) => return reply,
-            Err(Failure::NotExecuted { why: Why::NoLeader | Why::Loading, .. }) => {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            Err(failure) => panic!("{failure}"),
+        if let Some(found) = look() {
+            return Some(found);
         }
+        std::thread::sleep(Duration::from_millis(20));
     }
-    panic!("nobody leads")
+    None
 }
 
 #[test]
