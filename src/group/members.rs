@@ -566,7 +566,9 @@ impl Replica {
         let status = self.raft.status();
         let hard_state =
             crate::raft::HardState { term: status.term, vote: status.vote, commit: status.commit };
-        Some(Run::mark(RunKind::Tombstone, self.group, hard_state, self.left_at))
+        let is_forgetful = self.raft.forgotten().is_some();
+        let tombstone = Run::mark(RunKind::Tombstone, self.group, hard_state, self.left_at);
+        Some(Run { is_forgetful, ..tombstone })
     }
 }
 

@@ -103,6 +103,8 @@ pub enum RunError {
 pub struct Replayed {
     /// What it holds.
     pub kind: RunKind,
+    /// The replica was not whole when it wrote it.
+    pub is_forgetful: bool,
     /// The hard state it was written with.
     pub hard_state: HardState,
     /// Of a log run, the first entry; of a snapshot's, the last entry it holds.
@@ -171,7 +173,7 @@ struct Lost {
 /// What an earlier life said of a loss.
 ///
 /// ```text
-///   None ── found gone ──► NotWhole ── recalled ──► Whole ── all of it is here ──► no loss
+///   None ── said so ─────► NotWhole ── recalled ──► Whole ── all of it is here ──► no loss
 ///    ▲                                               │
 ///    └── decayed since, or less is here ─────────────┘
 /// ```
@@ -179,7 +181,7 @@ struct Lost {
 enum Note {
     /// Nothing: what the log looks like counts.
     None,
-    /// It found it, and wrote since then without being whole: only its word that it is counts.
+    /// It found it, or a run of it says so, and wrote since then without being whole: only its word that it is counts.
     NotWhole,
     /// It was whole then, up to this entry; the front of the log may still be missing here.
     Whole(EntryId),
@@ -262,10 +264,21 @@ impl ReplicaRecovery {
         self.lost = Some(Lost::new(what, note, true));
     }
 
+    /// Who wrote the run that follows was not whole.
+    fn heed_forgetful(&mut self) {
+        // Where nothing is gone, its note was read, or was reclaimed once it was whole again.
+        if let Some(lost) = self.lost.as_mut().filter(|lost| lost.note == Note::None) {
+            // What it noted is among what is gone: anything, then.
+            lost.what = Forgotten { promises_known: false, last: None };
+            (lost.note, lost.is_bridged) = (Note::NotWhole, false);
+        }
+    }
+
     /// What a run says about what is gone.
     fn note_lost(&mut self, run: &Replayed, count: u64) {
         let Replayed { kind, entry, .. } = *run;
         self.is_doubtful &= kind != RunKind::Recalled;
+        let has_all = kind == RunKind::Recalled && self.has_all_up_to(entry);
         match kind {
             RunKind::PromisesForgotten | RunKind::EntriesForgotten => {
                 let promises_known = kind == RunKind::EntriesForgotten;
@@ -277,8 +290,12 @@ impl ReplicaRecovery {
                 return;
             }
             // It was whole then, by what it had noted. What has decayed since lies in front of this
-            // too, and behind that note.
+            // too, and behind that note: if what it had is here, it does not matter.
             RunKind::Recalled => match &mut self.lost {
+                Some(lost) if lost.is_fresh && has_all => {
+                    self.lost = None;
+                    return;
+                }
                 Some(lost) if lost.is_fresh => lost.note = Note::None,
                 Some(lost) => {
                     lost.note = Note::Whole(entry.max(lost.what.last.unwrap_or_default()));
@@ -333,8 +350,11 @@ impl ReplicaRecovery {
         mut entries: impl Iterator<Item = Entry>,
     ) -> Result<(), RunError> {
         let group = self.group;
-        let Replayed { kind, mut hard_state, entry, segment } = run;
+        let Replayed { kind, is_forgetful, mut hard_state, entry, segment } = run;
         let mut count = 0;
+        if is_forgetful {
+            self.heed_forgetful();
+        }
         self.is_term_behind |= kind == RunKind::PromisesForgotten;
         let HardState { term: known, vote, .. } = self.hard_state;
         if known <= hard_state.term {
@@ -399,14 +419,6 @@ impl ReplicaRecovery {
             return Ok(count);
         }
         if !self.is_anchored && first == self.applied.next() {
-            if let Some(lost) = &mut self.lost
-                && lost.note == Note::None
-                && first <= self.hard_state.commit
-            {
-                // Nobody writes over what is committed. A life that was not whole fetched it again, and its note is
-                // among what is gone since.
-                (lost.note, lost.what.last) = (Note::NotWhole, None);
-            }
             // The entries adrift were never committed: another leader wrote others over them, from
             // where the machine stands.
             self.is_anchored = true;
@@ -452,6 +464,12 @@ impl ReplicaRecovery {
     /// The last entry that is applied, of a log that is anchored.
     fn applied_entry(&self) -> EntryId {
         self.entry_at(self.applied)
+    }
+
+    /// Every entry of a log that ended with this one is here, or was replaced by what is committed.
+    fn has_all_up_to(&self, last: EntryId) -> bool {
+        let is_here = last.index < self.cache.next() && self.entry_at(last.index) == last;
+        self.is_anchored && last.index > Index(0) && (last.index <= self.applied || is_here)
     }
 
     /// The last entry there is.
@@ -723,7 +741,8 @@ mod tests {
             let commit = Index(commit);
             let hard_state = HardState { term: Term(1), commit, ..HardState::default() };
             let entry = EntryId { term: Term(1), index: Index(index) };
-            let run = Replayed { kind, hard_state, entry, segment: SegmentSeq(1) };
+            let run =
+                Replayed { kind, is_forgetful: false, hard_state, entry, segment: SegmentSeq(1) };
             recovery.on_run(run, entries.into_iter()).expect("it follows");
         }
         recovery.finish(raft::Config::new(ReplicaId(1), 1), Tick(0)).expect("a whole log")
@@ -767,7 +786,8 @@ mod tests {
             };
             let hard_state = HardState { term: Term(term), ..HardState::default() };
             let entry = EntryId::default();
-            let run = Replayed { kind, hard_state, entry, segment: SegmentSeq(1) };
+            let run =
+                Replayed { kind, is_forgetful: false, hard_state, entry, segment: SegmentSeq(1) };
             recovery.on_run(run, std::iter::empty())?;
         }
         recovery.finish(raft::Config::new(ReplicaId(1), 1), Tick(0))

@@ -669,6 +669,7 @@ impl Replica {
         let Some(mut persist) = self.unwritten else { return self.take_aside() };
         let mut run = Run {
             kind: RunKind::Log,
+            is_forgetful: self.raft.forgotten().is_some(),
             group: self.group,
             hard_state: persist.hard_state,
             run_term: persist.hard_state.term,

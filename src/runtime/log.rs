@@ -32,6 +32,7 @@
 //!     let (mut log, _) = Log::open(Settings::new(dir.clone(), identity), |_| {})?;
 //!     let ticket = log.append([Run {
 //!         kind: RunKind::Log,
+//!         is_forgetful: false,
 //!         group: GroupId(7),
 //!         hard_state: HardState::default(),
 //!         run_term: Term(1),
@@ -568,6 +569,7 @@ mod tests {
     fn run(group: u64, index: u64, bytes: usize) -> Run {
         Run {
             kind: RunKind::Log,
+            is_forgetful: false,
             group: GroupId(group),
             hard_state: HardState::default(),
             run_term: Term(1),

@@ -482,6 +482,7 @@ mod tests {
         let mut batch = Batch::new();
         batch.push(Run {
             kind: RunKind::Log,
+            is_forgetful: false,
             group: GroupId(0),
             hard_state: HardState::default(),
             run_term: Term(1),

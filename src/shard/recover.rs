@@ -230,6 +230,7 @@ impl Recovering {
             let replica = &mut replicas[(group.0 / cores) as usize];
             let replayed = Replayed {
                 kind: run.kind,
+                is_forgetful: run.is_forgetful,
                 hard_state: run.hard_state,
                 entry: EntryId { term: run.run_term, index: run.first },
                 segment: run.location.segment,
@@ -644,6 +645,7 @@ mod tests {
         let commit = Index(1);
         wal::Run {
             kind: RunKind::Log,
+            is_forgetful: false,
             group: GroupId(group),
             hard_state: raft::HardState { term: Term(7), commit, ..raft::HardState::default() },
             run_term: Term(7),

@@ -94,12 +94,14 @@ impl Batch {
     /// pushed, so one group may appear more than once.
     ///
     /// # Panics
-    /// If the run exceeds [`APPEND_ENTRIES_MAX`], or has entries but no first index or term: the
-    /// log would refuse to open.
+    /// If the run exceeds [`APPEND_ENTRIES_MAX`], has entries but no first index or term, or says of a
+    /// replica that it is whole and that it is not: the log would refuse to open.
     pub fn push(&mut self, run: Run) {
         assert!(run.entries.len() <= APPEND_ENTRIES_MAX as usize, "too many entries in a run");
         assert!(run.entries.is_empty() || run.first.0 > 0, "entries without an index");
         assert!(run.entries.is_empty() || run.run_term.0 > 0, "entries without a term");
+        let is_both = run.kind == RunKind::Recalled && run.is_forgetful;
+        assert!(!is_both, "a replica that is whole and is not");
         debug_assert!(
             !matches!(run.kind, RunKind::SnapshotTaken | RunKind::SnapshotInstalled)
                 || run.first <= run.hard_state.commit,

@@ -108,7 +108,7 @@
 //! | 1 | the first |
 //! | 2 | a run has a kind, where zero was: pieces and ends of snapshots, tombstones. Version 1 is read as before |
 //! | 3 | kinds of runs for a replica that lost part of its log, and for one that has it back |
-//! | 4 | runs take the bytes that their numbers need, and batches another magic, which tells |
+//! | 4 | runs take the bytes that their numbers need, and batches another magic, which tells. Later, within this version: a run says if its replica is not whole; who does not know that refuses the run by its kind |
 //!
 //! [`FLUSHES_IN_FLIGHT_MAX`]: crate::limits::FLUSHES_IN_FLIGHT_MAX
 

@@ -5,7 +5,8 @@
 //!  byte
 //!     0  crc of what follows, to the end of the table   4
 //!     4  widths, four bits each                         4   bytes 0 to 8 of each field below, and the kind of
-//!                                                           the run (see [`RunKind`]) in the highest four
+//!                                                           the run (see [`RunKind`]) in the highest four;
+//!                                                           the topmost bit: [`Run::is_forgetful`]
 //!     8  count of entries                               w   0: hard state alone
 //!        group                                          w
 //!        term       ┐                                   w
@@ -49,6 +50,8 @@ const LINE_BYTES: usize = 8;
 const WIDTHS_END: usize = 8;
 /// Fields that have widths.
 const FIELDS: usize = 7;
+/// Of a kind's four bits, the one that says that the replica was not whole.
+const FORGETFUL: u32 = 1 << 3;
 /// A run's header at its longest, in bytes; also that of every run of a [`Layout::Wide`].
 const HEADER_BYTES_MAX: usize = WIDTHS_END + 8 * FIELDS;
 /// One line of the entry table of a [`Layout::Wide`].
@@ -131,6 +134,8 @@ impl RunKind {
 pub struct Run {
     /// What it holds.
     pub kind: RunKind,
+    /// The replica that wrote it was not whole: something that it had promised or acknowledged was gone.
+    pub is_forgetful: bool,
     /// Whose entries.
     pub group: GroupId,
     /// What the replica must remember; the latest in the log counts.
@@ -158,8 +163,8 @@ impl Run {
     /// (contract row 56).
     #[must_use]
     pub fn mark(kind: RunKind, group: GroupId, hard_state: HardState, entry: EntryId) -> Self {
-        let (run_term, first) = (entry.term, entry.index);
-        Self { kind, group, hard_state, run_term, first, entries: EntryList::new() }
+        let (run_term, first, entries) = (entry.term, entry.index, EntryList::new());
+        Self { kind, is_forgetful: false, group, hard_state, run_term, first, entries }
     }
 
     /// Bytes this run takes in a batch.
@@ -187,7 +192,8 @@ impl Run {
     /// The header, its checksum left out, and its length.
     fn header(&self) -> ([u8; HEADER_BYTES_MAX + 8], usize) {
         let mut bytes = [0; HEADER_BYTES_MAX + 8];
-        let mut widths = (self.kind as u32) << (4 * FIELDS);
+        let forgetful = if self.is_forgetful { FORGETFUL } else { 0 };
+        let mut widths = (self.kind as u32 | forgetful) << (4 * FIELDS);
         let mut end = WIDTHS_END;
         for (number, field) in self.fields().into_iter().enumerate() {
             // Always eight bytes: the next field begins where this one's zeroes do.
@@ -269,6 +275,19 @@ impl Layout {
         match self {
             Self::Packed => LINE_BYTES,
             Self::Wide => WIDE_LINE_BYTES,
+        }
+    }
+
+    /// The kind of a run, and whether its replica was not whole: it was when it wrote `Recalled`.
+    const fn kind(self, code: u32) -> Option<(RunKind, bool)> {
+        let forgetful = match self {
+            Self::Packed => code & FORGETFUL,
+            Self::Wide => 0,
+        };
+        match RunKind::from_code(code ^ forgetful) {
+            Some(RunKind::Recalled) if forgetful > 0 => None,
+            Some(kind) => Some((kind, forgetful > 0)),
+            None => None,
         }
     }
 
@@ -438,6 +457,8 @@ impl Outline {
 pub struct RunRef<'a> {
     /// What it holds.
     pub kind: RunKind,
+    /// The replica that wrote it was not whole.
+    pub is_forgetful: bool,
     /// Whose entries.
     pub group: GroupId,
     /// The group's hard state when the run was written.
@@ -470,7 +491,7 @@ impl<'a> RunRef<'a> {
         if !header.is_tight {
             return Err(Fault::authentic("widths of a run's fields", at + 4, 0, 0));
         }
-        let Some(kind) = RunKind::from_code(header.kind) else {
+        let Some((kind, is_forgetful)) = layout.kind(header.kind) else {
             let (known, found) = (RunKind::Recalled as u64, u64::from(header.kind));
             return Err(Fault::authentic("run kind", at + 4, known, found));
         };
@@ -486,6 +507,7 @@ impl<'a> RunRef<'a> {
         let (payloads, rest) = bytes[table_end..].split_at(payload_bytes as usize);
         let run = Self {
             kind,
+            is_forgetful,
             group: GroupId(header.group),
             hard_state: header.hard_state,
             run_term: Term(header.run_term),

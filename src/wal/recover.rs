@@ -40,6 +40,8 @@ const BLOCK: u64 = BLOCK_BYTES as u64;
 pub struct RecoveredRun<'a> {
     /// What it holds.
     pub kind: RunKind,
+    /// The replica that wrote it was not whole; see [`super::Run::is_forgetful`].
+    pub is_forgetful: bool,
     /// Whose entries.
     pub group: crate::id::GroupId,
     /// The group's hard state when the run was written; the last one in the log counts.
@@ -61,6 +63,7 @@ impl<'a> RecoveredRun<'a> {
     fn new(run: RunRef<'a>, location: Location) -> Self {
         Self {
             kind: run.kind,
+            is_forgetful: run.is_forgetful,
             group: run.group,
             hard_state: run.hard_state,
             run_term: run.run_term,

@@ -136,6 +136,7 @@ impl Held {
         let segment = run.location.segment;
         (self.hard_state, self.stated) = (run.hard_state, segment);
         let entry = EntryId { term: run.run_term, index: run.first };
+        self.is_forgotten |= run.is_forgetful;
         match run.kind {
             RunKind::Log if run.count == 0 => {}
             RunKind::Log => {

@@ -109,7 +109,7 @@ fn dump_batch(
         writeln!(out, "{} runs  durable to {}", header.runs, place(header.durable))?;
     }
     for run in runs {
-        let RunRef { kind, group, hard_state, run_term, first, count, .. } = run;
+        let RunRef { kind, is_forgetful, group, hard_state, run_term, first, count, .. } = run;
         write!(out, "{name}  {offset:>8}    group {group}  term {} ", hard_state.term)?;
         write!(out, "vote {} commit {}", hard_state.vote, hard_state.commit)?;
         let bytes: usize = run.entries().map(|entry| entry.payload.len()).sum();
@@ -131,6 +131,9 @@ fn dump_batch(
                 write!(out, "  entries are lost, the last was {run_term}/{first}")?;
             }
             RunKind::Recalled => write!(out, "  what was lost is here again")?,
+        }
+        if is_forgetful {
+            write!(out, "  not whole")?;
         }
         writeln!(out)?;
     }

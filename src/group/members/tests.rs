@@ -52,6 +52,7 @@ impl World {
         for run in self.disks.get(&node).into_iter().flatten() {
             let replayed = Replayed {
                 kind: run.kind,
+                is_forgetful: run.is_forgetful,
                 hard_state: run.hard_state,
                 entry: EntryId { term: run.run_term, index: run.first },
                 segment: SegmentSeq(1),
@@ -375,7 +376,7 @@ fn contract_row_35_no_campaign_over_a_change_of_any_kind_that_is_not_applied() {
         let entries = [Entry::empty(), Entry::config(payload)];
         let entry = EntryId { term: Term(2), index: Index(1) };
         let segment = SegmentSeq(1);
-        let run = Replayed { kind: RunKind::Log, hard_state, entry, segment };
+        let run = Replayed { kind: RunKind::Log, is_forgetful: false, hard_state, entry, segment };
         recovery.on_run(run, entries.into_iter()).expect("a log");
         let replica = recovery.finish(raft::Config::new(ReplicaId(1), 1), Tick(0));
         let mut replica = replica.expect("a log");

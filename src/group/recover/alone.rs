@@ -117,6 +117,7 @@ impl ReplicaRecovery {
         let run_term = if entries.is_empty() { Term(0) } else { term };
         let replayed = Replayed {
             kind: RunKind::Log,
+            is_forgetful: false,
             hard_state,
             entry: EntryId { term, index: first },
             segment: SegmentSeq(u64::MAX),
@@ -127,7 +128,8 @@ impl ReplicaRecovery {
         debug_assert_eq!(self.state.membership.members().collect::<Vec<_>>(), [this]);
         let entries = entries.into_iter().collect();
         let kind = RunKind::Log;
-        survivor.run = Some(Run { kind, group, hard_state, run_term, first, entries });
+        survivor.run =
+            Some(Run { kind, is_forgetful: false, group, hard_state, run_term, first, entries });
         Ok(survivor)
     }
 }
@@ -149,7 +151,13 @@ mod tests {
             ReplicaRecovery::new(GroupId(0), Box::new(Map::new()), 1 << 20).beginning(first);
         let hard_state = HardState { term: Term(7), commit: Index(2), ..HardState::default() };
         let entry = EntryId { term: Term(7), index: Index(1) };
-        let run = Replayed { kind: RunKind::Log, hard_state, entry, segment: SegmentSeq(1) };
+        let run = Replayed {
+            kind: RunKind::Log,
+            is_forgetful: false,
+            hard_state,
+            entry,
+            segment: SegmentSeq(1),
+        };
         recovery.on_run(run, entries.iter().cloned()).expect("it follows");
         recovery
     }
@@ -163,7 +171,7 @@ mod tests {
         let mut recovery = replica(entries);
         let Run { kind, hard_state, run_term, first, entries, .. } = run;
         let entry = EntryId { term: run_term, index: first };
-        let run = Replayed { kind, hard_state, entry, segment: SegmentSeq(2) };
+        let run = Replayed { kind, is_forgetful: false, hard_state, entry, segment: SegmentSeq(2) };
         recovery.on_run(run, entries.into_iter()).expect("it follows");
         recovery.finish(raft::Config::new(ReplicaId(1), 1), Tick(0)).expect("whole")
     }

@@ -3,11 +3,14 @@
 use bytes::Bytes;
 
 use super::*;
+use crate::group::Answers;
 use crate::group::{Outgoing, SnapshotMeta};
-use crate::id::{NodeId, ReplicaId, Term};
+use crate::id::{NodeId, ReplicaId, Term, UnixMs};
+use crate::raft::effects::Effects;
+use crate::raft::message::{Message, MessageKind};
 use crate::store::Wanted;
 use crate::store::map::Map;
-use crate::wal::LogIndex;
+use crate::wal::{EntryLists, LogIndex};
 use crate::wire::resp::Command;
 
 const GROUP: GroupId = GroupId(0);
@@ -47,6 +50,10 @@ fn pieces(last: u64) -> Vec<Bytes> {
 enum Said {
     /// Entries `first..=last`, and the commit index.
     Log(u64, u64, u64),
+    /// The same of a life that is not whole.
+    Fetched(u64, u64, u64),
+    /// The end of a snapshot that came to it.
+    Received(u64),
     /// Entries of another term, that no snapshot knows.
     Other(u64, u64),
     /// An entry that was never committed.
@@ -62,8 +69,10 @@ enum Said {
     Loss,
     /// An earlier life found entries gone, the last of them this one.
     Forgotten(u64),
-    /// It has everything back.
+    /// It has everything back, by an earlier version, which did not say what that is.
     Recalled,
+    /// It has everything back, up to this entry.
+    RecalledTo(u64),
 }
 use Said::*;
 
@@ -75,11 +84,12 @@ fn replay(said: &[Said]) -> Result<Replica, RunError> {
             let hard_state =
                 HardState { term: Term(9), commit: Index(commit), ..HardState::default() };
             let segment = SegmentSeq(number);
-            let replayed = Replayed { kind, hard_state, entry, segment };
+            let is_forgetful = matches!(said, Fetched(..) | Received(_) | Forgotten(_));
+            let replayed = Replayed { kind, is_forgetful, hard_state, entry, segment };
             recovery.on_run(replayed, entries.into_iter())
         };
         match *said {
-            Log(first, last, commit) => {
+            Log(first, last, commit) | Fetched(first, last, commit) => {
                 run(RunKind::Log, at(first), commit, (first..=last).map(entry).collect())?;
             }
             Stale(index) => run(RunKind::Log, at(index), 0, vec![Entry::command(stale())])?,
@@ -94,12 +104,15 @@ fn replay(said: &[Said]) -> Result<Replica, RunError> {
                 }
             }
             Taken(last) => run(RunKind::SnapshotTaken, at(last), last, vec![])?,
-            Installed(last) => run(RunKind::SnapshotInstalled, at(last), last, vec![])?,
+            Installed(last) | Received(last) => {
+                run(RunKind::SnapshotInstalled, at(last), last, vec![])?
+            }
             Uncommitted(last) => run(RunKind::SnapshotTaken, at(last), 0, vec![])?,
             Tombstone => run(RunKind::Tombstone, EntryId::default(), 0, vec![])?,
             Loss => recovery.on_loss(),
             Forgotten(last) => run(RunKind::EntriesForgotten, at(last), 0, vec![])?,
             Recalled => run(RunKind::Recalled, EntryId::default(), 0, vec![])?,
+            RecalledTo(last) => run(RunKind::Recalled, at(last), 0, vec![])?,
         }
     }
     recovery.finish(raft::Config::new(ReplicaId(1), 1), Tick(0))
@@ -267,13 +280,74 @@ fn what_was_whole_is_so_though_the_snapshot_in_its_front_comes_later() {
 /// A life that had lost entries 1 to 139 began to fetch them again; then its note of that decayed, too, and what it had
 /// fetched looked like another leader's (`tool sim --seed 230477`).
 #[test]
-fn what_is_written_over_committed_entries_behind_a_loss_was_fetched_again() {
-    let again = [Loss, Log(5, 9, 8), Loss, Log(1, 3, 3)];
+fn what_a_life_that_was_not_whole_fetched_proves_nothing_though_its_note_is_gone() {
+    let again = [Loss, Log(5, 9, 8), Loss, Fetched(1, 3, 3)];
     assert_eq!(forgotten(&again, (1, 3, 3)), Some((false, None)));
-    let whole = [&again[..], &[Log(4, 9, 9), Recalled, Log(10, 10, 9)]].concat();
+    let whole = [&again[..], &[Fetched(4, 9, 9), Recalled, Log(10, 10, 9)]].concat();
     assert_eq!(forgotten(&whole, (1, 10, 9)), None);
-    let another_leaders = [Loss, Log(5, 9, 0), Loss, Log(1, 3, 3)];
-    assert_eq!(forgotten(&another_leaders, (1, 3, 3)), None);
+    assert_eq!(forgotten(&whole[..6], (1, 9, 9)), Some((true, None)), "it does not say of what");
+    // Nor is what it promised known, which it may have noted not to.
+    assert_eq!(forgotten(&[Log(1, 6, 5), Loss, Fetched(6, 5, 5)], (6, 5, 5)), Some((false, None)));
+    // Nor with a commit index known that lies in front of all that was lost.
+    let early = [Log(1, 6, 2), Loss, Fetched(3, 4, 4)];
+    assert_eq!(forgotten(&early, (3, 4, 4)), Some((false, None)));
+    let snapshot = [Log(1, 6, 2), Loss, Pieces(5, 0), Received(5), Fetched(6, 6, 6)];
+    assert_eq!(forgotten(&snapshot, (6, 6, 6)), Some((false, None)));
+    // A leader wrote the same, to a replica that was whole.
+    assert_eq!(forgotten(&[Log(1, 6, 2), Loss, Log(3, 4, 4)], (3, 4, 4)), None);
+    assert_eq!(forgotten(&[Loss, Log(5, 9, 8), Loss, Log(1, 3, 3)], (1, 3, 3)), None);
+    // Only its note decayed, and since it was whole again.
+    let noted = [Log(1, 5, 5), Loss, Fetched(6, 9, 9), RecalledTo(9)];
+    assert_eq!(forgotten(&noted, (6, 9, 9)), None);
+    assert_eq!(forgotten(&noted[..3], (6, 9, 9)), Some((false, None)));
+    assert_eq!(forgotten(&[Loss, Pieces(9, 0), Received(9), RecalledTo(9)], (10, 9, 9)), None);
+    assert_eq!(forgotten(&[Loss, Pieces(9, 0), Received(9), RecalledTo(8)], (10, 9, 9)), None);
+    let further = [Log(1, 5, 5), Loss, Fetched(6, 9, 7), RecalledTo(10)];
+    assert_eq!(forgotten(&further, (6, 9, 7)), Some((true, None)));
+    let replaced = [Log(1, 5, 5), Loss, Fetched(6, 6, 5), Other(6, 9), RecalledTo(8)];
+    let lost = replay(&replaced).expect("a log that recovers").forgotten();
+    assert_eq!(lost.map(|lost| lost.promises_known), Some(true), "entry 8 of another term");
+    // Its note went with its segment, since it was whole again.
+    assert_eq!(forgotten(&[Fetched(1, 3, 3), Recalled, Log(4, 4, 4)], (1, 4, 4)), None);
+}
+
+/// Every run that it writes says so: none can be taken for one of a replica that has everything.
+#[test]
+fn a_replica_that_is_not_whole_says_so_in_every_run() {
+    let started = |lost: bool| {
+        let recovery = ReplicaRecovery::new(GROUP, Box::new(Map::new()), 1 << 20);
+        let state = GroupState::first(&[NodeId(1), NodeId(2)], &[]);
+        let mut recovery = recovery.beginning(state);
+        if lost {
+            recovery.on_loss();
+            let hard_state = HardState { term: TERM, ..HardState::default() };
+            let (kind, entry) = (RunKind::Log, EntryId::default());
+            let run =
+                Replayed { kind, is_forgetful: false, hard_state, entry, segment: SegmentSeq(1) };
+            recovery.on_run(run, std::iter::empty()).expect("it follows");
+        }
+        recovery.finish(raft::Config::new(ReplicaId(1), 1), Tick(0)).expect("a log that recovers")
+    };
+    let written = |mut replica: Replica| {
+        let mut append = Message::new(MessageKind::Append, ReplicaId(2), ReplicaId(1), TERM);
+        (append.run_term, append.count) = (TERM, 1);
+        let (mut fx, mut answers) = (Effects::default(), Answers::new());
+        replica.on_message(Tick(0), &append, std::iter::once(entry(1)), &mut answers);
+        replica.ready(Tick(0), UnixMs(0), &mut fx, &mut answers);
+        replica.write_piece(at(1), Bytes::from_static(b"piece"), None);
+        replica.write_mark(RunKind::SnapshotInstalled, at(1), None);
+        let mut lists = EntryLists::default();
+        let runs = std::iter::from_fn(|| Some(replica.take_run(usize::MAX, &mut lists)?.0));
+        runs.map(|run| (run.kind, run.entries.len(), run.is_forgetful)).collect::<Vec<_>>()
+    };
+    let (piece, installed) = (RunKind::SnapshotPiece, RunKind::SnapshotInstalled);
+    let runs = |not_whole| {
+        [(RunKind::Log, 1, not_whole), (piece, 1, not_whole), (installed, 0, not_whole)]
+    };
+    assert_eq!(written(started(false)), runs(false));
+    let mut noted = written(started(true));
+    assert_eq!(noted.remove(0), (RunKind::EntriesForgotten, 0, true));
+    assert_eq!(noted, runs(true));
 }
 
 /// The machine had executed entry 6, and the replica began behind entry 5 (`tool sim --seed 209013`).

@@ -221,8 +221,8 @@ fn a_run_whose_fields_make_no_sense_together_is_refused_though_its_checksum_hold
     let whole = two.bytes() as u64;
     let cut = refused(&two, |bytes| bytes.truncate(bytes.len() - 1));
     assert_eq!(cut, Some(("room for payloads", 1000, whole, whole - 1)));
-    let unknown = refused(&two, |bytes| bytes[7] |= 8 << 4);
-    assert_eq!(unknown, Some(("run kind", 1004, 7, 8)));
+    let unknown = refused(&two, |bytes| bytes[7] |= 15 << 4);
+    assert_eq!(unknown, Some(("run kind", 1004, 7, 15)));
     // A run that holds anything says where it begins, and ends within all numbers.
     let at = |run: &Run, first: u64| {
         let mut run = run.clone();
@@ -258,8 +258,10 @@ fn every_kind_of_run_comes_back_as_it_was() {
     ] {
         let hard_state = HardState { term: Term(4), vote: ReplicaId(7), commit: Index(18) };
         let entry = EntryId { term: Term(4), index: Index(18) };
+        let whole = Run::mark(kind, GroupId(1), hard_state, entry);
+        let not_whole = Run { is_forgetful: kind != RunKind::Recalled, ..whole.clone() };
         let mut log = Log::new(segment_bytes(1));
-        log.append(batch([Run::mark(kind, GroupId(1), hard_state, entry)]));
+        log.append(batch([whole, not_whole]));
         assert_eq!(log.recover().expect("whole").1, log.written, "{kind:?}");
     }
 }

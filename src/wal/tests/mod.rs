@@ -39,6 +39,7 @@ fn run(group: u64, term: u64, first: u64, payloads: &[&[u8]]) -> Run {
     let entries = payloads.iter().map(|payload| Entry::command(Bytes::copy_from_slice(payload)));
     Run {
         kind: RunKind::Log,
+        is_forgetful: false,
         group: GroupId(group),
         hard_state: HardState { term: Term(term), vote: ReplicaId(7), commit: Index(first - 1) },
         run_term: Term(if payloads.is_empty() { 0 } else { term }),
@@ -70,8 +71,8 @@ fn batch(runs: impl IntoIterator<Item = Run>) -> Batch {
 fn seen(run: RecoveredRun<'_>) -> (Run, Location) {
     let entries: SmallVec<[Entry; 4]> = run.entries().map(|entry| entry.to_entry()).collect();
     assert_eq!(run.count, entries.len() as u64);
-    let RecoveredRun { kind, group, hard_state, run_term, first, location, .. } = run;
-    (Run { kind, group, hard_state, run_term, first, entries }, location)
+    let RecoveredRun { kind, is_forgetful, group, hard_state, run_term, first, location, .. } = run;
+    (Run { kind, is_forgetful, group, hard_state, run_term, first, entries }, location)
 }
 
 /// The files of one shard's directory, as they are after a power cut.

@@ -20,18 +20,21 @@ fn any_entry() -> impl Strategy<Value = Entry> {
 fn any_run() -> impl Strategy<Value = Run> {
     let numbers = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>());
     let place = (1..u64::MAX, 1..u64::MAX / 2);
-    (numbers, place, vec(any_entry(), 0..40)).prop_map(|(numbers, place, entries)| Run {
-        kind: RunKind::Log,
-        group: GroupId(numbers.0),
-        hard_state: HardState {
-            term: Term(numbers.1),
-            vote: ReplicaId(numbers.2),
-            commit: Index(numbers.3),
+    (numbers, place, vec(any_entry(), 0..40), any::<bool>()).prop_map(
+        |(numbers, place, entries, is_forgetful)| Run {
+            kind: RunKind::Log,
+            is_forgetful,
+            group: GroupId(numbers.0),
+            hard_state: HardState {
+                term: Term(numbers.1),
+                vote: ReplicaId(numbers.2),
+                commit: Index(numbers.3),
+            },
+            run_term: Term(place.0),
+            first: Index(place.1),
+            entries: entries.into(),
         },
-        run_term: Term(place.0),
-        first: Index(place.1),
-        entries: entries.into(),
-    })
+    )
 }
 
 #[test]
@@ -60,7 +63,7 @@ fn runs_that_are_not_of_the_log_come_back_and_are_not_noted() {
 #[test]
 fn a_run_of_an_unknown_kind_or_shape_is_refused_by_name() {
     for (kind, lines, what) in [
-        (8, 1, "run kind"),
+        (15, 1, "run kind"),
         (5, 1, "entries in a run of this kind"),
         (1, 0, "entries in a run of this kind"),
         (1, 2, "entries in a run of this kind"),

@@ -25,7 +25,8 @@ pub(crate) fn run(choices: &mut Choices<'_>, payload_max: usize) -> Run {
     };
     // A snapshot stands for what is committed.
     let covered = HardState { commit: hard_state.commit.max(entry.index), ..hard_state };
-    match byte(choices) % 8 {
+    let choice = byte(choices);
+    let run = match choice % 8 {
         0 => Run::piece(group, hard_state, entry, payload(choices, payload_max).into()),
         1 => Run::mark(RunKind::SnapshotTaken, group, covered, entry),
         2 => Run::mark(RunKind::SnapshotInstalled, group, covered, entry),
@@ -44,7 +45,8 @@ pub(crate) fn run(choices: &mut Choices<'_>, payload_max: usize) -> Run {
             let entries = entries.collect();
             Run { entries, ..Run::mark(RunKind::Log, group, hard_state, entry) }
         }
-    }
+    };
+    Run { is_forgetful: choice >= 128, ..run }
 }
 
 /// A few bytes of the input, or many of one kind.

@@ -246,6 +246,7 @@ impl<'a> Follower<'a> {
             let same = *at == run.location
                 && (run.kind, run.group, run.hard_state)
                     == (written.kind, written.group, written.hard_state)
+                && run.is_forgetful == written.is_forgetful
                 && (run.run_term, run.first) == (written.run_term, written.first)
                 && run.count == written.entries.len() as u64
                 && log::same(written, run.entries());

@@ -67,6 +67,7 @@ fn written(choices: &mut Choices<'_>) {
         let found = found.expect("as it was written");
         let (kind, group, state) = (found.kind, found.group, found.hard_state);
         assert_eq!((kind, group, state), (run.kind, run.group, run.hard_state));
+        assert_eq!(found.is_forgetful, run.is_forgetful);
         assert_eq!((found.run_term, found.first), (run.run_term, run.first));
         assert!(log::same(run, found.entries()), "other entries than were written");
     }
@@ -213,6 +214,7 @@ fn whole(run: &outrigger::wal::RunRef<'_>) -> Run {
     let bytes: usize = entries.iter().map(|entry| entry.payload.len()).sum();
     let written = Run {
         kind: run.kind,
+        is_forgetful: run.is_forgetful,
         group: run.group,
         hard_state: run.hard_state,
         run_term: run.run_term,

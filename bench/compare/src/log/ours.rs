@@ -33,6 +33,7 @@ fn append(log: &mut Log, writer: &mut Writer) -> Result<Ticket, Fatal> {
     let pieces: Vec<_> = writer.pieces().collect();
     let runs = pieces.into_iter().map(|piece| outrigger::wal::Run {
         kind: RunKind::Log,
+        is_forgetful: false,
         group: GroupId(piece.group),
         hard_state: HardState::default(),
         run_term: Term(1),

@@ -89,6 +89,7 @@ impl Written {
                 };
                 batch.push(Run {
                     kind: RunKind::Log,
+                    is_forgetful: false,
                     group: GroupId(group),
                     hard_state: hard_state(1 + at / 4, 2 * at),
                     run_term: Term(1 + at / 4),
@@ -109,6 +110,7 @@ impl Written {
                 let (group, round) = (number % 8, at * 10 + number / 8);
                 batch.push(Run {
                     kind: RunKind::Log,
+                    is_forgetful: false,
                     group: GroupId(group),
                     hard_state: HardState {
                         vote: ReplicaId(1 + round % 3),
@@ -253,6 +255,7 @@ fn only_what_was_written(segment: &[u8], written: &[Run]) -> Result<(), String> 
 
 fn is_same(run: &RecoveredRun<'_>, written: &Run) -> bool {
     (run.kind, run.group, run.hard_state) == (written.kind, written.group, written.hard_state)
+        && run.is_forgetful == written.is_forgetful
         && (run.run_term, run.first) == (written.run_term, written.first)
         && run.entries().len() == written.entries.len()
         && run.entries().zip(&written.entries).all(|(one, other)| one.to_entry() == *other)
