@@ -49,6 +49,12 @@ pub enum AloneRefusal {
     /// Its log begins late.
     #[error("group {0}: the log begins late and no snapshot stands for what is gone")]
     Adrift(GroupId),
+    /// Something that it acknowledged is gone, and the others have not given it back.
+    #[error(
+        "group {0}: part of this log was lost and was not got back from the other members: go on with a node that \
+         has everything, or restore a backup"
+    )]
+    Forgetful(GroupId),
     /// Its machine does not go on.
     #[error("group {0}: its state machine cannot execute what the log holds")]
     Machine(GroupId),
@@ -67,6 +73,9 @@ impl ReplicaRecovery {
         }
         if !self.is_anchored {
             return Err(AloneRefusal::Adrift(group));
+        }
+        if self.lost.is_some() {
+            return Err(AloneRefusal::Forgetful(group));
         }
         let HardState { term, commit, .. } = self.hard_state;
         let last = self.cache.next().prev();
@@ -174,6 +183,26 @@ mod tests {
         let run = Replayed { kind, is_forgetful: false, hard_state, entry, segment: SegmentSeq(2) };
         recovery.on_run(run, entries.into_iter()).expect("it follows");
         recovery.finish(raft::Config::new(ReplicaId(1), 1), Tick(0)).expect("whole")
+    }
+
+    #[test]
+    fn contract_row_59_who_has_lost_what_others_may_know_does_not_go_on_alone() {
+        let mut forgetful = replica(&[Entry::empty(), set(b"a", b"1")]);
+        forgetful.on_loss();
+        let (kind, entry) = (RunKind::EntriesForgotten, EntryId { term: Term(7), index: Index(4) });
+        let hard_state = HardState { term: Term(7), ..HardState::default() };
+        let run = Replayed { kind, is_forgetful: true, hard_state, entry, segment: SegmentSeq(2) };
+        forgetful.on_run(run, std::iter::empty()).expect("it follows");
+        let fetched =
+            Replayed { kind: RunKind::Log, entry: EntryId { index: Index(3), ..entry }, ..run };
+        forgetful.on_run(fetched, [set(b"b", b"2")].into_iter()).expect("it follows");
+        let refused = forgetful.go_on_alone(ReplicaId(1)).err();
+        assert_eq!(refused, Some(AloneRefusal::Forgetful(GroupId(0))));
+        let whole = Replayed { kind: RunKind::Recalled, is_forgetful: false, ..run };
+        let more = Replayed { entry: EntryId { index: Index(4), ..entry }, ..fetched };
+        forgetful.on_run(more, [Entry::empty()].into_iter()).expect("it follows");
+        forgetful.on_run(whole, std::iter::empty()).expect("it follows");
+        forgetful.go_on_alone(ReplicaId(1)).expect("it has everything");
     }
 
     #[test]
