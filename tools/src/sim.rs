@@ -132,6 +132,30 @@ impl Arguments {
         self.slowed || lasts && !self.speed
     }
 
+    /// The flags that make a world what it is beside its seed, to be put behind a command that replays it; those that
+    /// `said` has are not said again.
+    fn given(&self, said: &str) -> String {
+        let list = |names: &Option<Vec<String>>| names.as_ref().map(|names| names.join(","));
+        let flag = |is_given: bool| is_given.then(String::new);
+        let flags = [
+            ("--speed", flag(self.speed)),
+            ("--slowed", flag(self.is_slowed())),
+            ("--only", list(&self.only)),
+            ("--chaos-ms", self.chaos_ms.map(|ms| ms.to_string())),
+            ("--clients", self.clients.map(|count| count.to_string())),
+            ("--groups", self.groups.map(|count| count.to_string())),
+            ("--strikes", list(&self.strikes)),
+        ];
+        let mut given = String::new();
+        for (name, value) in flags {
+            if let Some(value) = value.filter(|_| said.split(' ').all(|word| word != name)) {
+                given += &format!(" {name} {value}");
+                given.truncate(given.trim_end().len());
+            }
+        }
+        given
+    }
+
     /// Whether everything that is named exists.
     fn check(&self) -> Result<(), Failed> {
         for name in self.only.iter().flatten() {
@@ -169,7 +193,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
                 Ok(())
             }
             Err(failure) => {
-                eprintln!("{failure}");
+                eprintln!("{failure}{}", arguments.given(""));
                 Err(Failed::Seeds(1))
             }
         };
@@ -185,6 +209,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
         .clamp(1, 256);
     let (next, done) = (AtomicU64::new(0), AtomicU64::new(0));
     let totals = Mutex::new(Totals::default());
+    let given = arguments.given("");
     #[expect(
         clippy::disallowed_methods,
         reason = "measures the simulator; nothing in it sees this"
@@ -203,7 +228,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
                     }
                     let seed = from + at;
                     let result = one(seed, &arguments.options(seed), arguments.twice);
-                    totals.lock().expect("no thread panics while it holds this").add(result);
+                    totals
+                        .lock()
+                        .expect("no thread panics while it holds this")
+                        .add(result, &given);
                     let done = done.fetch_add(1, Ordering::Relaxed) + 1;
                     if io::stderr().is_terminal() && done.is_multiple_of(10) {
                         eprint!("\r{done} of {count} seeds ");
@@ -243,18 +271,7 @@ fn minimise(arguments: &Arguments, failure: &Failure) {
         }
         sim::try_once(failure.seed, options).err().map(|failure| *failure)
     });
-    // What it took for granted.
-    let mut given = String::new();
-    if arguments.speed {
-        given += " --speed";
-    }
-    if arguments.is_slowed() {
-        given += " --slowed";
-    }
-    if let Some(ms) = arguments.chaos_ms.filter(|ms| *ms == minimal.options.chaos_ms) {
-        given += &format!(" --chaos-ms {ms}");
-    }
-    println!("\n{minimal}{given}");
+    println!("\n{minimal}{}", arguments.given(&minimal.arguments()));
 }
 
 /// One seed, or the same seed twice.
@@ -309,12 +326,12 @@ struct Totals {
 }
 
 impl Totals {
-    fn add(&mut self, result: Result<Outcome, Box<Failure>>) {
+    fn add(&mut self, result: Result<Outcome, Box<Failure>>, given: &str) {
         let outcome = match result {
             Ok(outcome) => outcome,
             Err(failure) => {
                 self.failed += 1;
-                println!("{failure}\n");
+                println!("{failure}{given}\n");
                 self.failures.push(*failure);
                 return;
             }
@@ -424,5 +441,35 @@ impl Totals {
             println!("    {count:>9} {point:?}");
         }
         println!("  hash      {:016x}", self.hash);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Asked {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn given(flags: &str, said: &str) -> String {
+        let words = std::iter::once("sim").chain(flags.split_whitespace());
+        Asked::parse_from(words).arguments.given(said)
+    }
+
+    #[test]
+    fn what_replays_a_world_has_every_flag_that_made_it() {
+        assert_eq!(given("--seeds 9 --from 3 --twice --jobs 1 --no-minimise", ""), "");
+        let all = " --slowed --only disk.hang,nodes.crash --chaos-ms 9 --clients 2 --groups 3 --strikes 0,4";
+        assert_eq!(given(all, ""), all);
+        assert_eq!(given("--speed --chaos-ms 90000", ""), " --speed --chaos-ms 90000");
+        assert_eq!(given("--chaos-ms 90000", ""), " --slowed --chaos-ms 90000");
+        // A smaller world says some of them itself.
+        let said = "--seed 7 --only nothing --chaos-ms 5 --strikes none";
+        assert_eq!(given(all, said), " --slowed --clients 2 --groups 3");
     }
 }
