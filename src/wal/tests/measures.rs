@@ -159,6 +159,8 @@ fn a_fault_names_the_byte_at_which_it_stands() {
     assert_eq!(place(late, None), ("durable watermark", 56));
     assert_eq!(place(|header| header.body ^= 1, None), ("checksum over the runs", 44));
     assert_eq!(place(|header| header.bytes += 8, None), ("bytes after the last run", 32));
+    let padding = BLOCK_BYTES - 5;
+    assert_eq!(place(|_| {}, Some(padding)), ("batch padding", padding as u64));
 }
 
 #[test]
