@@ -563,12 +563,7 @@ impl Replica {
         }
         self.life = Life::Buried;
         self.left_at = self.left_at.max(self.raft.committed_id());
-        let status = self.raft.status();
-        let hard_state =
-            crate::raft::HardState { term: status.term, vote: status.vote, commit: status.commit };
-        let is_forgetful = self.raft.forgotten().is_some();
-        let tombstone = Run::mark(RunKind::Tombstone, self.group, hard_state, self.left_at);
-        Some(Run { is_forgetful, ..tombstone })
+        Some(Run::mark(RunKind::Tombstone, self.group, self.hard_state(), self.left_at))
     }
 }
 

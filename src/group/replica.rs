@@ -658,6 +658,17 @@ impl Replica {
         bytes_max: usize,
         lists: &mut EntryLists,
     ) -> Option<(Run, Option<Written>)> {
+        let (mut run, done) = self.next_run(bytes_max, lists)?;
+        run.is_forgetful = self.raft.forgotten().is_some();
+        Some((run, done))
+    }
+
+    /// The same, whether or not the replica is whole.
+    fn next_run(
+        &mut self,
+        bytes_max: usize,
+        lists: &mut EntryLists,
+    ) -> Option<(Run, Option<Written>)> {
         if let Some(found) = self.take_found() {
             return Some((found, None));
         }
@@ -669,7 +680,7 @@ impl Replica {
         let Some(mut persist) = self.unwritten else { return self.take_aside() };
         let mut run = Run {
             kind: RunKind::Log,
-            is_forgetful: self.raft.forgotten().is_some(),
+            is_forgetful: false,
             group: self.group,
             hard_state: persist.hard_state,
             run_term: persist.hard_state.term,

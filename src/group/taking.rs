@@ -258,8 +258,7 @@ impl Replica {
                 true => RunKind::EntriesForgotten,
                 false => RunKind::PromisesForgotten,
             };
-            let last = what.last.unwrap_or_default();
-            Run { is_forgetful: true, ..Run::mark(kind, self.group, hard_state, last) }
+            Run::mark(kind, self.group, hard_state, what.last.unwrap_or_default())
         });
     }
 
@@ -303,8 +302,7 @@ impl Replica {
             Some(piece) => Run::piece(self.group, hard_state, entry, piece),
             None => Run::mark(kind, self.group, hard_state, entry),
         };
-        let is_forgetful = self.raft.forgotten().is_some();
-        Some((Run { is_forgetful, ..run }, written))
+        Some((run, written))
     }
 
     /// A run of this replica, log or not, was placed in `segment`.
