@@ -16,8 +16,8 @@ use outrigger::wire::reply::Reply;
 use outrigger::{Client, Config, Node, StateMachine};
 
 use super::cluster::{TestDir, free_address};
+use super::wait::{PATIENCE, wait_for};
 
-const PATIENCE: Duration = Duration::from_secs(60);
 /// A cluster has six cores, more than the machine may have: one at a time.
 static ONE_CLUSTER: Mutex<()> = Mutex::new(());
 const GROUP: GroupId = GroupId(1);
@@ -109,8 +109,7 @@ impl Three {
             let status = self.client(*id).status(GROUP).expect("there is such a group");
             (status.role == RoleKind::Leader) == leads
         };
-        let found = again_and_again(|| self.nodes.keys().copied().find(is));
-        found.unwrap_or_else(|| panic!("one leads, the others follow: {}", self.told()))
+        wait_for("one leads, the others follow", || self.nodes.keys().copied().find(is))
     }
 }
 
@@ -121,23 +120,11 @@ fn hear(call: outrigger::runtime::client::Call) -> outrigger::runtime::client::O
 
 /// Calls again what was certainly not executed.
 fn insist(call: impl Fn() -> outrigger::runtime::client::Call) -> Reply {
-    let reply = again_and_again(|| match call().wait() {
+    wait_for("somebody leads", || match call().wait() {
         Ok(reply) => Some(reply),
         Err(Failure::NotExecuted { why: Why::NoLeader | Why::Loading, .. }) => None,
         Err(failure) => panic!("{failure}"),
-    });
-    reply.expect("somebody leads")
-}
-
-/// What is there in the end, or nothing after a thousand looks.
-fn again_and_again<T>(look: impl Fn() -> Option<T>) -> Option<T> {
-    for _ in 0..1_000 {
-        if let Some(found) = look() {
-            return Some(found);
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    None
+    })
 }
 
 #[test]
