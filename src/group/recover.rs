@@ -99,7 +99,7 @@ pub enum RunError {
 }
 
 /// What one run says beside its entries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Replayed {
     /// What it holds.
     pub kind: RunKind,

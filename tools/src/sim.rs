@@ -135,25 +135,20 @@ impl Arguments {
     /// The flags that make a world what it is beside its seed, to be put behind a command that replays it; those that
     /// `said` has are not said again.
     fn given(&self, said: &str) -> String {
-        let list = |names: &Option<Vec<String>>| names.as_ref().map(|names| names.join(","));
+        let list =
+            |names: &Option<Vec<String>>| names.as_ref().map(|it| format!(" {}", it.join(",")));
         let flag = |is_given: bool| is_given.then(String::new);
         let flags = [
             ("--speed", flag(self.speed)),
             ("--slowed", flag(self.is_slowed())),
             ("--only", list(&self.only)),
-            ("--chaos-ms", self.chaos_ms.map(|ms| ms.to_string())),
-            ("--clients", self.clients.map(|count| count.to_string())),
-            ("--groups", self.groups.map(|count| count.to_string())),
+            ("--chaos-ms", self.chaos_ms.map(|ms| format!(" {ms}"))),
+            ("--clients", self.clients.map(|count| format!(" {count}"))),
+            ("--groups", self.groups.map(|count| format!(" {count}"))),
             ("--strikes", list(&self.strikes)),
         ];
-        let mut given = String::new();
-        for (name, value) in flags {
-            if let Some(value) = value.filter(|_| said.split(' ').all(|word| word != name)) {
-                given += &format!(" {name} {value}");
-                given.truncate(given.trim_end().len());
-            }
-        }
-        given
+        let given = flags.into_iter().filter(|(name, _)| said.split(' ').all(|word| word != *name));
+        given.filter_map(|(name, value)| Some(format!(" {name}{}", value?))).collect()
     }
 
     /// Whether everything that is named exists.

@@ -322,13 +322,7 @@ fn a_machine_must_answer_before_it_asks_for_more() {
     assert_eq!(entries[1].kind, EntryKind::Command);
     let hard_state = HardState { term: Term(1), commit: Index(2), ..HardState::default() };
     let entry = EntryId { term: Term(1), index: Index(1) };
-    let run = Replayed {
-        kind: RunKind::Log,
-        is_forgetful: false,
-        hard_state,
-        entry,
-        segment: SegmentSeq(1),
-    };
+    let run = Replayed { hard_state, entry, segment: SegmentSeq(1), ..Replayed::default() };
     let mut recovery = ReplicaRecovery::new(GROUP, Box::new(Hasty), 1 << 20)
         .beginning(GroupState::first(&[NodeId(1)], &[]));
     recovery.on_run(run, entries.into_iter()).expect("it follows");

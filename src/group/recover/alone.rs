@@ -160,13 +160,7 @@ mod tests {
             ReplicaRecovery::new(GroupId(0), Box::new(Map::new()), 1 << 20).beginning(first);
         let hard_state = HardState { term: Term(7), commit: Index(2), ..HardState::default() };
         let entry = EntryId { term: Term(7), index: Index(1) };
-        let run = Replayed {
-            kind: RunKind::Log,
-            is_forgetful: false,
-            hard_state,
-            entry,
-            segment: SegmentSeq(1),
-        };
+        let run = Replayed { hard_state, entry, segment: SegmentSeq(1), ..Replayed::default() };
         recovery.on_run(run, entries.iter().cloned()).expect("it follows");
         recovery
     }

@@ -244,9 +244,8 @@ impl<'a> Follower<'a> {
         while let Some((at, written)) = self.written.get(self.next) {
             self.next += 1;
             let same = *at == run.location
-                && (run.kind, run.group, run.hard_state)
-                    == (written.kind, written.group, written.hard_state)
-                && run.is_forgetful == written.is_forgetful
+                && (run.kind, run.is_forgetful) == (written.kind, written.is_forgetful)
+                && (run.group, run.hard_state) == (written.group, written.hard_state)
                 && (run.run_term, run.first) == (written.run_term, written.first)
                 && run.count == written.entries.len() as u64
                 && log::same(written, run.entries());

@@ -254,8 +254,8 @@ fn only_what_was_written(segment: &[u8], written: &[Run]) -> Result<(), String> 
 }
 
 fn is_same(run: &RecoveredRun<'_>, written: &Run) -> bool {
-    (run.kind, run.group, run.hard_state) == (written.kind, written.group, written.hard_state)
-        && run.is_forgetful == written.is_forgetful
+    (run.kind, run.is_forgetful) == (written.kind, written.is_forgetful)
+        && (run.group, run.hard_state) == (written.group, written.hard_state)
         && (run.run_term, run.first) == (written.run_term, written.first)
         && run.entries().len() == written.entries.len()
         && run.entries().zip(&written.entries).all(|(one, other)| one.to_entry() == *other)
