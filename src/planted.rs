@@ -81,6 +81,8 @@ bugs! {
     LossIgnored: "a replica that has lost part of its log goes on as if it were whole",
     ForgetfulElects: "a replica that has lost entries elects whoever asks",
     WholeTooSoon: "a replica counts as whole once its leader has told where the log ends",
+    GivenBackIsWhole: "a replica counts as whole once a member has given it a state",
+    SaidAgainIsWhole: "a log that says how it ended is taken to be whole",
 
     // Elections and commits.
     VotedTwice: "a second candidate gets a vote in the same term",

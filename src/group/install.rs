@@ -15,6 +15,11 @@
 //! may lengthen the log, no election may make this replica a leader, no new leader may change the term.
 //! It lasts for one write to the disk, once per snapshot, on a replica that is of no use to its group
 //! meanwhile (contract rows 24, 28, 50).
+//!
+//! A replica that has lost part of its log, and for long has had no leader to give it back, takes the state of any
+//! member in the same way (term 0: the sender does not lead). Then the log does not begin anew: what it
+//! holds behind the gap goes on from there, if it may ([`Islands::rejoin`](super::islands::Islands::rejoin)), and the
+//! pointer says so.
 
 use crate::id::{EntryId, ReplicaId, Term, Tick};
 use crate::planted::{Planted, planted};
@@ -23,7 +28,7 @@ use crate::raft::{Persist, Restored, RoleKind};
 use crate::store::StateMachine;
 use crate::wal::RunKind;
 
-use super::log_cache::LogCache;
+use super::islands::Rejoined;
 use super::refusal;
 use super::replica::{Answers, Replica};
 use super::sessions::Sessions;
@@ -57,11 +62,25 @@ pub enum Use {
 
 impl Replica {
     /// The leader of `term` says that it sends the snapshot that ends at `entry`: heeds it as the
-    /// leader, and takes from the announcement what needs no data (safety point 14).
+    /// leader, and takes from the announcement what needs no data (safety point 14). Term 0: a member
+    /// that does not lead.
     pub fn on_announced(&mut self, now: Tick, from: ReplicaId, term: Term, entry: EntryId) -> Use {
         let announcement = self.announcement(from, term, entry);
         if self.is_of_the_removed(&announcement) {
             return Use::None;
+        }
+        if term == Term(0) {
+            let status = self.raft.status();
+            if entry.index <= status.applied {
+                return Use::Held;
+            }
+            if !status.membership.is_member(from) || !self.raft.may_rejoin(entry) {
+                return Use::None;
+            }
+            if self.installing.is_none() {
+                self.raft.heed_term_of(entry, now);
+            }
+            return Use::Wanted;
         }
         let status = self.raft.status();
         let follows = status.term == term && status.leader == from;
@@ -107,18 +126,26 @@ impl Replica {
         let (Some(state), Ok(sessions)) = (meta.state(), meta.sessions()) else {
             return false;
         };
-        let may = status.failure.is_none()
+        let is_given_back = term == Term(0);
+        let may_install = status.failure.is_none()
             && status.role == RoleKind::Follower
             && status.leader == from
             && status.term == term
             && (status.commit < entry.index && !self.holds(entry)
-                || planted(Planted::StaleSnapshotInstalled))
-            && state.membership.is_member(status.id);
+                || planted(Planted::StaleSnapshotInstalled));
+        let may_rejoin = entry.term <= status.term && self.raft.may_rejoin(entry);
+        let may = if is_given_back { may_rejoin } else { may_install };
+        let may = may && state.membership.is_member(status.id);
         if may {
             let announced = self.announcement(from, term, entry);
             self.installing =
                 Some(Box::new(Installing { announced, entry, state, sessions, machine, bytes }));
-            self.write_mark(RunKind::SnapshotInstalled, entry, Some(Written::Installed(entry)));
+            // From a replica that is not whole, the second means what it means here.
+            let kind = match is_given_back {
+                false => RunKind::SnapshotInstalled,
+                true => RunKind::SnapshotTaken,
+            };
+            self.write_mark(kind, entry, Some(Written::Installed(entry)));
         }
         may
     }
@@ -138,7 +165,17 @@ impl Replica {
             return None;
         }
         let Installing { announced, entry, state, sessions, machine, bytes } = installing;
-        let restored = self.raft.restore(&announced, state.membership.clone(), now);
+        let membership = state.membership.clone();
+        let mut log = Rejoined::none(entry);
+        let restored = if announced.term == Term(0) {
+            log = self.islands.rejoin(entry);
+            let restored = self.raft.rejoin(entry, membership, log.behind.clone(), now);
+            self.raft.note_committed(self.islands.committed());
+            restored
+        } else {
+            self.islands.clear();
+            self.raft.restore(&announced, membership, now)
+        };
         // The disk says so already; a replica that thinks otherwise would write what its own log
         // contradicts.
         assert_eq!(
@@ -152,14 +189,18 @@ impl Replica {
         self.sessions = sessions;
         self.state = state;
         self.state_changed = true;
-        self.cache = LogCache::new(entry.index.next());
+        log.configs().for_each(|index| self.raft.note_config(index));
         self.waiters.truncate(crate::id::Index(0), |origin| {
             answers.push((origin, refusal::uncertain("its log was replaced by a snapshot")));
         });
         let group = self.group;
         answers.extend(self.reads.drain().map(|origin| (origin, refusal::no_leader(group))));
-        (self.written_last, self.sealed_last) = (entry.index, entry.index);
+        (self.written_last, self.sealed_last) = (log.behind.last, log.behind.last);
+        self.cache = log.cache;
         self.on_stored(entry, bytes);
+        if let Some(segment) = log.segment {
+            self.keep_from(segment);
+        }
         Some(entry)
     }
 }

@@ -25,6 +25,7 @@
 mod apply;
 mod command;
 mod install;
+mod islands;
 mod log_cache;
 mod members;
 mod reads;

@@ -34,6 +34,7 @@ use crate::wal::RunKind;
 
 use super::GroupState;
 use super::apply::Stretch;
+use super::islands::{Islands, Known};
 use super::log_cache::LogCache;
 use super::members::{Life, Standing};
 use super::replica::Replica;
@@ -152,6 +153,16 @@ pub struct ReplicaRecovery {
     is_doubtful: bool,
     /// Part of the log is gone.
     lost: Option<Lost>,
+    /// What was held when the last of it went, for when it turns out to be all there was.
+    in_front: Option<InFront>,
+    /// What lies between gaps.
+    islands: Islands,
+    /// Since the last gap a member gave its state back.
+    has_rejoined: bool,
+    /// What the last run said that the log ended with, unless entries followed or a gap.
+    said_end: Option<(EntryId, SegmentSeq)>,
+    /// What is known of the entries held since the last gap.
+    since_gap: Known,
     /// A life that had forgotten what it promised, or may have, goes on in a term that may be lower than the one known
     /// here.
     is_term_behind: bool,
@@ -193,11 +204,39 @@ impl Lost {
     }
 }
 
+/// Where a snapshot in the log came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// The replica took it of itself: what follows it stays.
+    Own,
+    /// The leader sent it: what was there before is void.
+    Leader,
+    /// A member that did not lead sent it, when part of the log was gone: what follows it goes on if it may.
+    Member,
+}
+
+/// A log as it was in front of a gap.
+struct InFront {
+    cache: LogCache,
+    runs: Vec<TermRun>,
+    before_first: EntryId,
+    /// What was applied: it may not have changed since.
+    applied: Index,
+}
+
 /// A snapshot whose end has not come yet.
 struct Coming {
     incoming: Incoming,
     segment: SegmentSeq,
     bytes: u64,
+}
+
+impl InFront {
+    fn last_entry(&self) -> EntryId {
+        let index = self.cache.next().prev();
+        let term = self.runs.last().map_or(self.before_first.term, |run| run.term);
+        EntryId { term, index }
+    }
 }
 
 impl ReplicaRecovery {
@@ -226,6 +265,11 @@ impl ReplicaRecovery {
             left_at: EntryId::default(),
             is_doubtful: false,
             lost: None,
+            in_front: None,
+            islands: Islands::default(),
+            has_rejoined: false,
+            said_end: None,
+            since_gap: Known::default(),
             is_term_behind: false,
             keep_bytes,
         }
@@ -244,15 +288,29 @@ impl ReplicaRecovery {
         Self { state, ..self }
     }
 
+    /// As one of so many replicas of a core: of what these may hold together it has its share.
+    #[must_use]
+    pub fn one_of(mut self, replicas: usize) -> Self {
+        self.islands.one_of(replicas);
+        self
+    }
+
     /// Something that was durable here is gone, and may have been this group's: entries, promises, a
     /// snapshot. What was applied before stands; what was not may have been replaced in what is gone.
     pub fn on_loss(&mut self) {
-        if self.is_anchored {
-            self.missing = self.applied.next();
-        }
+        let was_anchored = self.is_anchored;
         self.go_adrift();
-        self.cache = LogCache::new(self.applied.next());
-        self.runs.clear();
+        let cache = std::mem::replace(&mut self.cache, LogCache::new(self.applied.next()));
+        let runs = std::mem::take(&mut self.runs);
+        if was_anchored {
+            self.missing = self.applied.next();
+            let Self { before_first, applied, .. } = *self;
+            self.in_front = Some(InFront { cache, runs, before_first, applied });
+        } else {
+            let known = std::mem::take(&mut self.since_gap);
+            self.islands.keep(cache, runs, known, true);
+        }
+        (self.since_gap, self.said_end, self.has_rejoined) = (Known::default(), None, false);
         self.incoming = None;
         // A life that knew lower terms may have said so in what is gone.
         self.is_term_behind = true;
@@ -262,6 +320,27 @@ impl ReplicaRecovery {
         };
         let what = Forgotten { promises_known: false, last: None };
         self.lost = Some(Lost::new(what, note, true));
+    }
+
+    /// Says a run that says again: the log ended with `last` when it was written. An entry names all that lie in front of
+    /// it (Raft §5.3), so if the log ended with this one in front of the gap, nothing of this group went.
+    fn heed_end(&mut self, last: EntryId) {
+        if !self.is_anchored {
+            let applied = self.applied;
+            let is_it = |it: &mut InFront| it.applied == applied && it.last_entry() == last;
+            match self.in_front.take_if(is_it) {
+                Some(InFront { cache, runs, before_first, .. }) => {
+                    (self.cache, self.runs, self.before_first) = (cache, runs, before_first);
+                    (self.is_anchored, self.is_doubtful) = (true, false);
+                }
+                // What is held behind that was replaced, perhaps by what is gone.
+                None => self.truncate(last.index.max(applied).next()),
+            }
+        } else if self.is_doubtful && self.has_all_up_to(last) {
+            // What a life in between could not read, and did not miss when it was whole.
+            self.truncate(last.index.max(self.applied).next());
+            self.is_doubtful = false;
+        }
     }
 
     /// Who wrote the run that follows was not whole.
@@ -278,7 +357,7 @@ impl ReplicaRecovery {
     fn note_lost(&mut self, run: &Replayed, count: u64) {
         let Replayed { kind, entry, .. } = *run;
         self.is_doubtful &= kind != RunKind::Recalled;
-        let has_all = kind == RunKind::Recalled && self.has_all_up_to(entry);
+        let is_recalled = kind == RunKind::Recalled && self.has_all_up_to(entry);
         match kind {
             RunKind::PromisesForgotten | RunKind::EntriesForgotten => {
                 let promises_known = kind == RunKind::EntriesForgotten;
@@ -292,7 +371,7 @@ impl ReplicaRecovery {
             // It was whole then, by what it had noted. What has decayed since lies in front of this
             // too, and behind that note: if what it had is here, it does not matter.
             RunKind::Recalled => match &mut self.lost {
-                Some(lost) if lost.is_fresh && has_all => {
+                Some(lost) if lost.is_fresh && is_recalled => {
                     self.lost = None;
                     return;
                 }
@@ -303,6 +382,12 @@ impl ReplicaRecovery {
                 None => {}
             },
             _ => {}
+        }
+        let has_all = self.has_all_up_to(entry) || planted(Planted::SaidAgainIsWhole);
+        if kind == RunKind::SaidAgain && has_all {
+            // Who wrote this was whole.
+            self.lost = None;
+            return;
         }
         let held = self.last_entry();
         let Some(lost) = &mut self.lost else { return };
@@ -332,8 +417,11 @@ impl ReplicaRecovery {
         lost.what.promises_known = true;
         if kind == RunKind::Log && count > 0 {
             lost.what.last = Some(EntryId { index: entry.index.plus(count).prev(), ..entry });
+        } else if kind == RunKind::SaidAgain {
+            // So it ended then, and that is not here.
+            lost.what.last = Some(entry);
         }
-        lost.is_bridged |= kind == RunKind::SnapshotInstalled || lost.what.last.is_some();
+        lost.is_bridged |= kind == RunKind::SnapshotInstalled || kind == RunKind::Log && count > 0;
         if self.is_anchored && lost.is_bridged {
             self.lost = None;
         }
@@ -352,8 +440,14 @@ impl ReplicaRecovery {
         let group = self.group;
         let Replayed { kind, is_forgetful, mut hard_state, entry, segment } = run;
         let mut count = 0;
+        // Who is not whole takes no snapshot of itself: it came from a member that did not lead.
+        let is_given_back = kind == RunKind::SnapshotTaken && is_forgetful;
         if is_forgetful {
             self.heed_forgetful();
+        }
+        if !matches!(kind, RunKind::SnapshotInstalled | RunKind::SnapshotTaken) {
+            // The others' commit indexes may not be about the log in front of them.
+            self.since_gap.commit = self.since_gap.commit.max(hard_state.commit);
         }
         self.is_term_behind |= kind == RunKind::PromisesForgotten;
         let HardState { term: known, vote, .. } = self.hard_state;
@@ -368,24 +462,32 @@ impl ReplicaRecovery {
         }
         self.oldest.get_or_insert(segment);
         if kind == RunKind::Log {
-            count = self.on_entries(entry, &mut entries)?;
+            count = self.on_entries(entry, segment, &mut entries)?;
+            self.said_end = self.said_end.filter(|_| count == 0);
+        } else if kind == RunKind::SaidAgain {
+            self.heed_end(entry);
+            self.said_end = Some((entry, segment));
+        } else if kind == RunKind::SnapshotInstalled || is_given_back {
+            self.said_end = None;
         }
         // The commit index may be known before the entries are (contract row 20): keep the highest
         // and apply what is here.
         let commit = self.hard_state.commit.max(hard_state.commit);
         self.hard_state = HardState { commit, ..hard_state };
-        if kind != RunKind::SnapshotInstalled {
+        if kind != RunKind::SnapshotInstalled && !is_given_back {
             // Its commit index is not about the log in front of it.
             self.apply();
         }
         match kind {
-            RunKind::Log => {}
+            RunKind::Log | RunKind::SaidAgain => {}
             RunKind::SnapshotPiece => {
                 if let Some(piece) = entries.next() {
                     self.on_piece(entry, segment, &piece);
                 }
             }
-            RunKind::SnapshotTaken | RunKind::SnapshotInstalled => self.on_snapshot(kind, entry),
+            RunKind::SnapshotTaken if is_given_back => self.on_snapshot(Origin::Member, entry),
+            RunKind::SnapshotTaken => self.on_snapshot(Origin::Own, entry),
+            RunKind::SnapshotInstalled => self.on_snapshot(Origin::Leader, entry),
             RunKind::Tombstone => (self.is_buried, self.left_at) = (true, entry),
             RunKind::PromisesForgotten | RunKind::EntriesForgotten | RunKind::Recalled => {}
         }
@@ -397,6 +499,7 @@ impl ReplicaRecovery {
     fn on_entries(
         &mut self,
         EntryId { term, index: mut first }: EntryId,
+        segment: SegmentSeq,
         entries: impl Iterator<Item = Entry>,
     ) -> Result<u64, RunError> {
         let group = self.group;
@@ -438,6 +541,11 @@ impl ReplicaRecovery {
             return Err(RunError::BelowCommit { group, commit: self.applied, found: first });
         }
         self.truncate(first);
+        if self.cache.first() == self.cache.next() {
+            let said = self.said_end.filter(|(before, _)| before.index.next() == first);
+            self.since_gap.before = said.map(|(before, _)| before);
+            self.since_gap.segment = said.map_or(segment, |(_, said)| said.min(segment));
+        }
         if self.runs.last().is_none_or(|run| run.term != term) {
             self.runs.push(TermRun { start: first, term });
         }
@@ -513,7 +621,7 @@ impl ReplicaRecovery {
     }
 
     /// The end of a snapshot: from here on it stands for the log up to `entry`, if it is whole.
-    fn on_snapshot(&mut self, kind: RunKind, entry: EntryId) {
+    fn on_snapshot(&mut self, origin: Origin, entry: EntryId) {
         if self.hard_state.commit < entry.index {
             // Nobody writes this; what is not committed is no state (contract row 56).
             return;
@@ -528,7 +636,7 @@ impl ReplicaRecovery {
             self.stored = whole.map_or(self.stored, |(stored, ..)| Some(stored));
             return;
         }
-        let installed = kind == RunKind::SnapshotInstalled;
+        let installed = origin == Origin::Leader;
         if let Some((stored, Some(machine), sessions, state)) = whole {
             self.machine = machine;
             self.sessions = sessions;
@@ -538,6 +646,10 @@ impl ReplicaRecovery {
             self.applied = entry.index;
             self.executed = entry.index;
             self.base = entry;
+            if origin == Origin::Member {
+                self.rejoin();
+                return;
+            }
             // Entries that begin too late stay adrift: a later snapshot must reach them, or entries
             // that begin here take their place.
             if installed || self.cache.first() <= entry.index.next() {
@@ -546,10 +658,53 @@ impl ReplicaRecovery {
             } else {
                 self.missing = entry.index.next();
             }
-        } else if installed {
+        } else if origin != Origin::Own {
             // Its first pieces are gone, so a newer one exists; but what was here before is void.
             self.go_adrift();
             self.begin_behind(entry, true);
+        }
+    }
+
+    /// The machine holds what a member gave back. What lies behind that goes on from there, as in [`Islands::rejoin`]: from
+    /// island to island, and with the entries behind the last gap.
+    fn rejoin(&mut self) {
+        self.has_rejoined = true;
+        while let Some(island) = self.islands.take_behind(self.base) {
+            // All of it is committed.
+            let (segment, last) = (island.segment(), island.last());
+            let (cache, runs) = island.behind(self.base.index);
+            let open = std::mem::replace(&mut self.cache, cache);
+            let open_runs = std::mem::replace(&mut self.runs, runs);
+            self.before_first = self.base;
+            self.applied = last;
+            self.settle();
+            self.base = self.entry_at(last);
+            (self.cache, self.runs) = (open, open_runs);
+            self.keep_from(segment);
+        }
+        self.is_anchored = self.cache.first() <= self.base.index.next();
+        if !self.is_anchored {
+            self.missing = self.base.index.next();
+            return;
+        }
+        let next = self.applied.next();
+        let cache = std::mem::replace(&mut self.cache, LogCache::new(next));
+        let runs = std::mem::take(&mut self.runs);
+        let mut open = Islands::default();
+        open.keep(cache, runs, self.since_gap, false);
+        self.before_first = self.base;
+        // A life that could not read what is held, and wrote since, wrote from here on.
+        self.is_doubtful = false;
+        if let Some(island) = open.take_behind(self.base) {
+            self.keep_from(island.segment());
+            (self.cache, self.runs) = island.behind(self.base.index);
+        }
+    }
+
+    /// What lies behind the latest snapshot begins in this segment.
+    fn keep_from(&mut self, segment: SegmentSeq) {
+        if let Some(stored) = &mut self.stored {
+            stored.segment = stored.segment.min(segment);
         }
     }
 
@@ -623,6 +778,10 @@ impl ReplicaRecovery {
             self.cache.evict(self.applied, usize::MAX);
         }
         self.cache.detach();
+        self.islands.detach();
+        if let Some(in_front) = &mut self.in_front {
+            in_front.cache.detach();
+        }
     }
 
     /// Lets go of what is applied and more than is kept for followers.
@@ -644,14 +803,20 @@ impl ReplicaRecovery {
         self.settle();
         self.evict();
         self.cache.detach();
+        self.islands.detach();
         if self.is_buried {
             // Nothing of it is left but this.
             self.begin_behind(EntryId::default(), true);
             self.applied = Index(0);
             (self.lost, self.is_term_behind) = (None, false);
         } else if self.lost.is_some() && !self.is_anchored {
-            // What was applied is all there is to go on from.
+            // What was applied is all there is to go on from; the rest may come of use.
+            let next = self.applied.next();
+            let cache = std::mem::replace(&mut self.cache, LogCache::new(next));
+            let runs = std::mem::take(&mut self.runs);
+            self.islands.keep(cache, runs, self.since_gap, false);
             self.begin_behind(self.base, true);
+            self.islands.detach();
         } else if !self.is_anchored {
             let (group, first) = (self.group, self.cache.first());
             return Err(match self.missing {
@@ -675,6 +840,7 @@ impl ReplicaRecovery {
             runs: self.runs,
             last,
             applied: self.applied,
+            has_rejoined: self.has_rejoined,
             forgotten: self.lost.map(|lost| lost.what).filter(|_| !planted(Planted::LossIgnored)),
         };
         let hard_state = self.hard_state;
@@ -694,13 +860,26 @@ impl ReplicaRecovery {
             raft.stop(now);
         }
         let Self {
-            group, cache, machine, sessions, state, stopped, left_at, is_term_behind, ..
+            group,
+            cache,
+            machine,
+            sessions,
+            state,
+            stopped,
+            left_at,
+            is_term_behind,
+            islands,
+            ..
         } = self;
         let life = if self.is_buried { Life::Buried } else { Life::Member };
         let standing = Standing { state, life, left_at, election_ms };
         let mut replica = Replica::new(group, raft, cache, machine, sessions, standing, beside);
         replica.stopped = stopped;
         replica.note_forgotten(hard_state);
+        if replica.forgotten().is_some() {
+            replica.islands = islands;
+            replica.raft.note_committed(replica.islands.committed());
+        }
         if is_term_behind && replica.forgotten().is_none() {
             replica.note_hard_state(hard_state);
         }

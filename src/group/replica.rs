@@ -20,6 +20,7 @@ use crate::wire::reply::Reply;
 
 use super::apply::{Owed, Stretch};
 use super::install::Installing;
+use super::islands::Islands;
 use super::log_cache::LogCache;
 use super::members::{Asked, Life, Standing};
 use super::reads::{self, Read, Reads};
@@ -76,6 +77,10 @@ pub struct Replica {
     pub(super) beside: Beside,
     /// A snapshot from the leader that is about to take effect; see `install.rs`.
     pub(super) installing: Option<Box<Installing>>,
+    /// What the log holds behind gaps, while part of it is gone.
+    pub(super) islands: Islands,
+    /// The last entry that began a term and of which the log on disk says what it follows.
+    said_start: EntryId,
     /// Where the log on disk ends: the segment of the last run, its last index, and the last index
     /// that lies in a segment before that one (those can be read back, so they may be evicted).
     segment: SegmentSeq,
@@ -129,6 +134,8 @@ impl Replica {
             unwritten: None,
             beside,
             installing: None,
+            islands: Islands::default(),
+            said_start: EntryId::default(),
             segment: SegmentSeq(0),
             written_last: last,
             sealed_last: last,
@@ -150,6 +157,17 @@ impl Replica {
     #[must_use]
     pub fn forgotten(&self) -> Option<raft::Forgotten> {
         self.raft.forgotten()
+    }
+
+    /// Whether it may take the state that ends at `last` from a member that does not lead.
+    #[must_use]
+    pub fn may_rejoin(&self, last: EntryId) -> bool {
+        self.raft.may_rejoin(last)
+    }
+
+    /// The first and the last of the entries that the log holds behind each gap, while part of it is gone.
+    pub fn islands(&self) -> impl Iterator<Item = (Index, Index)> + '_ {
+        self.islands.ends()
     }
 
     /// What the core knows of itself.
@@ -424,6 +442,10 @@ impl Replica {
         entries: impl Iterator<Item = Entry>,
         answers: &mut Answers,
     ) {
+        if !self.islands.is_empty() {
+            self.islands.clear();
+            self.raft.note_committed(EntryId::default());
+        }
         self.cache.truncate(change.first);
         self.waiters.truncate(change.first, |origin| {
             answers
@@ -678,6 +700,12 @@ impl Replica {
             return Some((tombstone, None));
         }
         let Some(mut persist) = self.unwritten else { return self.take_aside() };
+        if let Some(before) = self.take_before(persist.first, persist.count) {
+            let mut hard_state = persist.hard_state;
+            // It may be about what follows.
+            hard_state.commit = hard_state.commit.min(before.index);
+            return Some((Run::mark(RunKind::SaidAgain, self.group, hard_state, before), None));
+        }
         let mut run = Run {
             kind: RunKind::Log,
             is_forgetful: false,
@@ -715,6 +743,37 @@ impl Replica {
         let done = (persist.count == 0).then_some(Written::Persist(persist.seq));
         self.unwritten = if done.is_some() { None } else { Some(persist) };
         Some((run, done))
+    }
+
+    /// What the log says of this replica once more, in a run without entries: its hard state, and the entry it ends with.
+    /// Whoever reads the log, and cannot read the run that said so first, learns by it what was in that. None while
+    /// something is on its way to the log that would say more.
+    #[must_use]
+    pub fn said_again(&self) -> Option<Run> {
+        let is_whole = self.raft.forgotten().is_none() && !self.is_failed();
+        let is_settled = self.unwritten.is_none()
+            && self.beside.is_empty()
+            && !self.is_installing()
+            && self.raft.is_settled();
+        let last = self.raft.status().last;
+        (is_whole && is_settled && self.life == Life::Member && last.index > Index(0))
+            .then(|| Run::mark(RunKind::SaidAgain, self.group, self.hard_state(), last))
+    }
+
+    /// The entry in front of `count` entries to be written from `first` on, if they begin a term and nothing has said it:
+    /// behind a gap, an entry of the term in front names them, but none of an earlier one.
+    fn take_before(&mut self, first: Index, count: u64) -> Option<EntryId> {
+        let before = first.prev();
+        if count == 0 || before == Index(0) || self.raft.forgotten().is_some() {
+            return None;
+        }
+        let term = self.raft.term_at(before)?;
+        let starts = self.raft.term_at(first)?;
+        let is_new = term < starts && self.said_start != (EntryId { term: starts, index: first });
+        is_new.then(|| {
+            self.said_start = EntryId { term: starts, index: first };
+            EntryId { term, index: before }
+        })
     }
 
     /// A run of this group was placed in `segment`.

@@ -219,7 +219,8 @@ impl Replica {
             | RunKind::Tombstone
             | RunKind::PromisesForgotten
             | RunKind::EntriesForgotten
-            | RunKind::Recalled => true,
+            | RunKind::Recalled
+            | RunKind::SaidAgain => true,
         });
         self.beside.extent.coming = None;
     }
@@ -279,6 +280,7 @@ impl Replica {
                 // A later life must find as much of it.
                 let whole = self.raft.status().last;
                 self.write_mark(RunKind::Recalled, whole, None);
+                self.islands.clear();
             }
         }
     }
@@ -294,7 +296,7 @@ impl Replica {
             self.beside.extent.again = Again::Taken;
         }
         let mut hard_state = self.hard_state();
-        if kind == RunKind::SnapshotInstalled {
+        if matches!(kind, RunKind::SnapshotInstalled | RunKind::SnapshotTaken) {
             // Data, pointer and commit index become durable together (contract row 56).
             hard_state.commit = hard_state.commit.max(entry.index);
         }
@@ -326,6 +328,13 @@ impl Replica {
         let extent = &mut self.beside.extent;
         if let Some(segment) = extent.coming.take() {
             extent.stored = Some(Stored { entry, segment, bytes });
+        }
+    }
+
+    /// Of the log behind that snapshot something lies in this segment.
+    pub(super) fn keep_from(&mut self, segment: SegmentSeq) {
+        if let Some(stored) = &mut self.beside.extent.stored {
+            stored.segment = stored.segment.min(segment);
         }
     }
 

@@ -168,7 +168,7 @@ impl Raft {
     /// membership one of them may count with voters that the other does not know of: the candidate
     /// asks a replica that has left and holds more of the log, or the one that holds the most
     /// does not know yet that it votes. Then nobody wins until both know (compare etcd#12359).
-    fn learn_committed(&mut self, committed: EntryId) {
+    pub(super) fn learn_committed(&mut self, committed: EntryId) {
         if committed.term.0 > 0 && self.log.matches(committed) {
             self.log.commit_to(committed.index);
         }

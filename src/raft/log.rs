@@ -348,6 +348,14 @@ impl Log {
         }
     }
 
+    /// Entries that were durable here all along follow what [`Log::restore`] left: up to `last`, with the terms of
+    /// `runs`, which begin behind it.
+    pub(super) fn rejoin(&mut self, runs: Vec<TermRun>, last: Index) {
+        debug_assert!(self.last == self.before_first.index, "entries follow a snapshot");
+        self.runs = runs.into_iter().collect();
+        (self.last, self.staged, self.durable) = (last, last, last);
+    }
+
     /// Beyond itself it holds no memory.
     #[cfg(test)]
     pub(super) fn holds_nothing(&self) -> bool {

@@ -26,7 +26,8 @@ pub enum MessageKind {
     Heartbeat = 7,
     /// The answer to `Heartbeat`; echoes the read context, promises nothing about the disk.
     HeartbeatResponse = 8,
-    /// "Your log is gone from mine: take a snapshot that ends at `entry`."
+    /// "Your log is gone from mine: take a snapshot that ends at `entry`." With term 0, from a member that does not lead:
+    /// what is committed, for one that has lost it (`recall.rs`).
     Snapshot = 9,
     /// "Campaign now": leadership transfer.
     TimeoutNow = 10,
@@ -89,7 +90,7 @@ pub struct Message {
     /// `Append`, `Heartbeat`: what the receiver may commit, as far as this message vouches for it.
     pub commit: Index,
     /// `Append`: the term of every entry carried. `Vote`, `PreVote`: with `commit`, the last entry the
-    /// candidate knows to be committed.
+    /// candidate knows to be committed. `Recall`: with `commit`, one that the sender knows to be.
     pub run_term: Term,
     /// `Append`: how many entries are carried.
     pub count: u32,
@@ -97,7 +98,8 @@ pub struct Message {
     /// does not know its own promises.
     pub reject: bool,
     /// A rejected `AppendResponse`: where the log may match. A leader's `RecallResponse`: the id of a
-    /// removed replica it speaks for.
+    /// removed replica it speaks for. `Recall`: 1 if nobody has led for long, so that what is committed is
+    /// welcome from anybody.
     pub hint: Index,
     /// `Heartbeat` and its response: the latest read waiting for this leader's confirmation (zero:
     /// none). `Vote`, `PreVote`: 1 when this is a leadership transfer, which overrides leases.

@@ -112,6 +112,6 @@ pub use membership::Membership;
 pub use message::{Message, MessageKind};
 pub use progress::ProgressState;
 pub use recall::{Forgotten, Recalled};
-pub use restore::Restored;
+pub use restore::{Behind, Restored};
 pub use state::Raft;
 pub use status::{Failure, ReplicaProgress, Status};

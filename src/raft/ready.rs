@@ -175,6 +175,12 @@ impl Raft {
         self.staged != (self.term, self.vote) || self.log.has_unstaged()
     }
 
+    /// All that must be durable has been handed out to be written.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        !self.has_unwritten()
+    }
+
     fn tell_what_is_rare(&mut self, now: Tick, fx: &mut Effects) {
         self.ask_leader(now);
         let Some(rare) = &mut self.rare else { return };

@@ -32,6 +32,13 @@
 //! if not, it votes for nobody. When the only others that know a committed entry are away, the group
 //! stands still rather than lose it.
 //!
+//! *Nobody leads.* Where most voters have lost something, none of them may stand for election, and no leader will
+//! give it back. What is committed is so whoever says it, so when a replica has long been without a leader, any member
+//! that has applied more sends it its state ([`Raft::rejoin`]). Behind that its own log goes on, which may hold just what
+//! that member has lost: so they help each other until one of them has everything. A replica whose log
+//! then holds, durably, the last entry it ever held is whole: that entry's term and index name all that lie in front of
+//! it. If that entry is not known, or nobody has it, it is not, and the group stands still.
+//!
 //! *The leader's count.* It still counts what this replica acknowledged in its earlier life. That is
 //! what the target makes good; and to be sent anything again, the replica says how far its log
 //! reaches, and the leader takes its word ([`Progress::forget_after`](super::progress::Progress)). It asks again and
@@ -75,12 +82,30 @@ pub(super) struct Recall {
     agreed: (Term, Index),
     /// When to ask again.
     pub(super) ask_at: Tick,
+    /// No leader has been heard since then.
+    lonely_since: Tick,
+    /// The state came back from a member that does not lead.
+    pub(super) has_rejoined: bool,
+    /// An entry that this replica does not have, or cannot place, and knows to be committed.
+    committed: EntryId,
 }
+
+/// So many election timeouts without a leader, and anybody's help is welcome.
+const LONELY_TIMEOUTS: u64 = 3;
 
 impl Recall {
     pub(super) fn new(what: Forgotten, name: u64, now: Tick) -> Self {
-        let heard = Vec::new();
-        Self { what, name, heard, target: None, agreed: (Term(0), Index(0)), ask_at: now }
+        Self {
+            what,
+            name,
+            heard: Vec::new(),
+            target: None,
+            agreed: (Term(0), Index(0)),
+            ask_at: now,
+            lonely_since: now,
+            has_rejoined: false,
+            committed: EntryId::default(),
+        }
     }
 
     /// Whether a candidate whose log ends with `last` may get the vote.
@@ -100,8 +125,25 @@ impl Raft {
         self.recall().map(|recall| recall.what)
     }
 
+    /// Of what this replica holds behind a gap, `entry` is known to be committed: one that has all in front of it, and does
+    /// not know, is told so. None any more if zero.
+    pub fn note_committed(&mut self, entry: EntryId) {
+        if let Some(recall) = self.recall_mut() {
+            recall.committed = entry;
+        }
+    }
+
     /// Before anything else is made of a message. Returns whether it is to be heeded.
     pub(super) fn heed_while_forgetful(&mut self, message: &Message, now: Tick) -> bool {
+        let term = self.term;
+        let Some(recall) = self.recall_mut() else { return true };
+        let is_leaders = matches!(
+            message.kind,
+            MessageKind::Append | MessageKind::Heartbeat | MessageKind::Snapshot
+        );
+        if is_leaders && term <= message.term {
+            recall.lonely_since = now;
+        }
         let Some(recall) = self.recall() else { return true };
         match message.kind {
             MessageKind::TimeoutNow => false,
@@ -111,7 +153,7 @@ impl Raft {
                 // This leader may be one that was voted out of office by this very replica. Or the
                 // group has changed, and nobody that this replica would ask leads it any more.
                 if recall.ask_at <= now || !self.membership.is_member(message.from) {
-                    let question = self.recall_question(message.from);
+                    let question = self.recall_question(message.from, false);
                     self.send(question);
                 }
                 false
@@ -120,29 +162,50 @@ impl Raft {
         }
     }
 
-    fn recall_question(&self, to: ReplicaId) -> Message {
+    fn recall_question(&self, to: ReplicaId, is_lonely: bool) -> Message {
         let term = Term(self.term.0.max(1));
         let mut question = Message::new(MessageKind::Recall, self.config.id, to, term);
         if let Some(recall) = self.recall() {
             (question.context, question.reject) = (recall.name, !recall.what.promises_known);
         }
         question.entry.index = self.log.durable();
+        question.hint = Index(u64::from(is_lonely));
+        if let Some(recall) = self.recall().filter(|_| is_lonely) {
+            let EntryId { term, index } = recall.committed;
+            (question.run_term, question.commit) = (term, index);
+        }
         question
     }
 
     /// Asks every other member, again and again, until it is whole.
     pub(super) fn ask_for_recall(&mut self, now: Tick) {
         let id = self.config.id;
-        let ask_at = now.plus(self.config.election_ticks().max(2) / 2);
+        let election = self.config.election_ticks();
         let Some(recall) = self.recall_mut() else { return };
         if now < recall.ask_at {
             return;
         }
-        recall.ask_at = ask_at;
+        recall.ask_at = now.plus(election.max(2) / 2);
+        let is_lonely = LONELY_TIMEOUTS * election <= now.since(recall.lonely_since);
+        if is_lonely && self.leader().is_some() {
+            // It does not stand for election, by which others forget a leader that is gone.
+            self.become_follower(self.term, ReplicaId::NONE, now);
+        }
         let others: Vec<_> = self.membership.members().filter(|&member| member != id).collect();
         for to in others {
-            let question = self.recall_question(to);
+            let question = self.recall_question(to, is_lonely);
             self.send(question);
+        }
+    }
+
+    /// Sends `to`, which is short of a leader, what is applied here, if that is more than it has.
+    fn relieve(&mut self, to: ReplicaId, has: Index) {
+        let index = self.log.applied();
+        if has < index && self.membership.is_member(to) {
+            let term = self.log.term_at(index).unwrap_or_default();
+            let mut offer = Message::new(MessageKind::Snapshot, self.config.id, to, Term(0));
+            offer.entry = EntryId { term, index };
+            self.send(offer);
         }
     }
 
@@ -150,6 +213,11 @@ impl Raft {
     pub(super) fn on_recall(&mut self, question: &Message, now: Tick) {
         if question.term > self.term {
             self.become_follower(question.term, ReplicaId::NONE, now);
+        }
+        if question.hint > Index(0) && !matches!(self.role, Role::Leader(_)) {
+            // Who knows that an entry is committed may lack what this one has in front of it.
+            self.learn_committed(EntryId { term: question.run_term, index: question.commit });
+            self.relieve(question.from, question.entry.index);
         }
         if self.recall().is_some_and(|recall| !recall.what.promises_known) {
             // It does not know its own term.
@@ -225,6 +293,20 @@ impl Raft {
         }
     }
 
+    /// The state came back from a member that does not lead, and with it the last entry there ever was: it is in the
+    /// log, or lies in front of what is known to be committed.
+    fn has_all_it_had(&self) -> bool {
+        let Some(recall) = self.recall().filter(|it| it.has_rejoined) else { return false };
+        if planted(Planted::GivenBackIsWhole) {
+            return true;
+        }
+        recall.what.promises_known
+            && recall.what.last.is_some_and(|last| {
+                let is_here = last.index <= self.log.commit() || self.log.matches(last);
+                is_here && last.index <= self.log.durable()
+            })
+    }
+
     /// Something became durable, or is known to agree: is everything here again?
     pub(super) fn check_recall(&mut self) {
         let Some(recall) = self.recall() else { return };
@@ -237,7 +319,7 @@ impl Raft {
                         && last <= agreed
                         && last <= self.log.durable()
             });
-        if is_whole {
+        if is_whole || self.has_all_it_had() {
             let rare = self.rare();
             rare.recall = None;
             rare.recalled.push(Recalled::Everything);

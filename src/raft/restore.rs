@@ -1,8 +1,9 @@
 //! Taking a snapshot in place of a log (Raft §7; safety point 14, contract rows 28 and 50).
 
-use crate::id::Tick;
+use crate::id::{EntryId, Index, ReplicaId, Tick};
 use crate::planted::{Planted, planted};
 
+use super::log::TermRun;
 use super::membership::Membership;
 use super::message::{Message, MessageKind};
 use super::state::{Promised, Raft, Role};
@@ -16,6 +17,17 @@ pub enum Restored {
     /// Log and state stay: the sender leads no more, this replica is no member there, or it holds
     /// as much already.
     No,
+}
+
+/// What stands in a replica's own log behind a snapshot that it got back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Behind {
+    /// The terms of the entries, from the one after the snapshot's last on.
+    pub runs: Vec<TermRun>,
+    /// The last of them; that of the snapshot if there are none.
+    pub last: Index,
+    /// Up to here they are known to be committed, at least up to the snapshot.
+    pub commit: Index,
 }
 
 impl Raft {
@@ -59,6 +71,59 @@ impl Raft {
             self.log.commit_to(last.index);
             return Restored::No;
         }
+        self.begin_behind(last);
+        self.switch_to(membership, now);
+        Restored::Yes
+    }
+
+    /// Whether this replica, which has lost part of its log, may take the state that ends at `last` from a member
+    /// that does not lead: what is committed is so whoever says it.
+    #[must_use]
+    pub fn may_rejoin(&self, last: EntryId) -> bool {
+        self.failure().is_none()
+            && self.recall().is_some()
+            && matches!(self.role, Role::Follower { leader: ReplicaId::NONE, .. })
+            && self.log.last() < last.index
+            && last.term.0 >> 62 == 0
+    }
+
+    /// A log never holds what is of a higher term than the replica's: the state that ends at `last` comes.
+    pub fn heed_term_of(&mut self, last: EntryId, now: Tick) {
+        if self.term < last.term {
+            self.become_follower(last.term, ReplicaId::NONE, now);
+        }
+    }
+
+    /// The state that ends at `last`, with `membership`, is durable here and takes the place of log and state.
+    /// `behind` is what this replica's own log holds behind it, durable since before the loss. If that is as far as its
+    /// log ever went, it is whole.
+    pub fn rejoin(
+        &mut self,
+        last: EntryId,
+        membership: Membership,
+        behind: Behind,
+        now: Tick,
+    ) -> Restored {
+        let is_known = last.term <= self.term && membership.is_member(self.config.id);
+        if !self.may_rejoin(last) || !is_known {
+            self.ignore();
+            return Restored::No;
+        }
+        let Behind { runs, last: end, commit } = behind;
+        self.begin_behind(last);
+        self.log.rejoin(runs, end);
+        self.log.commit_to(commit.min(end));
+        self.switch_to(membership.sorted(), now);
+        if let Some(recall) = self.recall_mut() {
+            recall.has_rejoined = true;
+        }
+        self.check_recall();
+        self.check();
+        Restored::Yes
+    }
+
+    /// The log begins behind `last`.
+    fn begin_behind(&mut self, last: EntryId) {
         // What was accepted and never handed out to be written is gone, and so is its acceptance.
         let unwritten = self.log.next_seq();
         self.promises.retain(|promise| {
@@ -76,7 +141,5 @@ impl Raft {
                 }
             }
         }
-        self.switch_to(membership, now);
-        Restored::Yes
     }
 }

@@ -232,7 +232,10 @@ impl Raft {
         raft.read_seq = raft.draw() >> 4;
         if let Some(what) = forgotten {
             let name = raft.draw();
-            raft.rare().recall = Some(Recall::new(what, name, now));
+            let mut recall = Recall::new(what, name, now);
+            recall.has_rejoined = recovered.has_rejoined;
+            raft.rare().recall = Some(recall);
+            raft.check_recall();
         }
         raft.check();
         raft

@@ -15,7 +15,7 @@ use crate::group::{Replica, Written};
 use crate::id::{FlushTicket, SegmentSeq};
 use crate::limits;
 use crate::planted::{Planted, planted};
-use crate::wal::{Appender, Batch, LogIndex, Room, RunKind, Write};
+use crate::wal::{Appender, Batch, LogIndex, Room, Run, RunKind, Write};
 
 use super::report::Counters;
 
@@ -26,6 +26,79 @@ struct InFlight {
     durable: bool,
     /// What its durability completes, by slot.
     completes: Vec<(u32, Written)>,
+}
+
+/// What has been said in the log, and is to be said again in a later batch: damage that takes one batch then leaves
+/// known whose runs it took, and what they promised. It goes into room that would be zeroes.
+#[derive(Debug)]
+struct Said {
+    /// Slots that have said something new, once; the oldest first.
+    once: VecDeque<u32>,
+    /// Of each slot, the last batch in which it said something, and whether it is in `once`.
+    slots: Vec<(u64, bool)>,
+    /// Counts batches.
+    batch: u64,
+    /// The next slot to be asked though it has been silent.
+    silent: usize,
+}
+
+impl Said {
+    fn new(slots: usize) -> Self {
+        Self { once: VecDeque::new(), slots: vec![(0, false); slots], batch: 0, silent: 0 }
+    }
+
+    /// Fills the rest of the last block of `batch`, which is complete but for that, and remembers what is new in it.
+    fn say_again(
+        &mut self,
+        batch: &mut Batch,
+        replicas: &[Replica],
+        cores: u16,
+        silent_max: usize,
+    ) {
+        self.batch += 1;
+        let new = batch.runs().len();
+        let slot_of = |run: &Run| (run.group.0 / u64::from(cores)) as usize;
+        for run in batch.runs() {
+            self.slots[slot_of(run)].0 = self.batch;
+        }
+        let mut room = batch.bytes().next_multiple_of(limits::BLOCK_BYTES) - batch.bytes();
+        if new == 0 {
+            room = limits::BLOCK_BYTES - batch.bytes();
+        }
+        let end = new + limits::SAID_AGAIN_MAX;
+        // Whether there is room for more.
+        let mut say = |slot: usize, batch: &mut Batch| {
+            let Some(run) = replicas[slot].said_again() else { return true };
+            let bytes = run.bytes();
+            let fits = bytes <= room && batch.runs().len() < end;
+            if fits {
+                room -= bytes;
+                batch.push(run);
+            }
+            fits
+        };
+        while let Some(&slot) = self.once.front() {
+            let (last, is_once) = &mut self.slots[slot as usize];
+            if *last != self.batch && !say(slot as usize, batch) {
+                break;
+            }
+            *is_once = false;
+            self.once.pop_front();
+        }
+        for _ in 0..silent_max.min(self.slots.len()) {
+            let (last, is_once) = self.slots[self.silent];
+            if last != self.batch && !is_once && !say(self.silent, batch) {
+                break;
+            }
+            self.silent = (self.silent + 1) % self.slots.len();
+        }
+        for run in &batch.runs()[..new] {
+            let slot = slot_of(run);
+            if !std::mem::replace(&mut self.slots[slot].1, true) {
+                self.once.push_back(slot as u32);
+            }
+        }
+    }
 }
 
 /// A batch that waits for its place.
@@ -51,6 +124,7 @@ pub(super) struct Log {
     /// The last batch was full before it was their turn: now they go first.
     is_owed: bool,
     is_staged: Vec<bool>,
+    said: Said,
     /// The disk has no room for another segment.
     full: bool,
     /// The spare that was asked for and has not come.
@@ -79,6 +153,7 @@ impl Log {
             behind: VecDeque::new(),
             is_owed: false,
             is_staged: vec![false; slots],
+            said: Said::new(slots),
             full: false,
             spare_asked: None,
             active: SegmentSeq(0),
@@ -272,6 +347,8 @@ impl Log {
             self.keep(batch);
             return None;
         }
+        let silent_max = limits::SAID_AGAIN_SILENT_MAX;
+        self.said.say_again(&mut batch, replicas, self.cores, silent_max);
         Some(Gathered { batch, completes })
     }
 
@@ -316,11 +393,13 @@ impl Log {
     }
 
     /// The write that proves everything before it durable, if there is something to prove.
-    pub(super) fn closing_write(&mut self) -> Option<Write> {
-        if !self.is_idle() {
+    pub(super) fn closing_write(&mut self, replicas: &[Replica]) -> Option<Write> {
+        if !self.is_idle() || !self.appender.owes_proof() {
             return None;
         }
-        let write = self.appender.closing_write()?;
+        let mut batch = self.batches.pop().unwrap_or_default();
+        self.said.say_again(&mut batch, replicas, self.cores, limits::SAID_AGAIN_MAX);
+        let write = self.appender.close_with(batch);
         self.placed = write.ticket;
         self.in_flight.push_back(InFlight {
             ticket: write.ticket,

@@ -113,12 +113,14 @@ impl Recovering {
             .filter(|group| group % u64::from(config.cores) == u64::from(config.shard.0))
             .map(GroupId)
             .collect();
-        let keep_bytes = config.log_cache_bytes / groups.len().max(1);
+        let count = groups.len();
+        let keep_bytes = config.log_cache_bytes / count.max(1);
         let replicas = groups
             .into_iter()
             .map(|group| {
                 let first = GroupState::first(&config.nodes, &config.addresses);
-                ReplicaRecovery::new(group, machine(group), keep_bytes).beginning(first)
+                let recovery = ReplicaRecovery::new(group, machine(group), keep_bytes);
+                recovery.one_of(count).beginning(first)
             })
             .collect();
         Self {
@@ -191,6 +193,7 @@ impl Recovering {
                 Found::Lost(Loss { damage, whose }) => {
                     if losses.last() != Some(&damage) {
                         losses.push(damage);
+                        index.on_gap();
                     }
                     for replica in replicas.iter_mut() {
                         let is_hit = match &whose {
@@ -316,7 +319,9 @@ impl Recovering {
         for replica in &replicas {
             let status = replica.status();
             index.forget_before(replica.group(), status.first);
-            index.forget_from(replica.group(), status.last.index.next());
+            if replica.islands().next().is_none() {
+                index.forget_from(replica.group(), status.last.index.next());
+            }
             if replica.forgotten().is_some() && status.membership.members().nth(1).is_none() {
                 // There is nobody to get it back from.
                 if let Some(&damage) = losses.first() {

@@ -782,7 +782,7 @@ impl Shard {
         } else if now.since(self.last_write) >= IDLE_CLOSE_MS {
             // Idle: prove the last batch durable, so that damage to it is not taken for a tear.
             self.last_write = now;
-            fx.writes.extend(self.log.closing_write());
+            fx.writes.extend(self.log.closing_write(&self.replicas));
         }
         if fx.reclaim.is_some() {
             (0..self.replicas.len()).for_each(|slot| self.note_cached(slot));
@@ -843,7 +843,7 @@ impl Shard {
         let mut snapshots = Vec::new();
         for message in &raft_fx.send {
             if message.kind == MessageKind::Snapshot {
-                snapshots.push(message.to);
+                snapshots.push((message.to, message.term));
                 continue;
             }
             if planted(Planted::HeartbeatCoalescedAway)
@@ -913,8 +913,8 @@ impl Shard {
         self.timers.arm(slot, replica.deadline().min(due));
         raft_fx.clear();
         self.review_transfers(slot, role_changed);
-        for to in snapshots {
-            self.send_snapshot(now, slot, to, 0);
+        for (to, term) in snapshots {
+            self.send_snapshot(now, slot, (to, term), 0);
         }
         self.note_cached(slot as usize);
     }
@@ -992,7 +992,7 @@ impl Shard {
     /// At a clean end: the write that proves everything before it durable, if there is anything to
     /// prove and nothing is in flight. Report its completion like any other.
     pub fn closing_write(&mut self) -> Option<Write> {
-        self.log.closing_write()
+        self.log.closing_write(&self.replicas)
     }
 
     /// The driver has encoded this write, and gives its memory back. Nothing follows from it, and a driver may as

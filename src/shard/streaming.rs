@@ -10,7 +10,7 @@
 //! ```
 
 use crate::group::{Use, Written};
-use crate::id::{GroupId, NodeId, ReplicaId, Tick};
+use crate::id::{GroupId, NodeId, ReplicaId, Term, Tick};
 use crate::planted::{Planted, planted};
 use crate::raft::ProgressState;
 use crate::raft::effects::RoleKind;
@@ -28,15 +28,31 @@ impl Shard {
     /// Raft wants this follower to get a snapshot, or the follower lost the one it was sent. Whatever
     /// cannot be begun is reported (contract row 40). The snapshot is of what is applied *now*, not of
     /// what raft named: any that reaches into the log will do (row 41).
-    pub(super) fn send_snapshot(&mut self, now: Tick, slot: u32, to: ReplicaId, starts: u32) {
+    ///
+    /// With term 0, one that is lost for want of a leader gets it from a replica that does not lead (`raft/recall.rs`).
+    /// It asks again and again, while it is sent one, too.
+    pub(super) fn send_snapshot(
+        &mut self,
+        now: Tick,
+        slot: u32,
+        (to, term): (ReplicaId, Term),
+        starts: u32,
+    ) {
         let replica = &mut self.replicas[slot as usize];
         let status = replica.status();
-        let (from, term) = (status.id, status.term);
         let leads = status.role == RoleKind::Leader;
-        if !leads || !self.sends.has_room(slot, to) {
+        let is_given_back = term == Term(0);
+        let is_due = match is_given_back {
+            true => {
+                !leads && !replica.is_gone() && (starts > 0 || self.sends.term(slot, to).is_none())
+            }
+            false => leads,
+        };
+        if !is_due || !self.sends.has_room(slot, to) {
             replica.on_snapshot_failed(to);
             return;
         }
+        let (from, term) = (status.id, if is_given_back { term } else { status.term });
         let (group, outgoing) = (replica.group(), replica.snapshot());
         let opening = Opening { slot, group, from, to, term, outgoing };
         self.sends.begin(opening, starts, now);
@@ -49,11 +65,16 @@ impl Shard {
             self.post(self.core_of(ack.group), Post::SnapshotAck(*ack));
             return;
         };
+        let is_given_back = self.sends.term(slot, ack.from) == Some(Term(0));
         let Some((ended, starts)) = self.sends.on_ack(slot, ack, now) else { return };
         let replica = &mut self.replicas[slot as usize];
         match ended {
             Ended::Installed(entry) => {
                 self.counters.snapshots_sent += 1;
+                if is_given_back {
+                    self.review_hold(slot);
+                    return;
+                }
                 // What the follower holds, it has accepted. It says so itself, too, but that may be
                 // lost, and nothing else would ever make raft send to it again.
                 let kind = MessageKind::AppendResponse;
@@ -69,7 +90,10 @@ impl Shard {
                 self.counters.snapshots_failed += 1;
                 replica.on_snapshot_failed(ack.from);
             }
-            Ended::StartOver => self.send_snapshot(now, slot, ack.from, starts),
+            Ended::StartOver => {
+                let term = if is_given_back { Term(0) } else { replica.status().term };
+                self.send_snapshot(now, slot, (ack.from, term), starts);
+            }
         }
         self.review_hold(slot);
     }
@@ -78,7 +102,9 @@ impl Shard {
     pub(super) fn review_transfers(&mut self, slot: u32, role_changed: bool) {
         if !self.sends.is_empty() {
             let status = self.replicas[slot as usize].status();
-            if role_changed || status.role != RoleKind::Leader {
+            if status.role != RoleKind::Leader {
+                self.sends.end_led(slot);
+            } else if role_changed {
                 self.sends.end_group(slot);
             } else {
                 let state = |of| status.progress().find(|it| it.id == of).map(|it| it.state);
@@ -99,7 +125,12 @@ impl Shard {
             let (status, is_gone) = (replica.status(), replica.is_gone());
             let is_stale =
                 name.snapshot.index <= status.commit && !planted(Planted::StaleSnapshotInstalled);
-            if is_gone || status.role == RoleKind::Leader || is_stale {
+            // Its sender is refused from now on: it leads no more, or somebody does.
+            let is_refused = match name.term {
+                Term(0) => !replica.may_rejoin(name.snapshot),
+                _ => replica.forgotten().is_some() && status.leader == ReplicaId::NONE,
+            };
+            if is_gone || status.role == RoleKind::Leader || is_stale || is_refused {
                 self.end_receiving(slot);
             }
         }
@@ -206,7 +237,11 @@ impl Shard {
     }
 
     fn say(&mut self, slot: u32, ack: SnapshotAck) {
-        let term = self.replicas[slot as usize].status().term;
+        // To one that does not lead it promises nothing.
+        let term = match ack.term {
+            Term(0) => ack.term,
+            _ => self.replicas[slot as usize].status().term,
+        };
         self.outbox.snapshot_ack(NodeId(ack.to.0), &SnapshotAck { term, ..ack });
     }
 

@@ -54,7 +54,8 @@ impl World {
         let faults = &self.outcome.faults;
         let blocks = faults.bit_rot + faults.misdirected + faults.blocks_lost + faults.unreadable;
         let files = faults.files_cut + faults.files_missing + faults.files_rolled_back;
-        0 < blocks + files + faults.misread_starts && self.decaying() == Some(node)
+        let has_one = 0 < blocks + files + faults.misread_starts && self.decaying() == Some(node);
+        has_one || self.is_hurt_everywhere
     }
 
     /// Something durable on the one disk that decays is damaged.

@@ -27,6 +27,7 @@ impl World {
         if self.rng.bool() && self.strikes(|| "power fails everywhere at the end".into()) {
             (0..self.nodes.len()).try_for_each(|node| self.crash(node))?;
         }
+        self.strike_everywhere(self.options.disk.everywhere)?;
         let options = &mut self.options;
         options.net = NetOptions::calm();
         options.disk = DiskOptions::calm();
@@ -177,15 +178,25 @@ impl World {
             self.run_until(self.now + step)?;
             waiting.retain(|(_, calls)| !calls.iter().any(|call| self.acked.contains(call)));
             let Some((group, _)) = waiting.first() else { break };
-            if self.now - began > HEAL_ELECTIONS * self.options.election_ms * 1_000 {
+            let elections = self.heal_elections();
+            if self.now - began > elections * self.options.election_ms * 1_000 {
                 return Err(format!(
-                    "liveness: group {group} commits nothing within {HEAL_ELECTIONS} election \
+                    "liveness: group {group} commits nothing within {elections} election \
                      timeouts after the faults stopped"
                 ));
             }
         }
         self.outcome.healed_after = (self.now - began) / 1_000 / self.options.election_ms;
         Ok(())
+    }
+
+    /// Election timeouts in which every group must commit again. Where no node is whole, nobody is elected before they
+    /// have given each other back what they lost, a few groups at a time.
+    fn heal_elections(&self) -> u64 {
+        match self.is_hurt_everywhere {
+            false => HEAL_ELECTIONS,
+            true => 2 * HEAL_ELECTIONS + self.options.groups,
+        }
     }
 
     /// The replicas of all nodes that are up.
@@ -217,7 +228,10 @@ impl World {
                 // The first node belongs to every group.
                 let any = self.any_node();
                 let node = if self.rng.bool() { 0 } else { any };
-                self.attempt(client, node);
+                // One that was told to stop before the faults did may be away for a moment.
+                if self.nodes[node].is_up() {
+                    self.attempt(client, node);
+                }
             }
             self.run_until(self.now + step)?;
         }

@@ -117,6 +117,8 @@ impl Options {
                 it.operated();
             }
             Planted::LossIgnored | Planted::ForgetfulElects | Planted::WholeTooSoon => it.decays(),
+            Planted::GivenBackIsWhole => it.hurts(),
+            Planted::SaidAgainIsWhole => it.decays(),
             Planted::HeartbeatCoalescedAway => {
                 it.several().groups = 4;
             }
@@ -225,6 +227,14 @@ impl Options {
         self.several().crashes().changes_leaders();
         self.writes_much();
         self.disk.decay_every_ms = 400;
+    }
+
+    /// All disks are damaged at once while nobody is left to tell who led last.
+    fn hurts(&mut self) {
+        self.several().crashes().changes_leaders();
+        self.writes_much();
+        (self.spares, self.operate_every_ms, self.nodes.wipe_every_ms) = (0, 0, 0);
+        (self.groups, self.log_bytes, self.disk.everywhere) = (4, u64::MAX / 4, 30);
     }
 
     fn changes_leaders(&mut self) {

@@ -66,6 +66,7 @@ pub const ALL: &[Knob] = &[
     number!("disk.full", disk.full_every_ms),
     number!("disk.decay", disk.decay_every_ms),
     number!("disk.files", disk.files_every_ms),
+    number!("disk.everywhere", disk.everywhere),
     number!("disk.misread", disk.misread),
     Knob {
         name: "disk.recycle",

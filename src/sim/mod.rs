@@ -51,6 +51,7 @@ mod decay;
 pub mod disk;
 pub mod embed;
 mod embedded;
+mod everywhere;
 mod finish;
 mod focus;
 pub mod history;

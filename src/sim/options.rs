@@ -168,6 +168,9 @@ pub struct DiskOptions {
     /// Time between two moments in which the one disk that decays loses a file, or has one cut short or
     /// put back to what it was earlier, on average; zero for none. Its node loses power then.
     pub files_every_ms: u64,
+    /// Blocks that rot in each log on every node, at most, when the faults stop, of each entry not all copies; zero for
+    /// none.
+    pub everywhere: u32,
     /// Chance that a read shows one block as it was before it was last written, or shows another block
     /// in its place, for once: when entries are read back, on any node; and at a start, on the one whose
     /// disk decays.
@@ -293,7 +296,16 @@ impl Options {
         };
         it.vary(&mut Rng::with_seed(seed ^ 0x7661_7279_0000_0000));
         it.lose(&mut Rng::with_seed(seed ^ 0x6c6f_7365_0000_0000));
+        let mut hurt = Rng::with_seed(seed ^ 0x6875_7274_0000_0000);
+        if it.cores.len() > 1 && it.is_of_founders() && hurt.bool() {
+            it.disk.everywhere = pick(&mut hurt, &[2, 8, 30]);
+        }
         it
+    }
+
+    /// Nobody joins and nobody leaves.
+    fn is_of_founders(&self) -> bool {
+        self.spares == 0 && self.operate_every_ms == 0 && self.nodes.wipe_every_ms == 0
     }
 
     /// What came later still: reads that lie, files that are not what they were, disks that are gone.
@@ -578,6 +590,7 @@ impl DiskOptions {
             hang_ms: 0,
             decay_every_ms: 0,
             files_every_ms: 0,
+            everywhere: 0,
             misread: 0,
             recycles: true,
             rehearse: 0,

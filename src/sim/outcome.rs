@@ -70,6 +70,7 @@ faults! {
     bits_flipped, "disk: bits flipped in rehearsals", "Bits flipped when a start was rehearsed.";
     unreadable, "disk: latent read errors", "Durable blocks that cannot be read.";
     misread_starts, "disk: misdirected and stale reads at starts", "Starts that were shown another block, or an older one, for once.";
+    rot_everywhere, "disk: bit rot on all nodes at once", "Durable blocks that rotted on all nodes at once, of each entry not all copies.";
     misread_back, "disk: misdirected and stale reads of entries", "Entries read back, of which a block was another or an older one for once.";
     stale_reads, "disk: of those, stale", "Of those misread, blocks as they were before they were last written.";
     files_cut, "disk: truncated files", "Segments that were cut short.";

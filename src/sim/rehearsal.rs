@@ -74,7 +74,7 @@ impl World {
         let mut has_ack = false;
         for ack in frame.acks() {
             has_ack = true;
-            if ack.status == PieceStatus::Installed {
+            if ack.status == PieceStatus::Installed && ack.term > Term(0) {
                 self.safety.on_installed_heard(&ack);
             }
         }

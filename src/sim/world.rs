@@ -194,6 +194,8 @@ pub(super) struct World {
     pub(super) snapshot_writes: BTreeSet<(usize, u64, usize, FlushTicket)>,
     /// The node whose disk may decay, or the one that took its place.
     pub(super) unlucky: Option<usize>,
+    /// All disks were damaged at once.
+    pub(super) is_hurt_everywhere: bool,
     /// A node whose disk was replaced, and the one that takes its place, until it has.
     pub(super) replacing: Option<(usize, usize)>,
     /// A node was given up that a group may have needed for its majority.
@@ -320,6 +322,7 @@ impl World {
             strikes: Strikes::default(),
             snapshot_writes: BTreeSet::new(),
             unlucky: (founders > 0).then(|| seed as usize % founders),
+            is_hurt_everywhere: false,
             replacing: None,
             may_be_too_few: false,
             embedded: None,

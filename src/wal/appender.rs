@@ -213,11 +213,24 @@ impl Appender {
     /// clean shutdown: without it, damage to the last acknowledged batch looks like a torn tail
     /// (see [`super`]). The write takes a ticket like any other; one block, never a new segment.
     pub fn closing_write(&mut self) -> Option<Write> {
-        if !self.unproven || !self.in_flight.is_empty() {
-            return None;
-        }
+        self.owes_proof().then(|| self.close_with(Batch::new()))
+    }
+
+    /// Whether [`Appender::closing_write`] would yield one.
+    #[must_use]
+    pub fn owes_proof(&self) -> bool {
+        self.unproven && self.in_flight.is_empty()
+    }
+
+    /// As [`Appender::closing_write`], of a batch that need not be proved in its turn: it says nothing new.
+    ///
+    /// # Panics
+    /// If the batch is longer than one block, or nothing is owed.
+    pub fn close_with(&mut self, batch: Batch) -> Write {
+        assert!(self.owes_proof(), "nothing is to be proved");
+        assert!(batch.bytes() <= BLOCK_BYTES, "one block is kept for it");
         self.unproven = false;
-        Some(self.append(Batch::new(), None))
+        self.append(batch, None)
     }
 
     /// Begin the next segment.

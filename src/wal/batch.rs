@@ -100,8 +100,8 @@ impl Batch {
         assert!(run.entries.len() <= APPEND_ENTRIES_MAX as usize, "too many entries in a run");
         assert!(run.entries.is_empty() || run.first.0 > 0, "entries without an index");
         assert!(run.entries.is_empty() || run.run_term.0 > 0, "entries without a term");
-        let is_both = run.kind == RunKind::Recalled && run.is_forgetful;
-        assert!(!is_both, "a replica that is whole and is not");
+        let is_whole = matches!(run.kind, RunKind::Recalled | RunKind::SaidAgain);
+        assert!(!(is_whole && run.is_forgetful), "a replica that is whole and is not");
         debug_assert!(
             !matches!(run.kind, RunKind::SnapshotTaken | RunKind::SnapshotInstalled)
                 || run.first <= run.hard_state.commit,

@@ -69,13 +69,22 @@ impl Packed {
 pub struct LogIndex {
     /// Per group: spans in index order, disjoint, none empty.
     groups: BTreeMap<GroupId, VecDeque<Packed>>,
+    /// Where the last entry that was noted lies, in front of a gap in the log: no span reaches over that.
+    gap: Location,
+    noted: Location,
 }
 
 impl LogIndex {
     /// Knows nothing.
     #[must_use]
     pub const fn new() -> Self {
-        Self { groups: BTreeMap::new() }
+        let nowhere = Location { segment: SegmentSeq(0), offset: 0 };
+        Self { groups: BTreeMap::new(), gap: nowhere, noted: nowhere }
+    }
+
+    /// What follows lies behind a part of the log that cannot be read.
+    pub const fn on_gap(&mut self) {
+        self.gap = self.noted;
     }
 
     /// `count` entries of `group` from `first` on were written at `location`; what was known at and
@@ -84,12 +93,16 @@ impl LogIndex {
         if count == 0 {
             return;
         }
+        self.noted = location;
+        let gap = (self.gap.segment.0, self.gap.offset);
         let spans = self.groups.entry(group).or_default();
         let cut = cut_from(spans, first.0);
         let count = u32::try_from(count).expect("limits bound the entries of a run");
         let offset = u32::try_from(location.offset).expect("segments are shorter than 4 GiB");
         if let Some(last) = spans.back_mut().filter(|_| !cut) {
-            let near = last.segment == location.segment.0
+            let is_behind = gap < (last.segment, u64::from(last.offset));
+            let near = is_behind
+                && last.segment == location.segment.0
                 && u64::from(offset.saturating_sub(last.offset)) <= SPAN_BYTES;
             let merged = last.count.checked_add(count);
             if let (true, true, Some(merged)) = (near, last.end() == first.0, merged) {

@@ -81,7 +81,7 @@
 //! Damage to the *last* acknowledged batch looks exactly like a torn write until something later
 //! carries a watermark behind it. Under load that is the next batch or the one after; when writes
 //! stop, the driver writes [`Appender::closing_write`] after a moment of idleness and at shutdown:
-//! an empty batch that carries the watermark alone. What remains is a window of one idle moment in
+//! a batch with nothing new in it, that carries the watermark. What remains is a window of one idle moment in
 //! which a decayed block costs an acknowledged batch on this node. In a recycled segment not even a torn tail may be told
 //! then: behind the last header of this life stands an earlier one, as behind any end.
 //!
@@ -109,6 +109,7 @@
 //! | 2 | a run has a kind, where zero was: pieces and ends of snapshots, tombstones. Version 1 is read as before |
 //! | 3 | kinds of runs for a replica that lost part of its log, and for one that has it back |
 //! | 4 | runs take the bytes that their numbers need, and batches another magic, which tells. Later, within this version: a run says if its replica is not whole; who does not know that refuses the run by its kind |
+//! | 5 | runs that say again what an earlier batch said ([`RunKind::SaidAgain`]). Versions 1 to 4 are read as before |
 //!
 //! [`FLUSHES_IN_FLIGHT_MAX`]: crate::limits::FLUSHES_IN_FLIGHT_MAX
 

@@ -6,7 +6,8 @@
 //!     0  crc of what follows, to the end of the table   4
 //!     4  widths, four bits each                         4   bytes 0 to 8 of each field below, and the kind of
 //!                                                           the run (see [`RunKind`]) in the highest four;
-//!                                                           the topmost bit: [`Run::is_forgetful`]
+//!                                                           the topmost bit: [`Run::is_forgetful`], but for
+//!                                                           [`RunKind::SaidAgain`]
 //!     8  count of entries                               w   0: hard state alone
 //!        group                                          w
 //!        term       ┐                                   w
@@ -82,7 +83,8 @@ pub enum RunKind {
     /// One piece of a snapshot.
     SnapshotPiece = 1,
     /// A snapshot that this replica took of itself is whole: all its pieces lie in front of this run.
-    /// From here on it stands for the log up to its last entry, and what follows that entry stays.
+    /// From here on it stands for the log up to its last entry, and what follows that entry stays. From a replica that is
+    /// not whole: one that a member gave back that does not lead; what follows stays if it goes on from there.
     SnapshotTaken = 2,
     /// The replica was removed from its group, for good; nothing of the group follows.
     Tombstone = 3,
@@ -96,6 +98,9 @@ pub enum RunKind {
     EntriesForgotten = 6,
     /// Everything that was ever acknowledged is here again.
     Recalled = 7,
+    /// Nothing new: the hard state, and the entry that the log ended with when this was written. Where the run that said
+    /// so first cannot be read, this tells what was in it. Since format version 5; it has all four bits of a kind.
+    SaidAgain = 15,
 }
 
 impl RunKind {
@@ -123,7 +128,8 @@ impl RunKind {
             | Self::SnapshotInstalled
             | Self::PromisesForgotten
             | Self::EntriesForgotten
-            | Self::Recalled => 0..=0,
+            | Self::Recalled
+            | Self::SaidAgain => 0..=0,
         }
     }
 }
@@ -280,12 +286,14 @@ impl Layout {
 
     /// The kind of a run, and whether its replica was not whole: it was when it wrote `Recalled`.
     const fn kind(self, code: u32) -> Option<(RunKind, bool)> {
+        if matches!(self, Self::Packed) && code == RunKind::SaidAgain as u32 {
+            return Some((RunKind::SaidAgain, false));
+        }
         let forgetful = match self {
             Self::Packed => code & FORGETFUL,
             Self::Wide => 0,
         };
         match RunKind::from_code(code ^ forgetful) {
-            Some(RunKind::Recalled) if forgetful > 0 => None,
             Some(kind) => Some((kind, forgetful > 0)),
             None => None,
         }
@@ -550,7 +558,8 @@ impl<'a> RunRef<'a> {
             | RunKind::Tombstone
             | RunKind::PromisesForgotten
             | RunKind::EntriesForgotten
-            | RunKind::Recalled => false,
+            | RunKind::Recalled
+            | RunKind::SaidAgain => false,
         }
     }
 

@@ -28,7 +28,7 @@ use super::codec::{Put, Take, first_non_zero};
 use super::damage::Fault;
 
 /// The format this code writes; see the history in [`super`]. It reads every earlier one.
-pub const FORMAT_VERSION: u32 = 4;
+pub const FORMAT_VERSION: u32 = 5;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"OUTRWAL\0");
 const HEADER_BYTES: usize = 80;

@@ -23,7 +23,7 @@ pub struct SnapshotPiece {
     pub from: ReplicaId,
     /// The follower that takes it.
     pub to: ReplicaId,
-    /// The term the sender leads.
+    /// The term the sender leads; 0 if it does not, and gives back what the receiver has lost.
     pub term: Term,
     /// The sender's name for this transfer. A later transfer of the same sender has a higher name.
     pub transfer: u64,
@@ -46,7 +46,7 @@ pub struct SnapshotAck {
     pub from: ReplicaId,
     /// The leader that sends.
     pub to: ReplicaId,
-    /// The follower's term.
+    /// The follower's term; 0 to one that does not lead.
     pub term: Term,
     /// Which transfer.
     pub transfer: u64,

@@ -237,3 +237,15 @@ fn a_damaged_segment_leaves_the_log_though_nobody_writes() {
         run(seed, &Options::swarm(seed));
     }
 }
+
+/// While members learned to give each other back what is committed: the state was of a higher term than whoever took it
+/// knew (701466); what lay behind its gap was taken for committed beyond what its own log said (704012); a doubt of an
+/// earlier life outlived what ended it (719592); an answer to a member that does not lead counted as a promise (812201).
+/// All disks are damaged in 714360: two of three know that an entry is committed and lack those in front of it, which the
+/// third has and does not know to be. And in 721391, with 64 groups.
+#[test]
+fn members_that_are_not_whole_give_each_other_back_what_is_committed() {
+    for seed in [701_466, 704_012, 719_592, 812_201, 714_360, 721_391] {
+        run(seed, &Options::swarm(seed));
+    }
+}

@@ -138,6 +138,7 @@ impl Held {
         let entry = EntryId { term: run.run_term, index: run.first };
         self.is_forgotten |= run.is_forgetful;
         match run.kind {
+            RunKind::SaidAgain => {}
             RunKind::Log if run.count == 0 => {}
             RunKind::Log => {
                 // Entries at and behind the first are superseded.

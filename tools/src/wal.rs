@@ -131,6 +131,7 @@ fn dump_batch(
                 write!(out, "  entries are lost, the last was {run_term}/{first}")?;
             }
             RunKind::Recalled => write!(out, "  what was lost is here again")?,
+            RunKind::SaidAgain => write!(out, "  ends with {run_term}/{first}, as said before")?,
         }
         if is_forgetful {
             write!(out, "  not whole")?;

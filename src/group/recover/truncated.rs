@@ -65,6 +65,10 @@ enum Said {
     /// The end of a snapshot whose index is above the commit index in it.
     Uncommitted(u64),
     Tombstone,
+    /// The log ends with this entry, as said before; and the commit index.
+    Again(u64, u64),
+    /// The end of a snapshot that a member gave back.
+    GivenBack(u64),
     /// Something is gone here.
     Loss,
     /// An earlier life found entries gone, the last of them this one.
@@ -77,14 +81,19 @@ enum Said {
 use Said::*;
 
 fn replay(said: &[Said]) -> Result<Replica, RunError> {
+    replay_beside(&[NodeId(1)], said)
+}
+
+fn replay_beside(nodes: &[NodeId], said: &[Said]) -> Result<Replica, RunError> {
     let recovery = ReplicaRecovery::new(GROUP, Box::new(Map::new()), 1 << 20);
-    let mut recovery = recovery.beginning(GroupState::first(&[NodeId(1)], &[]));
+    let mut recovery = recovery.beginning(GroupState::first(nodes, &[]));
     for (number, said) in (1..).zip(said) {
         let mut run = |kind, entry, commit, entries: Vec<Entry>| {
             let hard_state =
                 HardState { term: Term(9), commit: Index(commit), ..HardState::default() };
             let segment = SegmentSeq(number);
-            let is_forgetful = matches!(said, Fetched(..) | Received(_) | Forgotten(_));
+            let is_forgetful =
+                matches!(said, Fetched(..) | Received(_) | GivenBack(_) | Forgotten(_));
             let replayed = Replayed { kind, is_forgetful, hard_state, entry, segment };
             recovery.on_run(replayed, entries.into_iter())
         };
@@ -103,7 +112,8 @@ fn replay(said: &[Said]) -> Result<Replica, RunError> {
                     run(RunKind::SnapshotPiece, at(last), 0, vec![Entry::command(piece)])?;
                 }
             }
-            Taken(last) => run(RunKind::SnapshotTaken, at(last), last, vec![])?,
+            Taken(last) | GivenBack(last) => run(RunKind::SnapshotTaken, at(last), last, vec![])?,
+            Again(last, commit) => run(RunKind::SaidAgain, at(last), commit, vec![])?,
             Installed(last) | Received(last) => {
                 run(RunKind::SnapshotInstalled, at(last), last, vec![])?
             }
@@ -421,4 +431,192 @@ fn a_tombstoned_replica_recovers_as_removed() {
         assert_eq!(replica.status().last, EntryId::default());
     }
     assert!(!check(&[Log(1, 5, 5)], (1, 5, 5)).is_buried());
+}
+
+/// What lies behind gaps.
+fn islands(said: &[Said]) -> Vec<(u64, u64)> {
+    let replica = replay(said).expect("a log that recovers");
+    replica.islands().map(|(first, last)| (first.0, last.0)).collect()
+}
+
+#[test]
+fn what_the_log_says_again_tells_what_is_gone() {
+    // It ended with what was there in front of the gap: nothing of this group went.
+    assert_eq!(forgotten(&[Log(1, 6, 4), Loss, Again(6, 5)], (1, 6, 5)), None);
+    // With less: who said so was shown less, or what is gone replaced the rest.
+    assert_eq!(forgotten(&[Log(1, 6, 4), Loss, Again(5, 5)], (5, 4, 4)), Some((true, Some(5))));
+    assert_eq!(forgotten(&[Log(1, 6, 6), Loss, Again(6, 6), Log(7, 8, 8)], (1, 8, 8)), None);
+    // With more: that much is gone, and nothing else, nor what was promised.
+    assert_eq!(forgotten(&[Log(1, 6, 4), Loss, Again(8, 5)], (5, 4, 4)), Some((true, Some(8))));
+    // With another entry at that place, which replaced what was there.
+    let replaced = [Log(1, 4, 4), Other(5, 6), Loss, Again(6, 4)];
+    assert_eq!(forgotten(&replaced, (5, 4, 4)), Some((true, Some(6))));
+    // A second gap is about what follows the first.
+    let twice = [Log(1, 6, 4), Loss, Again(6, 5), Loss];
+    assert_eq!(forgotten(&twice, (6, 5, 5)), Some((false, None)));
+    let twice = [Log(1, 6, 4), Loss, Loss, Again(6, 5), Log(7, 7, 6)];
+    assert_eq!(forgotten(&twice, (1, 7, 6)), None);
+    // Whoever says again is whole, whatever a note says of an earlier life.
+    let whole = [Log(1, 6, 4), Loss, Forgotten(9), Log(5, 9, 6), Loss, Again(9, 7)];
+    assert_eq!(forgotten(&whole, (5, 9, 7)), None);
+    assert!(forgotten(&whole[..5], (7, 6, 6)).is_some());
+    // A snapshot stands for what is gone.
+    let stands = [Log(1, 6, 4), Loss, Pieces(8, 0), Taken(8), Again(8, 8)];
+    assert_eq!(forgotten(&stands, (9, 8, 8)), None);
+    // Another life could read what the one in between could not.
+    let doubtful = [Log(1, 6, 4), Stale(7), Forgotten(7), Again(6, 6)];
+    assert_eq!(forgotten(&doubtful, (1, 6, 6)), None);
+}
+
+#[test]
+fn what_lies_behind_gaps_is_kept_as_far_as_it_counts() {
+    assert_eq!(islands(&[Log(1, 5, 5), Loss, Log(8, 12, 9)]), [(8, 12)]);
+    // What lies in front of another gap may have been replaced in that, unless it is committed.
+    let two = [Log(1, 5, 5), Loss, Log(8, 12, 9), Loss, Log(15, 17, 16)];
+    assert_eq!(islands(&two), [(8, 9), (15, 17)]);
+    assert_eq!(islands(&[&two[..], &[Loss]].concat()), [(8, 9), (15, 16)]);
+    assert_eq!(islands(&[Log(1, 5, 5), Loss, Log(8, 12, 7), Loss]), []);
+    // A term begins in front of its end: what followed was replaced, and that it was committed is not about this.
+    assert_eq!(islands(&[Log(1, 5, 5), Loss, Log(8, 12, 8), Again(9, 20)]), [(8, 9)]);
+    assert_eq!(islands(&[Log(1, 5, 5), Loss, Log(8, 12, 8), Again(9, 20), Loss]), [(8, 9)]);
+    // Nothing is missing, or somebody sends it.
+    assert_eq!(islands(&[Log(1, 5, 5), Loss, Log(6, 9, 6)]), []);
+    assert_eq!(islands(&[Log(1, 5, 5), Loss, Log(8, 12, 9), Forgotten(12), Fetched(6, 6, 6)]), []);
+}
+
+#[test]
+fn what_a_member_gives_back_joins_what_lies_behind_the_gap() {
+    let lost = [Log(1, 5, 5), Loss, Log(8, 12, 9), Forgotten(12)];
+    let back = |said: &[Said], last| {
+        let back = [Pieces(last, 0), GivenBack(last)];
+        [said, &back].concat()
+    };
+    // In the middle of it, and right in front of it.
+    for last in [7, 8, 10, 12] {
+        let joined = back(&lost, last);
+        assert_eq!(forgotten(&joined, (last + 1, 12, last.max(9))), None, "nothing is missing");
+        let whole = [&joined[..], &[RecalledTo(12), Log(13, 14, 12)]].concat();
+        assert_eq!(forgotten(&whole, (last + 1, 14, 12)), None);
+    }
+    // Not in front of a hole, and not behind all of it.
+    let short = back(&lost, 6);
+    assert_eq!(forgotten(&short, (7, 6, 6)), Some((true, Some(12))));
+    assert_eq!(islands(&short), [(8, 12)]);
+    assert_eq!(forgotten(&back(&short, 7), (8, 12, 9)), None);
+    assert_eq!(forgotten(&back(&lost, 14), (15, 14, 14)), None);
+    // What goes then goes anew.
+    let since = [&back(&lost, 7)[..], &[Loss]].concat();
+    assert_eq!(forgotten(&since, (10, 9, 9)), Some((false, None)));
+    // From one to the next.
+    let two = [Log(1, 5, 5), Loss, Log(8, 12, 10), Loss, Log(11, 17, 16), Forgotten(17)];
+    assert_eq!(forgotten(&back(&two, 7), (11, 17, 16)), None);
+    let apart = [Log(1, 5, 5), Loss, Log(8, 12, 10), Loss, Log(13, 17, 16), Forgotten(17)];
+    assert_eq!(forgotten(&back(&apart, 7), (11, 10, 10)), Some((true, Some(17))));
+    assert_eq!(forgotten(&back(&back(&apart, 7), 12), (13, 17, 16)), None);
+    // Pieces without an end are nothing.
+    let torn = [&lost[..], &[Pieces(7, 0)]].concat();
+    assert_eq!(forgotten(&torn, (6, 5, 5)), Some((true, Some(12))));
+    assert_eq!(islands(&torn), [(8, 12)]);
+}
+
+#[test]
+fn what_lies_behind_a_gap_goes_on_only_in_the_log_it_was_written_for() {
+    let joined = |said: &[Said], last| {
+        let said = [said, &[Pieces(last, 0), GivenBack(last)]].concat();
+        let replica = replay(&said).expect("a log that recovers");
+        replica.status().last.index.0
+    };
+    // Another term begins: the entry in front of it may be another than the one that is committed.
+    let unknown = [Log(1, 5, 5), Loss, Other(8, 9), Forgotten(9)];
+    assert_eq!(joined(&unknown, 7), 7);
+    // The log says what it follows.
+    let said = [Log(1, 5, 5), Loss, Again(7, 5), Other(8, 9), Forgotten(9)];
+    assert_eq!(joined(&said, 7), 9);
+    let other = [Log(1, 5, 5), Loss, Again(6, 5), Other(8, 9), Forgotten(9)];
+    assert_eq!(joined(&other, 7), 7);
+    // An entry is in the place of one that is committed.
+    assert_eq!(joined(&said, 8), 8);
+    // As far as its own entries are committed they are everybody's, and not an entry further.
+    let committed = [Log(1, 5, 5), Loss, Other(8, 9), Log(10, 9, 8), Forgotten(9)];
+    assert_eq!(joined(&committed, 7), 9);
+    // What it says that it follows is not what a snapshot has replaced since.
+    let since = [Log(1, 5, 5), Loss, Again(8, 5), Pieces(8, 1), Received(8), Other(9, 10), Loss];
+    let known = [&since[..], &[Forgotten(10)]].concat();
+    assert_eq!(joined(&known, 8), 8);
+}
+
+/// What comes to the log for a state up to `last` that a member gives back: kinds, and whether the replica was whole.
+fn takes_back(replica: &mut Replica, last: u64) -> Vec<(RunKind, bool)> {
+    let (from, now) = (ReplicaId(2), Tick(9));
+    assert_eq!(replica.on_announced(now, from, Term(0), at(last)), crate::group::Use::Wanted);
+    let state = GroupState::first(&[NodeId(1), NodeId(2)], &[]);
+    let meta = SnapshotMeta::new(GROUP, at(last)).with_state(&state);
+    assert!(replica.begin_install(from, Term(0), (meta, Box::new(machine(last))), 1));
+    let mut lists = EntryLists::default();
+    let mut written = Vec::new();
+    let (mut fx, mut answers) = (Effects::default(), Answers::new());
+    for _ in 0..3 {
+        while let Some((run, done)) = replica.take_run(1 << 20, &mut lists) {
+            written.push((run.kind, run.is_forgetful));
+            if done == Some(crate::group::Written::Installed(at(last))) {
+                replica.install(now, &mut answers).expect("it takes effect");
+            }
+        }
+        replica.ready(now, UnixMs(0), &mut fx, &mut answers);
+        fx.clear();
+    }
+    written
+}
+
+#[test]
+fn what_runs_and_what_starts_again_come_to_the_same() {
+    let nodes = [NodeId(1), NodeId(2)];
+    let lost = [Log(1, 5, 5), Loss, Log(8, 12, 10), Loss, Log(13, 17, 16)];
+    let seen = |replica: &Replica| {
+        let status = replica.status();
+        (status.first.0, status.last, status.applied.0, replica.machine().digest())
+    };
+    let start = |said: &[Said]| replay_beside(&nodes, said).expect("a log that recovers");
+    let mut running = start(&lost);
+    let mut noted = [&lost[..], &[Forgotten(17)]].concat();
+    let first = takes_back(&mut running, 7);
+    let (lost, back) = (RunKind::EntriesForgotten, RunKind::SnapshotTaken);
+    assert_eq!(first, [(lost, true), (back, true)]);
+    noted.extend([Pieces(7, 0), GivenBack(7)]);
+    assert_eq!((running.status().last, running.status().applied), (at(10), Index(10)));
+    assert_eq!(seen(&running).3, seen(&start(&noted)).3, "the state");
+    assert!(running.forgotten().is_some(), "11 and 12 are missing");
+    assert_eq!(running.islands().collect::<Vec<_>>(), [(Index(13), Index(17))]);
+    // Another member had those.
+    let second = takes_back(&mut running, 12);
+    assert_eq!(second, [(back, true), (RunKind::Recalled, false)]);
+    assert_eq!(running.forgotten(), None);
+    assert_eq!((running.status().last, running.status().applied), (at(17), Index(16)));
+    noted.extend([Pieces(12, 0), GivenBack(12)]);
+    assert_eq!(seen(&running), seen(&start(&noted)));
+    noted.push(RecalledTo(17));
+    let again = start(&noted);
+    assert_eq!((again.forgotten(), seen(&again)), (None, seen(&running)));
+    // What lies behind the snapshot is in front of it in the log, and stays.
+    assert_eq!(again.pin(&LogIndex::new()), Some(SegmentSeq(5)));
+}
+
+#[test]
+fn a_replica_that_hears_a_leader_takes_no_state_from_others() {
+    let lost = [Log(1, 5, 5), Loss, Log(8, 12, 9), Forgotten(12)];
+    let mut replica = replay_beside(&[NodeId(1), NodeId(2)], &lost).expect("it recovers");
+    let (from, now, none) = (ReplicaId(2), Tick(9), Term(0));
+    let usage = |replica: &mut Replica, from, last| replica.on_announced(now, from, none, at(last));
+    assert_eq!(usage(&mut replica, from, 5), crate::group::Use::Held);
+    assert_eq!(usage(&mut replica, ReplicaId(3), 7), crate::group::Use::None, "a stranger");
+    assert_eq!(usage(&mut replica, from, 7), crate::group::Use::Wanted);
+    let heartbeat = Message::new(MessageKind::Heartbeat, from, ReplicaId(1), Term(9));
+    replica.on_message(now, &heartbeat, std::iter::empty(), &mut Answers::new());
+    assert_eq!(usage(&mut replica, from, 7), crate::group::Use::None);
+    assert!(replica.islands().next().is_some());
+    // What the leader sends takes the place of all that lay behind the gap.
+    let mut append = Message::new(MessageKind::Append, from, ReplicaId(1), Term(9));
+    (append.entry, append.run_term, append.count) = (at(5), TERM, 1);
+    replica.on_message(now, &append, std::iter::once(entry(6)), &mut Answers::new());
+    assert_eq!(replica.islands().next(), None);
 }

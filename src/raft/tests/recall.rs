@@ -228,3 +228,179 @@ fn a_leader_it_may_not_heed_is_asked_when_it_is_time_or_nobody_knows_it() {
     assert_eq!(asked(&mut raft, 9, 49), [(MessageKind::Recall, 9)], "the group may have changed");
     assert_eq!(raft.status().leader, ReplicaId::NONE);
 }
+
+/// What it asks when `now` has come, of any one.
+fn is_lonely(raft: &mut Raft, now: u64) -> bool {
+    question(raft, now).hint > Index(0)
+}
+
+#[test]
+fn whoever_has_heard_no_leader_for_long_says_so() {
+    let election = test_config(7).election_ticks;
+    let mut raft = forgetful(29, true, Some(entry(3, 42)));
+    assert!(!is_lonely(&mut raft, 0));
+    assert!(!is_lonely(&mut raft, 3 * election - 1));
+    assert!(is_lonely(&mut raft, 3 * election + election / 2));
+    answers(&mut raft, &message(MessageKind::Heartbeat, 1, 2, 3), 4 * election);
+    assert!(!is_lonely(&mut raft, 5 * election));
+    // One whose term is over leads nobody.
+    answers(&mut raft, &message(MessageKind::Heartbeat, 1, 2, 2), 7 * election);
+    assert!(is_lonely(&mut raft, 8 * election));
+}
+
+#[test]
+fn a_member_that_does_not_lead_gives_what_it_has_applied_if_that_is_more() {
+    let offer = |kept: u64, has: u64, is_lonely: bool| {
+        let mut raft = forgetful(kept, true, None);
+        let mut asked = message(MessageKind::Recall, 3, 2, 3);
+        (asked.entry.index, asked.hint) = (Index(has), Index(u64::from(is_lonely)));
+        let sent = answers(&mut raft, &asked, 10);
+        let offers: Vec<_> =
+            sent.iter().filter(|it| it.kind == MessageKind::Snapshot).copied().collect();
+        offers.first().map(|it| (it.to, it.term, it.entry))
+    };
+    assert_eq!(offer(29, 28, true), Some((ReplicaId(3), Term(0), entry(1, 29))));
+    assert_eq!(offer(29, 29, true), None);
+    assert_eq!(offer(29, 28, false), None, "a leader may come");
+    assert_eq!(offer(0, 0, true), None);
+}
+
+#[test]
+fn a_member_without_its_promises_gives_what_it_has_applied_all_the_same() {
+    let mut raft = forgetful(29, false, None);
+    let mut asked = message(MessageKind::Recall, 3, 2, 3);
+    (asked.entry.index, asked.hint) = (Index(5), Index(1));
+    let sent = answers(&mut raft, &asked, 10);
+    assert!(sent.iter().any(|it| it.kind == MessageKind::Snapshot), "what is committed is so");
+    assert!(sent.iter().all(|it| it.kind != MessageKind::RecallResponse), "its term is not known");
+}
+
+/// It has the state up to 3/35, and behind that its own log up to `last`.
+fn rejoined(raft: &mut Raft, last: u64) -> Restored {
+    let runs = match last {
+        35 => Vec::new(),
+        _ => vec![TermRun { start: Index(36), term: Term(3) }],
+    };
+    let behind = Behind { runs, last: Index(last), commit: Index(37) };
+    let membership = Membership::of_voters((1..=3).map(ReplicaId));
+    raft.rejoin(entry(3, 35), membership, behind, Tick(50))
+}
+
+#[test]
+fn it_is_whole_when_the_last_entry_it_ever_had_is_back() {
+    let mut raft = forgetful(29, true, Some(entry(3, 42)));
+    assert_eq!(rejoined(&mut raft, 42), Restored::Yes);
+    let status = raft.status();
+    assert_eq!((status.first, status.last), (Index(36), entry(3, 42)));
+    assert_eq!((status.commit, status.durable), (Index(37), Index(42)));
+    assert_eq!(raft.forgotten(), None);
+    let recalled = ready(&mut raft, 60).recalled;
+    assert_eq!(recalled, [Recalled::Everything], "it is to be recorded");
+    assert!(votes_for(&raft, entry(3, 42)));
+    assert!(!votes_for(&raft, entry(3, 41)));
+}
+
+#[test]
+fn it_is_not_whole_without_the_last_entry_it_ever_had() {
+    for (last, is_whole) in [(40, false), (42, true), (43, true)] {
+        let mut raft = forgetful(29, true, Some(entry(3, 42)));
+        rejoined(&mut raft, last);
+        assert_eq!(raft.forgotten().is_none(), is_whole, "{last}");
+    }
+    for what in [(true, None), (false, Some(entry(3, 36)))] {
+        let mut raft = forgetful(29, what.0, what.1);
+        rejoined(&mut raft, 42);
+        assert!(raft.forgotten().is_some(), "{what:?}");
+    }
+    // What lies in front of what is committed was replaced, if it is not there.
+    let mut raft = forgetful(29, true, Some(entry(2, 37)));
+    rejoined(&mut raft, 42);
+    assert_eq!(raft.forgotten(), None);
+}
+
+#[test]
+fn it_is_whole_though_the_power_fails_before_that_is_recorded() {
+    let start = |has_rejoined: bool, last: u64| {
+        let recovered = Recovered {
+            hard_state: HardState { term: Term(3), vote: ReplicaId::NONE, commit: Index(5) },
+            membership: Membership::of_voters((1..=3).map(ReplicaId)),
+            runs: vec![TermRun { start: Index(1), term: Term(3) }],
+            last: Index(last),
+            applied: Index(5),
+            forgotten: Some(Forgotten { promises_known: true, last: Some(entry(3, 42)) }),
+            has_rejoined,
+            ..Recovered::default()
+        };
+        let mut raft = Raft::new(Config { id: ReplicaId(2), ..test_config(7) }, recovered, Tick(0));
+        (raft.forgotten().is_none(), ready(&mut raft, 0).recalled)
+    };
+    assert_eq!(start(true, 42), (true, vec![Recalled::Everything]));
+    assert_eq!(start(true, 41), (false, vec![]));
+    assert_eq!(start(false, 42), (false, vec![]), "only its leader knows");
+}
+
+#[test]
+fn whoever_is_lonely_does_not_wait_for_a_leader_that_is_gone() {
+    let election = test_config(7).election_ticks;
+    let mut raft = forgetful(29, true, Some(entry(3, 42)));
+    answers(&mut raft, &message(MessageKind::Heartbeat, 1, 2, 3), 10);
+    assert_eq!(raft.status().leader, ReplicaId(1));
+    assert!(!is_lonely(&mut raft, 2 * election));
+    assert_eq!(raft.status().leader, ReplicaId(1));
+    assert!(is_lonely(&mut raft, 4 * election));
+    assert_eq!((raft.status().leader, raft.status().term), (ReplicaId::NONE, Term(3)));
+    assert!(raft.may_rejoin(entry(3, 35)));
+}
+
+/// Two know that an entry is committed and lack those in front of it; the third has them, and does not know.
+#[test]
+fn what_one_knows_to_be_committed_is_told_to_those_who_have_it() {
+    let election = test_config(7).election_ticks;
+    let mut raft = forgetful(29, true, Some(entry(3, 42)));
+    raft.note_committed(entry(2, 33));
+    assert_eq!(question(&mut raft, 0).commit, Index(0), "a leader may come");
+    let mut asked = question(&mut raft, 4 * election);
+    assert_eq!((asked.run_term, asked.commit), (Term(2), Index(33)));
+    (asked.from, asked.to) = (ReplicaId(3), ReplicaId(2));
+    let knows = |term: u64, asked: &Message| {
+        let recovered = Recovered {
+            hard_state: HardState { term: Term(3), vote: ReplicaId::NONE, commit: Index(29) },
+            membership: Membership::of_voters((1..=3).map(ReplicaId)),
+            runs: vec![
+                TermRun { start: Index(1), term: Term(1) },
+                TermRun { start: Index(31), term: Term(term) },
+            ],
+            last: Index(40),
+            applied: Index(29),
+            ..Recovered::default()
+        };
+        let mut raft = Raft::new(Config { id: ReplicaId(2), ..test_config(7) }, recovered, Tick(0));
+        answers(&mut raft, asked, 10);
+        raft.status().commit
+    };
+    assert_eq!(knows(2, &asked), Index(33));
+    assert_eq!(knows(3, &asked), Index(29), "it has another in that place");
+    asked.hint = Index(0);
+    assert_eq!(knows(2, &asked), Index(29), "a leader may come");
+}
+
+#[test]
+fn a_state_is_taken_from_a_member_only_by_one_that_is_lost_and_follows_nobody() {
+    let last = entry(3, 35);
+    let mut raft = forgetful(29, true, Some(entry(3, 42)));
+    assert!(raft.may_rejoin(last));
+    assert!(!raft.may_rejoin(entry(1, 29)), "it has as much");
+    answers(&mut raft, &message(MessageKind::Heartbeat, 1, 2, 3), 10);
+    assert!(!raft.may_rejoin(last), "its leader sends what is missing");
+    assert_eq!(rejoined(&mut raft, 42), Restored::No);
+    let whole = Recovered {
+        membership: Membership::of_voters((1..=3).map(ReplicaId)),
+        ..Recovered::default()
+    };
+    let whole = Raft::new(Config { id: ReplicaId(2), ..test_config(7) }, whole, Tick(0));
+    assert!(!whole.may_rejoin(last), "only its leader may replace what it has");
+    // The state is of a higher term than it knew.
+    let mut raft = forgetful(29, true, Some(entry(3, 42)));
+    raft.heed_term_of(entry(5, 35), Tick(0));
+    assert_eq!(raft.status().term, Term(5));
+}

@@ -140,6 +140,10 @@ impl Receives {
         let known = self.find(slot);
         let at = match known {
             Some(at) if self.under_way[at].name == name => at,
+            // What members that do not lead give back: one at a time.
+            Some(at) if name.term == self.under_way[at].name.term && name.term == Term(0) => {
+                return answer(PieceStatus::Refused);
+            }
             Some(at) if !name.supersedes(&self.under_way[at].name) => return Taken::Ignored,
             // What is being installed is past being replaced.
             Some(at) if self.under_way[at].incoming.is_none() => return answer(PieceStatus::Busy),

@@ -35,7 +35,7 @@ pub(in crate::shard) struct Opening {
     pub(in crate::shard) from: ReplicaId,
     /// The follower.
     pub(in crate::shard) to: ReplicaId,
-    /// The term this replica leads.
+    /// The term this replica leads; 0 if it does not.
     pub(in crate::shard) term: Term,
     /// What is sent.
     pub(in crate::shard) outgoing: Outgoing,
@@ -202,16 +202,16 @@ impl Sends {
         if it.name != ack.transfer || it.snapshot != ack.snapshot {
             return None;
         }
-        let (ended, starts) = (it.on_ack(ack, now)?, it.starts + 1);
+        let (ended, starts, term) = (it.on_ack(ack, now)?, it.starts + 1, it.term);
         self.under_way.swap_remove(at);
         let ended = match ended {
             Ended::StartOver if limits::SNAPSHOT_STARTS_MAX <= starts => Ended::Failed,
-            Ended::Installed(entry) => {
+            Ended::Installed(entry) if term > Term(0) => {
                 let until = now.plus(limits::SNAPSHOT_HOLD_MS_MAX);
                 self.holds.push(Hold { slot, to: ack.from, after: entry.index, until });
                 ended
             }
-            Ended::StartOver | Ended::Failed => ended,
+            Ended::Installed(_) | Ended::StartOver | Ended::Failed => ended,
         };
         Some((ended, starts))
     }
@@ -223,7 +223,18 @@ impl Sends {
         self.under_way.iter_mut().filter(to_node).for_each(|it| it.go_back(now));
     }
 
-    /// The replica leads no more: nothing of its group is sent, and nothing is owed.
+    /// The term of the transfer to this replica, if one is under way.
+    pub(in crate::shard) fn term(&self, slot: u32, to: ReplicaId) -> Option<Term> {
+        self.find(slot, to).map(|at| self.under_way[at].term)
+    }
+
+    /// The replica does not lead: nothing that a leader sends is, and nothing is owed.
+    pub(in crate::shard) fn end_led(&mut self, slot: u32) {
+        self.under_way.retain(|it| it.slot != slot || it.term == Term(0));
+        self.holds.retain(|hold| hold.slot != slot);
+    }
+
+    /// What was sent of a group is not sent any more, and nothing is owed.
     pub(in crate::shard) fn end_group(&mut self, slot: u32) {
         self.under_way.retain(|it| it.slot != slot);
         self.holds.retain(|hold| hold.slot != slot);

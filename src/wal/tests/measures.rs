@@ -223,8 +223,8 @@ fn a_run_whose_fields_make_no_sense_together_is_refused_though_its_checksum_hold
     let whole = two.bytes() as u64;
     let cut = refused(&two, |bytes| bytes.truncate(bytes.len() - 1));
     assert_eq!(cut, Some(("room for payloads", 1000, whole, whole - 1)));
-    let unknown = refused(&two, |bytes| bytes[7] |= 15 << 4);
-    assert_eq!(unknown, Some(("run kind", 1004, 7, 15)));
+    let again = refused(&two, |bytes| bytes[7] |= 15 << 4);
+    assert_eq!(again, Some(("entries in a run of this kind", 1000, 0, 2)));
     // A run that holds anything says where it begins, and ends within all numbers.
     let at = |run: &Run, first: u64| {
         let mut run = run.clone();

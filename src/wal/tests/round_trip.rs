@@ -63,7 +63,7 @@ fn runs_that_are_not_of_the_log_come_back_and_are_not_noted() {
 #[test]
 fn a_run_of_an_unknown_kind_or_shape_is_refused_by_name() {
     for (kind, lines, what) in [
-        (15, 1, "run kind"),
+        (15, 1, "entries in a run of this kind"),
         (5, 1, "entries in a run of this kind"),
         (1, 0, "entries in a run of this kind"),
         (1, 2, "entries in a run of this kind"),
