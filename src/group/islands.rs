@@ -85,19 +85,13 @@ impl Island {
 
     /// What of it lies behind `index`, with its terms.
     pub(super) fn behind(mut self, index: Index) -> (LogCache, Vec<TermRun>) {
-        forget_through(&mut self.cache, &mut self.runs, index);
+        self.cache.evict(index, usize::MAX);
+        let keep = self.runs.partition_point(|run| run.start <= index.next()).saturating_sub(1);
+        self.runs.drain(..keep);
+        if let Some(run) = self.runs.first_mut() {
+            run.start = run.start.max(index.next());
+        }
         (self.cache, self.runs)
-    }
-}
-
-/// Lets go of the entries up to `index`, of which at least one follows.
-pub(super) fn forget_through(cache: &mut LogCache, runs: &mut Vec<TermRun>, index: Index) {
-    let first = index.next();
-    cache.evict(index, usize::MAX);
-    let keep = runs.partition_point(|run| run.start <= first).saturating_sub(1);
-    runs.drain(..keep);
-    if let Some(run) = runs.first_mut() {
-        run.start = run.start.max(first);
     }
 }
 
@@ -173,13 +167,13 @@ impl Islands {
         self.list.iter_mut().for_each(|it| it.cache.detach());
     }
 
-    /// The next island that goes on behind `entry`, which is committed. Those that lie in front are let go, those that
-    /// begin there and do not go on from it, and those that the log had before: it goes forward only, as a start does.
+    /// The next island that goes on behind `entry`, which is committed. Those that lie in front are let go, and those
+    /// that begin there and do not go on from it.
     pub(super) fn take_behind(&mut self, entry: EntryId) -> Option<Island> {
         let is_ahead = |it: &Island| entry.index.next() < it.cache.first();
         self.list.retain(|it| entry.index < it.last() && (is_ahead(it) || it.follows(entry)));
         let at = self.list.iter().position(|it| it.follows(entry))?;
-        self.list.drain(..=at).next_back()
+        Some(self.list.remove(at))
     }
 
     /// The log behind a snapshot that ends at `entry`: as far as one island follows another.

@@ -34,7 +34,7 @@ use crate::wal::RunKind;
 
 use super::GroupState;
 use super::apply::Stretch;
-use super::islands::{Islands, Known, forget_through};
+use super::islands::{Islands, Known};
 use super::log_cache::LogCache;
 use super::members::{Life, Standing};
 use super::replica::Replica;
@@ -371,7 +371,7 @@ impl ReplicaRecovery {
             // It was whole then, by what it had noted. What has decayed since lies in front of this
             // too, and behind that note: if what it had is here, it does not matter.
             RunKind::Recalled => match &mut self.lost {
-                Some(_) if is_recalled => {
+                Some(lost) if lost.is_fresh && is_recalled => {
                     self.lost = None;
                     return;
                 }
@@ -391,10 +391,6 @@ impl ReplicaRecovery {
         }
         let held = self.last_entry();
         let Some(lost) = &mut self.lost else { return };
-        if kind == RunKind::SaidAgain {
-            // Who wrote this was whole, so only what it had counts.
-            lost.note = Note::None;
-        }
         // The front of the log may be gone: then this is seen when the snapshot has come that stands for it.
         if let (Note::Whole(whole), true) = (lost.note, self.is_anchored) {
             if whole <= held && whole.index <= held.index {
@@ -730,7 +726,12 @@ impl ReplicaRecovery {
             self.runs.clear();
             return;
         }
-        forget_through(&mut self.cache, &mut self.runs, entry.index);
+        self.cache.evict(entry.index, usize::MAX);
+        let keep = self.runs.partition_point(|run| run.start <= first).saturating_sub(1);
+        self.runs.drain(..keep);
+        if let Some(run) = self.runs.first_mut() {
+            run.start = run.start.max(first);
+        }
     }
 
     fn apply(&mut self) {

@@ -47,8 +47,7 @@ impl Said {
         Self { once: VecDeque::new(), slots: vec![(0, false); slots], batch: 0, silent: 0 }
     }
 
-    /// Fills the rest of the last block of `batch`, which is complete but for that, and remembers what is new in it. Of the
-    /// silent ones only `silent_max` have a turn.
+    /// Fills the rest of the last block of `batch`, which is complete but for that, and remembers what is new in it.
     fn say_again(
         &mut self,
         batch: &mut Batch,
@@ -63,7 +62,10 @@ impl Said {
             self.slots[slot_of(run)].0 = self.batch;
         }
         let mut room = batch.bytes().next_multiple_of(limits::BLOCK_BYTES) - batch.bytes();
-        let end = new + limits::SAID_AGAIN_MAX.max(silent_max);
+        if new == 0 {
+            room = limits::BLOCK_BYTES - batch.bytes();
+        }
+        let end = new + limits::SAID_AGAIN_MAX;
         // Whether there is room for more.
         let mut say = |slot: usize, batch: &mut Batch| {
             let Some(run) = replicas[slot].said_again() else { return true };
@@ -396,8 +398,7 @@ impl Log {
             return None;
         }
         let mut batch = self.batches.pop().unwrap_or_default();
-        // The device has time: as many as the block holds.
-        self.said.say_again(&mut batch, replicas, self.cores, replicas.len());
+        self.said.say_again(&mut batch, replicas, self.cores, limits::SAID_AGAIN_MAX);
         let write = self.appender.close_with(batch);
         self.placed = write.ticket;
         self.in_flight.push_back(InFlight {
