@@ -145,6 +145,9 @@ impl Replica {
                 false => RunKind::SnapshotInstalled,
                 true => RunKind::SnapshotTaken,
             };
+            if is_given_back {
+                self.raft.begin_rejoin();
+            }
             self.write_mark(kind, entry, Some(Written::Installed(entry)));
         }
         may

@@ -167,13 +167,13 @@ impl Islands {
         self.list.iter_mut().for_each(|it| it.cache.detach());
     }
 
-    /// The next island that goes on behind `entry`, which is committed. Those that lie in front are let go, and those
-    /// that begin there and do not go on from it.
+    /// The next island that goes on behind `entry`, which is committed. Those that lie in front are let go, those that
+    /// begin there and do not go on from it, and those that the log had before: it goes forward only, as a start does.
     pub(super) fn take_behind(&mut self, entry: EntryId) -> Option<Island> {
         let is_ahead = |it: &Island| entry.index.next() < it.cache.first();
         self.list.retain(|it| entry.index < it.last() && (is_ahead(it) || it.follows(entry)));
         let at = self.list.iter().position(|it| it.follows(entry))?;
-        Some(self.list.remove(at))
+        self.list.drain(..=at).next_back()
     }
 
     /// The log behind a snapshot that ends at `entry`: as far as one island follows another.

@@ -371,7 +371,7 @@ impl ReplicaRecovery {
             // It was whole then, by what it had noted. What has decayed since lies in front of this
             // too, and behind that note: if what it had is here, it does not matter.
             RunKind::Recalled => match &mut self.lost {
-                Some(lost) if lost.is_fresh && is_recalled => {
+                Some(_) if is_recalled => {
                     self.lost = None;
                     return;
                 }
@@ -391,6 +391,10 @@ impl ReplicaRecovery {
         }
         let held = self.last_entry();
         let Some(lost) = &mut self.lost else { return };
+        if kind == RunKind::SaidAgain {
+            // Who wrote this was whole, so only what it had counts.
+            lost.note = Note::None;
+        }
         // The front of the log may be gone: then this is seen when the snapshot has come that stands for it.
         if let (Note::Whole(whole), true) = (lost.note, self.is_anchored) {
             if whole <= held && whole.index <= held.index {

@@ -171,6 +171,7 @@ impl Raft {
     pub(super) fn learn_committed(&mut self, committed: EntryId) {
         if committed.term.0 > 0 && self.log.matches(committed) {
             self.log.commit_to(committed.index);
+            self.check_recall();
         }
     }
 

@@ -86,6 +86,8 @@ pub(super) struct Recall {
     lonely_since: Tick,
     /// The state came back from a member that does not lead.
     pub(super) has_rejoined: bool,
+    /// A state is about to be taken from such a member: until it is, nothing else makes the replica whole.
+    pub(super) is_rejoining: bool,
     /// An entry that this replica does not have, or cannot place, and knows to be committed.
     committed: EntryId,
 }
@@ -104,6 +106,7 @@ impl Recall {
             ask_at: now,
             lonely_since: now,
             has_rejoined: false,
+            is_rejoining: false,
             committed: EntryId::default(),
         }
     }
@@ -123,6 +126,14 @@ impl Raft {
     #[must_use]
     pub fn forgotten(&self) -> Option<Forgotten> {
         self.recall().map(|recall| recall.what)
+    }
+
+    /// The record that makes a member's state this replica's own is on its way to the disk: [`Raft::rejoin`] follows, and
+    /// finds the replica as it was.
+    pub fn begin_rejoin(&mut self) {
+        if let Some(recall) = self.recall_mut() {
+            recall.is_rejoining = true;
+        }
     }
 
     /// Of what this replica holds behind a gap, `entry` is known to be committed: one that has all in front of it, and does
@@ -309,7 +320,7 @@ impl Raft {
 
     /// Something became durable, or is known to agree: is everything here again?
     pub(super) fn check_recall(&mut self) {
-        let Some(recall) = self.recall() else { return };
+        let Some(recall) = self.recall().filter(|it| !it.is_rejoining) else { return };
         let is_whole = recall.what.promises_known
             && recall.target.is_some_and(|(term, last)| {
                 let (agreed_term, agreed) = recall.agreed;

@@ -115,7 +115,7 @@ impl Raft {
         self.log.commit_to(commit.min(end));
         self.switch_to(membership.sorted(), now);
         if let Some(recall) = self.recall_mut() {
-            recall.has_rejoined = true;
+            (recall.has_rejoined, recall.is_rejoining) = (true, false);
         }
         self.check_recall();
         self.check();

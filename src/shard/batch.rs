@@ -47,7 +47,8 @@ impl Said {
         Self { once: VecDeque::new(), slots: vec![(0, false); slots], batch: 0, silent: 0 }
     }
 
-    /// Fills the rest of the last block of `batch`, which is complete but for that, and remembers what is new in it.
+    /// Fills the rest of the last block of `batch`, which is complete but for that, and remembers what is new in it. Of the
+    /// silent ones only `silent_max` have a turn.
     fn say_again(
         &mut self,
         batch: &mut Batch,
@@ -65,7 +66,7 @@ impl Said {
         if new == 0 {
             room = limits::BLOCK_BYTES - batch.bytes();
         }
-        let end = new + limits::SAID_AGAIN_MAX;
+        let end = new + limits::SAID_AGAIN_MAX.max(silent_max);
         // Whether there is room for more.
         let mut say = |slot: usize, batch: &mut Batch| {
             let Some(run) = replicas[slot].said_again() else { return true };
@@ -398,7 +399,8 @@ impl Log {
             return None;
         }
         let mut batch = self.batches.pop().unwrap_or_default();
-        self.said.say_again(&mut batch, replicas, self.cores, limits::SAID_AGAIN_MAX);
+        // The device has time: as many as the block holds.
+        self.said.say_again(&mut batch, replicas, self.cores, replicas.len());
         let write = self.appender.close_with(batch);
         self.placed = write.ticket;
         self.in_flight.push_back(InFlight {

@@ -43,9 +43,9 @@ impl Shard {
         let leads = status.role == RoleKind::Leader;
         let is_given_back = term == Term(0);
         let is_due = match is_given_back {
-            true => {
-                !leads && !replica.is_gone() && (starts > 0 || self.sends.term(slot, to).is_none())
-            }
+            // A machine that has stopped may be ahead of what the core knows to be applied.
+            true if leads || status.failure.is_some() || replica.is_gone() => false,
+            true => starts > 0 || self.sends.term(slot, to).is_none(),
             false => leads,
         };
         if !is_due || !self.sends.has_room(slot, to) {

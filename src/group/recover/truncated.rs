@@ -460,6 +460,9 @@ fn what_the_log_says_again_tells_what_is_gone() {
     let whole = [Log(1, 6, 4), Loss, Forgotten(9), Log(5, 9, 6), Loss, Again(9, 7)];
     assert_eq!(forgotten(&whole, (5, 9, 7)), None);
     assert!(forgotten(&whole[..5], (7, 6, 6)).is_some());
+    // It tells what it had, though that it was whole again is gone, too.
+    let more = [&whole[..5], &[Again(10, 7)]].concat();
+    assert_eq!(forgotten(&more, (7, 6, 6)), Some((true, Some(10))));
     // A snapshot stands for what is gone.
     let stands = [Log(1, 6, 4), Loss, Pieces(8, 0), Taken(8), Again(8, 8)];
     assert_eq!(forgotten(&stands, (9, 8, 8)), None);
@@ -619,4 +622,57 @@ fn a_replica_that_hears_a_leader_takes_no_state_from_others() {
     (append.entry, append.run_term, append.count) = (at(5), TERM, 1);
     replica.on_message(now, &append, std::iter::once(entry(6)), &mut Answers::new());
     assert_eq!(replica.islands().next(), None);
+}
+
+/// Entries 10 to 12 lay there when a life that was not whole fetched 6 to 9 again, and its beginning is gone.
+#[test]
+fn what_runs_goes_forward_in_the_log_as_what_starts_does() {
+    let nodes = [NodeId(1), NodeId(2)];
+    let lost = [Log(1, 3, 3), Loss, Log(10, 12, 12), Loss, Fetched(6, 9, 9), Forgotten(12)];
+    let start = |said: &[Said]| replay_beside(&nodes, said).expect("a log that recovers");
+    let mut running = start(&lost);
+    takes_back(&mut running, 5);
+    let again = start(&[&lost[..], &[Pieces(5, 0), GivenBack(5)]].concat());
+    assert_eq!(running.status().last, at(9));
+    assert_eq!(again.status().last, at(9));
+    assert_eq!(running.forgotten(), again.forgotten());
+}
+
+/// The last entry it ever had was replaced by what is committed, in a lower term.
+#[test]
+fn who_was_whole_by_a_state_is_so_after_the_next_start() {
+    let lost = [Log(1, 5, 5), Loss, Other(8, 9)];
+    let back = [&lost[..], &[Pieces(12, 0), GivenBack(12), RecalledTo(12)]].concat();
+    assert_eq!(forgotten(&back, (13, 12, 12)), None);
+}
+
+#[test]
+fn nothing_makes_a_replica_whole_while_a_state_that_it_was_given_takes_effect() {
+    let nodes = [NodeId(1), NodeId(2)];
+    let lost = [Log(1, 5, 5), Loss, Forgotten(8), Pieces(6, 0), GivenBack(6)];
+    let mut replica = replay_beside(&nodes, &lost).expect("a log that recovers");
+    let (from, now) = (ReplicaId(2), Tick(9));
+    let (mut fx, mut answers) = (Effects::default(), Answers::new());
+    let mut append = Message::new(MessageKind::Append, from, ReplicaId(1), Term(9));
+    (append.entry, append.run_term, append.count) = (at(6), TERM, 2);
+    replica.on_message(now, &append, [entry(7), entry(8)].into_iter(), &mut answers);
+    let question = Message::new(MessageKind::Recall, from, ReplicaId(1), Term(10));
+    replica.on_message(now, &question, std::iter::empty(), &mut answers);
+    replica.ready(now, UnixMs(0), &mut fx, &mut answers);
+    let state = GroupState::first(&nodes, &[]);
+    let meta = SnapshotMeta::new(GROUP, at(9)).with_state(&state);
+    assert!(replica.begin_install(from, Term(0), (meta, Box::new(machine(9))), 1));
+    let mut lists = EntryLists::default();
+    let mut done = Vec::new();
+    while let Some((run, completes)) = replica.take_run(1 << 20, &mut lists) {
+        assert!(run.is_forgetful, "{run:?}");
+        done.extend(completes);
+    }
+    for completes in done {
+        match completes {
+            crate::group::Written::Persist(seq) => replica.on_durable(now, seq, &mut answers),
+            _ => _ = replica.install(now, &mut answers),
+        }
+    }
+    assert_eq!((replica.status().last, replica.forgotten()), (at(9), None));
 }
