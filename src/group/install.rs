@@ -56,7 +56,7 @@ pub enum Use {
     Coming,
     /// It holds all of it, applied and so durable.
     Held,
-    /// The sender does not lead, or this replica takes part in nothing.
+    /// The sender is not one that this replica may take it from, or this replica takes part in nothing.
     None,
 }
 
@@ -140,14 +140,13 @@ impl Replica {
             let announced = self.announcement(from, term, entry);
             self.installing =
                 Some(Box::new(Installing { announced, entry, state, sessions, machine, bytes }));
-            // From a replica that is not whole, the second means what it means here.
-            let kind = match is_given_back {
-                false => RunKind::SnapshotInstalled,
-                true => RunKind::SnapshotTaken,
-            };
-            if is_given_back {
+            let kind = if is_given_back {
                 self.raft.begin_rejoin();
-            }
+                // From a replica that is not whole it means what is meant here.
+                RunKind::SnapshotTaken
+            } else {
+                RunKind::SnapshotInstalled
+            };
             self.write_mark(kind, entry, Some(Written::Installed(entry)));
         }
         may

@@ -85,13 +85,19 @@ impl Island {
 
     /// What of it lies behind `index`, with its terms.
     pub(super) fn behind(mut self, index: Index) -> (LogCache, Vec<TermRun>) {
-        self.cache.evict(index, usize::MAX);
-        let keep = self.runs.partition_point(|run| run.start <= index.next()).saturating_sub(1);
-        self.runs.drain(..keep);
-        if let Some(run) = self.runs.first_mut() {
-            run.start = run.start.max(index.next());
-        }
+        forget_through(&mut self.cache, &mut self.runs, index);
         (self.cache, self.runs)
+    }
+}
+
+/// Lets go of the entries up to `index`, of which at least one follows.
+pub(super) fn forget_through(cache: &mut LogCache, runs: &mut Vec<TermRun>, index: Index) {
+    let first = index.next();
+    cache.evict(index, usize::MAX);
+    let keep = runs.partition_point(|run| run.start <= first).saturating_sub(1);
+    runs.drain(..keep);
+    if let Some(run) = runs.first_mut() {
+        run.start = run.start.max(first);
     }
 }
 

@@ -34,7 +34,7 @@ use crate::wal::RunKind;
 
 use super::GroupState;
 use super::apply::Stretch;
-use super::islands::{Islands, Known};
+use super::islands::{Islands, Known, forget_through};
 use super::log_cache::LogCache;
 use super::members::{Life, Standing};
 use super::replica::Replica;
@@ -730,12 +730,7 @@ impl ReplicaRecovery {
             self.runs.clear();
             return;
         }
-        self.cache.evict(entry.index, usize::MAX);
-        let keep = self.runs.partition_point(|run| run.start <= first).saturating_sub(1);
-        self.runs.drain(..keep);
-        if let Some(run) = self.runs.first_mut() {
-            run.start = run.start.max(first);
-        }
+        forget_through(&mut self.cache, &mut self.runs, entry.index);
     }
 
     fn apply(&mut self) {

@@ -63,9 +63,6 @@ impl Said {
             self.slots[slot_of(run)].0 = self.batch;
         }
         let mut room = batch.bytes().next_multiple_of(limits::BLOCK_BYTES) - batch.bytes();
-        if new == 0 {
-            room = limits::BLOCK_BYTES - batch.bytes();
-        }
         let end = new + limits::SAID_AGAIN_MAX.max(silent_max);
         // Whether there is room for more.
         let mut say = |slot: usize, batch: &mut Batch| {

@@ -284,7 +284,7 @@ impl Layout {
         }
     }
 
-    /// The kind of a run, and whether its replica was not whole: it was when it wrote `Recalled`.
+    /// The kind of a run, and whether its replica was not whole: it was when it wrote `Recalled` or `SaidAgain`.
     const fn kind(self, code: u32) -> Option<(RunKind, bool)> {
         if matches!(self, Self::Packed) && code == RunKind::SaidAgain as u32 {
             return Some((RunKind::SaidAgain, false));
