@@ -52,9 +52,9 @@ pub(super) struct Installing {
 pub enum Use {
     /// It lacks what the snapshot covers.
     Wanted,
-    /// It will have it in a moment, from its log.
+    /// It will have it in a moment, from its log; or has it, but does not durably know of the term it is asked in.
     Coming,
-    /// It holds all of it, applied and so durable.
+    /// It holds all of it, applied and so durable. To a leader this is an acceptance (safety point 2).
     Held,
     /// The sender is not one that this replica may take it from, or this replica takes part in nothing.
     None,
@@ -93,7 +93,7 @@ impl Replica {
             Use::None
         } else if planted(Planted::StaleSnapshotInstalled) {
             Use::Wanted
-        } else if entry.index <= status.applied {
+        } else if entry.index <= status.applied && self.raft.is_durable() {
             Use::Held
         } else if entry.index <= status.commit {
             Use::Coming

@@ -181,6 +181,12 @@ impl Raft {
         !self.has_unwritten()
     }
 
+    /// All that it has heard and decided is durable: what it says of itself now, no crash takes back.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        !self.has_unwritten() && self.log.writes().is_empty()
+    }
+
     fn tell_what_is_rare(&mut self, now: Tick, fx: &mut Effects) {
         self.ask_leader(now);
         let Some(rare) = &mut self.rare else { return };

@@ -7,11 +7,12 @@ use bytes::Bytes;
 
 use crate::group::Replica;
 use crate::id::{
-    ClusterId, ConnId, FlushTicket, Incarnation, Index, NodeId, SegmentSeq, ShardId, Tick,
+    ClusterId, ConnId, EntryId, FlushTicket, GroupId, Incarnation, Index, NodeId, ReplicaId,
+    SegmentSeq, ShardId, Term, Tick,
 };
 use crate::limits;
 use crate::raft::effects::RoleKind;
-use crate::shard::event::{LogReadDone, Request};
+use crate::shard::event::{LogReadDone, Post, Request};
 use crate::shard::report::Counters;
 use crate::shard::{Config, Effects, Event, Recovering, Shard};
 use crate::store::connection::Manner;
@@ -300,7 +301,7 @@ fn contract_row_28_a_snapshot_is_visible_only_when_its_pointer_is_durable() {
 /// What a tail of the log asks for: everything that is on disk and not in memory, and it stays while it is read.
 #[test]
 fn the_log_on_disk_can_be_read_until_a_snapshot_stands_for_it() {
-    let group = crate::id::GroupId(0);
+    let group = GroupId(0);
     let mut cluster = Cluster::new();
     let (leader, _) = cluster.left_behind();
     let in_memory = cluster.replica(leader).cache().first();
@@ -310,11 +311,11 @@ fn the_log_on_disk_can_be_read_until_a_snapshot_stands_for_it() {
     let available = shard.read_log(group, Index(1)).expect_err("the log was cut");
     assert!(Index(1) < available && available < in_memory, "{available} {in_memory}");
     assert_eq!(shard.read_log(group, available.prev()), Err(available), "the first there is");
-    assert_eq!(shard.read_log(crate::id::GroupId(1), Index(1)), Err(Index(2)), "not here");
+    assert_eq!(shard.read_log(GroupId(1), Index(1)), Err(Index(2)), "not here");
     let mut next = available;
     while next < in_memory {
         let read = shard.read_log(group, next).expect("on disk");
-        assert!(read.replica == crate::id::ReplicaId::NONE && read.first == next);
+        assert!(read.replica == ReplicaId::NONE && read.first == next);
         let (bytes, limit) = (&segments[&read.at.segment], limits::LOG_READ_BYTES_MAX);
         let result = wal::read_span(bytes, read.at, read.group, read.first, read.last, limit);
         next = next.plus(result.as_ref().expect("sound").len() as u64);
@@ -477,6 +478,40 @@ fn contract_row_50_installed_is_said_when_raft_has_taken_it() {
     assert!(ack.snapshot.index <= status.applied && ack.snapshot.index < status.first);
     cluster.write(1);
     cluster.until("they agree", |it| it.agree(leader, follower));
+}
+
+/// "Installed" is an acceptance: who hears of the sender's term by the offer says it when that term is durable.
+#[test]
+fn contract_row_50_what_is_held_is_accepted_when_the_term_is_durable() {
+    let mut cluster = Cluster::new();
+    cluster.write(5);
+    cluster.steps(50);
+    let leader = cluster.leader().expect("somebody leads");
+    let (follower, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    let status = cluster.replica(follower).status();
+    let next_term = Term(status.term.0 + 1);
+    let offer = SnapshotPiece {
+        group: GroupId(0),
+        from: ReplicaId(other as u64 + 1),
+        to: status.id,
+        term: next_term,
+        transfer: 1,
+        snapshot: EntryId { term: status.last.term, index: status.applied },
+        number: 0,
+        last: true,
+        bytes: Bytes::from_static(b"not looked at"),
+    };
+    let offer = || Event::Post(Post::SnapshotPiece(offer.clone()));
+    cluster.nodes[follower].holds = true;
+    cluster.nodes[follower].events.push(offer());
+    cluster.steps(10);
+    assert_eq!(cluster.replica(follower).status().term, next_term);
+    assert_eq!((cluster.acks(PieceStatus::Installed), cluster.acks(PieceStatus::Busy)), (0, 1));
+    cluster.nodes[follower].holds = false;
+    cluster.step();
+    cluster.nodes[follower].events.push(offer());
+    cluster.steps(2);
+    assert_eq!((cluster.acks(PieceStatus::Installed), cluster.acks(PieceStatus::Busy)), (1, 1));
 }
 
 /// The pieces of a snapshot that is longer than the log may be stay until they are the state: an empty
