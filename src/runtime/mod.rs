@@ -74,6 +74,7 @@ pub mod faults;
 pub mod identity;
 pub mod node;
 pub mod preflight;
+mod process;
 pub mod quorum_loss;
 pub mod roll;
 pub mod roster;

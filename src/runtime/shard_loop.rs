@@ -36,6 +36,7 @@ use super::metrics::Metrics;
 use super::peer_link::PeerLinks;
 use super::peer_port::{Greeted, PeerPort};
 use super::poller::{Poller, Ready, Token};
+use super::process;
 use super::pulse::Pulse;
 use super::recovery::Recovery;
 use super::ring::{Done, Ring};
@@ -669,6 +670,7 @@ impl Running {
         }
         if REPORT_MS <= now.since(self.reported) {
             self.reported = now;
+            let is_first = parts.core == ShardId(0);
             *self.shard.driver_mut() = DriverReport {
                 flushes: parts.writer.durations().spread(),
                 turns: self.metrics.turn.spread(),
@@ -677,6 +679,7 @@ impl Running {
                 flush_method: parts.writer.method().name(),
                 receive_method: parts.ring.receive_method(),
                 routing: parts.clients.routing(),
+                resident_bytes: if is_first { process::resident_bytes() } else { 0 },
             };
         }
     }

@@ -269,6 +269,8 @@ pub struct DriverReport {
     pub receive_method: &'static str,
     /// What the node is to clients of Redis Cluster.
     pub routing: Routing,
+    /// Bytes of the process's memory that are in RAM. The first core tells.
+    pub resident_bytes: u64,
 }
 
 /// One group as this node sees it.
@@ -375,6 +377,9 @@ pub fn info_text(reports: &[ShardReport], section: Option<&[u8]>) -> String {
     }
     if wanted("clients") {
         line("# Clients\r\nconnected_clients", &counters.connections);
+    }
+    if wanted("memory") {
+        line("# Memory\r\nused_memory_rss", &first.driver.resident_bytes);
     }
     if wanted("stats") {
         line("# Stats\r\ntotal_commands_processed", &counters.commands);

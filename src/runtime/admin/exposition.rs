@@ -3,7 +3,8 @@
 //! The tables below are the list of metrics; `docs/metrics.md` tells it to operators, and a test holds the two
 //! together. Values are counts since the start of the process unless they say otherwise. Everything that a
 //! core counts has the label `core`; sums are for the reader to make. Series of single groups exist only
-//! up to [`ADMIN_GROUP_SERIES_MAX`] groups.
+//! up to [`ADMIN_GROUP_SERIES_MAX`] groups. What the kernel says of the process has the names that
+//! Prometheus gives it in every program, without `outrigger_` in front.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::limits::ADMIN_GROUP_SERIES_MAX;
 use crate::raft::effects::RoleKind;
 use crate::runtime::metrics::{BUCKETS_US, Durations};
+use crate::runtime::process::Process;
 use crate::runtime::shard_loop::Shared;
 use crate::shard::report::GroupReport;
 
@@ -41,6 +43,7 @@ pub(super) fn metrics(shared: &Shared, reports: &Arc<Reports>, open_metrics: boo
             ("flush_method", driver.map_or("", |driver| driver.flush_method).to_owned()),
         ],
         is_ready: health::hindrances(shared, &reports.cores).is_empty(),
+        process: Process::look(),
         reports: Arc::clone(reports),
     };
     let (kind, text) = page.encode(open_metrics);
@@ -284,13 +287,15 @@ fn leaderless(report: &CoreReport) -> u64 {
 struct Page {
     info: [(&'static str, String); 5],
     is_ready: bool,
+    process: Process,
     reports: Arc<Reports>,
 }
 
 impl Page {
     fn encode(self, open_metrics: bool) -> (&'static str, String) {
-        let mut registry = Registry::with_prefix("outrigger");
-        registry.register_collector(Box::new(self));
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(OfProcess(self.process)));
+        registry.sub_registry_with_prefix("outrigger").register_collector(Box::new(self));
         let mut text = String::new();
         let (kind, encoded) = if open_metrics {
             (OPEN_METRICS, prometheus_client::encoding::text::encode(&mut text, &registry))
@@ -412,6 +417,35 @@ impl Page {
     }
 }
 
+/// The process, by Prometheus' own names.
+#[derive(Debug)]
+struct OfProcess(Process);
+
+impl Collector for OfProcess {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let it = &self.0;
+        let help = "Processor time of all threads, in the kernel and outside";
+        encoder
+            .encode_descriptor("process_cpu", help, In::Seconds.unit(), MetricType::Counter)?
+            .encode_counter(&it.cpu_seconds, None::<&Exemplar<NoLabelSet, u64>>)?;
+        let help = "When the process started, since 1970";
+        encoder
+            .encode_descriptor("process_start_time", help, In::Seconds.unit(), MetricType::Gauge)?
+            .encode_gauge(&it.start_seconds)?;
+        for (name, unit, help, value) in [
+            ("process_resident_memory", In::Bytes, "Memory that is in RAM", it.resident_bytes),
+            ("process_virtual_memory", In::Bytes, "Address space", it.virtual_bytes),
+            ("process_threads", In::Count, "Threads", it.threads),
+            ("process_open_fds", In::Count, "Open files, sockets and rings", it.open_files),
+            ("process_max_fds", In::Count, "How many of them may be open", it.open_files_max),
+        ] {
+            let metric = encoder.encode_descriptor(name, help, unit.unit(), MetricType::Gauge)?;
+            number(metric, MetricType::Gauge, value)?;
+        }
+        Ok(())
+    }
+}
+
 impl Collector for Page {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let encoder = &mut encoder;
@@ -469,6 +503,7 @@ mod tests {
             info: ["node", "cluster", "version", "routing", "flush_method"]
                 .map(|name| (name, "x".to_owned())),
             is_ready: true,
+            process: Process { resident_bytes: 7 << 20, cpu_seconds: 2.5, ..Process::default() },
             reports: Arc::new(Reports { at: Tick(1_500), cores: reports }),
         }
     }
@@ -519,7 +554,7 @@ mod tests {
         for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
             let (name, _) = line.split_once(' ').expect("name and type");
             families += 1;
-            assert!(name.starts_with("outrigger_"), "{name}");
+            assert!(name.starts_with("outrigger_") || name.starts_with("process_"), "{name}");
             let help = format!("# HELP {name} ");
             assert!(text.lines().any(|line| line.len() > help.len() && line.starts_with(&help)));
             for unit in ["bytes", "seconds"] {
@@ -559,6 +594,8 @@ mod tests {
             "outrigger_commits_set_by_total{core=\"0\",node=\"2\",stage=\"follower_flush\"} 3",
             "outrigger_uptime_seconds 1.5",
             "outrigger_ready 1",
+            "process_cpu_seconds_total 2.5",
+            "process_resident_memory_bytes 7340032",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
@@ -566,7 +603,9 @@ mod tests {
 
     /// The rows of `docs/metrics.md`: name, type, unit.
     fn documented() -> Vec<[String; 3]> {
-        let rows = DOCUMENT.lines().filter(|line| line.starts_with("| `outrigger_"));
+        let is_row =
+            |line: &&str| ["outrigger_", "process_"].iter().any(|of| line[3..].starts_with(of));
+        let rows = DOCUMENT.lines().filter(|line| line.starts_with("| `")).filter(is_row);
         let cell = |line: &str, at: usize| {
             let cell = line.split('|').nth(at).unwrap_or_default();
             cell.trim().trim_matches('`').to_owned()
