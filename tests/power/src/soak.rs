@@ -148,39 +148,41 @@ fn of_process(pid: u32, minute: f64) -> Result<Held, Failed> {
     Ok(Held { minute, memory_kib, descriptors })
 }
 
-/// The second quarter of a run and the last, in medians; the first is warming up.
+/// The quarters of a run, in medians; the first is warming up.
 #[derive(Debug, PartialEq)]
 struct Grown {
-    memory_kib: (u64, u64),
-    descriptors: (u64, u64),
-    /// Of the line of least squares through both quarters and what is between them.
-    kib_per_minute: f64,
+    memory_kib: [u64; 4],
+    descriptors: [u64; 4],
+    /// Of the lines of least squares through the second half of the run and through its last quarter: what warms up
+    /// rises ever more slowly, what leaks does not.
+    kib_per_minute: (f64, f64),
 }
 
 impl Grown {
     fn of(held: &[Held]) -> Self {
-        let quarter = held.len() / 4;
-        let [early, late] = [quarter..2 * quarter, held.len() - quarter..held.len()];
-        let median = |range: std::ops::Range<usize>, of: fn(&Held) -> u64| {
-            let mut values: Vec<u64> = held[range].iter().map(of).collect();
-            values.sort_unstable();
-            values.get(values.len() / 2).copied().unwrap_or_default()
+        let count = held.len();
+        let quarter = |at: usize| &held[at * count / 4..(at + 1) * count / 4];
+        let median = |of: fn(&Held) -> u64| {
+            [0, 1, 2, 3].map(|at| {
+                let mut values: Vec<u64> = quarter(at).iter().map(of).collect();
+                values.sort_unstable();
+                values.get(values.len() / 2).copied().unwrap_or_default()
+            })
         };
-        let pair = |of| (median(early.clone(), of), median(late.clone(), of));
         Self {
-            memory_kib: pair(|held| held.memory_kib),
-            descriptors: pair(|held| held.descriptors),
-            kib_per_minute: slope(&held[quarter..]),
+            memory_kib: median(|held| held.memory_kib),
+            descriptors: median(|held| held.descriptors),
+            kib_per_minute: (slope(&held[count / 2..]), slope(quarter(3))),
         }
     }
 
     fn missed(&self) -> Vec<String> {
         let mut missed = Vec::new();
-        let (early, late) = self.memory_kib;
+        let [_, early, _, late] = self.memory_kib;
         if early * (100 + GROWS_PERCENT_MAX) < late * 100 {
             missed.push(format!("the survivor's memory grew from {early} to {late} KiB"));
         }
-        let (early, late) = self.descriptors;
+        let [_, early, _, late] = self.descriptors;
         if early + DESCRIPTORS_MORE_MAX < late {
             missed.push(format!("the survivor's open files grew from {early} to {late}"));
         }
@@ -190,11 +192,13 @@ impl Grown {
 
 impl std::fmt::Display for Grown {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { memory_kib, descriptors, kib_per_minute } = self;
+        let Self { memory_kib, descriptors, kib_per_minute: (half, quarter) } = self;
+        let list = |of: &[u64; 4]| of.map(|it| it.to_string()).join(",");
         write!(
             f,
-            "survivor_rss_kib={},{} rss_kib_per_minute={kib_per_minute:.1} survivor_fds={},{}",
-            memory_kib.0, memory_kib.1, descriptors.0, descriptors.1
+            "survivor_rss_kib={} rss_kib_per_minute={half:.1},{quarter:.1} survivor_fds={}",
+            list(memory_kib),
+            list(descriptors)
         )
     }
 }
@@ -230,10 +234,12 @@ mod tests {
     fn what_warms_up_is_not_growth_and_what_leaks_is() {
         let warm = Grown::of(&held(40, |round| 50_000 + 2_000 * round.min(8), |_| 30));
         assert_eq!(warm.missed(), [""; 0]);
-        assert_eq!((warm.memory_kib, warm.descriptors), ((66_000, 66_000), (30, 30)));
+        assert_eq!(warm.memory_kib, [60_000, 66_000, 66_000, 66_000]);
+        assert_eq!((warm.descriptors, warm.kib_per_minute), ([30; 4], (0.0, 0.0)));
         let leaks = Grown::of(&held(40, |round| 50_000 + 500 * round, |round| 30 + round / 4));
         assert_eq!(leaks.missed().len(), 2);
-        assert!((leaks.kib_per_minute - 500.0).abs() < 1.0);
+        let (half, quarter) = leaks.kib_per_minute;
+        assert!((half - 500.0).abs() < 1.0 && (quarter - 500.0).abs() < 1.0);
         assert_eq!(Grown::of(&[]).missed(), [""; 0]);
     }
 }
