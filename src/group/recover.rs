@@ -157,8 +157,6 @@ pub struct ReplicaRecovery {
     in_front: Option<InFront>,
     /// What lies between gaps.
     islands: Islands,
-    /// Since the last gap a member gave its state back.
-    has_rejoined: bool,
     /// What the last run said that the log ended with, unless entries followed or a gap.
     said_end: Option<(EntryId, SegmentSeq)>,
     /// What is known of the entries held since the last gap.
@@ -267,7 +265,6 @@ impl ReplicaRecovery {
             lost: None,
             in_front: None,
             islands: Islands::default(),
-            has_rejoined: false,
             said_end: None,
             since_gap: Known::default(),
             is_term_behind: false,
@@ -310,7 +307,7 @@ impl ReplicaRecovery {
             let known = std::mem::take(&mut self.since_gap);
             self.islands.keep(cache, runs, known, true);
         }
-        (self.since_gap, self.said_end, self.has_rejoined) = (Known::default(), None, false);
+        (self.since_gap, self.said_end) = (Known::default(), None);
         self.incoming = None;
         // A life that knew lower terms may have said so in what is gone.
         self.is_term_behind = true;
@@ -560,6 +557,17 @@ impl ReplicaRecovery {
         Ok(count)
     }
 
+    /// Nothing was written over what is held since a loss was noted behind it. If that ends with the last entry that whoever
+    /// noted it knew of, it is what there was: an entry names all in front of it. What is known to be committed may be about
+    /// others in its place.
+    fn settle_doubt(&mut self) {
+        let last = self.lost.and_then(|lost| lost.what.last);
+        if !self.is_anchored || last != Some(self.last_entry()) {
+            self.forget_from(self.applied.next());
+        }
+        self.hard_state.commit = self.hard_state.commit.min(self.applied);
+    }
+
     /// Nothing that is not known to be committed is held from here on.
     fn forget_from(&mut self, first: Index) {
         let first = first.max(self.applied.next());
@@ -672,7 +680,6 @@ impl ReplicaRecovery {
     /// The machine holds what a member gave back. What lies behind that goes on from there, as in [`Islands::rejoin`]: from
     /// island to island, and with the entries behind the last gap.
     fn rejoin(&mut self) {
-        self.has_rejoined = true;
         while let Some(island) = self.islands.take_behind(self.base) {
             // All of it is committed.
             let (segment, last) = (island.segment(), island.last());
@@ -797,7 +804,7 @@ impl ReplicaRecovery {
     /// If the log begins late and nothing stands for what is gone.
     pub fn finish(mut self, config: raft::Config, now: Tick) -> Result<Replica, RunError> {
         if self.is_doubtful {
-            self.forget_from(self.applied.next());
+            self.settle_doubt();
         }
         self.settle();
         self.evict();
@@ -839,7 +846,6 @@ impl ReplicaRecovery {
             runs: self.runs,
             last,
             applied: self.applied,
-            has_rejoined: self.has_rejoined,
             forgotten: self.lost.map(|lost| lost.what).filter(|_| !planted(Planted::LossIgnored)),
         };
         let hard_state = self.hard_state;

@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::id::{EntryId, Index, SegmentSeq};
+use crate::id::{EntryId, Index, ReplicaId, SegmentSeq};
 use crate::planted::{Planted, planted};
 use crate::raft::Recalled;
 use crate::raft::effects::{HardState, PersistSeq};
@@ -32,9 +32,11 @@ use super::snapshot::{Outgoing, SnapshotMeta};
 pub enum Written {
     /// What the core wanted durable, up to this.
     Persist(PersistSeq),
-    /// One piece of a snapshot that comes from the leader.
+    /// One piece of a snapshot that comes from another member.
     Piece {
-        /// The leader's name for the transfer.
+        /// Who sent it.
+        from: ReplicaId,
+        /// The sender's name for the transfer.
         transfer: u64,
         /// The number of the piece.
         number: u32,

@@ -187,8 +187,6 @@ pub struct Recovered {
     pub applied: Index,
     /// What is known to be missing; none of a log that is whole.
     pub forgotten: Option<Forgotten>,
-    /// A member that did not lead has given its state back since that went missing ([`super::Raft::rejoin`]).
-    pub has_rejoined: bool,
 }
 
 impl Default for Recovered {
@@ -202,7 +200,6 @@ impl Default for Recovered {
             last: Index(0),
             applied: Index(0),
             forgotten: None,
-            has_rejoined: false,
         }
     }
 }

@@ -168,9 +168,15 @@ impl Raft {
     /// membership one of them may count with voters that the other does not know of: the candidate
     /// asks a replica that has left and holds more of the log, or the one that holds the most
     /// does not know yet that it votes. Then nobody wins until both know (compare etcd#12359).
+    ///
+    /// Entries that its leader made in the same term, and earlier, lie in front of it in every log that holds it: so one that
+    /// this log lacks says as much of a last entry of its term.
     pub(super) fn learn_committed(&mut self, committed: EntryId) {
-        if committed.term.0 > 0 && self.log.matches(committed) {
-            self.log.commit_to(committed.index);
+        let last = self.log.last_id();
+        let is_in_front = last.term == committed.term && last.index < committed.index;
+        let known = if is_in_front { last } else { committed };
+        if known.term.0 > 0 && self.log.matches(known) {
+            self.log.commit_to(known.index);
             self.check_recall();
         }
     }

@@ -32,12 +32,14 @@
 //! if not, it votes for nobody. When the only others that know a committed entry are away, the group
 //! stands still rather than lose it.
 //!
+//! *Its last entry.* A replica whose log holds, durably, the last entry it ever held is whole, whoever sent that: its term
+//! and index name all that lie in front of it. So a leader that gave everything back may die before it is heard from again.
+//!
 //! *Nobody leads.* Where most voters have lost something, none of them may stand for election, and no leader will
 //! give it back. What is committed is so whoever says it, so when a replica has long been without a leader, any member
 //! that has applied more sends it its state ([`Raft::rejoin`]). Behind that its own log goes on, which may hold just what
-//! that member has lost: so they help each other until one of them has everything. A replica whose log
-//! then holds, durably, the last entry it ever held is whole: that entry's term and index name all that lie in front of
-//! it. If that entry is not known, or nobody has it, it is not, and the group stands still.
+//! that member has lost: so they help each other until one of them has everything. If the last entry that a replica
+//! ever held is not known, or nobody has it, it is not whole, and the group stands still.
 //!
 //! *The leader's count.* It still counts what this replica acknowledged in its earlier life. That is
 //! what the target makes good; and to be sent anything again, the replica says how far its log
@@ -84,8 +86,6 @@ pub(super) struct Recall {
     pub(super) ask_at: Tick,
     /// No leader has been heard since then.
     lonely_since: Tick,
-    /// The state came back from a member that does not lead.
-    pub(super) has_rejoined: bool,
     /// A state is about to be taken from such a member: until it is, nothing else makes the replica whole.
     pub(super) is_rejoining: bool,
     /// An entry that this replica does not have, or cannot place, and knows to be committed.
@@ -105,7 +105,6 @@ impl Recall {
             agreed: (Term(0), Index(0)),
             ask_at: now,
             lonely_since: now,
-            has_rejoined: false,
             is_rejoining: false,
             committed: EntryId::default(),
         }
@@ -304,18 +303,13 @@ impl Raft {
         }
     }
 
-    /// The state came back from a member that does not lead, and with it the last entry there ever was: it is in the
-    /// log, or lies in front of what is known to be committed.
+    /// The last entry there ever was is here, whoever gave it back: it is in the log, or lies in front of what is known to
+    /// be committed.
     fn has_all_it_had(&self) -> bool {
-        let Some(recall) = self.recall().filter(|it| it.has_rejoined) else { return false };
-        if planted(Planted::GivenBackIsWhole) {
-            return true;
-        }
-        recall.what.promises_known
-            && recall.what.last.is_some_and(|last| {
-                let is_here = last.index <= self.log.commit() || self.log.matches(last);
-                is_here && last.index <= self.log.durable()
-            })
+        let Some(Recall { what, .. }) = self.recall() else { return false };
+        let is_here = |last: EntryId| last.index <= self.log.commit() || self.log.matches(last);
+        let is_durable = |last: EntryId| last.index <= self.log.durable();
+        what.promises_known && what.last.is_some_and(|last| is_here(last) && is_durable(last))
     }
 
     /// Something became durable, or is known to agree: is everything here again?

@@ -6,7 +6,8 @@ use crate::planted::{Planted, planted};
 use super::log::TermRun;
 use super::membership::Membership;
 use super::message::{Message, MessageKind};
-use super::state::{Promised, Raft, Role};
+use super::recall::Forgotten;
+use super::state::{Promise, Promised, Raft, Role};
 
 /// What became of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +116,10 @@ impl Raft {
         self.log.commit_to(commit.min(end));
         self.switch_to(membership.sorted(), now);
         if let Some(recall) = self.recall_mut() {
-            (recall.has_rejoined, recall.is_rejoining) = (true, false);
+            recall.is_rejoining = false;
+            if planted(Planted::GivenBackIsWhole) {
+                recall.what = Forgotten { promises_known: true, last: Some(last) };
+            }
         }
         self.check_recall();
         self.check();
@@ -132,13 +136,17 @@ impl Raft {
             promise.seq < unwritten || !accepts
         });
         self.log.restore(last);
-        if !self.has_unwritten() {
-            // Whatever else waited for those entries has nothing to wait for.
-            let kept = self.promises.iter().take_while(|promise| promise.seq < unwritten).count();
-            for promise in self.promises.split_off(kept) {
-                if let Promised::Send(message) = promise.what {
-                    self.release(message);
-                }
+        if self.has_unwritten() {
+            return;
+        }
+        // Whatever else waited for those entries waits for what was handed out in front of them, if anything.
+        let kept = self.promises.iter().take_while(|promise| promise.seq < unwritten).count();
+        let in_flight = self.log.writes().last().map(|write| write.seq);
+        for promise in self.promises.split_off(kept) {
+            match (in_flight, promise.what) {
+                (Some(seq), what) => self.promises.push(Promise { seq, what }),
+                (None, Promised::Send(message)) => self.release(message),
+                (None, Promised::OwnVote { .. }) => {}
             }
         }
     }

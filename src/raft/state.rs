@@ -232,9 +232,7 @@ impl Raft {
         raft.read_seq = raft.draw() >> 4;
         if let Some(what) = forgotten {
             let name = raft.draw();
-            let mut recall = Recall::new(what, name, now);
-            recall.has_rejoined = recovered.has_rejoined;
-            raft.rare().recall = Some(recall);
+            raft.rare().recall = Some(Recall::new(what, name, now));
             raft.check_recall();
         }
         raft.check();

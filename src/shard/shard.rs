@@ -234,7 +234,9 @@ impl Shard {
                 replica.on_written_again();
                 self.truncation.on_done(&self.replicas, slot);
             }
-            Written::Piece { transfer, number } => self.on_piece_durable(slot, transfer, number),
+            Written::Piece { from, transfer, number } => {
+                self.on_piece_durable(slot, (from, transfer), number);
+            }
             Written::Installed(_) => self.on_install_durable(now, slot),
         }
     }

@@ -167,8 +167,8 @@ impl Shard {
                             // Pieces of two snapshots must not stand among each other.
                             replica.begin_receiving();
                         }
-                        let SnapshotPiece { transfer, number, snapshot, bytes, .. } = piece;
-                        let written = Written::Piece { transfer, number };
+                        let SnapshotPiece { from, transfer, number, snapshot, bytes, .. } = piece;
+                        let written = Written::Piece { from, transfer, number };
                         replica.write_piece(snapshot, bytes, Some(written));
                         None
                     }
@@ -186,8 +186,8 @@ impl Shard {
 
     /// A piece is durable. After the last one, the record that makes the snapshot this replica's state
     /// is written.
-    pub(super) fn on_piece_durable(&mut self, slot: u32, transfer: u64, number: u32) {
-        let Some((ack, is_whole)) = self.receives.on_durable(slot, transfer, number) else {
+    pub(super) fn on_piece_durable(&mut self, slot: u32, of: (ReplicaId, u64), number: u32) {
+        let Some((ack, is_whole)) = self.receives.on_durable(slot, of, number) else {
             return;
         };
         self.say(slot, ack);
@@ -207,7 +207,10 @@ impl Shard {
     /// The record is durable: the snapshot takes effect.
     pub(super) fn on_install_durable(&mut self, now: Tick, slot: u32) {
         let replica = &mut self.replicas[slot as usize];
-        let Some(entry) = replica.install(now, &mut self.answers) else { return };
+        let Some(entry) = replica.install(now, &mut self.answers) else {
+            self.end_receiving(slot);
+            return;
+        };
         self.counters.snapshots_received += 1;
         self.truncation.on_done(&self.replicas, slot);
         if let Some(name) = self.receives.name(slot)
@@ -251,7 +254,7 @@ impl Shard {
     pub(super) fn poll_transfers(&mut self, now: Tick) {
         if !self.sends.is_empty() {
             let Self { sends, outbox, counters, replicas, .. } = self;
-            sends.poll(
+            let ended = sends.poll(
                 now,
                 |piece| {
                     counters.snapshot_bytes_sent += piece.bytes.len() as u64;
@@ -262,6 +265,7 @@ impl Shard {
                     replicas[slot as usize].on_snapshot_failed(to);
                 },
             );
+            ended.into_iter().for_each(|slot| self.review_hold(slot));
         }
         let mut silent = Vec::new();
         self.receives.poll(now, |slot| silent.push(slot));

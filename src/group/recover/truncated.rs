@@ -256,12 +256,14 @@ fn after_a_life_that_was_not_whole_only_its_own_word_counts() {
     assert_eq!(forgotten(&in_front, (6, 5, 5)), Some((true, None)));
     // This time the disk could read what it could not read then: what was not committed is not what the life in between
     // fetched, and counted as committed (`tool sim --seed 14244`, with reads that lie).
-    for read in [
-        vec![Log(1, 3, 3), Stale(4), Forgotten(4), Log(1, 3, 7), Log(4, 7, 7), Recalled],
-        vec![Log(1, 3, 3), Stale(4), Forgotten(4), Log(4, 3, 7), Log(4, 7, 7), Recalled],
-    ] {
-        assert_eq!(forgotten(&read, (1, 7, 7)), None);
-        assert!(forgotten(&read[..4], (1, 3, 3)).is_some());
+    for (fetched, last) in [(1, 3), (4, 4)] {
+        let read = [Log(1, 3, 3), Stale(4), Forgotten(4), Log(fetched, 3, 7)];
+        // Entry 4 is what it had, if nothing was fetched; and that others in its place are committed is not about it.
+        assert_eq!(forgotten(&read, (1, last, 3)).is_none(), last == 4);
+        let whole = [&read[..], &[Log(4, 7, 7), Recalled]].concat();
+        assert_eq!(forgotten(&whole, (1, 7, 7)), None);
+        let more = [Log(1, 3, 3), Stale(4), Forgotten(9), Log(fetched, 3, 7)];
+        assert_eq!(forgotten(&more, (1, 3, 3)), Some((true, Some(9))));
     }
     let read = [Log(1, 9, 9), Forgotten(9), Log(6, 9, 9), Log(10, 11, 10), Recalled];
     assert_eq!(forgotten(&read, (1, 11, 10)), None);
@@ -277,7 +279,9 @@ fn what_was_whole_is_so_though_the_snapshot_in_its_front_comes_later() {
     assert_eq!(forgotten(&behind[..behind.len() - 1], (9, 10, 9)), None);
     // Not without its word, and not if what it had is not there.
     let silent = [&[Forgotten(9), Log(6, 10, 9)][..], &behind[4..]].concat();
-    assert_eq!(forgotten(&silent, (9, 12, 10)), Some((true, Some(12))));
+    assert_eq!(forgotten(&silent, (9, 12, 10)), None, "the last entry it ever had is there");
+    let silent = [&silent[..], &[Forgotten(13)]].concat();
+    assert_eq!(forgotten(&silent, (9, 10, 10)), Some((true, Some(13))));
     let less = [Forgotten(12), Log(6, 9, 8), Recalled, Pieces(8, 0), Taken(8)];
     assert_eq!(forgotten(&less, (9, 9, 8)), Some((true, None)));
     // What decays behind its word is another matter.
@@ -675,4 +679,18 @@ fn nothing_makes_a_replica_whole_while_a_state_that_it_was_given_takes_effect() 
         }
     }
     assert_eq!((replica.status().last, replica.forgotten()), (at(9), None));
+}
+
+/// A leader gave everything back and died, and the power fails again and again.
+#[test]
+fn starts_do_not_drop_what_a_leader_gave_back() {
+    let lost = [Log(1, 5, 5), Loss, Log(8, 12, 7), Forgotten(12), Fetched(6, 12, 9)];
+    for more in 0..3 {
+        let replica =
+            replay(&[&lost[..], &vec![Forgotten(12); more]].concat()).expect("it recovers");
+        assert_eq!((replica.status().last, replica.forgotten()), (at(12), None), "{more}");
+    }
+    // Of what lies further on than whoever noted that knew, it may have read less.
+    let less = replay(&[&lost[..], &[Forgotten(11)]].concat()).expect("it recovers");
+    assert_eq!(less.status().last, at(9));
 }

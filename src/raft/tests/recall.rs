@@ -78,7 +78,7 @@ fn it_elects_nobody_whose_log_may_lack_what_it_had() {
 
 #[test]
 fn it_never_stands_for_election() {
-    let mut raft = forgetful(29, true, Some(entry(1, 29)));
+    let mut raft = forgetful(29, true, Some(entry(1, 30)));
     for now in (0..10_000).step_by(50) {
         raft.tick(Tick(now));
         let sent = ready(&mut raft, now).send;
@@ -320,7 +320,7 @@ fn it_is_not_whole_without_the_last_entry_it_ever_had() {
 
 #[test]
 fn it_is_whole_though_the_power_fails_before_that_is_recorded() {
-    let start = |has_rejoined: bool, last: u64| {
+    let start = |last: u64| {
         let recovered = Recovered {
             hard_state: HardState { term: Term(3), vote: ReplicaId::NONE, commit: Index(5) },
             membership: Membership::of_voters((1..=3).map(ReplicaId)),
@@ -328,15 +328,13 @@ fn it_is_whole_though_the_power_fails_before_that_is_recorded() {
             last: Index(last),
             applied: Index(5),
             forgotten: Some(Forgotten { promises_known: true, last: Some(entry(3, 42)) }),
-            has_rejoined,
             ..Recovered::default()
         };
         let mut raft = Raft::new(Config { id: ReplicaId(2), ..test_config(7) }, recovered, Tick(0));
         (raft.forgotten().is_none(), ready(&mut raft, 0).recalled)
     };
-    assert_eq!(start(true, 42), (true, vec![Recalled::Everything]));
-    assert_eq!(start(true, 41), (false, vec![]));
-    assert_eq!(start(false, 42), (false, vec![]), "only its leader knows");
+    assert_eq!(start(42), (true, vec![Recalled::Everything]));
+    assert_eq!(start(41), (false, vec![]));
 }
 
 #[test]
@@ -403,4 +401,69 @@ fn a_state_is_taken_from_a_member_only_by_one_that_is_lost_and_follows_nobody() 
     let mut raft = forgetful(29, true, Some(entry(3, 42)));
     raft.heed_term_of(entry(5, 35), Tick(0));
     assert_eq!(raft.status().term, Term(5));
+}
+
+/// An island begins in the middle of a term, right behind where the log of the one that is asked ends.
+#[test]
+fn what_lies_in_front_of_what_is_committed_in_its_term_is_committed() {
+    let recovered = Recovered {
+        hard_state: HardState { term: Term(3), vote: ReplicaId::NONE, commit: Index(5) },
+        membership: Membership::of_voters((1..=3).map(ReplicaId)),
+        runs: vec![TermRun { start: Index(1), term: Term(3) }],
+        last: Index(9),
+        applied: Index(5),
+        ..Recovered::default()
+    };
+    for (term, is_known) in [(3, true), (2, false), (4, false)] {
+        let config = Config { id: ReplicaId(2), ..test_config(7) };
+        let mut raft = Raft::new(config, recovered.clone(), Tick(0));
+        let mut asked = message(MessageKind::Recall, 3, 2, 3);
+        (asked.entry.index, asked.hint) = (Index(5), Index(1));
+        (asked.run_term, asked.commit) = (Term(term), Index(10));
+        answers(&mut raft, &asked, 10);
+        assert_eq!(raft.status().commit, Index(if is_known { 9 } else { 5 }), "{term}/10");
+    }
+}
+
+/// Everything it ever had is here, by a leader that is gone before it said where its own log ends.
+#[test]
+fn it_is_whole_when_a_leader_gave_all_back_and_died() {
+    let mut raft = forgetful(5, true, Some(entry(1, 9)));
+    let mut append = message(MessageKind::Append, 1, 2, 3);
+    (append.entry, append.run_term, append.count) = (entry(1, 5), Term(1), 4);
+    answers(&mut raft, &append, 10);
+    assert_eq!((raft.status().last, raft.status().durable), (entry(1, 9), Index(9)));
+    for now in (100..100_000).step_by(100) {
+        raft.tick(Tick(now));
+        ready(&mut raft, now);
+    }
+    assert_eq!(raft.forgotten(), None);
+}
+
+#[test]
+fn what_waits_for_a_write_in_flight_waits_for_it_though_a_snapshot_comes() {
+    let recovered = Recovered {
+        hard_state: HardState { term: Term(3), vote: ReplicaId::NONE, commit: Index(5) },
+        membership: Membership::of_voters((1..=3).map(ReplicaId)),
+        runs: vec![TermRun { start: Index(1), term: Term(3) }],
+        last: Index(5),
+        applied: Index(5),
+        ..Recovered::default()
+    };
+    let mut raft = Raft::new(Config { id: ReplicaId(2), ..test_config(7) }, recovered, Tick(0));
+    let mut request = message(MessageKind::Vote, 3, 2, 9);
+    request.entry = entry(3, 5);
+    raft.step(&request, Tick(5_000));
+    let fx = ready(&mut raft, 5_000);
+    assert!(fx.persist.is_some() && fx.send.is_empty());
+    let mut append = message(MessageKind::Append, 3, 2, 9);
+    (append.entry, append.run_term, append.count) = (entry(3, 5), Term(9), 1);
+    raft.step(&append, Tick(5_001));
+    raft.step(&request, Tick(5_002));
+    let mut snapshot = message(MessageKind::Snapshot, 3, 2, 9);
+    snapshot.entry = entry(9, 20);
+    let membership = Membership::of_voters((1..=3).map(ReplicaId));
+    assert_eq!(raft.restore(&snapshot, membership, Tick(5_003)), Restored::Yes);
+    let sent = ready(&mut raft, 5_003).send;
+    assert!(sent.iter().all(|it| it.kind != MessageKind::VoteResponse), "{sent:?}");
 }

@@ -112,6 +112,11 @@ impl Name {
         }
     }
 
+    /// Whether neither this transfer nor another one comes from a leader, nor both from the same member.
+    fn is_beside(&self, other: &Self) -> bool {
+        self.term == Term(0) && other.term == Term(0) && self.from != other.from
+    }
+
     /// Whether this transfer takes the place of another one: it comes from a newer leader, or the
     /// same leader began it later.
     fn supersedes(&self, other: &Self) -> bool {
@@ -141,7 +146,7 @@ impl Receives {
         let at = match known {
             Some(at) if self.under_way[at].name == name => at,
             // What members that do not lead give back: one at a time.
-            Some(at) if name.term == self.under_way[at].name.term && name.term == Term(0) => {
+            Some(at) if self.under_way[at].name.is_beside(&name) => {
                 return answer(PieceStatus::Refused);
             }
             Some(at) if !name.supersedes(&self.under_way[at].name) => return Taken::Ignored,
@@ -172,16 +177,16 @@ impl Receives {
         }
     }
 
-    /// A piece is durable. Yields what to say, and whether that was the last: then
-    /// [`Self::finish`] is due.
+    /// A piece is durable, of what a sender calls so: others may call theirs the same. Yields what to say, and
+    /// whether that was the last: then [`Self::finish`] is due.
     pub(in crate::shard) fn on_durable(
         &mut self,
         slot: u32,
-        transfer: u64,
+        of: (ReplicaId, u64),
         number: u32,
     ) -> Option<(SnapshotAck, bool)> {
         let it = self.under_way.iter_mut().find(|it| it.slot == slot)?;
-        if it.name.transfer != transfer {
+        if (it.name.from, it.name.transfer) != of {
             return None;
         }
         it.durable = it.durable.max(number + 1);

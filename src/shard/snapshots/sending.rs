@@ -259,18 +259,27 @@ impl Sends {
         sending.chain(held).filter(|it| it.0 == slot).map(|it| it.1).min()
     }
 
-    /// Sends what may be sent now, and gives up what has made no progress for too long.
+    /// Sends what may be sent now, and gives up what has made no progress for too long. Returns the slots of which
+    /// something ended: less of their logs may be needed.
     pub(in crate::shard) fn poll(
         &mut self,
         now: Tick,
         mut send: impl FnMut(SnapshotPiece),
         mut failed: impl FnMut(u32, ReplicaId),
-    ) {
-        self.holds.retain(|hold| now < hold.until);
+    ) -> Vec<u32> {
+        let mut ended = Vec::new();
+        self.holds.retain(|hold| {
+            let stands = now < hold.until;
+            if !stands {
+                ended.push(hold.slot);
+            }
+            stands
+        });
         self.under_way.retain(|it| {
             let alive = now.since(it.progress_at) < limits::SNAPSHOT_SILENCE_MS_MAX;
             if !alive {
                 failed(it.slot, it.to);
+                ended.push(it.slot);
             }
             alive
         });
@@ -288,6 +297,7 @@ impl Sends {
                 None => idle += 1,
             }
         }
+        ended
     }
 
     /// When [`Self::poll`] next has work.
@@ -308,8 +318,10 @@ impl Sending {
             PieceStatus::Unknown if self.acked == 0 => self.heard(now),
             PieceStatus::Unknown => return Some(Ended::StartOver),
             PieceStatus::Busy => {
-                // It lives, and the wait is not its fault.
-                self.progress_at = now;
+                // It lives, and the wait is not its fault. Who does not lead need not wait for ever: it is asked again.
+                if self.term > Term(0) {
+                    self.progress_at = now;
+                }
                 // Said of each piece that was under way; one pause for all of them.
                 if self.wait_until <= now {
                     self.go_back(now);

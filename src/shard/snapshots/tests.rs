@@ -86,6 +86,11 @@ fn take(receives: &mut Receives, piece: &SnapshotPiece, now: u64) -> Taken {
     receives.on_piece(SLOT, piece, || Map::new().restoring(), Tick(now))
 }
 
+/// Who sent a piece, and what that calls the transfer.
+fn of(piece: &SnapshotPiece) -> (ReplicaId, u64) {
+    (piece.from, piece.transfer)
+}
+
 /// A network that loses, repeats and reorders, and a disk that takes its time.
 #[test]
 fn a_snapshot_arrives_whatever_the_network_does() {
@@ -128,7 +133,7 @@ fn a_snapshot_arrives_whatever_the_network_does() {
             }
             while rng.bool() {
                 let Some(piece) = disk.pop_front() else { break };
-                let durable = receives.on_durable(SLOT, piece.transfer, piece.number);
+                let durable = receives.on_durable(SLOT, of(&piece), piece.number);
                 // None if a newer transfer took the place of this one.
                 let Some((ack, whole)) = durable else { continue };
                 acks.push_back(ack);
@@ -357,15 +362,15 @@ fn pieces_are_taken_in_order_whatever_else_arrives() {
     assert_eq!(take(&mut receives, &pieces[0], 0), Taken::Write);
     assert_eq!(take(&mut receives, &pieces[0], 0), go(0), "taken, but not durable");
     assert_eq!(take(&mut receives, &pieces[2], 0), go(0), "one is missing before it");
-    let transfer = pieces[0].transfer;
-    let (ack, whole) = receives.on_durable(SLOT, transfer, 0).expect("under way");
+    let (from, transfer) = of(&pieces[0]);
+    let (ack, whole) = receives.on_durable(SLOT, (from, transfer), 0).expect("under way");
     assert_eq!((Taken::Answer(ack), whole), (go(1), false));
-    assert_eq!(receives.on_durable(SLOT, transfer + 1, 0), None, "of another transfer");
+    assert_eq!(receives.on_durable(SLOT, (from, transfer + 1), 0), None, "of another transfer");
     for piece in &pieces[1..] {
         assert_eq!(take(&mut receives, piece, 0), Taken::Write);
     }
     let last = pieces.len() as u32 - 1;
-    let (ack, whole) = receives.on_durable(SLOT, transfer, last).expect("under way");
+    let (ack, whole) = receives.on_durable(SLOT, (from, transfer), last).expect("under way");
     assert_eq!((Taken::Answer(ack), whole), (go(last), true), "the last is wanted until installed");
 }
 
@@ -391,7 +396,7 @@ fn contract_row_50_a_newer_leaders_transfer_takes_the_place_of_an_older_one() {
     assert_eq!(take(&mut receives, &newer(&old[1]), 0), unknown);
     assert_eq!(take(&mut receives, &newer(&old[0]), 0), Taken::Write);
     assert_eq!(take(&mut receives, &later[1], 0), Taken::Ignored);
-    assert_eq!(receives.on_durable(SLOT, later[0].transfer, 0), None, "it was superseded");
+    assert_eq!(receives.on_durable(SLOT, of(&later[0]), 0), None, "it was superseded");
 }
 
 #[test]
@@ -400,7 +405,7 @@ fn what_is_being_installed_is_not_replaced() {
     let mut receives = Receives::default();
     for piece in &old {
         assert_eq!(take(&mut receives, piece, 0), Taken::Write);
-        receives.on_durable(SLOT, piece.transfer, piece.number);
+        receives.on_durable(SLOT, of(piece), piece.number);
     }
     assert!(receives.finish(SLOT).is_some_and(|(_, content, _)| content.is_ok()));
     assert!(receives.finish(SLOT).is_none(), "once");
@@ -459,4 +464,72 @@ fn a_busy_follower_is_waited_for() {
         now = sends.deadline().0;
         assert!(!polled(&mut sends, now).is_empty());
     }
+}
+
+/// Nodes that were started equally often call their transfers the same.
+#[test]
+fn pieces_of_another_sender_under_the_same_name_are_not_this_ones() {
+    let given_back =
+        Opening { from: ReplicaId(3), term: Term(0), ..opening(&machine(6), SNAPSHOT) };
+    let (mut member, mut leader) = (sends(1), sends(1));
+    member.begin(given_back, 0, Tick(0));
+    leader.begin(opening(&machine(2), SNAPSHOT), 0, Tick(0));
+    let mut receives = Receives::default();
+    let old = polled(&mut member, 0);
+    for piece in &old {
+        assert_eq!(take(&mut receives, piece, 0), Taken::Write);
+    }
+    let new = polled(&mut leader, 1);
+    assert_eq!(new[0].transfer, old[0].transfer);
+    assert_eq!(take(&mut receives, &new[0], 1), Taken::Write, "it takes the place of the member's");
+    for piece in &old {
+        assert_eq!(receives.on_durable(SLOT, of(piece), piece.number), None);
+    }
+    assert!(receives.on_durable(SLOT, of(&new[0]), 0).is_some());
+}
+
+#[test]
+fn members_give_back_one_at_a_time_and_each_may_begin_anew() {
+    let given_back = |from| Opening { from, term: Term(0), ..opening(&machine(3), SNAPSHOT) };
+    let (mut one, mut other) = (sends(1), sends(1));
+    one.begin(given_back(ReplicaId(3)), 0, Tick(0));
+    let first = polled(&mut one, 0);
+    one.begin(given_back(ReplicaId(3)), 0, Tick(1));
+    let again = polled(&mut one, 1);
+    other.begin(given_back(ReplicaId(1)), 0, Tick(0));
+    let others = polled(&mut other, 0);
+    let mut receives = Receives::default();
+    assert_eq!(take(&mut receives, &first[0], 0), Taken::Write);
+    let refused = Taken::Answer(ack(&others[0], 0, PieceStatus::Refused));
+    assert_eq!(take(&mut receives, &others[0], 0), refused);
+    assert_eq!(take(&mut receives, &again[0], 1), Taken::Write);
+    assert_eq!(take(&mut receives, &first[1], 1), Taken::Ignored);
+}
+
+/// A leader waits for a busy follower; who does not lead is asked again, and its places are for others.
+#[test]
+fn a_member_that_does_not_lead_does_not_wait_for_who_is_busy() {
+    for (term, waits) in [(Term(0), false), (Term(5), true)] {
+        let mut sends = sends(1);
+        sends.begin(Opening { term, ..opening(&machine(3), SNAPSHOT) }, 0, Tick(0));
+        let piece = polled(&mut sends, 0).remove(0);
+        let mut failed = 0;
+        for now in (0..2 * SNAPSHOT_SILENCE_MS_MAX).step_by(1_000) {
+            sends.on_ack(SLOT, &ack(&piece, 0, PieceStatus::Busy), Tick(now));
+            sends.poll(Tick(now), |_| {}, |_, _| failed += 1);
+        }
+        assert_eq!((failed, sends.is_empty()), (u32::from(!waits), !waits), "{term}");
+    }
+}
+
+#[test]
+fn what_of_a_log_is_held_for_nobody_any_more_is_told() {
+    let mut sends = sends(1);
+    sends.begin(opening(&machine(3), SNAPSHOT), 0, Tick(0));
+    let piece = polled(&mut sends, 0).remove(0);
+    assert!(sends.on_ack(SLOT, &ack(&piece, 0, PieceStatus::Installed), Tick(0)).is_some());
+    let poll = |sends: &mut Sends, now| sends.poll(Tick(now), |_| {}, |_, _| panic!("none is"));
+    assert_eq!(poll(&mut sends, SNAPSHOT_HOLD_MS_MAX - 1), [0; 0]);
+    assert_eq!(sends.hold(SLOT), Some(SNAPSHOT.index));
+    assert_eq!((poll(&mut sends, SNAPSHOT_HOLD_MS_MAX), sends.hold(SLOT)), (vec![SLOT], None));
 }
