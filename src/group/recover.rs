@@ -153,6 +153,8 @@ pub struct ReplicaRecovery {
     is_doubtful: bool,
     /// Part of the log is gone.
     lost: Option<Lost>,
+    /// Something in it was, which may have been pieces of a snapshot that was on its way, whatever became of the rest.
+    has_gaps: bool,
     /// What was held when the last of it went, for when it turns out to be all there was.
     in_front: Option<InFront>,
     /// What lies between gaps.
@@ -263,6 +265,7 @@ impl ReplicaRecovery {
             left_at: EntryId::default(),
             is_doubtful: false,
             lost: None,
+            has_gaps: false,
             in_front: None,
             islands: Islands::default(),
             said_end: None,
@@ -309,6 +312,7 @@ impl ReplicaRecovery {
         }
         (self.since_gap, self.said_end) = (Known::default(), None);
         self.incoming = None;
+        self.has_gaps = true;
         // A life that knew lower terms may have said so in what is gone.
         self.is_term_behind = true;
         let note = match self.lost {
@@ -418,7 +422,7 @@ impl ReplicaRecovery {
         lost.what.promises_known = true;
         if kind == RunKind::Log && count > 0 {
             lost.what.last = Some(EntryId { index: entry.index.plus(count).prev(), ..entry });
-        } else if kind == RunKind::SaidAgain {
+        } else if matches!(kind, RunKind::SaidAgain | RunKind::SnapshotInstalled) {
             // So it ended then, and that is not here.
             lost.what.last = Some(entry);
         }
@@ -674,6 +678,11 @@ impl ReplicaRecovery {
             // Its first pieces are gone, so a newer one exists; but what was here before is void.
             self.go_adrift();
             self.begin_behind(entry, true);
+            if self.has_gaps {
+                // Or they were in a gap, in which nothing else of this group was.
+                let what = Forgotten { promises_known: false, last: None };
+                self.lost.get_or_insert(Lost::new(what, Note::None, true));
+            }
         }
     }
 

@@ -694,3 +694,20 @@ fn starts_do_not_drop_what_a_leader_gave_back() {
     let less = replay(&[&lost[..], &[Forgotten(11)]].concat()).expect("it recovers");
     assert_eq!(less.status().last, at(9));
 }
+
+/// Nothing of a group is gone but pieces of a snapshot that was on its way (`tool sim --seed 303910`, which could not start a
+/// node any more).
+#[test]
+fn a_snapshot_that_took_effect_and_is_not_whole_is_missed() {
+    let gone = [Log(1, 6, 5), Again(6, 5), Loss, Again(6, 5), Installed(10)];
+    assert_eq!(forgotten(&gone[..4], (1, 6, 5)), None);
+    assert_eq!(forgotten(&gone, (6, 5, 5)), Some((true, Some(10))));
+    let behind = [&gone[..], &[Again(10, 10), Log(11, 12, 10)]].concat();
+    assert_eq!(forgotten(&behind, (6, 5, 5)), Some((true, Some(12))));
+    assert_eq!(islands(&behind), [(11, 12)]);
+    // A newer one stands for all of it.
+    let newer = [&behind[..], &[Pieces(11, 0), Taken(11)]].concat();
+    assert_eq!(forgotten(&newer, (12, 12, 11)), None);
+    let back = [&behind[..], &[Forgotten(12), Pieces(10, 0), GivenBack(10)]].concat();
+    assert_eq!(forgotten(&back, (11, 12, 10)), None, "a member gave it back");
+}
