@@ -41,8 +41,8 @@ impl World {
 
     /// The one node whose disk may decay; none where nobody could give back what is gone.
     pub(super) fn decaying(&self) -> Option<usize> {
-        // Two copies that are gone at once may be too many.
-        if self.replacing.is_some() {
+        // Two copies that are gone at once may be too many, and of some only one is left.
+        if self.replacing.is_some() || self.is_hurt_everywhere {
             return None;
         }
         let unlucky = self.unlucky.filter(|&node| self.nodes[node].is_there);

@@ -36,11 +36,13 @@ struct Flip {
 }
 
 impl World {
-    /// All nodes lose power, and up to `spots` blocks of each of their logs rot.
-    pub(super) fn strike_everywhere(&mut self, spots: u32) -> Checked {
+    /// All nodes lose power, and some blocks of each of their logs rot; once in a world. Where that happens while other
+    /// faults go on, no disk is damaged any more.
+    pub(super) fn strike_everywhere(&mut self) -> Checked {
+        let spots = self.options.disk.everywhere;
         let is_calm = self.founders() >= 3 && self.replacing.is_none() && !self.may_be_too_few;
         let is_there = self.nodes.iter().all(|node| node.is_there);
-        if spots == 0 || !is_calm || !is_there {
+        if spots == 0 || !is_calm || !is_there || self.is_hurt_everywhere {
             return Ok(());
         }
         if !self.strikes(|| "all disks are damaged".into()) {

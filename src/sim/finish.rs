@@ -27,7 +27,7 @@ impl World {
         if self.rng.bool() && self.strikes(|| "power fails everywhere at the end".into()) {
             (0..self.nodes.len()).try_for_each(|node| self.crash(node))?;
         }
-        self.strike_everywhere(self.options.disk.everywhere)?;
+        self.strike_everywhere()?;
         let options = &mut self.options;
         options.net = NetOptions::calm();
         options.disk = DiskOptions::calm();

@@ -52,10 +52,19 @@ impl Kind {
     ];
 }
 
+/// All disks are damaged at most so many election timeouts before faults stop.
+const EVERYWHERE_ELECTIONS: u64 = 16;
+
 impl World {
     /// Schedules the first fault of each kind that this world has.
     pub(super) fn unleash(&mut self) {
         Kind::ALL.into_iter().for_each(|kind| self.strike_later(kind));
+        if self.options.disk.everywhere > 0 && self.rng.bool() {
+            // Soon before all faults stop, so that others meet those who give each other back what they have.
+            let elections = self.options.election_ms * self.rng.u64(..EVERYWHERE_ELECTIONS);
+            let at = self.options.chaos_ms.saturating_sub(elections);
+            self.after(1_000 * at.max(1), Happening::Everywhere);
+        }
     }
 
     /// The next fault of a kind, about as often as the options say.

@@ -148,6 +148,8 @@ pub(super) enum Happening {
     },
     /// A fault strikes, or an operator does something.
     Strike(Kind),
+    /// Every disk is damaged.
+    Everywhere,
     /// The operator goes on to replace a node.
     Replace,
     Cut(Vec<(usize, usize)>),
@@ -396,6 +398,7 @@ impl World {
             Happening::Reply { call, reply } => self.on_reply(call, &reply),
             Happening::Closed { call } => self.on_closed(call),
             Happening::Strike(kind) => self.strike(kind),
+            Happening::Everywhere => self.strike_everywhere(),
             Happening::Replace => {
                 self.replace_on();
                 Ok(())
