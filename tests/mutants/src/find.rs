@@ -169,8 +169,8 @@ impl Finder<'_> {
             return;
         }
         let values = values::of_return(&sig.output).into_iter();
-        let others =
-            values.filter(|value| *value != inside && !(value == "()" && inside.is_empty()));
+        let inside = if inside.is_empty() { "()".to_owned() } else { inside };
+        let others = values.filter(|value| !is_same(value, &inside));
         let texts = others
             .map(|value| (format!("replace it with {}", value.replace("::std::", "")), value))
             .collect();
@@ -268,7 +268,10 @@ impl<'ast> Visit<'ast> for Finder<'_> {
             let whole = binary.span().byte_range();
             self.add(&binary.op, whole, Form::Instead, texts);
         }
-        visit::visit_expr_binary(self, binary);
+        self.visit_expr(&binary.left);
+        if !(matches!(binary.op, BinOp::And(_)) && is_planted(&binary.left)) {
+            self.visit_expr(&binary.right);
+        }
     }
 
     fn visit_expr_unary(&mut self, unary: &'ast syn::ExprUnary) {
@@ -328,6 +331,12 @@ fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// Whether a body is that value, written in another way.
+fn is_same(value: &str, body: &str) -> bool {
+    let body = body.replacen("Self::", "Default::", 1);
+    value == body || value.ends_with(&format!("::{body}"))
+}
+
 /// What is there for tests alone.
 fn is_test(attrs: &[syn::Attribute]) -> bool {
     attrs.iter().any(|attr| match &attr.meta {
@@ -340,7 +349,13 @@ fn is_test(attrs: &[syn::Attribute]) -> bool {
 }
 
 fn is_planted(cond: &Expr) -> bool {
-    matches!(cond, Expr::Call(call) if matches!(&*call.func, Expr::Path(path) if path.path.is_ident("planted")))
+    match cond {
+        Expr::Call(call) => {
+            matches!(&*call.func, Expr::Path(path) if path.path.is_ident("planted"))
+        }
+        Expr::Binary(binary) => matches!(binary.op, BinOp::And(_)) && is_planted(&binary.left),
+        _ => false,
+    }
 }
 
 /// A chain with `let` has no value of its own.

@@ -65,6 +65,11 @@ fn a_function_leaves_with_what_its_type_allows() {
 #[test]
 fn what_is_the_same_is_no_change() {
     assert_eq!(changes("fn f() {} fn g() -> bool { true }"), ["replace it with false"]);
+    assert!(changes("fn f() -> Self { Self::default() }").is_empty());
+    assert_eq!(
+        changes("fn f() -> Option<()> { None }"),
+        ["replace it with option::Option::Some(())"]
+    );
     assert!(changes("impl Default for S { fn default() -> Self { Self::new() } }").is_empty());
 }
 
@@ -105,6 +110,7 @@ fn tests_constants_patterns_chains_and_mistakes_stay() {
         "fn f() -> ! { const A: u8 = 1 + 1; [0; 1 + 1]; let -1 = a; assert!(a < b); }",
         "fn f() -> ! { if let A = b && let C = d {} }",
         "fn f() -> ! { if planted(Planted::A) { a + b } }",
+        "fn f() -> ! { if planted(Planted::A) && a { a + b } }",
     ] {
         assert_eq!(changes(source), [""; 0], "{source}");
     }
