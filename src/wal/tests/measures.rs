@@ -458,3 +458,11 @@ fn a_field_that_is_wider_than_it_has_to_be_is_refused() {
     let fault = RunRef::parse(Layout::Packed, &bytes, 1000, true).expect_err("one would do");
     assert_eq!(fault, Fault::authentic("widths of a run's fields", 1004, 0, 0));
 }
+
+#[test]
+fn a_kind_that_no_version_had_is_refused() {
+    let mut bytes = vec![0; 64];
+    bytes[60] = 9;
+    let fault = RunRef::parse(Layout::Wide, &bytes, 1000, true).expect_err("unknown");
+    assert_eq!(fault, Fault::authentic("run kind", 1004, RunKind::Recalled as u64, 9));
+}
