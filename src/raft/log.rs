@@ -494,4 +494,17 @@ mod tests {
         log.commit_to(Index(3));
         assert!(log.has_unapplied_config());
     }
+
+    #[test]
+    fn a_change_of_membership_that_was_replaced_holds_nobody_back() {
+        let mut log = log(&[1, 1, 1]);
+        log.note_config(Index(2));
+        log.note_config(Index(3));
+        log.replace_from(Index(3), 1, Term(2));
+        log.commit_to(Index(3));
+        assert!(log.has_unapplied_config());
+        log.take_appliable();
+        log.on_applied(Index(2));
+        assert!(!log.has_unapplied_config());
+    }
 }

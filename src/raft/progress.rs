@@ -477,4 +477,44 @@ mod tests {
         progress.snapshot_failed();
         assert_eq!((progress.next, progress.paused), (Index(2), true));
     }
+
+    #[test]
+    fn a_commit_index_is_told_once_and_only_to_whoever_holds_more_than_it_was_told() {
+        let mut progress = replicating(5);
+        let mut tells = |sent, commit| {
+            progress.sent_commit = Index(sent);
+            progress.can_bump_commit(Index(commit))
+        };
+        assert_eq!([2, 3, 4, 5].map(|commit| tells(3, commit)), [false, false, true, true]);
+        assert!(tells(4, 5), "it holds 5");
+        assert!(!tells(5, 6) && !tells(6, 7), "it holds no more than that");
+    }
+
+    #[test]
+    fn an_empty_probe_is_not_waited_for() {
+        let mut progress = Progress::new(ReplicaId(2), Index(5));
+        progress.on_sent(0, 0, WINDOW);
+        assert!(!progress.is_paused());
+        progress.on_sent(1, 1, WINDOW);
+        assert!(progress.is_paused());
+    }
+
+    #[test]
+    fn who_joins_is_sent_the_end_of_the_log_and_counts_as_heard() {
+        for (last, next) in [(0, 1), (7, 7)] {
+            let joining = Progress::joining(ReplicaId(2), Index(last), Tick(50));
+            assert_eq!((joining.matched, joining.next), (Index(0), Index(next)));
+            assert_eq!((joining.heard(), joining.active), (Some(Tick(50)), true));
+        }
+    }
+
+    #[test]
+    fn what_is_proposed_in_different_turns_is_committed_apart() {
+        let mut uncommitted = Uncommitted::default();
+        uncommitted.add(Index(1), 10);
+        uncommitted.end_turn();
+        uncommitted.add(Index(2), 20);
+        uncommitted.free_to(Index(1));
+        assert_eq!(uncommitted.bytes(), 20);
+    }
 }

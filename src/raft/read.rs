@@ -232,4 +232,16 @@ mod tests {
             assert!(reads.is_needed(), "{reads:?}");
         }
     }
+
+    #[test]
+    fn what_a_follower_asked_is_over_when_it_is_answered() {
+        let (mut asked, mut seq) = (Asked::default(), 0);
+        assert_eq!((asked.join(&mut seq), asked.join(&mut seq)), (1, 1));
+        assert_eq!((asked.close(Tick(10)), asked.count), (Some(1), 2));
+        asked.answer(1, Index(5));
+        assert_eq!((asked.count, asked.overdue(0, Tick(99))), (0, None));
+        asked.join(&mut seq);
+        asked.close(Tick(10));
+        assert_eq!([14, 15].map(|now| asked.overdue(5, Tick(now))), [None, Some(2)]);
+    }
 }

@@ -314,6 +314,11 @@ mod tests {
             (Reply::NilArray, Resp2, "*-1\r\n"),
             (Reply::NilArray, Resp3, "_\r\n"),
             (Reply::Array(vec![Reply::Nil, Reply::Int(1)]), Resp2, "*2\r\n$-1\r\n:1\r\n"),
+            (
+                Reply::Map(vec![(Reply::Int(1), Reply::Int(2)), (Reply::Int(3), Reply::Int(4))]),
+                Resp2,
+                "*4\r\n:1\r\n:2\r\n:3\r\n:4\r\n",
+            ),
             (map.clone(), Resp2, "*2\r\n$5\r\nproto\r\n:3\r\n"),
             (map, Resp3, "%1\r\n$5\r\nproto\r\n:3\r\n"),
             (Reply::Set(vec![Reply::Int(1)]), Resp2, "*1\r\n:1\r\n"),

@@ -454,6 +454,7 @@ mod tests {
             (b"*-1\r\n\r\nPING\r\n", &["PING"]),
             (b"PING\n", &["PING"]),
             (b"  SET  k \"a b\\n\\x41\" 'c\\'d' \r\n", &["SET|k|a b\nA|c'd"]),
+            (b"SET k 'a\\nb' \"\\xZ1\\x1Z\"\r\n", &["SET|k|a\\nb|xZ1x1Z"]),
             (b"*1\r\n$4\r\nPI", &[]),
             (b"PIN", &[]),
         ];

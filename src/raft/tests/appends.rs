@@ -188,3 +188,113 @@ fn a_plain_core_counts_itself_only_when_told() {
     assert!(other.step(&vote, Tick(0)).is_none());
     assert_eq!(other.status().ignored, 1);
 }
+
+fn progress(cluster: &Cluster, of: u64) -> ReplicaProgress {
+    let found = cluster.status(1).progress().find(|peer| peer.id.0 == of);
+    found.expect("1 leads and knows it")
+}
+
+#[test]
+fn safety_point_20_a_budget_may_be_used_up_and_what_weighs_nothing_is_always_taken() {
+    let config = Config { uncommitted_bytes_max: 10, ..test_config(7) };
+    let lead = || {
+        let membership = Membership::of_voters([1, 2, 3].map(ReplicaId));
+        let mut cluster = Cluster::with(membership, config.clone());
+        cluster.elect(1);
+        cluster
+    };
+    let taken = |sizes: &[u64]| {
+        let mut cluster = lead();
+        let raft = &mut cluster.node_mut(1).raft;
+        sizes.iter().map(|&bytes| raft.propose(1, bytes).is_ok()).collect::<Vec<_>>()
+    };
+    assert_eq!(taken(&[4, 6, 1]), [true, true, false]);
+    assert_eq!(taken(&[11, 0, 1]), [true, true, false]);
+}
+
+/// A refusal that names no term is of a follower whose log does not reach so far.
+#[test]
+fn a_hint_without_a_term_is_taken_as_it_is() {
+    let mut cluster = many_terms(test_config(7));
+    let mut refusal = message(MessageKind::AppendResponse, 3, 1, 5);
+    (refusal.entry, refusal.reject, refusal.hint) = (entry(0, 7), true, Index(4));
+    cluster.inject(refusal);
+    assert_eq!(progress(&cluster, 3).next, Index(5));
+}
+
+#[test]
+fn mistake_5_only_an_acceptance_of_what_is_known_ends_probing() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    cluster.propose(1, 5).expect("1 leads");
+    cluster.settle();
+    cluster.node_mut(1).raft.on_unreachable(ReplicaId(3));
+    for (index, state) in [(2, ProgressState::Probe), (6, ProgressState::Replicate)] {
+        let mut acceptance = message(MessageKind::AppendResponse, 3, 1, 1);
+        acceptance.entry.index = Index(index);
+        cluster.inject(acceptance);
+        assert_eq!(progress(&cluster, 3).state, state, "{index}");
+    }
+}
+
+#[test]
+fn whoever_accepts_what_is_committed_meanwhile_is_told_so_at_once() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    cluster.node_mut(1).raft.on_unreachable(ReplicaId(3));
+    cluster.propose(1, 1).expect("1 leads");
+    cluster.turn(1);
+    cluster.flush(1);
+    let accept = |cluster: &mut Cluster, from| {
+        let mut acceptance = message(MessageKind::AppendResponse, from, 1, 1);
+        acceptance.entry.index = Index(2);
+        cluster.inject(acceptance);
+        cluster.wire.clear();
+        cluster.turn(1);
+        let sent = cluster.sent(MessageKind::Append, 3);
+        sent.iter().map(|it| (it.count, it.commit.0)).collect::<Vec<_>>()
+    };
+    assert_eq!(accept(&mut cluster, 2), [], "3 is probed, and has not answered");
+    assert_eq!(cluster.status(1).commit, Index(2));
+    assert_eq!(accept(&mut cluster, 3), [(0, 2)]);
+}
+
+#[test]
+fn an_echo_of_a_read_that_nobody_asked_for_confirms_none_that_comes_later() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    let mut echo = message(MessageKind::HeartbeatResponse, 2, 1, 1);
+    echo.context = u64::MAX;
+    cluster.inject(echo);
+    cluster.read(1).expect("1 leads");
+    cluster.turn(1);
+    assert_eq!(cluster.node(1).reads_done, []);
+}
+
+#[test]
+fn whoever_waits_for_entries_to_be_read_back_is_sent_nothing_meanwhile() {
+    let mut cluster = Cluster::with_entries_out_of_memory();
+    cluster.pass(20);
+    assert!(progress(&cluster, 3).is_fetching);
+    cluster.propose(1, 1).expect("1 leads");
+    cluster.turn(1);
+    assert_eq!(cluster.sent(MessageKind::Append, 3), []);
+    assert_eq!(cluster.sent(MessageKind::Append, 2).len(), 1);
+}
+
+#[test]
+fn safety_point_13_a_full_window_lets_an_empty_append_through_for_a_sign_of_life() {
+    let config = Config { inflight_messages_max: 2, ..test_config(7) };
+    let mut cluster = Cluster::with(Membership::of_voters([1, 2, 3].map(ReplicaId)), config);
+    cluster.elect(1);
+    for _ in 0..3 {
+        cluster.propose(1, 1).expect("1 leads");
+        cluster.turn(1);
+    }
+    assert_eq!(progress(&cluster, 3).inflight_messages, 2);
+    cluster.wire.clear();
+    cluster.inject(message(MessageKind::HeartbeatResponse, 3, 1, 1));
+    cluster.turn(1);
+    let sent = cluster.sent(MessageKind::Append, 3);
+    assert_eq!(sent.iter().map(|it| it.count).collect::<Vec<_>>(), [0]);
+}

@@ -39,6 +39,8 @@ fn sets_of_members_are_sorted_whichever_way_they_were() {
         let members = Membership::of_voters(set.map(ReplicaId)).sorted();
         assert_eq!(members.incoming[..], [1, 2, 3].map(ReplicaId));
     }
+    let twice = Membership::of_voters([1, 1, 2].map(ReplicaId)).sorted();
+    assert_eq!(twice.incoming[..], [1, 2].map(ReplicaId));
 }
 
 #[test]
@@ -50,6 +52,8 @@ fn a_term_is_told_of_the_entries_that_are_in_the_log() {
     let term = cluster.status(1).term;
     let raft = &cluster.node(1).raft;
     assert_eq!([1, 3, 4].map(|index| raft.term_at(Index(index))), [Some(term), Some(term), None]);
+    assert_eq!(raft.term_run(Index(1), Index(2)), (term, Index(2)));
+    assert_eq!(raft.term_run(Index(2), Index(9)), (term, Index(3)));
 }
 
 /// Two of them must not make up for each other.
@@ -134,6 +138,7 @@ fn what_contradicts_itself_is_not_started_with() {
     };
     assert_eq!(failure(&[], forgetful), nonsense, "a snapshot's term was seen, too");
     assert_eq!(failure(&[(1, 1)], |it| it.first = Index(2)), nonsense);
+    assert_eq!(failure(&[(2, 1)], |it| it.first = Index(2)), nonsense, "nothing lies before 2");
     assert_eq!(failure(&[], |it| it.last = Index(0)), None);
     let lost = Failure::EntriesLost { commit: Index(10), last: Index(9) };
     assert_eq!(failure(&[(1, 1)], |it| it.hard_state.commit = Index(10)), Some(lost));
@@ -169,4 +174,43 @@ fn waits_are_drawn_as_their_generator_says() {
         let wait = Raft::new(config, recovered, Tick(0)).deadline().0;
         assert_eq!(wait, (1 << 31) + first % (1 << 31), "{seed}");
     }
+}
+
+#[test]
+fn a_replica_says_what_of_it_is_handed_out_and_what_is_durable() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    let says = |cluster: &Cluster| {
+        let raft = &cluster.node(1).raft;
+        (raft.is_settled(), raft.is_durable())
+    };
+    assert_eq!(says(&cluster), (true, true));
+    cluster.propose(1, 1).expect("1 leads");
+    assert_eq!(says(&cluster), (false, false));
+    cluster.turn(1);
+    assert_eq!(says(&cluster), (true, false), "it is being written");
+    cluster.flush(1);
+    assert_eq!(says(&cluster), (true, true));
+}
+
+#[test]
+fn nobody_answers_itself() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    let ignored = cluster.status(1).ignored;
+    let mut acceptance = message(MessageKind::AppendResponse, 1, 1, 1);
+    acceptance.entry.index = Index(1);
+    cluster.inject(acceptance);
+    assert_eq!(cluster.status(1).ignored, ignored + 1);
+}
+
+#[test]
+fn a_wait_can_be_given_and_a_whole_new_one_asked_for() {
+    let mut cluster = Cluster::new(3);
+    let now = cluster.now;
+    let raft = &mut cluster.node_mut(1).raft;
+    raft.set_election_timeout(17);
+    assert_eq!(raft.deadline(), now.plus(17));
+    raft.reset_election_timer(Tick(5000));
+    assert!((5100..=5200).contains(&raft.deadline().0), "{}", raft.deadline());
 }

@@ -254,3 +254,74 @@ fn a_handover_probes_a_voter_that_lacks_something_and_calls_one_that_lacks_nothi
     assert_eq!(cluster.sent(MessageKind::TimeoutNow, 2).len(), 1);
     assert!(!cluster.node_mut(2).raft.transfer(ReplicaId(1), now), "2 does not lead");
 }
+
+/// The driver knows more than the silence tells.
+#[test]
+fn who_has_just_heard_its_leader_stands_if_it_is_told_to() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    cluster.campaign(2);
+    assert_eq!(cluster.status(2).role, RoleKind::PreCandidate);
+}
+
+fn recovered(term: u64, commit: u64, applied: u64) -> Recovered {
+    Recovered {
+        hard_state: HardState { term: Term(term), vote: ReplicaId::NONE, commit: Index(commit) },
+        membership: Membership::of_voters((1..=3).map(ReplicaId)),
+        runs: vec![TermRun { start: Index(1), term: Term(1) }],
+        last: Index(2),
+        applied: Index(applied),
+        ..Recovered::default()
+    }
+}
+
+#[test]
+fn contract_row_33_who_is_held_back_waits_as_long_as_before() {
+    let mut raft = Raft::new(test_config(7), recovered(1, 2, 1), Tick(0));
+    raft.note_config(Index(2));
+    let deadline = raft.deadline();
+    assert_eq!(raft.campaign(Tick(1)), None);
+    assert_eq!((raft.status().role, raft.deadline()), (RoleKind::Follower, deadline));
+}
+
+#[test]
+fn a_grant_left_over_from_an_earlier_attempt_counts_for_nothing() {
+    let mut raft = Raft::new(test_config(7), recovered(5, 0, 0), Tick(0));
+    raft.campaign(Tick(0));
+    assert_eq!(raft.status().role, RoleKind::PreCandidate);
+    raft.step(&message(MessageKind::PreVoteResponse, 2, 1, 5), Tick(0));
+    assert_eq!(raft.status().role, RoleKind::PreCandidate, "it asked for term 6");
+    raft.step(&message(MessageKind::PreVoteResponse, 2, 1, 6), Tick(0));
+    assert_eq!(raft.status().role, RoleKind::Candidate);
+}
+
+#[test]
+fn contract_row_13_a_leader_refuses_votes_until_it_looks_for_its_quorum() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    let (raft, elected) = (&cluster.node(1).raft, cluster.now);
+    assert!(raft.is_leased(elected) && raft.is_leased(elected.plus(99)));
+    assert!(!raft.is_leased(elected.plus(100)));
+}
+
+#[test]
+fn heartbeats_fall_on_a_grid_of_a_quarter_of_their_interval() {
+    let config = Config { election_ticks: 400, heartbeat_ticks: 40, ..test_config(7) };
+    let mut cluster = Cluster::with(Membership::of_voters((1..=3).map(ReplicaId)), config);
+    cluster.now = Tick(1003);
+    cluster.elect(1);
+    assert_eq!(cluster.node(1).raft.deadline(), Tick(1040));
+}
+
+/// It is no candidate of that term any more, so nobody has to answer.
+#[test]
+fn a_request_for_votes_that_waited_too_long_does_not_leave() {
+    let config = Config { pre_vote: false, ..test_config(7) };
+    let mut cluster = Cluster::with(Membership::of_voters((1..=3).map(ReplicaId)), config);
+    cluster.campaign(1);
+    cluster.turn(1);
+    cluster.inject(message(MessageKind::Heartbeat, 2, 1, 1));
+    cluster.flush(1);
+    cluster.turn(1);
+    assert!(cluster.sent(MessageKind::Vote, 3).is_empty());
+}

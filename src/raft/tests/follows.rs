@@ -140,3 +140,24 @@ fn answers_to_a_role_that_is_over_change_nothing() {
     assert_eq!(raft.step(&message(MessageKind::TimeoutNow, 1, 2, 3), Tick(500)), None);
     assert_eq!((raft.status().role, raft.status().term), (RoleKind::PreCandidate, Term(3)));
 }
+
+#[test]
+fn an_append_in_front_of_what_is_committed_is_answered_with_all_that_is() {
+    let mut raft = follower(4);
+    // The term is written before anything is said in it.
+    told(&mut raft, &message(MessageKind::Heartbeat, 1, 2, 3));
+    raft.on_durable(PersistSeq(1), Tick(0));
+    for previous in [(1, 2), (2, 2)] {
+        let (change, said) = told(&mut raft, &append(previous, 3, 0));
+        let said: Vec<_> = said.iter().map(|it| (it.kind, it.reject, it.entry.index.0)).collect();
+        assert_eq!((change, said), (None, vec![(MessageKind::AppendResponse, false, 4)]));
+    }
+}
+
+#[test]
+fn who_follows_nobody_asks_nobody_to_read() {
+    let mut raft = follower(2);
+    assert_eq!(raft.read_here(), Err(ReadRefusal::NotLeader { leader: ReplicaId::NONE }));
+    told(&mut raft, &message(MessageKind::Heartbeat, 1, 2, 3));
+    assert!(raft.read_here().is_ok());
+}

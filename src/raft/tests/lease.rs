@@ -1,6 +1,7 @@
 //! Reads by lease and reads of followers: who may answer, and until when (thesis §6.4).
 
 use crate::id::{Index, ReplicaId, Tick};
+use crate::raft::state::Role;
 use crate::raft::*;
 
 use super::harness::{Cluster, message, test_config};
@@ -254,4 +255,57 @@ fn as_many_reads_wait_as_may_and_room_comes_back_with_their_answers() {
     assert_eq!(cluster.node(2).reads_done.len(), 1);
     assert!(cluster.read_here(2).is_ok());
     assert_eq!(cluster.read(3), Err(ReadRefusal::NotLeader { leader: ReplicaId(1) }));
+}
+
+/// When the round was sent on which the lease of 1 rests.
+fn rests_on(cluster: &Cluster) -> Tick {
+    let Role::Leader(leader) = &cluster.node(1).raft.role else { panic!("1 leads") };
+    leader.reads.as_ref().and_then(|reads| reads.lease_from).expect("it has a lease")
+}
+
+#[test]
+fn a_lease_is_over_at_the_very_tick() {
+    let cluster = leased(20);
+    let (raft, from) = (&cluster.node(1).raft, rests_on(&cluster));
+    assert!(raft.lease_holds(from.plus(79)));
+    assert!(!raft.lease_holds(from.plus(80)));
+}
+
+#[test]
+fn a_lease_holds_while_a_write_is_no_older_than_half_a_promise() {
+    let mut cluster = leased(20);
+    cluster.propose(1, 1).expect("1 leads");
+    cluster.turn(1);
+    let (raft, from) = (&cluster.node(1).raft, cluster.now);
+    assert!(raft.lease_holds(from.plus(49)) && !raft.lease_holds(from.plus(50)));
+}
+
+/// An answer to one round says nothing of a later one, which may never have arrived.
+#[test]
+fn a_lease_rests_on_the_round_that_was_answered() {
+    let mut cluster = leased(20);
+    let mut sent = Vec::new();
+    for _ in 0..2 {
+        cluster.now = cluster.now.plus(10);
+        cluster.tick(1);
+        cluster.turn(1);
+        sent.push((cluster.now, std::mem::take(&mut cluster.wire)));
+    }
+    let (first, heartbeats) = sent.swap_remove(0);
+    cluster.wire = heartbeats;
+    cluster.settle();
+    assert_eq!(rests_on(&cluster), first);
+}
+
+#[test]
+fn whoever_is_alone_has_promised_nobody_anything() {
+    let config = Config { lease: Some(Lease { drift_percent: 10 }), ..test_config(7) };
+    let start = |voters: u64| {
+        let membership = Membership::of_voters((1..=voters).map(ReplicaId));
+        let recovered = Recovered { membership, ..Recovered::default() };
+        let mut raft = Raft::new(config.clone(), recovered, Tick(0));
+        raft.campaign(Tick(0));
+        raft.status().role
+    };
+    assert_eq!((start(1), start(3)), (RoleKind::Candidate, RoleKind::Follower));
 }

@@ -1,6 +1,7 @@
 //! Changes of membership, told one at a time (thesis §4).
 
 use crate::id::{Index, ReplicaId, Tick};
+use crate::raft::state::Role;
 use crate::raft::*;
 
 use super::harness::{Cache, Cluster, message, test_config};
@@ -381,4 +382,65 @@ fn a_change_is_refused_for_the_reasons_that_refuse_any_proposal() {
     assert_eq!(unchecked, Err(ConfigRefusal::Proposal(not_here)));
     let leave = cluster.reconfigure(1, ConfChange::default());
     assert_eq!(leave, Err(ConfigRefusal::NotJoint));
+}
+
+#[test]
+fn a_learner_that_hears_of_a_change_goes_on_following_its_leader() {
+    let mut cluster = cluster(2, 4);
+    cluster.elect(1);
+    for learner in [3, 4] {
+        cluster.reconfigure(1, change(ChangeKind::AddLearner, learner)).expect("1 leads");
+        cluster.settle();
+        cluster.pass(20);
+    }
+    let now = cluster.now;
+    let next = cluster.status(3).membership.clone();
+    cluster.node_mut(3).raft.switch_to(next, now);
+    assert_eq!(cluster.status(3).leader, ReplicaId(1));
+}
+
+/// Nobody who is told to take over hears of it.
+fn pass_unheard(cluster: &mut Cluster, ticks: u64) {
+    cluster.now = cluster.now.plus(ticks);
+    cluster.tick(1);
+    for _ in 0..20 {
+        for id in cluster.ids() {
+            cluster.turn(id);
+            cluster.flush(id);
+            cluster.turn(id);
+        }
+        cluster.wire.retain(|packet| packet.message.kind != MessageKind::TimeoutNow);
+        for packet in std::mem::take(&mut cluster.wire) {
+            cluster.receive(&packet);
+        }
+    }
+}
+
+/// To whom 1 is handing over, if it leads.
+fn transferee(cluster: &Cluster) -> Option<ReplicaId> {
+    match &cluster.node(1).raft.role {
+        Role::Leader(leader) => leader.transferee(),
+        _ => panic!("1 leads"),
+    }
+}
+
+#[test]
+fn a_leader_that_has_left_tries_again_to_hand_over_unless_it_is_to_stay() {
+    for on_removal in [OnRemoval::HandOver, OnRemoval::KeepLeading] {
+        let config = Config { on_removal, ..test_config(7) };
+        let mut cluster = Cluster::with(Membership::of_voters((1..=3).map(ReplicaId)), config);
+        cluster.elect(1);
+        cluster.reconfigure(1, change(ChangeKind::Remove, 1)).expect("1 leads");
+        pass_unheard(&mut cluster, 0);
+        let keeps = on_removal == OnRemoval::KeepLeading;
+        assert_eq!(transferee(&cluster).is_none(), keeps);
+        if keeps {
+            let now = cluster.now;
+            assert!(cluster.node_mut(1).raft.transfer(ReplicaId(2), now));
+        }
+        pass_unheard(&mut cluster, 50);
+        assert!(transferee(&cluster).is_some());
+        pass_unheard(&mut cluster, 50);
+        assert_eq!(transferee(&cluster).is_none(), keeps, "{on_removal:?}");
+    }
 }

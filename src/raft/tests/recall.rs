@@ -86,6 +86,7 @@ fn it_never_stands_for_election() {
     }
     answers(&mut raft, &message(MessageKind::TimeoutNow, 1, 2, 3), 10_000);
     assert_eq!(raft.status().role, RoleKind::Follower);
+    assert_eq!(raft.rare.as_ref().and_then(|rare| rare.called), None, "nor later, for that");
 }
 
 #[test]
@@ -401,6 +402,129 @@ fn a_state_is_taken_from_a_member_only_by_one_that_is_lost_and_follows_nobody() 
     let mut raft = forgetful(29, true, Some(entry(3, 42)));
     raft.heed_term_of(entry(5, 35), Tick(0));
     assert_eq!(raft.status().term, Term(5));
+}
+
+/// An append of the leader of term 3 behind entry 1/29.
+fn behind_29(count: u32) -> Message {
+    let mut append = message(MessageKind::Append, 1, 2, 3);
+    (append.entry, append.run_term, append.count) = (entry(1, 29), Term(3), count);
+    append
+}
+
+#[test]
+fn it_asks_every_other_member() {
+    let mut raft = forgetful(29, true, Some(entry(3, 31)));
+    raft.tick(Tick(0));
+    let asked = ready(&mut raft, 0).send;
+    assert_eq!(asked.iter().map(|it| it.to.0).collect::<Vec<_>>(), [1, 3]);
+}
+
+#[test]
+fn it_has_no_vote_to_give_in_the_term_it_comes_back_in() {
+    let mut raft = forgetful(29, false, Some(entry(3, 42)));
+    let asked = question(&mut raft, 0);
+    for from in [1, 3] {
+        answers(&mut raft, &answer(&asked, from, 3, None), 10);
+    }
+    assert!(raft.forgotten().expect("its entries are missing").promises_known);
+    let votes = |term: u64| {
+        let mut raft = raft.clone();
+        let mut request = message(MessageKind::Vote, 3, 2, term);
+        request.entry = entry(3, 50);
+        let said = answers(&mut raft, &request, 5_000);
+        said.iter().any(|it| it.kind == MessageKind::VoteResponse && !it.reject)
+    };
+    assert!(!votes(3), "it may have voted for another");
+    assert!(votes(4));
+}
+
+#[test]
+fn where_its_log_has_to_reach_only_its_leader_says_and_the_first_time_counts() {
+    let mut raft = forgetful(29, true, Some(entry(3, 31)));
+    let asked = question(&mut raft, 0);
+    answers(&mut raft, &behind_29(0), 10);
+    answers(&mut raft, &answer(&asked, 3, 3, None), 20);
+    assert!(raft.forgotten().is_some(), "3 does not lead");
+    for last in [30, 40] {
+        answers(&mut raft, &answer(&asked, 1, 3, Some(entry(3, last))), 30);
+    }
+    assert!(raft.forgotten().is_some());
+    answers(&mut raft, &behind_29(1), 40);
+    assert_eq!(raft.forgotten(), None, "that leader's log goes on growing");
+}
+
+#[test]
+fn that_its_log_agreed_with_an_earlier_leaders_makes_it_not_whole() {
+    let mut raft = forgetful(29, true, Some(entry(3, 31)));
+    let asked = question(&mut raft, 0);
+    answers(&mut raft, &behind_29(2), 10);
+    answers(&mut raft, &answer(&asked, 3, 4, Some(entry(3, 30))), 20);
+    assert!(raft.forgotten().is_some(), "it has not heard where it agrees with 3");
+    let mut append = message(MessageKind::Append, 3, 2, 4);
+    append.entry = entry(3, 30);
+    answers(&mut raft, &append, 30);
+    assert_eq!(raft.forgotten(), None);
+}
+
+#[test]
+fn a_leaders_word_about_the_commit_index_is_taken_as_far_as_the_logs_agree() {
+    let commit = |from: u64, term: u64, commit: u64| {
+        let mut raft = forgetful(29, true, Some(entry(3, 31)));
+        answers(&mut raft, &behind_29(1), 10);
+        let mut heartbeat = message(MessageKind::Heartbeat, from, 2, term);
+        heartbeat.commit = Index(commit);
+        answers(&mut raft, &heartbeat, 20);
+        assert_eq!(raft.status().failure, None);
+        raft.status().commit
+    };
+    assert_eq!(commit(1, 3, 31), Index(30));
+    assert_eq!(commit(3, 4, 30), Index(29), "it may hold another entry 30");
+}
+
+#[test]
+fn the_last_entry_it_ever_had_counts_when_it_is_durable() {
+    let mut raft = forgetful(29, true, Some(entry(3, 42)));
+    rejoined(&mut raft, 40);
+    let mut append = message(MessageKind::Append, 1, 2, 3);
+    (append.entry, append.run_term, append.count) = (entry(3, 40), Term(3), 2);
+    raft.step(&append, Tick(60));
+    let persist = ready(&mut raft, 60).persist.expect("entries to write");
+    assert!(raft.forgotten().is_some());
+    raft.on_durable(persist.seq, Tick(70));
+    assert_eq!(raft.forgotten(), None);
+}
+
+#[test]
+fn while_a_state_is_about_to_be_taken_nothing_else_makes_it_whole() {
+    let is_whole = |rejoins: bool| {
+        let mut raft = forgetful(29, true, Some(entry(3, 31)));
+        let asked = question(&mut raft, 0);
+        if rejoins {
+            raft.begin_rejoin();
+        }
+        answers(&mut raft, &behind_29(0), 10);
+        answers(&mut raft, &answer(&asked, 1, 3, Some(entry(1, 29))), 20);
+        raft.forgotten().is_none()
+    };
+    assert_eq!((is_whole(false), is_whole(true)), (true, false));
+}
+
+#[test]
+fn a_state_is_taken_by_a_member_that_knows_its_term() {
+    let behind = Behind { runs: Vec::new(), last: Index(35), commit: Index(35) };
+    let took = |term: u64, members: &[u64]| {
+        let mut raft = forgetful(29, true, Some(entry(3, 42)));
+        let membership = Membership::of_voters(members.iter().copied().map(ReplicaId));
+        raft.rejoin(entry(term, 35), membership, behind.clone(), Tick(50))
+    };
+    assert_eq!(took(3, &[1, 2, 3]), Restored::Yes);
+    assert_eq!(took(4, &[1, 2, 3]), Restored::No, "its own term is 3");
+    assert_eq!(took(3, &[1, 3]), Restored::No, "it has left");
+    // A term that it knows is nothing new: it goes on following its leader.
+    let mut raft = forgetful(29, true, Some(entry(3, 42)));
+    answers(&mut raft, &message(MessageKind::Heartbeat, 1, 2, 3), 10);
+    raft.heed_term_of(entry(3, 35), Tick(20));
+    assert_eq!(raft.status().leader, ReplicaId(1));
 }
 
 /// An island begins in the middle of a term, right behind where the log of the one that is asked ends.

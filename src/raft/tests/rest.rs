@@ -1,11 +1,12 @@
 //! What a replica of an idle group costs, and that it gives back only what nobody misses.
 
 use super::harness::Cluster;
-use crate::id::{Index, ReplicaId};
-use crate::raft::Raft;
+use crate::id::{Index, ReplicaId, Term, Tick};
 use crate::raft::message::MessageKind;
 use crate::raft::progress::Progress;
+use crate::raft::rest::Rare;
 use crate::raft::state::{Leader, Role};
+use crate::raft::{Failure, Raft, TransferEnd};
 
 /// Bytes of a replica that rests: itself, its members, and if it leads what it knows of them. What is not
 /// counted here is asserted to be nothing.
@@ -94,22 +95,26 @@ fn an_answer_to_a_heartbeat_keeps_its_place() {
     cluster.turn(1);
     let heartbeat = cluster.sent(MessageKind::Heartbeat, 2)[0];
     let now = cluster.now;
-    let raft = &mut cluster.node_mut(2).raft;
     let empty = crate::raft::Message {
         kind: MessageKind::Append,
         entry: crate::id::EntryId { term: heartbeat.term, index: Index(2) },
         ..heartbeat
     };
-    // Heartbeat, append, heartbeat: answered in this order.
-    for message in [heartbeat, empty, heartbeat] {
-        let change = raft.step(&message, now);
-        assert_eq!(change, None, "nothing is new");
+    let (echo, acceptance) = (MessageKind::HeartbeatResponse, MessageKind::AppendResponse);
+    for (messages, answers) in [
+        (&[heartbeat, empty, heartbeat][..], &[echo, acceptance, echo][..]),
+        (&[empty, heartbeat], &[acceptance, echo]),
+        (&[heartbeat, heartbeat], &[echo, echo]),
+    ] {
+        for message in messages {
+            let change = cluster.node_mut(2).raft.step(message, now);
+            assert_eq!(change, None, "nothing is new");
+        }
+        cluster.wire.clear();
+        cluster.turn(2);
+        let kinds: Vec<_> = cluster.wire.iter().map(|packet| packet.message.kind).collect();
+        assert_eq!(kinds, answers);
     }
-    cluster.wire.clear();
-    cluster.turn(2);
-    let kinds: Vec<_> = cluster.wire.iter().map(|packet| packet.message.kind).collect();
-    let echo = MessageKind::HeartbeatResponse;
-    assert_eq!(kinds, [echo, MessageKind::AppendResponse, echo]);
 }
 
 #[test]
@@ -128,4 +133,28 @@ fn the_books_of_reads_go_when_all_are_answered_and_not_before() {
     cluster.pass(4 * cluster.config.heartbeat_ticks);
     assert_eq!(cluster.node(1).reads_done.iter().map(|it| it.seq).collect::<Vec<_>>(), [seq]);
     assert!(!has_books(&cluster));
+}
+
+#[test]
+fn what_is_rare_is_kept_as_long_as_anything_is_in_it() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    let kept = |edit: fn(&mut Rare)| {
+        let mut raft = cluster.node(1).raft.clone();
+        edit(raft.rare());
+        raft.rest();
+        raft.rest();
+        raft.rare.is_some()
+    };
+    assert!(!kept(|_| {}));
+    let edits: [fn(&mut Rare); 7] = [
+        |it| it.failure = Some(Failure::RecoveredNonsense),
+        |it| it.ignored = 1,
+        |it| it.called = Some(Term(9)),
+        |it| it.promised_until = Tick(9),
+        |it| it.handing = Some(ReplicaId(2)),
+        |it| it.asked.count = 1,
+        |it| it.transfer_end = Some(TransferEnd { to: ReplicaId(2), done: false }),
+    ];
+    assert!(edits.into_iter().all(kept));
 }

@@ -1,6 +1,7 @@
 //! A follower whose log is gone from its leader's (Raft §7).
 
 use crate::id::{Index, ReplicaId};
+use crate::raft::state::Role;
 use crate::raft::*;
 
 use super::harness::{Cluster, entry, message};
@@ -199,4 +200,62 @@ fn entries_that_the_disk_has_lost_are_made_up_for_by_a_snapshot() {
     cluster.propose(1, 1).expect("1 leads");
     cluster.settle();
     assert_eq!(cluster.status(3).commit, Index(5), "and the log goes on behind it");
+}
+
+#[test]
+fn safety_point_14_what_lies_in_front_of_the_log_is_not_taken_again() {
+    let mut cluster = behind();
+    let (status, now) = (cluster.status(2), cluster.now);
+    let (term, applied, membership) = (status.term.0, status.applied, cluster.membership.clone());
+    let raft = &mut cluster.node_mut(2).raft;
+    raft.compact(applied);
+    let mut snapshot = message(MessageKind::Snapshot, 1, 2, term);
+    snapshot.entry = entry(term, 5);
+    assert_eq!(raft.restore(&snapshot, membership, now), Restored::No);
+    assert_eq!(raft.status().first, Index(12));
+}
+
+#[test]
+fn mistake_8_only_an_acceptance_behind_which_the_log_goes_on_ends_a_snapshot() {
+    let mut cluster = behind();
+    let Role::Leader(leader) = &mut cluster.node_mut(1).raft.role else { panic!("1 leads") };
+    leader.peer_mut(ReplicaId(3)).expect("a member").become_snapshot(Index(11));
+    let pending = ProgressState::Snapshot { pending: Index(11) };
+    for (index, state) in [(10, pending), (11, ProgressState::Replicate)] {
+        let mut acceptance = message(MessageKind::AppendResponse, 3, 1, 1);
+        acceptance.entry.index = Index(index);
+        cluster.inject(acceptance);
+        assert_eq!(progress(&cluster, 3).state, state, "{index}");
+    }
+}
+
+/// The disk does not know of the snapshot: what it is still to write is waited for as before.
+#[test]
+fn what_waits_for_a_write_in_flight_waits_also_behind_a_snapshot() {
+    let mut cluster = behind();
+    let term = cluster.status(3).term.0;
+    let mut append = message(MessageKind::Append, 1, 3, term);
+    append.entry = entry(term, 1);
+    (append.count, append.run_term) = (3, crate::id::Term(term));
+    cluster.inject(append);
+    cluster.now = cluster.now.plus(200);
+    let mut vote = message(MessageKind::Vote, 2, 3, term + 1);
+    vote.entry = entry(term, 11);
+    cluster.inject(vote);
+    cluster.turn(3);
+    assert_eq!(cluster.node(3).raft.promises.len(), 2);
+    let mut snapshot = message(MessageKind::Snapshot, 2, 3, term + 1);
+    snapshot.entry = entry(term, 11);
+    let (now, membership) = (cluster.now, cluster.membership.clone());
+    let raft = &mut cluster.node_mut(3).raft;
+    assert_eq!(raft.restore(&snapshot, membership, now), Restored::Yes);
+    let said = |raft: &mut Raft| {
+        let mut fx = Effects::default();
+        raft.ready(now, &super::harness::Cache { missing_below: Index(0) }, &mut fx);
+        fx.send.iter().map(|it| (it.kind, it.entry.index.0)).collect::<Vec<_>>()
+    };
+    assert_eq!(said(raft), [], "neither vote nor acceptance is durable");
+    raft.on_durable(PersistSeq(raft.log.next_seq().0 - 1), now);
+    let (vote, acceptance) = (MessageKind::VoteResponse, MessageKind::AppendResponse);
+    assert_eq!(said(raft), [(acceptance, 4), (vote, 0), (acceptance, 11)]);
 }

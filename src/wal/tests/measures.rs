@@ -415,3 +415,54 @@ fn a_segment_header_that_nobody_wrote_like_this_is_named_by_its_field() {
     let short = Fault::new("length of the segment file", 0, 4096, 4095);
     assert_eq!(SegmentHeader::decode(&block[..4095]), Err(short));
 }
+
+#[test]
+fn a_batch_takes_no_more_than_a_quarter_of_a_small_segment() {
+    let soft = |bytes| {
+        Appender::with_segment_bytes(IDENTITY, Position::default(), bytes).batch_bytes_soft()
+    };
+    assert_eq!(soft(8 * BLOCK_BYTES), 2 * BLOCK_BYTES);
+    assert_eq!(soft(crate::limits::SEGMENT_BYTES), crate::limits::BATCH_BYTES_SOFT);
+}
+
+#[test]
+fn a_batch_that_was_written_is_used_again_with_its_lists() {
+    let mut log = Log::new(segment_bytes(2));
+    let write = log.append(batch([run(1, 1, 1, &[&b"value"[..]; 9])]));
+    let mut batch = write.into_batch();
+    assert_eq!(batch.runs(), log.written);
+    let list = batch.runs()[0].entries.as_ptr();
+    batch.clear();
+    assert_eq!(batch.lists().take(9).as_ptr(), list);
+}
+
+#[test]
+fn a_run_of_an_earlier_version_that_is_cut_short_is_none() {
+    for bytes in 0..64 {
+        let short = Fault::new("room for a run header", 1000, 64, bytes);
+        let cut = vec![0; bytes as usize];
+        let run = RunRef::parse(Layout::Wide, &cut, 1000, false);
+        assert_eq!(run.expect_err("too short"), short);
+    }
+}
+
+#[test]
+fn a_field_that_is_wider_than_it_has_to_be_is_refused() {
+    let run = run(1, 4, 18, &[b"one"]);
+    let mut bytes = vec![0; run.bytes()];
+    run.encode_into(0, &mut bytes);
+    assert!(RunRef::parse(Layout::Packed, &bytes, 1000, true).is_ok());
+    // Two bytes for the group, which stands behind the count.
+    bytes[4] = bytes[4] & 0x0f | 0x20;
+    bytes.insert(10, 0);
+    let fault = RunRef::parse(Layout::Packed, &bytes, 1000, true).expect_err("one would do");
+    assert_eq!(fault, Fault::authentic("widths of a run's fields", 1004, 0, 0));
+}
+
+#[test]
+fn a_kind_that_no_version_had_is_refused() {
+    let mut bytes = vec![0; 64];
+    bytes[60] = 9;
+    let fault = RunRef::parse(Layout::Wide, &bytes, 1000, true).expect_err("unknown");
+    assert_eq!(fault, Fault::authentic("run kind", 1004, RunKind::Recalled as u64, 9));
+}

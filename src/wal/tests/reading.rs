@@ -155,3 +155,43 @@ fn a_reader_looks_no_further_than_it_was_asked_to() {
     assert_eq!(damage.offset, 4 * BLOCK_BYTES as u64);
     assert_eq!(read(file, 5, 5, 6), Ok(2));
 }
+
+#[test]
+fn a_span_never_reaches_over_a_gap_in_the_log() {
+    let (mut index, group) = (LogIndex::new(), GroupId(1));
+    index.note(group, Index(1), 2, at(1, 1));
+    index.on_gap();
+    index.note(group, Index(3), 1, at(1, 3));
+    index.note(group, Index(4), 1, at(1, 4));
+    let span = |of| index.find(group, Index(of)).map(|span| (span.first.0, span.last.0));
+    assert_eq!((span(2), span(3)), (Some((1, 2)), Some((3, 4))), "behind it they merge again");
+}
+
+#[test]
+fn a_reader_takes_the_entries_asked_for_whatever_else_a_batch_holds() {
+    let mut log = Log::new(segment_bytes(4));
+    // A hard state alone, behind an entry; then an entry behind a gap.
+    log.append(batch([run(1, 1, 1, &[b"one"]), run(1, 2, 1, &[])]));
+    log.append(batch([run(1, 2, 5, &[b"five"])]));
+    let file = log.disk.file(1);
+    let read = |from, first, last| {
+        let read = read_span(file, at(1, from), GroupId(1), Index(first), Index(last), 99);
+        read.map(|entries| entries.iter().map(|entry| entry.payload.to_vec()).collect::<Vec<_>>())
+    };
+    assert_eq!(read(1, 1, 1), Ok(vec![b"one".to_vec()]));
+    assert_eq!(read(2, 5, 5), Ok(vec![b"five".to_vec()]));
+    assert!(read(2, 3, 5).is_err(), "5 is not taken for 3");
+    let damage = read(3, 6, 6).expect_err("nothing lies there");
+    assert_eq!(damage.fault.what, "batch magic");
+}
+
+#[test]
+fn a_reader_takes_as_many_bytes_as_it_may() {
+    let mut log = Log::new(segment_bytes(2));
+    log.append(batch([run(1, 1, 1, &[&b"value"[..]; 3])]));
+    let file = log.disk.file(1);
+    for (bytes_max, count) in [(0, 1), (9, 1), (10, 2), (14, 2), (15, 3)] {
+        let read = read_span(file, at(1, 1), GroupId(1), Index(1), Index(3), bytes_max);
+        assert_eq!(read.map(|entries| entries.len()), Ok(count), "{bytes_max}");
+    }
+}

@@ -322,3 +322,58 @@ fn what_was_found_whole_beforehand_is_not_looked_at_again_where_it_lies() {
     assert_eq!(found(here, &bytes), (6, false));
     assert_eq!(found(elsewhere, &bytes.clone()), (3, true), "other bytes");
 }
+
+#[test]
+fn only_a_header_of_this_log_with_the_files_own_number_is_looked_ahead_to() {
+    let log = small_log(4, segment_bytes(3));
+    let block = &log.disk.0[&SegmentSeq(2)][..BLOCK_BYTES];
+    let ahead = |identity, segment| {
+        let mut recovery = Recovery::with_segment_bytes(identity, log.segment_bytes);
+        recovery.look_ahead(SegmentSeq(segment), block)
+    };
+    let end = Location { segment: SegmentSeq(1), offset: 4 * BLOCK_BYTES as u64 };
+    assert_eq!(ahead(IDENTITY, 2), Some(end));
+    assert_eq!(ahead(IDENTITY, 3), None, "the file was renamed");
+    assert_eq!(ahead(Identity { node: NodeId(9), ..IDENTITY }, 2), None);
+}
+
+#[test]
+fn a_segment_whose_header_is_gone_is_counted_like_any_other() {
+    let mut log = small_log(4, segment_bytes(3));
+    log.drop_spares();
+    log.disk.file(1)[..BLOCK_BYTES].fill(0);
+    let (_, recovered) = salvage(&log.disk, log.segment_bytes);
+    assert_eq!((recovered.segments, recovered.batches), (2, 4));
+}
+
+/// What was reclaimed lies in front of the first segment, which is missed like any other.
+#[test]
+fn contract_row_27_the_first_segment_of_a_log_is_missed_though_those_before_it_are_not() {
+    let mut log = small_log(8, segment_bytes(3));
+    log.drop_spares();
+    log.disk.0.retain(|segment, _| *segment == SegmentSeq(3));
+    let damage = log.disk.recover_from(SegmentSeq(2), log.segment_bytes).expect_err("2 is gone");
+    assert_eq!((damage.segment, damage.fault.what), (SegmentSeq(2), "segment file"));
+    let (recovered, _) = log.disk.recover_from(SegmentSeq(3), log.segment_bytes).expect("whole");
+    assert_eq!(recovered.batches, 2);
+}
+
+#[test]
+fn a_segment_that_follows_itself_or_a_later_one_is_refused() {
+    for previous in [2, 3] {
+        let at = Location { segment: SegmentSeq(previous), offset: BLOCK_BYTES as u64 };
+        let header = SegmentHeader {
+            version: FORMAT_VERSION,
+            identity: IDENTITY,
+            segment_bytes: segment_bytes(3) as u32,
+            segment: SegmentSeq(2),
+            previous: End { at, chain: 0 },
+            first_batch: 1,
+        };
+        let mut disk = Disk::default();
+        disk.0.insert(SegmentSeq(2), vec![0; segment_bytes(3)]);
+        header.encode_into(&mut disk.file(2)[..BLOCK_BYTES]);
+        let damage = disk.recover(segment_bytes(3)).expect_err("nobody wrote that");
+        assert_eq!(damage.fault, Fault::authentic("previous segment", 48, 1, previous));
+    }
+}

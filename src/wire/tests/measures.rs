@@ -1,6 +1,9 @@
 //! Lengths that are said beforehand, bounds that are just kept, and what is left of a command's first bytes.
 
-use crate::limits::{COMMAND_ARGS_MAX, COMMAND_BYTES_MAX, FRAME_BYTES_SOFT};
+use crate::limits::{
+    APPEND_ENTRIES_MAX, COMMAND_ARGS_MAX, COMMAND_BYTES_MAX, FRAME_BYTES_MAX, FRAME_BYTES_SOFT,
+    SNAPSHOT_PIECES_MAX,
+};
 use crate::wire::reply::Reply;
 use crate::wire::resp::{Command, peek};
 
@@ -152,6 +155,7 @@ fn replies_of_every_kind_come_back_and_none_that_is_too_deep() {
     let error = Reply::error("ERR", "no");
     assert!(error.is_error() && !error.is_uncertain());
     assert_eq!(error.error_text(), "ERR no");
+    assert!(Reply::error("UNCERTAIN", "perhaps").is_uncertain());
 }
 
 #[test]
@@ -195,6 +199,7 @@ fn a_forwarded_answer_that_says_more_than_there_is_is_none() {
         b":1\r",
         b":1\rx",
         b":1\r\n:2\r\n",
+        b"_1\r\n",
         b"!1\r\n",
         b"",
     ] {
@@ -213,4 +218,47 @@ fn every_lane_and_content_has_a_code_and_no_other_code_means_one() {
     }
     assert_eq!(Lane::from_code(3), None);
     assert_eq!(Content::from_code(2), None);
+}
+
+#[test]
+fn a_frame_says_how_many_heartbeats_it_carries() {
+    let mut builder = FrameBuilder::new();
+    assert_eq!(sample().compose(&mut builder).heartbeats, 1);
+    assert_eq!(sample().compose(&mut builder).heartbeats, 1, "each its own");
+}
+
+#[test]
+fn a_frame_is_as_long_as_its_parts_together() {
+    let meta = vec![0; FRAME_BYTES_MAX - HEADER_BYTES];
+    let header = FrameHeader::new(&ROUTE, Lane::Bulk, Content::Peer, &meta, 0);
+    assert_eq!(header.frame_bytes(), FRAME_BYTES_MAX);
+}
+
+#[test]
+fn an_append_may_hold_as_many_entries_and_a_command_as_many_bytes_as_are_allowed() {
+    let (group, mut message, _) = append(9, 100, &[]);
+    for (count, bytes) in [(APPEND_ENTRIES_MAX, 0), (1, COMMAND_BYTES_MAX)] {
+        message.count = count;
+        let entry = Entry::command(Bytes::from(vec![1; bytes]));
+        let entries = vec![entry; count as usize];
+        let said = Said { messages: vec![(group, message, entries)], ..Said::default() };
+        let bytes = said.compose(&mut FrameBuilder::new()).to_bytes();
+        assert_eq!(Said::of(&read(&bytes).unwrap().unwrap()), said);
+    }
+}
+
+#[test]
+fn an_ack_may_want_the_piece_behind_the_last() {
+    let mut said = sample();
+    said.acks[0].next = SNAPSHOT_PIECES_MAX;
+    let bytes = said.compose(&mut FrameBuilder::new()).to_bytes();
+    assert_eq!(Said::of(&read(&bytes).unwrap().unwrap()), said);
+}
+
+#[test]
+fn a_bare_command_is_nothing_but_one_array() {
+    let whole = Command::from_args(&[b"PING"]).raw;
+    assert!(Command::parse(whole.clone()).is_ok());
+    assert!(Command::parse([&whole[..], b"x"].concat().into()).is_err(), "something follows");
+    assert!(Command::parse(Bytes::from_static(b"*0\r\n")).is_err(), "it has no name");
 }

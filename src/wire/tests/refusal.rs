@@ -182,6 +182,10 @@ fn a_message_that_breaks_a_rule_is_refused() {
         let error = verdict(message, &[]).to_string();
         assert!(error.contains(what), "wanted {what:?}, got {error:?}");
     }
+    // Alone, too: no other number has a bit to show.
+    let kind = MessageKind::Heartbeat as u8;
+    let alone = RaftMessage::new(9, 1, 2, 0, 0, 0, NUMBER_MAX, 0, 0, 0, 0, kind, 0);
+    assert!(verdict(alone, &[]).to_string().contains("commit index"));
     let mut heartbeat = raft_message();
     heartbeat.set_kind(MessageKind::Heartbeat as u8);
     heartbeat.set_count(1);
