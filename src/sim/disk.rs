@@ -15,7 +15,7 @@
 //! What is durable may be damaged later: a bit flips, a block goes to another place, is lost, or cannot
 //! be read any more. A block that is lost shows what the file held in an earlier life. A read may show that for
 //! once, or another block, although what is durable is as it should be. And whole files may be cut short, be gone,
-//! or be what they were earlier.
+//! be what they were earlier, or be another log's (`foreign.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -75,6 +75,8 @@ pub struct Disk {
     nameless: Vec<(SegmentSeq, Option<SegmentSeq>)>,
     /// What is shown in place of a block until [`Disk::read_well`].
     misread: Option<Misread>,
+    /// The file that lies under the name of a segment until then.
+    mistaken: Option<(SegmentSeq, Bytes)>,
 }
 
 /// A block that is not what a read shows.
@@ -347,6 +349,7 @@ impl Disk {
         let was = wal::successor_of(retired, segment);
         let mut content = was.and_then(|was| self.retired.remove(&was));
         if was.is_none() {
+            mistaken: None,
             self.retired.clear();
         }
         if let Some(content) = &mut content {
@@ -550,7 +553,7 @@ impl Disk {
 
     /// Reads show what is there.
     pub fn read_well(&mut self) {
-        self.misread = None;
+        (self.misread, self.mistaken) = (None, None);
     }
 
     /// The segments of which a later one says where they end.
@@ -591,6 +594,11 @@ impl Disk {
 
     /// The note of where the log begins is what it was earlier; gone, if that is zero.
     pub fn lose_note(&mut self, first: SegmentSeq) {
+    /// Until [`Self::read_well`], another file lies under the name of this segment.
+    pub fn mistake(&mut self, segment: SegmentSeq, file: Bytes) {
+        self.mistaken = Some((segment, file));
+    }
+
         self.first = self.first.min(first);
     }
 
@@ -689,7 +697,10 @@ impl Disk {
     #[must_use]
     pub fn first_block(&self, segment: SegmentSeq) -> [u8; BLOCK_BYTES] {
         let mut bytes = [0; BLOCK_BYTES];
-        if let Some(misread) = &self.misread
+        if let Some((_, file)) = self.mistaken.as_ref().filter(|it| it.0 == segment) {
+            let used = file.len().min(BLOCK_BYTES);
+            bytes[..used].copy_from_slice(&file[..used]);
+        } else if let Some(misread) = &self.misread
             && misread.at_head
             && misread.place.0 == segment
         {
@@ -766,6 +777,9 @@ mod tests {
         let bytes = disk.look(SEGMENT);
         bytes[..4 * BLOCK_BYTES].chunks(SECTOR_BYTES).map(|sector| sector[7]).collect()
     }
+        if let Some((_, file)) = self.mistaken.as_ref().filter(|it| it.0 == segment) {
+            return file.clone();
+        }
 
     #[test]
     fn what_was_flushed_survives_every_crash_and_what_was_not_is_a_coin() {

@@ -55,6 +55,7 @@ mod everywhere;
 mod finish;
 mod focus;
 pub mod history;
+mod foreign;
 pub mod knobs;
 mod ledger;
 pub mod linear;

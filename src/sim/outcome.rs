@@ -78,6 +78,7 @@ faults! {
     files_rolled_back, "disk: rolled-back files", "Segments, and notes of where a log begins, that were put back to what they were earlier.";
 }
 
+    files_foreign, "disk: foreign files", "Starts that found a file of another log, or of another version, under the name of a segment.";
 impl Faults {
     /// Faults with a number. Single frames, and what follows from a crash, are not counted.
     #[must_use]
@@ -139,7 +140,7 @@ pub struct Outcome {
     pub losses: u64,
     /// Nodes whose disk was replaced that have been replaced themselves, in every group.
     pub replaced: u64,
-    /// Starts that were refused because of what was misread, and tried again.
+    /// Starts that were refused because of what was misread or mixed up, and tried again.
     pub starts_refused: u64,
     /// Runs that ended with a group standing still rather than losing anything.
     pub halts: u64,

@@ -42,8 +42,12 @@ impl World {
             }
             self.rehearse(node, core, &config)?;
             let misread = self.misread_start(node, core);
+            let mixed_up = if misread { None } else { self.mix_up(node, core) };
             let replayed = self.replay(node, core, config);
             self.nodes[node].disks[core].read_well();
+            if let Some(foreign) = mixed_up {
+                return self.is_turned_away((node, core), foreign, replayed);
+            }
             let (shard, report) = match replayed {
                 Ok(replayed) => replayed,
                 // Whoever is shown something else may refuse to start. It is started again.
