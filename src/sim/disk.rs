@@ -88,6 +88,22 @@ struct Misread {
     at_head: bool,
 }
 
+/// How a read shows a block as it is not, for once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Askew {
+    /// As it was before it was last written.
+    Stale,
+    /// As another block.
+    Other,
+    /// With one bit flipped.
+    Flipped,
+}
+
+impl Askew {
+    /// All of them, for a coin to choose from.
+    pub const ALL: [Self; 3] = [Self::Stale, Self::Other, Self::Flipped];
+}
+
 /// What becomes of a segment that is not damaged in one place, but as a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileFault {
@@ -333,6 +349,7 @@ impl Disk {
             wanted: None,
             nameless: Vec::new(),
             misread: None,
+            mistaken: None,
         }
     }
 
@@ -349,7 +366,6 @@ impl Disk {
         let was = wal::successor_of(retired, segment);
         let mut content = was.and_then(|was| self.retired.remove(&was));
         if was.is_none() {
-            mistaken: None,
             self.retired.clear();
         }
         if let Some(content) = &mut content {
@@ -477,9 +493,15 @@ impl Disk {
             .segments
             .iter()
             .flat_map(|(&seq, segment)| segment.own().map(move |block| (seq, block)))
+        self.block_of_last(usize::MAX, rng)
+    }
+
+    /// One of the last so many of those: what it says, nothing behind it may say again.
+    pub fn block_of_last(&self, blocks: usize, rng: &mut Rng) -> Option<Place> {
             .filter(|&(seq, block)| (seq, u64::from(block) * BLOCK_BYTES as u64) < self.proven)
             .collect();
-        (!proven.is_empty()).then(|| proven[rng.usize(..proven.len())])
+        let first = proven.len().saturating_sub(blocks);
+        (!proven.is_empty()).then(|| proven[rng.usize(first..proven.len())])
     }
 
     /// A durable block, if there is one.
@@ -572,6 +594,11 @@ impl Disk {
     /// A file is not what it was. The node does not run.
     pub fn lose_file(&mut self, segment: SegmentSeq, fault: FileFault) {
         let Some(content) = self.segments.get_mut(&segment) else { return };
+    /// Until [`Self::read_well`], another file lies under the name of this segment.
+    pub fn mistake(&mut self, segment: SegmentSeq, file: Bytes) {
+        self.mistaken = Some((segment, file));
+    }
+
         let left = match fault {
             FileFault::Cut(bytes) => {
                 content.cut = Some(bytes.min(content.cut.unwrap_or(bytes)));
@@ -594,34 +621,39 @@ impl Disk {
 
     /// The note of where the log begins is what it was earlier; gone, if that is zero.
     pub fn lose_note(&mut self, first: SegmentSeq) {
-    /// Until [`Self::read_well`], another file lies under the name of this segment.
-    pub fn mistake(&mut self, segment: SegmentSeq, file: Bytes) {
-        self.mistaken = Some((segment, file));
-    }
-
         self.first = self.first.min(first);
     }
 
-    /// The bytes that are asked for to read entries back, with one block shown as it is not: as another
-    /// one, or as it was before it was last written. Which block, and whether it is stale; `None` if
-    /// nothing was read.
+    /// The bytes that are asked for to read entries back, with one block shown as it is not. Which block, and how;
+    /// `None` if nothing was read.
     pub fn look_askew(
         &mut self,
         segment: SegmentSeq,
         blocks: Range<u32>,
         rng: &mut Rng,
-    ) -> Option<(Bytes, u32, bool)> {
-        let (block, is_stale) = (rng.u32(blocks), rng.bool());
+    ) -> Option<(Bytes, u32, Askew)> {
+        let (block, how) = (rng.u32(blocks), Askew::ALL[rng.usize(..Askew::ALL.len())]);
         let other = self.any_block(rng)?;
         let own = self.segments.get(&segment)?.owner(block) == Owner::This;
         if !own || other == (segment, block) {
             return None;
         }
-        let shown = if is_stale { None } else { Some(self.content(other)) };
+        let shown = match how {
+            Askew::Stale => None,
+            Askew::Other => Some(self.content(other)),
+            Askew::Flipped => {
+                // Among what was written, not in the zeroes behind it.
+                let mut bytes = self.content((segment, block)).into_vec();
+                let bit = rng.usize(..bytes.len().max(1) * 8);
+                bytes.resize(BLOCK_BYTES, 0);
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                Some(bytes.into())
+            }
+        };
         self.misread((segment, block), shown, false);
         let bytes = self.look(segment);
         self.read_well();
-        Some((bytes, block, is_stale))
+        Some((bytes, block, how))
     }
 
     /// Blocks of a segment.
@@ -745,6 +777,9 @@ impl Disk {
             show(misread.place.1, &misread.shown);
         }
         bytes.freeze()
+        if let Some((_, file)) = self.mistaken.as_ref().filter(|it| it.0 == segment) {
+            return file.clone();
+        }
     }
 }
 
@@ -777,9 +812,6 @@ mod tests {
         let bytes = disk.look(SEGMENT);
         bytes[..4 * BLOCK_BYTES].chunks(SECTOR_BYTES).map(|sector| sector[7]).collect()
     }
-        if let Some((_, file)) = self.mistaken.as_ref().filter(|it| it.0 == segment) {
-            return file.clone();
-        }
 
     #[test]
     fn what_was_flushed_survives_every_crash_and_what_was_not_is_a_coin() {
@@ -870,17 +902,29 @@ mod tests {
         assert_eq!((disk.first_block(SEGMENT)[0], block(&disk.look(SEGMENT), 0)), (0, 1), "stale");
         disk.read_well();
         assert_eq!((disk.first_block(SEGMENT)[0], block(&disk.look(SEGMENT), 1)), (1, 2));
-        let (mut askew, mut stale) = (0, 0);
+        let mut shown = Vec::new();
         for _ in 0..50 {
-            let Some((bytes, at, is_stale)) = disk.look_askew(SEGMENT, 1..4, &mut rng) else {
+            let Some((bytes, at, how)) = disk.look_askew(SEGMENT, 1..4, &mut rng) else {
                 continue;
             };
-            askew += 1;
-            stale += usize::from(is_stale);
-            let shown = block(&bytes, at as usize);
-            assert!((1..3).contains(&at) && if is_stale { shown == 0 } else { shown > 0 });
+            shown.push(how);
+            assert!((1..3).contains(&at));
+            let place = at as usize * BLOCK_BYTES;
+            let differs = |byte: &&u8| **byte != 2;
+            let others = bytes[place..place + BLOCK_BYTES].iter().filter(differs).count();
+            match how {
+                Askew::Stale => assert_eq!((block(&bytes, at as usize), others), (0, BLOCK_BYTES)),
+                Askew::Other => assert!(block(&bytes, at as usize) > 0),
+                Askew::Flipped => assert_eq!(others, 1),
+            }
         }
-        assert!(0 < stale && stale < askew, "{stale} of {askew}");
+        assert!(Askew::ALL.iter().all(|how| shown.contains(how)), "{shown:?}");
+        let mut last = || disk.block_of_last(1, &mut rng);
+        assert_eq!([last(), last()], [Some((SEGMENT, 2)); 2]);
+        disk.mistake(SEGMENT, Bytes::from_static(&[9; BLOCK_BYTES]));
+        assert_eq!((disk.first_block(SEGMENT)[0], block(&disk.look(SEGMENT), 0)), (9, 9));
+        disk.read_well();
+        assert_eq!((disk.first_block(SEGMENT)[0], block(&disk.look(SEGMENT), 1)), (1, 2));
     }
 
     #[test]

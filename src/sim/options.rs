@@ -172,8 +172,8 @@ pub struct DiskOptions {
     /// none.
     pub everywhere: u32,
     /// Chance that a read shows one block as it was before it was last written, or shows another block
-    /// in its place, for once: when entries are read back, on any node; and at a start, on the one whose
-    /// disk decays.
+    /// in its place, for once: when entries are read back, on any node, and then perhaps with one bit
+    /// flipped; and at a start, on the one whose disk decays.
     pub misread: u32,
     /// Chance that a start of a core finds a file under the name of a segment that is another log's, another
     /// version's, or a later segment of its own: it is turned away, and the file is put right.

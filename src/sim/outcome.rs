@@ -71,7 +71,7 @@ faults! {
     unreadable, "disk: latent read errors", "Durable blocks that cannot be read.";
     misread_starts, "disk: misdirected and stale reads at starts", "Starts that were shown another block, or an older one, for once.";
     rot_everywhere, "disk: bit rot on all nodes at once", "Durable blocks that rotted on all nodes at once, of each entry not all copies.";
-    misread_back, "disk: misdirected and stale reads of entries", "Entries read back, of which a block was another or an older one for once.";
+    misread_back, "disk: misdirected, stale and garbled reads of entries", "Entries read back, of which a block was another or an older one, or a bit of it another, for once.";
     stale_reads, "disk: of those, stale", "Of those misread, blocks as they were before they were last written.";
     files_cut, "disk: truncated files", "Segments that were cut short.";
     files_missing, "disk: missing files", "Segments, and notes of where a log begins, that were gone.";
