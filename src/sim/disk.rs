@@ -418,7 +418,11 @@ impl Disk {
     /// The segments there are, ascending.
     #[must_use]
     pub fn segments(&self) -> Vec<SegmentSeq> {
-        self.segments.keys().copied().collect()
+        let mistaken = self.mistaken.as_ref().map(|(segment, _)| *segment);
+        let added = mistaken.filter(|segment| !self.segments.contains_key(segment));
+        let mut all: Vec<SegmentSeq> = self.segments.keys().copied().chain(added).collect();
+        all.sort_unstable();
+        all
     }
 
     /// A write of `data`, and of zeroes to the end of its last block, starts; nothing of it is durable until
@@ -489,15 +493,15 @@ impl Disk {
     /// Any durable block that the log itself proves to be durable. Damage behind that point cannot be
     /// told from a torn write ("The limit of this rule" in `wal/mod.rs`).
     pub fn any_block(&self, rng: &mut Rng) -> Option<Place> {
-        let proven: Vec<Place> = self
-            .segments
-            .iter()
-            .flat_map(|(&seq, segment)| segment.own().map(move |block| (seq, block)))
         self.block_of_last(usize::MAX, rng)
     }
 
     /// One of the last so many of those: what it says, nothing behind it may say again.
     pub fn block_of_last(&self, blocks: usize, rng: &mut Rng) -> Option<Place> {
+        let proven: Vec<Place> = self
+            .segments
+            .iter()
+            .flat_map(|(&seq, segment)| segment.own().map(move |block| (seq, block)))
             .filter(|&(seq, block)| (seq, u64::from(block) * BLOCK_BYTES as u64) < self.proven)
             .collect();
         let first = proven.len().saturating_sub(blocks);
@@ -514,6 +518,23 @@ impl Disk {
         if let Some(segment) = self.block(place) {
             segment.alter(place.1, bit / 8..bit / 8 + 1, |byte| byte[0] ^= 1 << (bit % 8));
         }
+    }
+
+    /// What is durable from this byte of a segment on is something else. Returns what it was.
+    pub fn overwrite(&mut self, segment: SegmentSeq, at: usize, data: &[u8]) -> Vec<u8> {
+        let mut before = Vec::with_capacity(data.len());
+        while before.len() < data.len() {
+            let at = at + before.len();
+            let (block, within) = (at / BLOCK_BYTES, at % BLOCK_BYTES);
+            let rest = &data[before.len()..];
+            let rest = &rest[..rest.len().min(BLOCK_BYTES - within)];
+            let Some(segment) = self.block((segment, block as u32)) else { break };
+            segment.alter(block as u32, within..within + rest.len(), |bytes| {
+                before.extend_from_slice(bytes);
+                bytes.copy_from_slice(rest);
+            });
+        }
+        before
     }
 
     /// A durable block was never written, whatever the disk said: it reads as zeroes, or as what the file
@@ -573,6 +594,11 @@ impl Disk {
         self.misread = Some(Misread { place, shown, at_head: at_head && place.1 == 0 });
     }
 
+    /// Until [`Self::read_well`], another file lies under the name of this segment.
+    pub fn mistake(&mut self, segment: SegmentSeq, file: Bytes) {
+        self.mistaken = Some((segment, file));
+    }
+
     /// Reads show what is there.
     pub fn read_well(&mut self) {
         (self.misread, self.mistaken) = (None, None);
@@ -594,11 +620,6 @@ impl Disk {
     /// A file is not what it was. The node does not run.
     pub fn lose_file(&mut self, segment: SegmentSeq, fault: FileFault) {
         let Some(content) = self.segments.get_mut(&segment) else { return };
-    /// Until [`Self::read_well`], another file lies under the name of this segment.
-    pub fn mistake(&mut self, segment: SegmentSeq, file: Bytes) {
-        self.mistaken = Some((segment, file));
-    }
-
         let left = match fault {
             FileFault::Cut(bytes) => {
                 content.cut = Some(bytes.min(content.cut.unwrap_or(bytes)));
@@ -756,6 +777,9 @@ impl Disk {
     /// A whole segment, as a mapping of its file would show it. What cannot be read is zero, as the driver
     /// has it.
     pub fn look(&mut self, segment: SegmentSeq) -> Bytes {
+        if let Some((_, file)) = self.mistaken.as_ref().filter(|it| it.0 == segment) {
+            return file.clone();
+        }
         let Segment { image, unreadable, cut, .. } =
             self.segments.get_mut(&segment).expect("the segment exists");
         let bytes = image.show();
@@ -777,9 +801,6 @@ impl Disk {
             show(misread.place.1, &misread.shown);
         }
         bytes.freeze()
-        if let Some((_, file)) = self.mistaken.as_ref().filter(|it| it.0 == segment) {
-            return file.clone();
-        }
     }
 }
 
@@ -868,6 +889,12 @@ mod tests {
         disk.flip_bit((SEGMENT, 1), 8 * 100 + 3);
         let bytes = block(&mut disk, 1);
         assert_eq!((bytes[99], bytes[100], bytes[101]), (2, 2 ^ 8, 2));
+
+        let mut disk = durable();
+        let two = vec![7; BLOCK_BYTES + 1];
+        let before = disk.overwrite(SEGMENT, BLOCK_BYTES - 1, &two);
+        assert_eq!((before[0], before[1], before.len()), (1, 2, two.len()));
+        assert_eq!(disk.overwrite(SEGMENT, BLOCK_BYTES - 1, &before), two);
 
         let mut disk = durable();
         disk.lose_block((SEGMENT, 2));
