@@ -430,9 +430,9 @@ impl Replica {
         self.raft.on_fetched(replica);
     }
 
-    /// Entries for a follower that is behind cannot be read back.
-    pub fn on_log_read_failed(&mut self, replica: ReplicaId) {
-        self.raft.on_fetch_failed(replica);
+    /// Entries for a follower that is behind, from `first` on, cannot be read back.
+    pub fn on_log_read_failed(&mut self, replica: ReplicaId, first: Index) {
+        self.raft.on_fetch_failed(replica, first);
     }
 
     /// The core changed its log; the payloads follow.

@@ -206,6 +206,8 @@ impl Progress {
         self.matched = index;
         self.next = self.next.max(index.next());
         self.paused = false;
+        // It has what was asked for, from elsewhere; what follows is asked for again.
+        self.unreadable = false;
         true
     }
 

@@ -199,12 +199,13 @@ impl Raft {
     }
 
     /// What [`Effects::fetch`] asked for cannot be read: the disk has lost it. The state machine has not,
-    /// so this replica gets a snapshot.
-    pub fn on_fetch_failed(&mut self, replica: ReplicaId) {
+    /// so this replica gets a snapshot; unless it holds the `first` of them by now, from an append that was long on its
+    /// way, and what follows may be read.
+    pub fn on_fetch_failed(&mut self, replica: ReplicaId, first: Index) {
         if let Role::Leader(leader) = &mut self.role
             && let Some(peer) = leader.peer_mut(replica)
         {
-            (peer.fetching, peer.unreadable) = (false, true);
+            (peer.fetching, peer.unreadable) = (false, peer.matched < first);
             (peer.paused, peer.wanted) = (false, true);
             leader.dirty = true;
         }

@@ -732,7 +732,7 @@ impl Shard {
                 self.counters.corrupt_detected += 1;
                 self.damaged.push(damage);
                 self.truncation.on_damage(damage.segment);
-                self.replicas[slot as usize].on_log_read_failed(read.replica);
+                self.replicas[slot as usize].on_log_read_failed(read.replica, read.first);
                 self.touch(slot);
             }
         }

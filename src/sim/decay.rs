@@ -25,10 +25,14 @@ use crate::id::SegmentSeq;
 use crate::limits::BLOCK_BYTES;
 use crate::shard::event::LogRead;
 
-use super::disk::FileFault;
+use super::disk::{Askew, FileFault};
 use super::net::happens;
 use super::safety::Checked;
 use super::world::{Happening, World};
+
+/// Half of the blocks that a start is misled about are among the last so many: what a group said there, it may not have
+/// said again.
+const LAST_BLOCKS: usize = 6;
 
 /// How far behind the first block of a span a read back may be misread, in blocks.
 const REACH_BLOCKS: u32 = 6;
@@ -163,10 +167,11 @@ impl World {
         // What a disk shows in place of a block may be another core's.
         let of = self.rng.usize(..self.nodes[node].disks.len());
         let (is_stale, at_head) = (self.rng.bool(), self.rng.bool());
+        let last = if self.rng.bool() { LAST_BLOCKS } else { usize::MAX };
         let Self { nodes, rng, .. } = self;
-        let (disks, any) = (&nodes[node].disks, rng);
-        let (Some(place), Some(other)) = (disks[core].any_block(any), disks[of].any_block(any))
-        else {
+        let disks = &nodes[node].disks;
+        let place = disks[core].block_of_last(last, rng);
+        let (Some(place), Some(other)) = (place, disks[of].any_block(rng)) else {
             return false;
         };
         if !is_stale && (of, other) == (core, place) {
@@ -209,8 +214,12 @@ impl World {
         let disk = &mut nodes[node].disks[core];
         let first = (read.at.offset / BLOCK_BYTES as u64) as u32;
         let blocks = first..(first + REACH_BLOCKS).min(disk.blocks());
-        let (bytes, block, is_stale) = disk.look_askew(read.at.segment, blocks, rng)?;
-        let how = if is_stale { "as it was before" } else { "as another" };
+        let (bytes, block, askew) = disk.look_askew(read.at.segment, blocks, rng)?;
+        let how = match askew {
+            Askew::Stale => "as it was before",
+            Askew::Other => "as another",
+            Askew::Flipped => "with another bit",
+        };
         let segment = read.at.segment;
         if !self.strikes(|| {
             format!("node {node} core {core} reads block {block} of {segment} back {how}")
@@ -218,7 +227,7 @@ impl World {
             return None;
         }
         self.outcome.faults.misread_back += 1;
-        self.outcome.faults.stale_reads += u64::from(is_stale);
+        self.outcome.faults.stale_reads += u64::from(askew == Askew::Stale);
         Some(bytes)
     }
 }

@@ -15,7 +15,7 @@
 //! What is durable may be damaged later: a bit flips, a block goes to another place, is lost, or cannot
 //! be read any more. A block that is lost shows what the file held in an earlier life. A read may show that for
 //! once, or another block, although what is durable is as it should be. And whole files may be cut short, be gone,
-//! or be what they were earlier.
+//! be what they were earlier, or be another log's (`foreign.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -75,6 +75,8 @@ pub struct Disk {
     nameless: Vec<(SegmentSeq, Option<SegmentSeq>)>,
     /// What is shown in place of a block until [`Disk::read_well`].
     misread: Option<Misread>,
+    /// The file that lies under the name of a segment until then.
+    mistaken: Option<(SegmentSeq, Bytes)>,
 }
 
 /// A block that is not what a read shows.
@@ -84,6 +86,22 @@ struct Misread {
     shown: Box<[u8]>,
     /// It is shown to whoever asks for the first block of a segment, or to whoever asks for all of it.
     at_head: bool,
+}
+
+/// How a read shows a block as it is not, for once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Askew {
+    /// As it was before it was last written.
+    Stale,
+    /// As another block.
+    Other,
+    /// With one bit flipped.
+    Flipped,
+}
+
+impl Askew {
+    /// All of them, for a coin to choose from.
+    pub const ALL: [Self; 3] = [Self::Stale, Self::Other, Self::Flipped];
 }
 
 /// What becomes of a segment that is not damaged in one place, but as a file.
@@ -331,6 +349,7 @@ impl Disk {
             wanted: None,
             nameless: Vec::new(),
             misread: None,
+            mistaken: None,
         }
     }
 
@@ -399,7 +418,11 @@ impl Disk {
     /// The segments there are, ascending.
     #[must_use]
     pub fn segments(&self) -> Vec<SegmentSeq> {
-        self.segments.keys().copied().collect()
+        let mistaken = self.mistaken.as_ref().map(|(segment, _)| *segment);
+        let added = mistaken.filter(|segment| !self.segments.contains_key(segment));
+        let mut all: Vec<SegmentSeq> = self.segments.keys().copied().chain(added).collect();
+        all.sort_unstable();
+        all
     }
 
     /// A write of `data`, and of zeroes to the end of its last block, starts; nothing of it is durable until
@@ -470,13 +493,19 @@ impl Disk {
     /// Any durable block that the log itself proves to be durable. Damage behind that point cannot be
     /// told from a torn write ("The limit of this rule" in `wal/mod.rs`).
     pub fn any_block(&self, rng: &mut Rng) -> Option<Place> {
+        self.block_of_last(usize::MAX, rng)
+    }
+
+    /// One of the last so many of those: what it says, nothing behind it may say again.
+    pub fn block_of_last(&self, blocks: usize, rng: &mut Rng) -> Option<Place> {
         let proven: Vec<Place> = self
             .segments
             .iter()
             .flat_map(|(&seq, segment)| segment.own().map(move |block| (seq, block)))
             .filter(|&(seq, block)| (seq, u64::from(block) * BLOCK_BYTES as u64) < self.proven)
             .collect();
-        (!proven.is_empty()).then(|| proven[rng.usize(..proven.len())])
+        let first = proven.len().saturating_sub(blocks);
+        (!proven.is_empty()).then(|| proven[rng.usize(first..proven.len())])
     }
 
     /// A durable block, if there is one.
@@ -489,6 +518,23 @@ impl Disk {
         if let Some(segment) = self.block(place) {
             segment.alter(place.1, bit / 8..bit / 8 + 1, |byte| byte[0] ^= 1 << (bit % 8));
         }
+    }
+
+    /// What is durable from this byte of a segment on is something else. Returns what it was.
+    pub fn overwrite(&mut self, segment: SegmentSeq, at: usize, data: &[u8]) -> Vec<u8> {
+        let mut before = Vec::with_capacity(data.len());
+        while before.len() < data.len() {
+            let at = at + before.len();
+            let (block, within) = (at / BLOCK_BYTES, at % BLOCK_BYTES);
+            let rest = &data[before.len()..];
+            let rest = &rest[..rest.len().min(BLOCK_BYTES - within)];
+            let Some(segment) = self.block((segment, block as u32)) else { break };
+            segment.alter(block as u32, within..within + rest.len(), |bytes| {
+                before.extend_from_slice(bytes);
+                bytes.copy_from_slice(rest);
+            });
+        }
+        before
     }
 
     /// A durable block was never written, whatever the disk said: it reads as zeroes, or as what the file
@@ -548,9 +594,14 @@ impl Disk {
         self.misread = Some(Misread { place, shown, at_head: at_head && place.1 == 0 });
     }
 
+    /// Until [`Self::read_well`], another file lies under the name of this segment.
+    pub fn mistake(&mut self, segment: SegmentSeq, file: Bytes) {
+        self.mistaken = Some((segment, file));
+    }
+
     /// Reads show what is there.
     pub fn read_well(&mut self) {
-        self.misread = None;
+        (self.misread, self.mistaken) = (None, None);
     }
 
     /// The segments of which a later one says where they end.
@@ -594,26 +645,36 @@ impl Disk {
         self.first = self.first.min(first);
     }
 
-    /// The bytes that are asked for to read entries back, with one block shown as it is not: as another
-    /// one, or as it was before it was last written. Which block, and whether it is stale; `None` if
-    /// nothing was read.
+    /// The bytes that are asked for to read entries back, with one block shown as it is not. Which block, and how;
+    /// `None` if nothing was read.
     pub fn look_askew(
         &mut self,
         segment: SegmentSeq,
         blocks: Range<u32>,
         rng: &mut Rng,
-    ) -> Option<(Bytes, u32, bool)> {
-        let (block, is_stale) = (rng.u32(blocks), rng.bool());
+    ) -> Option<(Bytes, u32, Askew)> {
+        let (block, how) = (rng.u32(blocks), Askew::ALL[rng.usize(..Askew::ALL.len())]);
         let other = self.any_block(rng)?;
         let own = self.segments.get(&segment)?.owner(block) == Owner::This;
         if !own || other == (segment, block) {
             return None;
         }
-        let shown = if is_stale { None } else { Some(self.content(other)) };
+        let shown = match how {
+            Askew::Stale => None,
+            Askew::Other => Some(self.content(other)),
+            Askew::Flipped => {
+                // Among what was written, not in the zeroes behind it.
+                let mut bytes = self.content((segment, block)).into_vec();
+                let bit = rng.usize(..bytes.len().max(1) * 8);
+                bytes.resize(BLOCK_BYTES, 0);
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                Some(bytes.into())
+            }
+        };
         self.misread((segment, block), shown, false);
         let bytes = self.look(segment);
         self.read_well();
-        Some((bytes, block, is_stale))
+        Some((bytes, block, how))
     }
 
     /// Blocks of a segment.
@@ -689,7 +750,10 @@ impl Disk {
     #[must_use]
     pub fn first_block(&self, segment: SegmentSeq) -> [u8; BLOCK_BYTES] {
         let mut bytes = [0; BLOCK_BYTES];
-        if let Some(misread) = &self.misread
+        if let Some((_, file)) = self.mistaken.as_ref().filter(|it| it.0 == segment) {
+            let used = file.len().min(BLOCK_BYTES);
+            bytes[..used].copy_from_slice(&file[..used]);
+        } else if let Some(misread) = &self.misread
             && misread.at_head
             && misread.place.0 == segment
         {
@@ -713,6 +777,9 @@ impl Disk {
     /// A whole segment, as a mapping of its file would show it. What cannot be read is zero, as the driver
     /// has it.
     pub fn look(&mut self, segment: SegmentSeq) -> Bytes {
+        if let Some((_, file)) = self.mistaken.as_ref().filter(|it| it.0 == segment) {
+            return file.clone();
+        }
         let Segment { image, unreadable, cut, .. } =
             self.segments.get_mut(&segment).expect("the segment exists");
         let bytes = image.show();
@@ -824,6 +891,12 @@ mod tests {
         assert_eq!((bytes[99], bytes[100], bytes[101]), (2, 2 ^ 8, 2));
 
         let mut disk = durable();
+        let two = vec![7; BLOCK_BYTES + 1];
+        let before = disk.overwrite(SEGMENT, BLOCK_BYTES - 1, &two);
+        assert_eq!((before[0], before[1], before.len()), (1, 2, two.len()));
+        assert_eq!(disk.overwrite(SEGMENT, BLOCK_BYTES - 1, &before), two);
+
+        let mut disk = durable();
         disk.lose_block((SEGMENT, 2));
         assert!(block(&mut disk, 2).iter().all(|&byte| byte == 0));
 
@@ -856,17 +929,29 @@ mod tests {
         assert_eq!((disk.first_block(SEGMENT)[0], block(&disk.look(SEGMENT), 0)), (0, 1), "stale");
         disk.read_well();
         assert_eq!((disk.first_block(SEGMENT)[0], block(&disk.look(SEGMENT), 1)), (1, 2));
-        let (mut askew, mut stale) = (0, 0);
+        let mut shown = Vec::new();
         for _ in 0..50 {
-            let Some((bytes, at, is_stale)) = disk.look_askew(SEGMENT, 1..4, &mut rng) else {
+            let Some((bytes, at, how)) = disk.look_askew(SEGMENT, 1..4, &mut rng) else {
                 continue;
             };
-            askew += 1;
-            stale += usize::from(is_stale);
-            let shown = block(&bytes, at as usize);
-            assert!((1..3).contains(&at) && if is_stale { shown == 0 } else { shown > 0 });
+            shown.push(how);
+            assert!((1..3).contains(&at));
+            let place = at as usize * BLOCK_BYTES;
+            let differs = |byte: &&u8| **byte != 2;
+            let others = bytes[place..place + BLOCK_BYTES].iter().filter(differs).count();
+            match how {
+                Askew::Stale => assert_eq!((block(&bytes, at as usize), others), (0, BLOCK_BYTES)),
+                Askew::Other => assert!(block(&bytes, at as usize) > 0),
+                Askew::Flipped => assert_eq!(others, 1),
+            }
         }
-        assert!(0 < stale && stale < askew, "{stale} of {askew}");
+        assert!(Askew::ALL.iter().all(|how| shown.contains(how)), "{shown:?}");
+        let mut last = || disk.block_of_last(1, &mut rng);
+        assert_eq!([last(), last()], [Some((SEGMENT, 2)); 2]);
+        disk.mistake(SEGMENT, Bytes::from_static(&[9; BLOCK_BYTES]));
+        assert_eq!((disk.first_block(SEGMENT)[0], block(&disk.look(SEGMENT), 0)), (9, 9));
+        disk.read_well();
+        assert_eq!((disk.first_block(SEGMENT)[0], block(&disk.look(SEGMENT), 1)), (1, 2));
     }
 
     #[test]

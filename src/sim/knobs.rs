@@ -68,6 +68,7 @@ pub const ALL: &[Knob] = &[
     number!("disk.files", disk.files_every_ms),
     number!("disk.everywhere", disk.everywhere),
     number!("disk.misread", disk.misread),
+    number!("disk.foreign", disk.foreign),
     Knob {
         name: "disk.recycle",
         is_on: |options| options.disk.recycles,

@@ -44,6 +44,7 @@
 //! assert_ne!(sim::run(8, &options).expect("fine too").trace_hash, outcome.trace_hash);
 //! ```
 
+mod alone;
 pub mod appends;
 mod clients;
 pub mod crash_points;
@@ -54,6 +55,7 @@ mod embedded;
 mod everywhere;
 mod finish;
 mod focus;
+mod foreign;
 pub mod history;
 pub mod knobs;
 mod ledger;

@@ -172,9 +172,12 @@ pub struct DiskOptions {
     /// none.
     pub everywhere: u32,
     /// Chance that a read shows one block as it was before it was last written, or shows another block
-    /// in its place, for once: when entries are read back, on any node; and at a start, on the one whose
-    /// disk decays.
+    /// in its place, for once: when entries are read back, on any node, and then perhaps with one bit
+    /// flipped; and at a start, on the one whose disk decays.
     pub misread: u32,
+    /// Chance that a start of a core finds a file under the name of a segment that is another log's, another
+    /// version's, or a later segment of its own: it is turned away, and the file is put right.
+    pub foreign: u32,
     /// A new segment is a retired one under a new name, with what was in it, if there is one, as the
     /// node's own driver has it; else each is of zeroes.
     pub recycles: bool,
@@ -317,6 +320,7 @@ impl Options {
             self.nodes.wipe_every_ms = pick(rng, &[500, 1_500]);
             self.replacements = cores.to_vec();
         }
+        self.disk.foreign = seldom(rng, &[300, 2_000]) as u32;
     }
 
     /// What came later, with dice of its own so that what was there before stays as it is.
@@ -592,6 +596,7 @@ impl DiskOptions {
             files_every_ms: 0,
             everywhere: 0,
             misread: 0,
+            foreign: 0,
             recycles: true,
             rehearse: 0,
             flips: 3,

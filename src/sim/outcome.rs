@@ -38,6 +38,8 @@ faults! {
     clock_jumps_back, "node: clock jumps back", "Clocks set back.";
     clock_rates, "node: clock rates", "Clocks that ran at another rate from then on.";
     wipes, "node: amnesia", "Disks replaced by empty ones, and their nodes by others with new ids.";
+    moved, "node: other cores or groups in rehearsals", "Starts rehearsed with another number of cores or groups.";
+    alone, "node: left alone in rehearsals", "Starts rehearsed as of the last replica of every group, which goes on alone or is refused.";
     mailboxes_full, "node: mailboxes full", "Posts that found a full mailbox.";
     partitions, "net: partitions", "Partitions of any shape.";
     one_way, "net: one-way cuts", "Of those, in one direction only.";
@@ -68,13 +70,15 @@ faults! {
     misdirected, "disk: misdirected writes", "Durable blocks that went to another place.";
     blocks_lost, "disk: lost blocks", "Durable blocks that read as zeroes.";
     bits_flipped, "disk: bits flipped in rehearsals", "Bits flipped when a start was rehearsed.";
+    runs_replaced, "disk: runs replaced in rehearsals", "Runs of a log replaced by others when a start was rehearsed.";
     unreadable, "disk: latent read errors", "Durable blocks that cannot be read.";
     misread_starts, "disk: misdirected and stale reads at starts", "Starts that were shown another block, or an older one, for once.";
     rot_everywhere, "disk: bit rot on all nodes at once", "Durable blocks that rotted on all nodes at once, of each entry not all copies.";
-    misread_back, "disk: misdirected and stale reads of entries", "Entries read back, of which a block was another or an older one for once.";
+    misread_back, "disk: misdirected, stale and garbled reads of entries", "Entries read back, of which a block was another or an older one, or a bit of it another, for once.";
     stale_reads, "disk: of those, stale", "Of those misread, blocks as they were before they were last written.";
     files_cut, "disk: truncated files", "Segments that were cut short.";
     files_missing, "disk: missing files", "Segments, and notes of where a log begins, that were gone.";
+    files_foreign, "disk: foreign files", "Starts that found a file of another log, or of another version, under the name of a segment.";
     files_rolled_back, "disk: rolled-back files", "Segments, and notes of where a log begins, that were put back to what they were earlier.";
 }
 
@@ -139,7 +143,7 @@ pub struct Outcome {
     pub losses: u64,
     /// Nodes whose disk was replaced that have been replaced themselves, in every group.
     pub replaced: u64,
-    /// Starts that were refused because of what was misread, and tried again.
+    /// Starts that were refused because of what was misread or mixed up, and tried again.
     pub starts_refused: u64,
     /// Runs that ended with a group standing still rather than losing anything.
     pub halts: u64,

@@ -42,8 +42,12 @@ impl World {
             }
             self.rehearse(node, core, &config)?;
             let misread = self.misread_start(node, core);
+            let mixed_up = if misread { None } else { self.mix_up(node, core) };
             let replayed = self.replay(node, core, config);
             self.nodes[node].disks[core].read_well();
+            if let Some(foreign) = mixed_up {
+                return self.is_turned_away((node, core), foreign, replayed);
+            }
             let (shard, report) = match replayed {
                 Ok(replayed) => replayed,
                 // Whoever is shown something else may refuse to start. It is started again.
@@ -109,6 +113,16 @@ impl World {
         config: Config,
     ) -> Result<(Shard, Recovery), RecoverError> {
         let now = self.nodes[node].clock.read(self.now);
+        self.read_log(node, core, config)?.finish(now)
+    }
+
+    /// The log of a core, read to its end.
+    pub(super) fn read_log(
+        &mut self,
+        node: usize,
+        core: usize,
+        config: Config,
+    ) -> Result<Recovering, RecoverError> {
         let Self { nodes, options, embedded, .. } = self;
         let is_read_ahead = nodes[node].life.is_multiple_of(2);
         let disk = &mut nodes[node].disks[core];
@@ -133,7 +147,7 @@ impl World {
             }
             recovering.segment(segment, &bytes)?;
         }
-        recovering.finish(now)
+        Ok(recovering)
     }
 
     pub(super) fn config(&mut self, node: usize, core: usize) -> Config {

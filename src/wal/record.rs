@@ -577,6 +577,12 @@ impl<'a> RunRef<'a> {
         Ok(())
     }
 
+    /// Where it lies, in bytes from the start of its segment.
+    pub(crate) fn place(&self) -> std::ops::Range<usize> {
+        let at = self.at as usize;
+        at..at + self.header_bytes + self.table.len() + self.payloads.len()
+    }
+
     /// The last index; the one before `first` if there are no entries.
     #[must_use]
     pub fn last(&self) -> Index {

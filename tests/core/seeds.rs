@@ -95,7 +95,7 @@ fn contract_row_42_a_follower_that_was_away_catches_up_whatever_became_of_its_sn
 /// `src/sim/sessions.rs`)
 #[test]
 fn a_request_with_two_attempts_under_way_is_not_struck_out() {
-    let outcomes = scenario(&[9_004_839, 6, 7], |options| {
+    let outcomes = scenario(&[9_004_839, 6, 7, 8], |options| {
         options.clients = 8;
         options.session_clients = 8;
         options.request_ms = 300;
@@ -194,6 +194,18 @@ fn contract_row_55_reads_that_show_something_else_are_noticed() {
     });
     assert!(sum(&outcomes, |it| it.faults.misread_starts) > 3, "{outcomes:?}");
     assert!(sum(&outcomes, |it| it.faults.stale_reads) > 1, "{outcomes:?}");
+}
+
+/// Whoever mixes up files, or starts an older version, is told which file it is; the node starts once that is put right.
+#[test]
+fn contract_row_57_a_file_that_is_not_its_own_keeps_a_node_from_starting_and_costs_nothing() {
+    let outcomes = scenario(&[21, 22, 23, 24], |options| {
+        with_churn(options);
+        options.disk.foreign = 3_000;
+    });
+    let (found, refused) =
+        (sum(&outcomes, |it| it.faults.files_foreign), sum(&outcomes, |it| it.starts_refused));
+    assert!(5 < found && found <= refused, "{outcomes:?}");
 }
 
 /// Minutes in slow motion, with faults all along.

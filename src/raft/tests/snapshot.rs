@@ -193,7 +193,8 @@ fn entries_that_the_disk_has_lost_are_made_up_for_by_a_snapshot() {
     let mut cluster = Cluster::with_entries_out_of_memory();
     cluster.pass(20);
     assert!(progress(&cluster, 3).is_fetching);
-    cluster.node_mut(1).raft.on_fetch_failed(ReplicaId(3));
+    let first = progress(&cluster, 3).matched.next();
+    cluster.node_mut(1).raft.on_fetch_failed(ReplicaId(3), first);
     cluster.settle();
     assert_eq!((cluster.node(3).restored, progress(&cluster, 3).is_fetching), (1, false));
     assert_eq!(cluster.node(1).fetches.len(), 1, "what is lost is not asked for again");
