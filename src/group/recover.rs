@@ -596,6 +596,11 @@ impl ReplicaRecovery {
         self.is_anchored && last.index > Index(0) && (last.index <= self.applied || is_here)
     }
 
+    /// Of what was gone all is here, as [`Raft::new`] has it.
+    fn has_back(&self, what: Forgotten) -> bool {
+        what.promises_known && what.last.is_some_and(|last| self.has_all_up_to(last))
+    }
+
     /// The last entry there is.
     fn last_entry(&self) -> EntryId {
         self.entry_at(self.cache.next().prev())

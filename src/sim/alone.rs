@@ -122,8 +122,12 @@ fn is_refused_rightly<'a>(
     of: impl Fn(GroupId) -> Option<&'a Replica>,
 ) -> bool {
     match refusal {
-        AloneRefusal::NoVoter(group) => of(group)
-            .is_some_and(|it| it.is_gone() || !it.status().membership.is_voter(it.status().id)),
+        // What it holds and has not applied may take it out.
+        AloneRefusal::NoVoter(group) => of(group).is_some_and(|it| {
+            let status = it.status();
+            let is_voter = status.membership.is_voter(status.id);
+            it.is_gone() || !is_voter || status.applied < status.last.index
+        }),
         AloneRefusal::Adrift(group) | AloneRefusal::Forgetful(group) => {
             of(group).is_some_and(|it| it.forgotten().is_some())
         }

@@ -74,7 +74,7 @@ impl ReplicaRecovery {
         if !self.is_anchored {
             return Err(AloneRefusal::Adrift(group));
         }
-        if self.lost.is_some() {
+        if self.lost.is_some_and(|lost| !self.has_back(lost.what)) {
             return Err(AloneRefusal::Forgetful(group));
         }
         let HardState { term, commit, .. } = self.hard_state;

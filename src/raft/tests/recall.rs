@@ -455,7 +455,7 @@ fn where_its_log_has_to_reach_only_its_leader_says_and_the_first_time_counts() {
 
 #[test]
 fn that_its_log_agreed_with_an_earlier_leaders_makes_it_not_whole() {
-    let mut raft = forgetful(29, true, Some(entry(3, 31)));
+    let mut raft = forgetful(29, true, Some(entry(3, 42)));
     let asked = question(&mut raft, 0);
     answers(&mut raft, &behind_29(2), 10);
     answers(&mut raft, &answer(&asked, 3, 4, Some(entry(3, 30))), 20);
