@@ -428,7 +428,11 @@ impl Recovery {
             // what lies behind the end in front may then be torn, or be of an earlier life.
             let first = self.later(segment, bytes, BLOCK).next();
             let follows = |tail: &Tail| first.is_some_and(|it| it.number == tail.next_batch);
-            let in_doubt = self.tail.as_ref().is_some_and(|tail| !follows(tail));
+            // Nothing in front was read: then it was given up, or it is not there.
+            let in_doubt = match &self.tail {
+                Some(tail) => !follows(tail),
+                None => self.first.max(SegmentSeq(1)) < segment,
+            };
             let whose = if in_doubt { Whose::Anybody } else { Whose::Groups(Vec::new()) };
             on(Found::Lost(Loss { damage, whose }));
             if let Some(first) = first

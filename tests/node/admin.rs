@@ -78,7 +78,8 @@ fn sums(text: &str) -> BTreeMap<String, f64> {
         let value: f64 = value.parse().unwrap_or_else(|_| panic!("no number: {line}"));
         let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
         let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        assert!(name.starts_with("outrigger_") && name.chars().all(is_name), "{line}");
+        let is_ours = name.starts_with("outrigger_") || name.starts_with("process_");
+        assert!(is_ours && name.chars().all(is_name), "{line}");
         let labels = labels.strip_suffix('}').unwrap_or_else(|| panic!("open: {line}"));
         for label in labels.split(',').filter(|label| !label.is_empty()) {
             let (name, value) = label.split_once('=').unwrap_or_else(|| panic!("{label}: {line}"));

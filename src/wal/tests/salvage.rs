@@ -377,3 +377,28 @@ fn a_segment_that_follows_itself_or_a_later_one_is_refused() {
         assert_eq!(damage.fault, Fault::authentic("previous segment", 48, 1, previous));
     }
 }
+
+/// Of the first segment that is there the header is gone, too, and nothing was written behind that (`tool sim --seed 1200337`:
+/// a file gone and the next one put back, with a log that began with the first of them).
+#[test]
+fn contract_row_27_the_first_segment_is_missed_though_the_next_has_no_header() {
+    let previous =
+        End { at: Location { segment: SegmentSeq(3), offset: BLOCK_BYTES as u64 }, chain: 0 };
+    let header = SegmentHeader {
+        version: FORMAT_VERSION,
+        identity: IDENTITY,
+        segment_bytes: segment_bytes(3) as u32,
+        segment: SegmentSeq(4),
+        previous,
+        first_batch: 1,
+    };
+    let mut disk = Disk::default();
+    for segment in [3, 4] {
+        disk.0.insert(SegmentSeq(segment), vec![0; segment_bytes(3)]);
+    }
+    header.encode_into(&mut disk.file(4)[..BLOCK_BYTES]);
+    for (first, whose) in [(2, Whose::Anybody), (3, Whose::Groups(Vec::new()))] {
+        let (told, _) = salvage_from(SegmentSeq(first), &disk, segment_bytes(3));
+        assert_eq!(told, [Told::Lost(whose)], "it begins with {first}");
+    }
+}
