@@ -198,6 +198,9 @@ enum Note {
     Whole(EntryId),
 }
 
+/// Something is gone, and nothing is known of it.
+const ANYTHING: Forgotten = Forgotten { promises_known: false, last: None };
+
 impl Lost {
     const fn new(what: Forgotten, note: Note, is_fresh: bool) -> Self {
         Self { what, note, is_fresh, is_bridged: false }
@@ -319,8 +322,7 @@ impl ReplicaRecovery {
             Some(Lost { note: Note::NotWhole, .. }) => Note::NotWhole,
             _ => Note::None,
         };
-        let what = Forgotten { promises_known: false, last: None };
-        self.lost = Some(Lost::new(what, note, true));
+        self.lost = Some(Lost::new(ANYTHING, note, true));
     }
 
     /// Says a run that says again: the log ended with `last` when it was written. An entry names all that lie in front of
@@ -349,7 +351,7 @@ impl ReplicaRecovery {
         // Where nothing is gone, its note was read, or was reclaimed once it was whole again.
         if let Some(lost) = self.lost.as_mut().filter(|lost| lost.note == Note::None) {
             // What it noted is among what is gone: anything, then.
-            lost.what = Forgotten { promises_known: false, last: None };
+            lost.what = ANYTHING;
             (lost.note, lost.is_bridged) = (Note::NotWhole, false);
         }
     }
@@ -685,8 +687,7 @@ impl ReplicaRecovery {
             self.begin_behind(entry, true);
             if self.has_gaps {
                 // Or they were in a gap, in which nothing else of this group was.
-                let what = Forgotten { promises_known: false, last: None };
-                self.lost.get_or_insert(Lost::new(what, Note::None, true));
+                self.lost.get_or_insert(Lost::new(ANYTHING, Note::None, true));
             }
         }
     }

@@ -27,7 +27,6 @@ pub(super) struct Process {
 impl Process {
     /// Looks. It costs some ten microseconds, and one more for each ten open files.
     pub(super) fn look() -> Self {
-        let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
         let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
         let since_boot = uptime.split(' ').next().and_then(|text| text.parse().ok());
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
@@ -36,8 +35,13 @@ impl Process {
             // Looking is a file itself.
             open_files: fs::read_dir("/proc/self/fd").map_or(0, |all| all.count() as u64 - 1),
             open_files_max: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
-            ..Self::of_stat(&stat, booted).unwrap_or_default()
+            ..Self::read_stat(booted)
         }
+    }
+
+    fn read_stat(booted: f64) -> Self {
+        let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+        Self::of_stat(&stat, booted).unwrap_or_default()
     }
 
     /// What `/proc/self/stat` says (proc_pid_stat(5)), on a machine that booted then.
@@ -57,11 +61,9 @@ impl Process {
     }
 }
 
-/// Bytes of this process's memory that are in RAM.
+/// Bytes of this process's memory that are in RAM. Cheaper than a look at all.
 pub(super) fn resident_bytes() -> u64 {
-    let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
-    pages.unwrap_or(0) * rustix::param::page_size() as u64
+    Process::read_stat(0.0).resident_bytes
 }
 
 #[cfg(test)]

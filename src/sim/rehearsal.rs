@@ -92,7 +92,9 @@ impl World {
         for _ in 0..RUNS_TRIED {
             let (_, _, run) = self.any_run(node, core)?;
             let fits = run.len() == place.len();
-            other = Some(run).filter(|_| fits || other.is_none()).or(other);
+            if fits || other.is_none() {
+                other = Some(run);
+            }
             if fits {
                 break;
             }

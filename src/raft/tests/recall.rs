@@ -319,18 +319,23 @@ fn it_is_not_whole_without_the_last_entry_it_ever_had() {
     assert_eq!(raft.forgotten(), None);
 }
 
+/// A log of term 3 with so many entries, of which five are applied.
+fn five_applied_of(last: u64) -> Recovered {
+    Recovered {
+        hard_state: HardState { term: Term(3), vote: ReplicaId::NONE, commit: Index(5) },
+        membership: Membership::of_voters((1..=3).map(ReplicaId)),
+        runs: vec![TermRun { start: Index(1), term: Term(3) }],
+        last: Index(last),
+        applied: Index(5),
+        ..Recovered::default()
+    }
+}
+
 #[test]
 fn it_is_whole_though_the_power_fails_before_that_is_recorded() {
     let start = |last: u64| {
-        let recovered = Recovered {
-            hard_state: HardState { term: Term(3), vote: ReplicaId::NONE, commit: Index(5) },
-            membership: Membership::of_voters((1..=3).map(ReplicaId)),
-            runs: vec![TermRun { start: Index(1), term: Term(3) }],
-            last: Index(last),
-            applied: Index(5),
-            forgotten: Some(Forgotten { promises_known: true, last: Some(entry(3, 42)) }),
-            ..Recovered::default()
-        };
+        let forgotten = Some(Forgotten { promises_known: true, last: Some(entry(3, 42)) });
+        let recovered = Recovered { forgotten, ..five_applied_of(last) };
         let mut raft = Raft::new(Config { id: ReplicaId(2), ..test_config(7) }, recovered, Tick(0));
         (raft.forgotten().is_none(), ready(&mut raft, 0).recalled)
     };
@@ -530,17 +535,9 @@ fn a_state_is_taken_by_a_member_that_knows_its_term() {
 /// An island begins in the middle of a term, right behind where the log of the one that is asked ends.
 #[test]
 fn what_lies_in_front_of_what_is_committed_in_its_term_is_committed() {
-    let recovered = Recovered {
-        hard_state: HardState { term: Term(3), vote: ReplicaId::NONE, commit: Index(5) },
-        membership: Membership::of_voters((1..=3).map(ReplicaId)),
-        runs: vec![TermRun { start: Index(1), term: Term(3) }],
-        last: Index(9),
-        applied: Index(5),
-        ..Recovered::default()
-    };
     for (term, is_known) in [(3, true), (2, false), (4, false)] {
         let config = Config { id: ReplicaId(2), ..test_config(7) };
-        let mut raft = Raft::new(config, recovered.clone(), Tick(0));
+        let mut raft = Raft::new(config, five_applied_of(9), Tick(0));
         let mut asked = message(MessageKind::Recall, 3, 2, 3);
         (asked.entry.index, asked.hint) = (Index(5), Index(1));
         (asked.run_term, asked.commit) = (Term(term), Index(10));
@@ -566,15 +563,8 @@ fn it_is_whole_when_a_leader_gave_all_back_and_died() {
 
 #[test]
 fn what_waits_for_a_write_in_flight_waits_for_it_though_a_snapshot_comes() {
-    let recovered = Recovered {
-        hard_state: HardState { term: Term(3), vote: ReplicaId::NONE, commit: Index(5) },
-        membership: Membership::of_voters((1..=3).map(ReplicaId)),
-        runs: vec![TermRun { start: Index(1), term: Term(3) }],
-        last: Index(5),
-        applied: Index(5),
-        ..Recovered::default()
-    };
-    let mut raft = Raft::new(Config { id: ReplicaId(2), ..test_config(7) }, recovered, Tick(0));
+    let config = Config { id: ReplicaId(2), ..test_config(7) };
+    let mut raft = Raft::new(config, five_applied_of(5), Tick(0));
     let mut request = message(MessageKind::Vote, 3, 2, 9);
     request.entry = entry(3, 5);
     raft.step(&request, Tick(5_000));

@@ -160,16 +160,21 @@ fn a_snapshot_is_taken_of_no_rival_and_of_every_later_leader() {
     assert_eq!((restored, raft.status().last), (Restored::No, entry(term, 90)));
 }
 
-#[test]
-fn what_waited_for_entries_that_a_snapshot_replaced_waits_no_more() {
-    let mut cluster = behind();
-    let term = cluster.status(3).term.0;
-    // 3 accepts entries, and would vote for 2; both answers wait for the entries to be written.
+/// 3 accepts entries 2 to 4, which are not written, and hears nothing for long enough to vote for another.
+fn accept_three(cluster: &mut Cluster, term: u64) {
     let mut append = message(MessageKind::Append, 1, 3, term);
     append.entry = entry(term, 1);
     (append.count, append.run_term) = (3, crate::id::Term(term));
     cluster.inject(append);
     cluster.now = cluster.now.plus(200);
+}
+
+#[test]
+fn what_waited_for_entries_that_a_snapshot_replaced_waits_no_more() {
+    let mut cluster = behind();
+    let term = cluster.status(3).term.0;
+    // 3 accepts entries, and would vote for 2; both answers wait for the entries to be written.
+    accept_three(&mut cluster, term);
     let mut question = message(MessageKind::PreVote, 2, 3, term + 1);
     question.entry = entry(term, 11);
     cluster.inject(question);
@@ -235,11 +240,7 @@ fn mistake_8_only_an_acceptance_behind_which_the_log_goes_on_ends_a_snapshot() {
 fn what_waits_for_a_write_in_flight_waits_also_behind_a_snapshot() {
     let mut cluster = behind();
     let term = cluster.status(3).term.0;
-    let mut append = message(MessageKind::Append, 1, 3, term);
-    append.entry = entry(term, 1);
-    (append.count, append.run_term) = (3, crate::id::Term(term));
-    cluster.inject(append);
-    cluster.now = cluster.now.plus(200);
+    accept_three(&mut cluster, term);
     let mut vote = message(MessageKind::Vote, 2, 3, term + 1);
     vote.entry = entry(term, 11);
     cluster.inject(vote);
