@@ -316,6 +316,11 @@ impl Log {
         self.configs.first().is_some_and(|&config| config <= self.commit)
     }
 
+    /// A change of membership is in the log, committed or not, that has not taken effect here.
+    pub(super) fn has_config_behind_applied(&self) -> bool {
+        !self.configs.is_empty()
+    }
+
     /// Forgets everything up to `index`, which is applied.
     pub(super) fn compact(&mut self, index: Index) {
         let index = index.min(self.applied);

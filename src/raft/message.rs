@@ -98,8 +98,9 @@ pub struct Message {
     /// does not know its own promises.
     pub reject: bool,
     /// A rejected `AppendResponse`: where the log may match. A leader's `RecallResponse`: the id of a
-    /// removed replica it speaks for. `Recall`: 1 if nobody has led for long, so that what is committed is
-    /// welcome from anybody.
+    /// removed replica it speaks for. `Recall`: not zero if nobody has led for long, so that what is committed
+    /// is welcome from anybody; then one more than the last entry that the sender's log ever had, if that is
+    /// of the sender's term, or else 1.
     pub hint: Index,
     /// `Heartbeat` and its response: the latest read waiting for this leader's confirmation (zero:
     /// none). `Vote`, `PreVote`: 1 when this is a leadership transfer, which overrides leases.

@@ -41,6 +41,12 @@
 //! that member has lost: so they help each other until one of them has everything. If the last entry that a replica
 //! ever held is not known, or nobody has it, it is not whole, and the group stands still.
 //!
+//! *Nobody knows what is committed.* The commit index lags behind what a quorum has stored, and who has an entry may
+//! not know that all the others had it. So whoever asks without a leader says how far its log reached in the present
+//! term. When a quorum of voters says, each in term `t`, that its log had reached entry `t/i`, then `t/i` is committed
+//! (Raft §5.4.2), whether or not anybody is left who knows: nobody was elected in a later term without one of them, and
+//! each of them, then and from now on, elects only who has as much ([`Raft::learn_from_claims`]).
+//!
 //! *The leader's count.* It still counts what this replica acknowledged in its earlier life. That is
 //! what the target makes good; and to be sent anything again, the replica says how far its log
 //! reaches, and the leader takes its word ([`Progress::forget_after`](super::progress::Progress)). It asks again and
@@ -50,6 +56,7 @@ use crate::id::{EntryId, Index, ReplicaId, Term, Tick};
 use crate::planted::{Planted, planted};
 
 use super::message::{Message, MessageKind};
+use super::quorum;
 use super::state::{Raft, Role};
 
 /// What recovery knows to be missing. Given to [`Raft::new`] with the rest of what was recovered.
@@ -90,6 +97,13 @@ pub(super) struct Recall {
     pub(super) is_rejoining: bool,
     /// An entry that this replica does not have, or cannot place, and knows to be committed.
     committed: EntryId,
+}
+
+/// How far the log of a voter that has lost something reached in `last.term`, while that was its term.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Claim {
+    from: ReplicaId,
+    last: EntryId,
 }
 
 /// So many election timeouts without a leader, and anybody's help is welcome.
@@ -179,12 +193,47 @@ impl Raft {
             (question.context, question.reject) = (recall.name, !recall.what.promises_known);
         }
         question.entry.index = self.log.durable();
-        question.hint = Index(u64::from(is_lonely));
+        if is_lonely {
+            question.hint = self.claimed().next();
+        }
         if let Some(recall) = self.recall().filter(|_| is_lonely) {
             let EntryId { term, index } = recall.committed;
             (question.run_term, question.commit) = (term, index);
         }
         question
+    }
+
+    /// How far this log reached, durably, in the present term; zero if its last entry is of an earlier one.
+    fn claimed(&self) -> Index {
+        let last = match self.recall() {
+            Some(recall) => recall.what.last.filter(|_| recall.what.promises_known),
+            None => Some(self.log.last_id()).filter(|last| last.index <= self.log.durable()),
+        };
+        last.filter(|last| last.term == self.term).map_or(Index(0), |last| last.index)
+    }
+
+    /// Voter `from`, of this term, says that its log had reached `last`. What a quorum has reached is committed.
+    ///
+    /// Membership is taken as of what is applied, so none of it may be about to change: the leader of this term counted
+    /// with the same voters then, or with the ones before.
+    fn learn_from_claims(&mut self, from: ReplicaId, last: Index) {
+        let term = self.term;
+        if last == Index(0) || !self.membership.is_voter(from) {
+            return;
+        }
+        let (id, own) = (self.config.id, self.claimed());
+        let mut claims = std::mem::take(&mut self.rare().claims);
+        claims.retain(|claim| claim.from != from && claim.last.term == term);
+        claims.push(Claim { from, last: EntryId { term, index: last } });
+        let index = Index(quorum::agreed(&self.membership, |voter| {
+            let claim = claims.iter().find(|claim| claim.from == voter);
+            let claimed = claim.map_or(Index(0), |claim| claim.last.index);
+            if voter == id { own.0 } else { claimed.0 }
+        }));
+        self.rare().claims = claims;
+        if !self.log.has_config_behind_applied() {
+            self.learn_committed(EntryId { term, index });
+        }
     }
 
     /// Asks every other member, again and again, until it is whole.
@@ -227,6 +276,9 @@ impl Raft {
         if question.hint > Index(0) && !matches!(self.role, Role::Leader(_)) {
             // Who knows that an entry is committed may lack what this one has in front of it.
             self.learn_committed(EntryId { term: question.run_term, index: question.commit });
+            if question.term == self.term {
+                self.learn_from_claims(question.from, question.hint.prev());
+            }
             self.relieve(question.from, question.entry.index);
         }
         if self.recall().is_some_and(|recall| !recall.what.promises_known) {

@@ -14,7 +14,7 @@ use crate::id::{ReplicaId, Term, Tick};
 
 use super::effects::TransferEnd;
 use super::read::Asked;
-use super::recall::{Recall, Recalled};
+use super::recall::{Claim, Recall, Recalled};
 use super::state::{Raft, Role};
 use super::status::Failure;
 
@@ -38,6 +38,8 @@ pub(super) struct Rare {
     pub(super) recall: Option<Recall>,
     /// Not yet told to the driver.
     pub(super) recalled: Vec<Recalled>,
+    /// What voters that have lost something said of their logs, in one term; one of each.
+    pub(super) claims: Vec<Claim>,
 }
 
 impl Rare {

@@ -365,7 +365,7 @@ fn what_one_knows_to_be_committed_is_told_to_those_who_have_it() {
     assert_eq!(question(&mut raft, 0).commit, Index(0), "a leader may come");
     let mut asked = question(&mut raft, 4 * election);
     assert_eq!((asked.run_term, asked.commit), (Term(2), Index(33)));
-    (asked.from, asked.to) = (ReplicaId(3), ReplicaId(2));
+    (asked.from, asked.to, asked.hint) = (ReplicaId(3), ReplicaId(2), Index(1));
     let knows = |term: u64, asked: &Message| {
         let recovered = Recovered {
             hard_state: HardState { term: Term(3), vote: ReplicaId::NONE, commit: Index(29) },
@@ -580,4 +580,94 @@ fn what_waits_for_a_write_in_flight_waits_for_it_though_a_snapshot_comes() {
     assert_eq!(raft.restore(&snapshot, membership, Tick(5_003)), Restored::Yes);
     let sent = ready(&mut raft, 5_003).send;
     assert!(sent.iter().all(|it| it.kind != MessageKind::VoteResponse), "{sent:?}");
+}
+
+/// A voter that is whole in term 4, whose log ends with 4/13, of which 10 are applied and known to be committed; seed
+/// 2007115 of the simulator.
+fn ends_with_4_13(voters: u64, configs: &[u64]) -> Raft {
+    let recovered = Recovered {
+        hard_state: HardState { term: Term(4), vote: ReplicaId::NONE, commit: Index(10) },
+        membership: Membership::of_voters((1..=voters).map(ReplicaId)),
+        runs: vec![
+            TermRun { start: Index(1), term: Term(2) },
+            TermRun { start: Index(11), term: Term(4) },
+        ],
+        last: Index(13),
+        applied: Index(10),
+        ..Recovered::default()
+    };
+    let config = Config { id: ReplicaId(2), ..test_config(7) };
+    let mut raft = Raft::new(config, recovered, Tick(0));
+    configs.iter().for_each(|&index| raft.note_config(Index(index)));
+    raft
+}
+
+/// Its commit index after those have said, in a term, how far their logs had reached in it (nothing: zero).
+fn after_claims(raft: &mut Raft, claims: &[(u64, u64, u64)]) -> Index {
+    for &(from, term, last) in claims {
+        let mut asked = message(MessageKind::Recall, from, 2, term);
+        (asked.entry.index, asked.hint) = (Index(10), Index(last + 1));
+        answers(raft, &asked, 10);
+    }
+    raft.status().commit
+}
+
+#[test]
+fn what_a_quorum_had_in_its_term_is_committed_though_nobody_is_left_who_knows() {
+    let commit = |claims: &[_]| after_claims(&mut ends_with_4_13(3, &[]), claims).0;
+    assert_eq!(commit(&[(1, 4, 14), (3, 4, 14)]), 13, "14 is not here");
+    assert_eq!(commit(&[(1, 4, 14)]), 13, "it has this one itself");
+    assert_eq!(commit(&[(3, 4, 12)]), 12);
+    assert_eq!(commit(&[(1, 4, 0), (3, 4, 0)]), 10, "their last entries were of earlier terms");
+    assert_eq!(commit(&[(1, 3, 14), (3, 3, 14)]), 10, "that term is over");
+    assert_eq!(commit(&[(1, 5, 14), (3, 5, 14)]), 10, "5/14 is not this log's");
+    let mut five = ends_with_4_13(5, &[]);
+    assert_eq!(after_claims(&mut five, &[(1, 4, 14), (1, 4, 14), (6, 4, 14)]), Index(10));
+    assert_eq!(after_claims(&mut five, &[(4, 4, 12)]), Index(12));
+    // What was said of another term is forgotten.
+    let mut five = ends_with_4_13(5, &[]);
+    after_claims(&mut five, &[(1, 4, 14)]);
+    assert_eq!(after_claims(&mut five, &[(3, 5, 14), (4, 5, 14)]), Index(10));
+}
+
+/// With its own last entry it speaks for a quorum only once that is durable, and of this term.
+#[test]
+fn a_claim_is_of_what_is_durable() {
+    let mut raft = ends_with_4_13(3, &[]);
+    let mut append = message(MessageKind::Append, 1, 2, 4);
+    (append.entry, append.run_term, append.count) = (entry(4, 13), Term(4), 1);
+    raft.step(&append, Tick(0));
+    let mut fx = ready(&mut raft, 0);
+    let mut asked = message(MessageKind::Recall, 3, 2, 4);
+    (asked.entry.index, asked.hint) = (Index(10), Index(15));
+    raft.step(&asked, Tick(10));
+    assert_eq!(raft.status().commit, Index(10));
+    raft.on_durable(fx.persist.take().expect("an entry").seq, Tick(20));
+    raft.step(&asked, Tick(30));
+    assert_eq!(raft.status().commit, Index(14));
+}
+
+/// The leader may have counted with the voters that the change brings.
+#[test]
+fn nothing_is_learned_while_a_change_of_membership_is_under_way() {
+    let claims = [(1, 4, 14), (3, 4, 14)];
+    assert_eq!(after_claims(&mut ends_with_4_13(3, &[12]), &claims), Index(10));
+    assert_eq!(after_claims(&mut ends_with_4_13(3, &[]), &claims), Index(13));
+}
+
+#[test]
+fn whoever_is_lonely_says_how_far_its_log_reached_in_its_term() {
+    let claimed = |promises_known, last| {
+        let mut raft = forgetful(29, promises_known, last);
+        let election = test_config(7).election_ticks;
+        question(&mut raft, 0);
+        question(&mut raft, 4 * election).hint
+    };
+    assert_eq!(claimed(true, Some(entry(3, 42))), Index(43));
+    assert_eq!(claimed(true, Some(entry(2, 42))), Index(1), "its term is another");
+    assert_eq!(claimed(true, None), Index(1));
+    assert_eq!(claimed(false, Some(entry(3, 42))), Index(1), "it does not know its term");
+    // A leader hears no claims: it counts what it is told itself.
+    let mut raft = forgetful(29, true, Some(entry(3, 42)));
+    assert_eq!(question(&mut raft, 0).hint, Index(0));
 }
