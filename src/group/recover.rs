@@ -567,6 +567,9 @@ impl ReplicaRecovery {
     /// noted it knew of, it is what there was: an entry names all in front of it. What is known to be committed may be about
     /// others in its place.
     fn settle_doubt(&mut self) {
+        if !std::mem::take(&mut self.is_doubtful) {
+            return;
+        }
         let last = self.lost.and_then(|lost| lost.what.last);
         if !self.is_anchored || last != Some(self.last_entry()) {
             self.forget_from(self.applied.next());
@@ -818,9 +821,7 @@ impl ReplicaRecovery {
     /// # Errors
     /// If the log begins late and nothing stands for what is gone.
     pub fn finish(mut self, config: raft::Config, now: Tick) -> Result<Replica, RunError> {
-        if self.is_doubtful {
-            self.settle_doubt();
-        }
+        self.settle_doubt();
         self.settle();
         self.evict();
         self.cache.detach();

@@ -74,6 +74,8 @@ impl ReplicaRecovery {
         if !self.is_anchored {
             return Err(AloneRefusal::Adrift(group));
         }
+        let is_doubted = self.is_doubtful;
+        self.settle_doubt();
         if self.lost.is_some_and(|lost| !self.has_back(lost.what)) {
             return Err(AloneRefusal::Forgetful(group));
         }
@@ -115,6 +117,10 @@ impl ReplicaRecovery {
             let change = MemberChange::one(ChangeKind::Remove, id, None);
             let removed = append(&mut state, change.encode());
             debug_assert!(removed, "any voter but the last can be removed");
+        }
+        if entries.is_empty() && is_doubted && commit < last {
+            // Nothing but an entry behind them says that they are what there was.
+            entries.push(Entry::empty());
         }
         if entries.is_empty() && commit == last {
             return Ok(survivor);
@@ -213,6 +219,62 @@ mod tests {
         assert!(replica.state().is_removed(ReplicaId(2)), "and no id of theirs comes back");
         let get = Command::from_args(&[b"GET", b"b"]).raw;
         assert_eq!(replica.machine().read(&get), Reply::bulk("2"), "others may have promised it");
+    }
+
+    /// A life that could not read the end of the log noted that it was gone; this one can. What is held is settled
+    /// before anything is built on it, or a member that the tail brings in would stay in.
+    #[test]
+    fn contract_row_59_what_was_in_doubt_counts_too() {
+        let learner = MemberChange::one(ChangeKind::AddLearner, ReplicaId(4), None).encode();
+        let entries = [Entry::empty(), set(b"a", b"1"), Entry::config(learner)];
+        let doubted = || {
+            let mut recovery = replica(&entries);
+            let entry = EntryId { term: Term(7), index: Index(3) };
+            let hard_state = HardState { term: Term(7), ..HardState::default() };
+            let kind = RunKind::EntriesForgotten;
+            let segment = SegmentSeq(2);
+            let run = Replayed { kind, is_forgetful: true, hard_state, entry, segment };
+            recovery.on_run(run, std::iter::empty()).expect("it follows");
+            recovery
+        };
+        let survivor = doubted().go_on_alone(ReplicaId(1)).expect("all that was held is here");
+        assert_eq!((survivor.last, survivor.removed), (Index(3), [2, 3, 4].map(ReplicaId).into()));
+        let Run { hard_state, run_term: term, first: index, entries, .. } = survivor.run.unwrap();
+        let (kind, entry) = (RunKind::Log, EntryId { term, index });
+        let run = Replayed { kind, is_forgetful: false, hard_state, entry, segment: SegmentSeq(3) };
+        let mut started = doubted();
+        started.on_run(run, entries.into_iter()).expect("it follows");
+        let started = started.finish(raft::Config::new(ReplicaId(1), 1), Tick(0)).expect("whole");
+        let status = started.status();
+        assert_eq!(status.membership.members().collect::<Vec<_>>(), [ReplicaId(1)]);
+        assert_eq!((status.applied, status.last.index), (Index(6), Index(6)));
+    }
+
+    /// As before, and there is nobody to take out.
+    #[test]
+    fn contract_row_59_a_member_without_others_says_what_was_in_doubt() {
+        let first = GroupState::first(&[NodeId(1)], &[]);
+        let doubted = || {
+            let mut recovery = ReplicaRecovery::new(GroupId(0), Box::new(Map::new()), 1 << 20)
+                .beginning(first.clone());
+            let hard_state = HardState { term: Term(7), commit: Index(1), ..HardState::default() };
+            let entry = EntryId { term: Term(7), index: Index(1) };
+            let run = Replayed { hard_state, entry, segment: SegmentSeq(1), ..Replayed::default() };
+            let entries = [Entry::empty(), set(b"a", b"1")];
+            recovery.on_run(run, entries.into_iter()).expect("it follows");
+            let (kind, entry) = (RunKind::EntriesForgotten, EntryId { index: Index(2), ..entry });
+            let noted = Replayed { kind, is_forgetful: true, entry, ..run };
+            recovery.on_run(noted, std::iter::empty()).expect("it follows");
+            recovery
+        };
+        let survivor = doubted().go_on_alone(ReplicaId(1)).expect("all that was held is here");
+        let Run { hard_state, run_term: term, first: index, entries, .. } = survivor.run.unwrap();
+        let (kind, entry) = (RunKind::Log, EntryId { term, index });
+        let run = Replayed { kind, is_forgetful: false, hard_state, entry, segment: SegmentSeq(2) };
+        let mut started = doubted();
+        started.on_run(run, entries.into_iter()).expect("it follows");
+        let started = started.finish(raft::Config::new(ReplicaId(1), 1), Tick(0)).expect("whole");
+        assert_eq!(started.status().applied, Index(3));
     }
 
     #[test]
