@@ -12,7 +12,7 @@ use std::thread;
 use crate::id::SegmentSeq;
 use crate::limits::{BATCH_BYTES_SOFT, LOG_READ_BYTES_MAX};
 use crate::shard::event::{LogRead, LogReadDone};
-use crate::wal::{self, Damage};
+use crate::wal::Damage;
 
 use super::mapped::Mapped;
 use super::segments::Directory;
@@ -106,9 +106,7 @@ impl Maps {
                 return Answer::Done(LogReadDone { read, result });
             }
         };
-        let result =
-            wal::read_span(segment, read.at, read.group, read.first, read.last, LOG_READ_BYTES_MAX);
-        Answer::Done(LogReadDone { read, result })
+        Answer::Done(LogReadDone { read, result: read.entries(segment) })
     }
 
     fn map(&mut self, seq: SegmentSeq) -> io::Result<&Mapped> {

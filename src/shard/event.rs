@@ -18,12 +18,13 @@ use crate::entry::Entry;
 use crate::id::{
     ConnId, FlushTicket, GroupId, Index, NodeId, ReplicaId, SegmentSeq, ShardId, Tick, UnixMs,
 };
+use crate::limits::LOG_READ_BYTES_MAX;
 use crate::raft::effects::RoleEvent;
 use crate::raft::message::Message;
 use crate::store::acl::Users;
 use crate::store::backup;
 use crate::store::connection::Manner;
-use crate::wal::{Damage, Location, Write};
+use crate::wal::{self, Damage, Identity, Location, Write};
 use crate::wire::peer::{Frame, OutFrame};
 use crate::wire::reply::Reply;
 use crate::wire::resp::Command;
@@ -222,6 +223,8 @@ pub enum About {
 /// Entries wanted back from the log, for a follower that is behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogRead {
+    /// Whose log it is: a file of another, put in its place while the node runs, is refused.
+    pub whose: Identity,
     /// The group.
     pub group: GroupId,
     /// The follower that waits; [`ReplicaId::NONE`] if the driver asked ([`super::Shard::read_log`]).
@@ -232,6 +235,18 @@ pub struct LogRead {
     pub last: Index,
     /// Where the first lies. Its segment is sealed.
     pub at: Location,
+}
+
+impl LogRead {
+    /// What it asks for, out of the segment (the whole file) that `at` names: at least one entry, and no more
+    /// than [`LOG_READ_BYTES_MAX`] bytes of payload if it is several.
+    ///
+    /// # Errors
+    /// As for [`wal::read_span`].
+    pub fn entries(&self, segment: &[u8]) -> Result<Vec<Entry>, Damage> {
+        let Self { whose, group, first, last, at, .. } = *self;
+        wal::read_span(whose, segment, at, group, first, last, LOG_READ_BYTES_MAX)
+    }
 }
 
 /// What came back.

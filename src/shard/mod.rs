@@ -60,6 +60,7 @@ use core::net::SocketAddr;
 
 use crate::id::{ClusterId, Incarnation, NodeId, ShardId};
 use crate::limits;
+use crate::wal::Identity;
 use crate::wire::Route;
 
 /// What a shard must be told; data only.
@@ -113,6 +114,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// Whose its log is.
+    #[must_use]
+    pub const fn identity(&self) -> Identity {
+        Identity { cluster: self.cluster, node: self.node, shard: self.shard }
+    }
+
     /// The only core of `node` in its first life, with the defaults of the node: `groups` groups that began with
     /// `nodes`, an election timeout of a second, 128 MiB of entries in memory, a log of 1 GiB, no leases. Whoever runs
     /// more than one gives each another [`Self::seed`].

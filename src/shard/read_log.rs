@@ -23,6 +23,7 @@ impl Shard {
             Some(span) if first == known && first < in_memory => {
                 self.truncation.on_read(span.location.segment);
                 Ok(LogRead {
+                    whose: self.config.identity(),
                     group,
                     replica: ReplicaId::NONE,
                     first,

@@ -108,7 +108,7 @@ impl Recovering {
         config: Config,
         machine: &dyn Fn(GroupId) -> Box<dyn StateMachine>,
     ) -> Self {
-        let identity = Identity { cluster: config.cluster, node: config.node, shard: config.shard };
+        let identity = config.identity();
         let groups: Vec<GroupId> = (0..config.groups)
             .filter(|group| group % u64::from(config.cores) == u64::from(config.shard.0))
             .map(GroupId)

@@ -879,6 +879,7 @@ impl Shard {
                 Some(span) if fetch.first <= last => {
                     self.truncation.on_read(span.location.segment);
                     self.log_reads.push(LogRead {
+                        whose: self.config.identity(),
                         group,
                         replica: fetch.to,
                         first: fetch.first,

@@ -19,6 +19,7 @@ use bytes::{Bytes, BytesMut};
 use crate::entry::checksum;
 use crate::id::SegmentSeq;
 use crate::limits::BLOCK_BYTES;
+use crate::shard::event::LogRead;
 use crate::shard::{RecoverError, Recovery, Shard};
 use crate::wal::{self, FORMAT_VERSION, Proof, SegmentHeader};
 
@@ -81,6 +82,28 @@ impl World {
         self.outcome.faults.files_foreign += 1;
         self.nodes[node].disks[core].mistake(segment, file);
         Some((segment, how))
+    }
+
+    /// Perhaps entries are read back from a file that is not this log's, put there while the node runs.
+    pub(super) fn mix_up_back(
+        &mut self,
+        node: usize,
+        core: usize,
+        read: &LogRead,
+    ) -> Option<Bytes> {
+        if !self.is_chaos || !happens(&mut self.rng, self.options.disk.foreign) {
+            return None;
+        }
+        let segment = read.at.segment;
+        let how = Foreign::ALL[self.rng.usize(..Foreign::ALL.len())];
+        let file = self.foreign_file((node, core), segment, how)?;
+        if !self.strikes(|| {
+            format!("node {node} core {core} reads back from {how:?} in place of {segment}")
+        }) {
+            return None;
+        }
+        self.outcome.faults.foreign_back += 1;
+        Some(file)
     }
 
     /// The file, if there is one like that anywhere.

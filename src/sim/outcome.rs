@@ -79,6 +79,7 @@ faults! {
     files_cut, "disk: truncated files", "Segments that were cut short.";
     files_missing, "disk: missing files", "Segments, and notes of where a log begins, that were gone.";
     files_foreign, "disk: foreign files", "Starts that found a file of another log, or of another version, under the name of a segment.";
+    foreign_back, "disk: foreign files read back", "Entries read back from a file of another log, or of another version.";
     files_rolled_back, "disk: rolled-back files", "Segments, and notes of where a log begins, that were put back to what they were earlier.";
 }
 

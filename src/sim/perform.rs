@@ -395,13 +395,9 @@ impl World {
             return Ok(());
         }
         let bytes = self.nodes[node].disks[core].look(read.at.segment);
-        let read_from = |bytes: &Bytes| {
-            let limit = limits::LOG_READ_BYTES_MAX;
-            wal::read_span(bytes, read.at, read.group, read.first, read.last, limit)
-        };
-        let mut result = read_from(&bytes);
+        let mut result = read.entries(&bytes);
         if let Some(askew) = self.look_back(node, core, &read) {
-            let shown = read_from(&askew);
+            let shown = read.entries(&askew);
             if let (Ok(shown), Ok(known)) = (&shown, &result)
                 && !known.starts_with(shown)
             {
@@ -410,6 +406,13 @@ impl World {
                 ));
             }
             result = shown;
+        } else if let Some(foreign) = self.mix_up_back(node, core, &read) {
+            result = read.entries(&foreign);
+            if let Ok(entries) = &result {
+                return Err(format!(
+                    "damage unseen: node {node} core {core} takes {entries:?} from another log, for {read:?}"
+                ));
+            }
         }
         self.deliver(node, core, Event::LogRead(LogReadDone { read, result }));
         Ok(())

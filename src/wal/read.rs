@@ -11,16 +11,17 @@ use super::batch::{BatchRef, Payloads};
 use super::damage::{Damage, Fault, Proof};
 use super::index::SPAN_BYTES;
 use super::record::{EntryRef, RunKind};
-use super::segment::{Location, SegmentHeader};
+use super::segment::{Identity, Location, SegmentHeader};
 
-/// Copy entries `first..=last` of `group` out of `segment` (the whole file), scanning forward from
-/// the batch at `at`; both from one [`super::Span`]. Stops before `bytes_max` payload bytes are
-/// exceeded, but returns at least one entry. May return fewer than asked if the span ends.
+/// Copy entries `first..=last` of `group` out of `segment` (the whole file) of the log `whose`, scanning
+/// forward from the batch at `at`; both from one [`super::Span`]. Stops before `bytes_max` payload bytes
+/// are exceeded, but returns at least one entry. May return fewer than asked if the span ends.
 ///
 /// # Errors
-/// [`Damage`] if a checksum on the way does not hold, or if `first` is not found where the span
-/// says.
+/// [`Damage`] if a checksum on the way does not hold, if the file is of another log (put there while
+/// the node runs), or if `first` is not found where the span says.
 pub fn read_span(
+    whose: Identity,
     segment: &[u8],
     at: Location,
     group: GroupId,
@@ -30,7 +31,9 @@ pub fn read_span(
 ) -> Result<Vec<Entry>, Damage> {
     let damaged =
         |offset, fault| Damage { segment: at.segment, offset, fault, proof: Proof::ReadBack };
-    let salt = SegmentHeader::decode(segment).map_err(|fault| damaged(0, fault))?.identity.salt();
+    let header = SegmentHeader::decode(segment).map_err(|fault| damaged(0, fault))?;
+    header.check_identity(whose, at.segment)?;
+    let salt = whose.salt();
     let mut entries = Vec::new();
     let mut bytes = 0;
     let mut next = first;

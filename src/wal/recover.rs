@@ -309,12 +309,7 @@ impl Recovery {
             Ok(header) => header,
             Err(fault) => return self.without_header(segment, bytes, fault, bound, on),
         };
-        if header.identity != self.identity {
-            let proof = Proof::Identity { expected: self.identity, found: header.identity };
-            let (expected, found) = (self.identity.node.0, header.identity.node.0);
-            let fault = Fault::authentic("identity", 16, expected, found);
-            return Err(Damage { segment, offset: 0, fault, proof });
-        }
+        header.check_identity(self.identity, segment)?;
         if header.segment != segment {
             let fault = Fault::authentic("segment number", 40, segment.0, header.segment.0);
             // A recycled file keeps an older header until its first write. A newer one cannot be

@@ -25,7 +25,7 @@ use crate::id::{ClusterId, NodeId, SegmentSeq, ShardId};
 use crate::limits::BLOCK_BYTES;
 
 use super::codec::{Put, Take, first_non_zero};
-use super::damage::Fault;
+use super::damage::{Damage, Fault, Proof};
 
 /// The format this code writes; see the history in [`super`]. It reads every earlier one.
 pub const FORMAT_VERSION: u32 = 5;
@@ -174,6 +174,21 @@ impl SegmentHeader {
         assert_eq!(block.len(), BLOCK_BYTES, "a segment header is one block");
         block[..HEADER_BYTES].copy_from_slice(&self.encode_prefix().0);
         block[HEADER_BYTES..].fill(0);
+    }
+
+    /// Refuse the segment with the number `segment` if its header says that it is of another log than
+    /// `whose` (contract row 57).
+    pub(super) fn check_identity(
+        &self,
+        whose: Identity,
+        segment: SegmentSeq,
+    ) -> Result<(), Damage> {
+        if self.identity == whose {
+            return Ok(());
+        }
+        let fault = Fault::authentic("identity", 16, whose.node.0, self.identity.node.0);
+        let proof = Proof::Identity { expected: whose, found: self.identity };
+        Err(Damage { segment, offset: 0, fault, proof })
     }
 
     /// Read the header of a segment file.

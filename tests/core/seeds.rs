@@ -206,6 +206,7 @@ fn contract_row_57_a_file_that_is_not_its_own_keeps_a_node_from_starting_and_cos
     let (found, refused) =
         (sum(&outcomes, |it| it.faults.files_foreign), sum(&outcomes, |it| it.starts_refused));
     assert!(5 < found && found <= refused, "{outcomes:?}");
+    assert!(sum(&outcomes, |it| it.faults.foreign_back) > 1, "{outcomes:?}");
 }
 
 /// Minutes in slow motion, with faults all along.

@@ -16,7 +16,6 @@ use crate::shard::event::{LogReadDone, Post, Request};
 use crate::shard::report::Counters;
 use crate::shard::{Config, Effects, Event, Recovering, Shard};
 use crate::store::connection::Manner;
-use crate::wal;
 use crate::wire::resp::Command;
 use crate::wire::{Frame, FrameReader, Lane, PieceStatus, SnapshotPiece};
 
@@ -161,9 +160,7 @@ impl Cluster {
             }
             for read in fx.log_reads.drain(..) {
                 let bytes = &node.segments[&read.at.segment];
-                let limit = limits::LOG_READ_BYTES_MAX;
-                let result =
-                    wal::read_span(bytes, read.at, read.group, read.first, read.last, limit);
+                let result = read.entries(bytes);
                 node.events.push(Event::LogRead(LogReadDone { read, result }));
             }
             frames
@@ -316,8 +313,7 @@ fn the_log_on_disk_can_be_read_until_a_snapshot_stands_for_it() {
     while next < in_memory {
         let read = shard.read_log(group, next).expect("on disk");
         assert!(read.replica == ReplicaId::NONE && read.first == next);
-        let (bytes, limit) = (&segments[&read.at.segment], limits::LOG_READ_BYTES_MAX);
-        let result = wal::read_span(bytes, read.at, read.group, read.first, read.last, limit);
+        let result = read.entries(&segments[&read.at.segment]);
         next = next.plus(result.as_ref().expect("sound").len() as u64);
         shard.on_event(now, Event::LogRead(LogReadDone { read, result }));
     }

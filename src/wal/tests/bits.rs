@@ -67,7 +67,7 @@ fn contract_row_55_every_flipped_bit_of_a_sealed_segment_is_damage() {
 fn every_flipped_bit_is_noticed_by_a_reader() {
     let mut log = small_log(1, segment_bytes(2));
     let at = Location { segment: SegmentSeq(1), offset: BLOCK_BYTES as u64 };
-    let read = |file: &[u8]| read_span(file, at, GroupId(2), Index(3), Index(4), 1 << 20);
+    let read = |file: &[u8]| read_span(IDENTITY, file, at, GroupId(2), Index(3), Index(4), 1 << 20);
     let clean = read(log.disk.file(1)).unwrap();
     assert_eq!(clean, log.written[1].entries.to_vec());
     // The payload of group 1, which the reader passes over, is its own business.

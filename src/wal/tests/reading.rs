@@ -19,8 +19,16 @@ fn check(log: &mut Log, index: &LogIndex, model: &Model, rng: &mut Rng) {
             let file = log.disk.file(span.location.segment.0);
             let bytes_max = if rng.bool() { 1 << 20 } else { rng.usize(..2000) };
             let first = Index(next);
-            let read = read_span(file, span.location, GroupId(*group), first, span.last, bytes_max)
-                .unwrap_or_else(|damage| panic!("group {group} index {next}: {damage}"));
+            let read = read_span(
+                IDENTITY,
+                file,
+                span.location,
+                GroupId(*group),
+                first,
+                span.last,
+                bytes_max,
+            )
+            .unwrap_or_else(|damage| panic!("group {group} index {next}: {damage}"));
             let bytes: usize = read.iter().map(|entry| entry.payload.len()).sum();
             assert!(!read.is_empty() && (bytes <= bytes_max || read.len() == 1));
             for entry in read {
@@ -123,9 +131,30 @@ fn a_span_never_reaches_over_a_cut() {
 fn an_entry_that_is_not_there_is_named() {
     let mut log = small_log(1, segment_bytes(2));
     let damage =
-        read_span(log.disk.file(1), at(1, 1), GroupId(3), Index(1), Index(1), 99).unwrap_err();
+        read_span(IDENTITY, log.disk.file(1), at(1, 1), GroupId(3), Index(1), Index(1), 99)
+            .unwrap_err();
     assert_eq!(damage.proof, Proof::ReadBack);
     assert!(damage.to_string().contains("0000000000000001.seg"), "{damage}");
+}
+
+/// The file of another node's core, whole in itself and of the same number, was put in this one's place while
+/// the node runs.
+#[test]
+fn contract_row_57_entries_of_another_log_are_not_read_back() {
+    let mut log = small_log(1, segment_bytes(2));
+    let file = log.disk.file(1);
+    let read = |whose| read_span(whose, file, at(1, 1), GroupId(2), Index(3), Index(4), 99);
+    assert_eq!(read(IDENTITY).map(|entries| entries.len()), Ok(2));
+    let (cluster, node, shard) = (IDENTITY.cluster, IDENTITY.node, IDENTITY.shard);
+    for other in [
+        Identity { cluster: ClusterId(cluster.0 + 1), ..IDENTITY },
+        Identity { node: NodeId(node.0 + 1), ..IDENTITY },
+        Identity { shard: ShardId(shard.0 + 1), ..IDENTITY },
+    ] {
+        let damage = read(other).expect_err("the file is not of the log that is read");
+        assert_eq!(damage.segment, SegmentSeq(1));
+        assert_eq!(damage.proof, Proof::Identity { expected: other, found: IDENTITY });
+    }
 }
 
 #[test]
@@ -136,7 +165,8 @@ fn a_reader_looks_no_further_than_it_was_asked_to() {
     }
     let file = log.disk.file(1);
     let read = |file: &[u8], from: u64, first, last| {
-        let read = read_span(file, at(1, from), GroupId(1), Index(first), Index(last), 1 << 20);
+        let read =
+            read_span(IDENTITY, file, at(1, from), GroupId(1), Index(first), Index(last), 1 << 20);
         read.map(|entries| entries.len())
     };
     assert_eq!(read(file, 1, 1, 3), Ok(3));
@@ -175,7 +205,8 @@ fn a_reader_takes_the_entries_asked_for_whatever_else_a_batch_holds() {
     log.append(batch([run(1, 2, 5, &[b"five"])]));
     let file = log.disk.file(1);
     let read = |from, first, last| {
-        let read = read_span(file, at(1, from), GroupId(1), Index(first), Index(last), 99);
+        let read =
+            read_span(IDENTITY, file, at(1, from), GroupId(1), Index(first), Index(last), 99);
         read.map(|entries| entries.iter().map(|entry| entry.payload.to_vec()).collect::<Vec<_>>())
     };
     assert_eq!(read(1, 1, 1), Ok(vec![b"one".to_vec()]));
@@ -191,7 +222,7 @@ fn a_reader_takes_as_many_bytes_as_it_may() {
     log.append(batch([run(1, 1, 1, &[&b"value"[..]; 3])]));
     let file = log.disk.file(1);
     for (bytes_max, count) in [(0, 1), (9, 1), (10, 2), (14, 2), (15, 3)] {
-        let read = read_span(file, at(1, 1), GroupId(1), Index(1), Index(3), bytes_max);
+        let read = read_span(IDENTITY, file, at(1, 1), GroupId(1), Index(1), Index(3), bytes_max);
         assert_eq!(read.map(|entries| entries.len()), Ok(count), "{bytes_max}");
     }
 }

@@ -49,6 +49,7 @@ fn runs_that_are_not_of_the_log_come_back_and_are_not_noted() {
     assert_eq!(log.recover().unwrap().1, runs);
     // Nor does a reader take a piece for an entry.
     let entries = read_span(
+        IDENTITY,
         log.disk.file(1),
         write.locations().next().unwrap().3,
         GroupId(1),
@@ -161,7 +162,7 @@ proptest! {
             prop_assert!(log.written.starts_with(&runs));
         }
         let at = Location { segment: SegmentSeq(1), offset: BLOCK_BYTES as u64 };
-        let _ = read_span(log.disk.file(1), at, GroupId(2), Index(3), Index(9), 1 << 20);
+        let _ = read_span(IDENTITY, log.disk.file(1), at, GroupId(2), Index(3), Index(9), 1 << 20);
     }
 }
 

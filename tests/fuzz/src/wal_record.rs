@@ -81,7 +81,7 @@ fn written(choices: &mut Choices<'_>) {
 fn read_back(image: &[u8], runs: &[Run]) {
     for run in runs.iter().filter(|run| run.kind == RunKind::Log && !run.entries.is_empty()) {
         let last = run.first.plus(run.entries.len() as u64 - 1);
-        let found = read_span(image, AT, run.group, run.first, last, 1 << 20);
+        let found = read_span(IDENTITY, image, AT, run.group, run.first, last, 1 << 20);
         for (at, entry) in found.into_iter().flatten().enumerate() {
             let index = run.first.plus(at as u64);
             let mut own = runs.iter().filter(|it| (it.kind, it.group) == (RunKind::Log, run.group));
@@ -178,7 +178,7 @@ fn any_run(choices: &mut Choices<'_>, is_wide: bool, body: &mut Vec<u8>, crcs: &
 fn judge(image: &[u8]) {
     let Ok(batch) = batch_at(image, AT.offset) else {
         // What lies in a batch that is refused may be looked at all the same.
-        _ = read_span(image, AT, outrigger::id::GroupId(1), Index(1), Index(9), 1 << 20);
+        _ = read_span(IDENTITY, image, AT, outrigger::id::GroupId(1), Index(1), Index(9), 1 << 20);
         return;
     };
     assert_eq!(batch.header.at, AT);

@@ -282,8 +282,15 @@ impl ReadBack {
         let mut entries = Vec::new();
         while let Some(span) = self.log.index.find(group, Index(entries.len() as u64 + 1)) {
             let first = Index(entries.len() as u64 + 1);
-            let read =
-                read_span(segment, span.location, group, first, span.last, LOG_READ_BYTES_MAX);
+            let read = read_span(
+                IDENTITY,
+                segment,
+                span.location,
+                group,
+                first,
+                span.last,
+                LOG_READ_BYTES_MAX,
+            );
             entries.extend(read.ok()?);
         }
         Some(entries)
