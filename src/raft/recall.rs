@@ -45,7 +45,9 @@
 //! not know that all the others had it. So whoever asks without a leader says how far its log reached in the present
 //! term. When a quorum of voters says, each in term `t`, that its log had reached entry `t/i`, then `t/i` is committed
 //! (Raft §5.4.2), whether or not anybody is left who knows: nobody was elected in a later term without one of them, and
-//! each of them, then and from now on, elects only who has as much ([`Raft::learn_from_claims`]).
+//! each of them, then and from now on, elects only who has as much. But the leader of `t` may live and not know yet; were
+//! a follower to show what it has not counted, a read at the leader would then go back in time. So nothing is made of it
+//! before all other voters have spoken: none of them leads in `t`, or will ([`Raft::learn_from_claims`]).
 //!
 //! *The leader's count.* It still counts what this replica acknowledged in its earlier life. That is
 //! what the target makes good; and to be sent anything again, the replica says how far its log
@@ -212,27 +214,29 @@ impl Raft {
         last.filter(|last| last.term == self.term).map_or(Index(0), |last| last.index)
     }
 
-    /// Voter `from`, of this term, says that its log had reached `last`. What a quorum has reached is committed.
+    /// Voter `from`, of this term, says that its log had reached `last` (zero: an entry of an earlier term). Once all
+    /// others have spoken, what a quorum has reached is committed.
     ///
     /// Membership is taken as of what is applied, so none of it may be about to change: the leader of this term counted
     /// with the same voters then, or with the ones before.
     fn learn_from_claims(&mut self, from: ReplicaId, last: Index) {
         let term = self.term;
-        if last == Index(0) || !self.membership.is_voter(from) {
+        if !self.membership.is_voter(from) {
             return;
         }
         let (id, own) = (self.config.id, self.claimed());
         let mut claims = std::mem::take(&mut self.rare().claims);
         claims.retain(|claim| claim.from != from && claim.last.term == term);
         claims.push(Claim { from, last: EntryId { term, index: last } });
-        let index = Index(quorum::agreed(&self.membership, |voter| {
-            let claim = claims.iter().find(|claim| claim.from == voter);
-            let claimed = claim.map_or(Index(0), |claim| claim.last.index);
-            if voter == id { own.0 } else { claimed.0 }
-        }));
+        let reached = |voter| match claims.iter().find(|claim| claim.from == voter) {
+            _ if voter == id => Some(own),
+            claim => claim.map(|claim| claim.last.index),
+        };
+        let have_all_spoken = self.membership.voters().all(|voter| reached(voter).is_some());
+        let agreed = quorum::agreed(&self.membership, |voter| reached(voter).unwrap_or_default().0);
         self.rare().claims = claims;
-        if !self.log.has_config_behind_applied() {
-            self.learn_committed(EntryId { term, index });
+        if have_all_spoken && !self.log.has_config_behind_applied() {
+            self.learn_committed(EntryId { term, index: Index(agreed) });
         }
     }
 

@@ -616,21 +616,24 @@ fn after_claims(raft: &mut Raft, claims: &[(u64, u64, u64)]) -> Index {
 fn what_a_quorum_had_in_its_term_is_committed_though_nobody_is_left_who_knows() {
     let commit = |claims: &[_]| after_claims(&mut ends_with_4_13(3, &[]), claims).0;
     assert_eq!(commit(&[(1, 4, 14), (3, 4, 14)]), 13, "14 is not here");
-    assert_eq!(commit(&[(1, 4, 14)]), 13, "it has this one itself");
-    assert_eq!(commit(&[(3, 4, 12)]), 12);
+    assert_eq!(commit(&[(1, 4, 14), (3, 4, 0)]), 13, "it has this one itself");
+    assert_eq!(commit(&[(1, 4, 12), (3, 4, 11)]), 12);
     assert_eq!(commit(&[(1, 4, 0), (3, 4, 0)]), 10, "their last entries were of earlier terms");
     assert_eq!(commit(&[(1, 3, 14), (3, 3, 14)]), 10, "that term is over");
     assert_eq!(commit(&[(1, 5, 14), (3, 5, 14)]), 10, "5/14 is not this log's");
+    // The latest of each counts, and of voters only; what was said of another term is forgotten.
+    let mut raft = ends_with_4_13(3, &[]);
+    assert_eq!(after_claims(&mut raft, &[(1, 4, 14), (1, 4, 0), (3, 4, 12)]), Index(12));
     let mut five = ends_with_4_13(5, &[]);
-    assert_eq!(after_claims(&mut five, &[(1, 4, 14), (1, 4, 14), (6, 4, 14)]), Index(10));
-    assert_eq!(after_claims(&mut five, &[(4, 4, 12)]), Index(12));
-    // What was said of another term is forgotten.
-    let mut five = ends_with_4_13(5, &[]);
-    after_claims(&mut five, &[(1, 4, 14)]);
-    assert_eq!(after_claims(&mut five, &[(3, 5, 14), (4, 5, 14)]), Index(10));
+    let claims = [(1, 4, 14), (3, 4, 14), (6, 4, 14), (4, 4, 12)];
+    assert_eq!(after_claims(&mut five, &claims), Index(10), "5 has not spoken");
+    assert_eq!(after_claims(&mut five, &[(5, 4, 0)]), Index(13));
+    let mut later = ends_with_4_13(3, &[]);
+    after_claims(&mut later, &[(1, 4, 14), (3, 5, 14)]);
+    assert_eq!(later.status().commit, Index(10));
 }
 
-/// With its own last entry it speaks for a quorum only once that is durable, and of this term.
+/// With its own last entry it speaks for a quorum only once that is durable.
 #[test]
 fn a_claim_is_of_what_is_durable() {
     let mut raft = ends_with_4_13(3, &[]);
@@ -640,11 +643,24 @@ fn a_claim_is_of_what_is_durable() {
     let mut fx = ready(&mut raft, 0);
     let mut asked = message(MessageKind::Recall, 3, 2, 4);
     (asked.entry.index, asked.hint) = (Index(10), Index(15));
+    let from_1 = Message { from: ReplicaId(1), hint: Index(1), ..asked };
+    raft.step(&from_1, Tick(10));
     raft.step(&asked, Tick(10));
     assert_eq!(raft.status().commit, Index(10));
     raft.on_durable(fx.persist.take().expect("an entry").seq, Tick(20));
     raft.step(&asked, Tick(30));
     assert_eq!(raft.status().commit, Index(14));
+}
+
+/// The leader of the term may live, and not know yet what a quorum has: a read there would be of less than one here.
+#[test]
+fn nothing_is_made_of_claims_while_a_voter_may_lead() {
+    let mut raft = ends_with_4_13(5, &[]);
+    assert_eq!(after_claims(&mut raft, &[(1, 4, 14), (3, 4, 14), (4, 4, 14)]), Index(10));
+    answers(&mut raft, &message(MessageKind::Heartbeat, 5, 2, 4), 20);
+    assert_eq!(after_claims(&mut raft, &[(1, 4, 14), (3, 4, 14), (4, 4, 14)]), Index(10));
+    // It is one of those who have lost something: it leads no more.
+    assert_eq!(after_claims(&mut raft, &[(5, 4, 0)]), Index(13));
 }
 
 /// The leader may have counted with the voters that the change brings.
