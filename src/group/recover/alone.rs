@@ -74,6 +74,8 @@ impl ReplicaRecovery {
         if !self.is_anchored {
             return Err(AloneRefusal::Adrift(group));
         }
+        // A start takes the highest commit index that the log has ever named, whoever wrote it.
+        let named = self.hard_state.commit;
         let is_doubted = self.is_doubtful;
         self.settle_doubt();
         if self.lost.is_some_and(|lost| !self.has_back(lost.what)) {
@@ -122,6 +124,10 @@ impl ReplicaRecovery {
             // Nothing but an entry behind them says that they are what there was.
             entries.push(Entry::empty());
         }
+        // It may have named entries that never came. Those in their place count as committed, so they are made now:
+        // a later one, of another leader's making, must not be taken for that.
+        let missing = named.0.saturating_sub(last.0 + entries.len() as u64);
+        entries.extend((0..missing).map(|_| Entry::empty()));
         if entries.is_empty() && commit == last {
             return Ok(survivor);
         }
@@ -248,6 +254,35 @@ mod tests {
         let status = started.status();
         assert_eq!(status.membership.members().collect::<Vec<_>>(), [ReplicaId(1)]);
         assert_eq!((status.applied, status.last.index), (Index(6), Index(6)));
+    }
+
+    /// The last write that was durable said that 60 is committed, and those behind 3 were in the next.
+    #[test]
+    fn contract_row_59_entries_that_were_named_and_never_came_are_made() {
+        let entries = [Entry::empty(), set(b"a", b"1"), set(b"b", b"2")];
+        let named = || {
+            let mut recovery = replica(&entries);
+            let hard_state = HardState { term: Term(7), commit: Index(60), ..Default::default() };
+            let run = Replayed { hard_state, segment: SegmentSeq(2), ..Replayed::default() };
+            recovery.on_run(run, std::iter::empty()).expect("it follows");
+            recovery
+        };
+        let survivor = named().go_on_alone(ReplicaId(1)).expect("a voter");
+        assert_eq!(survivor.last, Index(3), "what it held");
+        let Run { hard_state, run_term: term, first: index, entries, .. } = survivor.run.unwrap();
+        assert_eq!((index, entries.len(), hard_state.commit), (Index(4), 57, Index(60)));
+        let entry = EntryId { term, index };
+        let mut started = named();
+        let run = Replayed { hard_state, entry, segment: SegmentSeq(3), ..Replayed::default() };
+        started.on_run(run, entries.into_iter()).expect("it follows");
+        // Whatever comes behind them is committed when somebody has said so.
+        let entry = EntryId { term, index: Index(61) };
+        let run = Replayed { hard_state, entry, segment: SegmentSeq(4), ..Replayed::default() };
+        started.on_run(run, [set(b"a", b"2")].into_iter()).expect("it follows");
+        let started = started.finish(raft::Config::new(ReplicaId(1), 1), Tick(0)).expect("whole");
+        let status = started.status();
+        assert_eq!((status.applied, status.last.index), (Index(60), Index(61)));
+        assert_eq!(status.membership.members().collect::<Vec<_>>(), [ReplicaId(1)]);
     }
 
     /// As before, and there is nobody to take out.
