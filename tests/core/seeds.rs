@@ -255,10 +255,20 @@ fn a_damaged_segment_leaves_the_log_though_nobody_writes() {
 /// knew (701466); what lay behind its gap was taken for committed beyond what its own log said (704012); a doubt of an
 /// earlier life outlived what ended it (719592); an answer to a member that does not lead counted as a promise (812201).
 /// All disks are damaged in 714360: two of three know that an entry is committed and lack those in front of it, which the
-/// third has and does not know to be. And in 721391, with 64 groups.
+/// third has and does not know to be. And in 721391, with 64 groups. In 2007115 nobody is left who knows: but each says how
+/// far its log had reached.
 #[test]
 fn members_that_are_not_whole_give_each_other_back_what_is_committed() {
-    for seed in [701_466, 704_012, 719_592, 812_201, 714_360, 721_391] {
+    for seed in [701_466, 704_012, 719_592, 812_201, 714_360, 721_391, 2_007_115] {
+        run(seed, &Options::swarm(seed));
+    }
+}
+
+/// The end of a log was in doubt, because an earlier life could not read it, and brought in a member. Who went on alone
+/// with it counted the members as of what was not in doubt, and left that one in the group.
+#[test]
+fn contract_row_59_who_goes_on_alone_takes_out_whom_the_end_of_its_log_brings_in() {
+    for seed in [2_021_243, 2_128_420, 2_132_110] {
         run(seed, &Options::swarm(seed));
     }
 }
