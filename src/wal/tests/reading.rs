@@ -143,7 +143,7 @@ fn an_entry_that_is_not_there_is_named() {
 fn contract_row_57_entries_of_another_log_are_not_read_back() {
     let mut log = small_log(1, segment_bytes(2));
     let file = log.disk.file(1);
-    let read = |whose| read_span(whose, file, at(1, 1), GroupId(2), Index(3), Index(4), 99);
+    let read = |whose| read_span(whose, file, at(1, 1), GroupId(2), Index(3), Index(4), 1 << 20);
     assert_eq!(read(IDENTITY).map(|entries| entries.len()), Ok(2));
     let (cluster, node, shard) = (IDENTITY.cluster, IDENTITY.node, IDENTITY.shard);
     for other in [
