@@ -181,13 +181,18 @@ mod tests {
         Entry::command(Command::from_args(&[b"SET", key, value]).raw)
     }
 
-    /// What a start comes to once the run is durable.
-    fn started(entries: &[Entry], run: Run) -> crate::group::Replica {
-        let mut recovery = replica(entries);
+    /// The log goes on with what makes it so.
+    fn with(mut recovery: ReplicaRecovery, run: Run) -> ReplicaRecovery {
         let Run { kind, hard_state, run_term, first, entries, .. } = run;
         let entry = EntryId { term: run_term, index: first };
-        let run = Replayed { kind, is_forgetful: false, hard_state, entry, segment: SegmentSeq(2) };
+        let run = Replayed { kind, is_forgetful: false, hard_state, entry, segment: SegmentSeq(3) };
         recovery.on_run(run, entries.into_iter()).expect("it follows");
+        recovery
+    }
+
+    /// What a start comes to once the run is durable.
+    fn started(recovery: ReplicaRecovery, run: Run) -> crate::group::Replica {
+        let recovery = with(recovery, run);
         recovery.finish(raft::Config::new(ReplicaId(1), 1), Tick(0)).expect("whole")
     }
 
@@ -220,7 +225,7 @@ mod tests {
         let run = survivor.run.expect("something to do");
         let expected = HardState { term: Term(8), vote: ReplicaId(1), commit: Index(5) };
         assert_eq!((run.hard_state, run.first, run.entries.len()), (expected, Index(4), 2));
-        let replica = started(&entries, run);
+        let replica = started(replica(&entries), run);
         assert_eq!(replica.status().membership.members().collect::<Vec<_>>(), [ReplicaId(1)]);
         assert!(replica.state().is_removed(ReplicaId(2)), "and no id of theirs comes back");
         let get = Command::from_args(&[b"GET", b"b"]).raw;
@@ -245,12 +250,7 @@ mod tests {
         };
         let survivor = doubted().go_on_alone(ReplicaId(1)).expect("all that was held is here");
         assert_eq!((survivor.last, survivor.removed), (Index(3), [2, 3, 4].map(ReplicaId).into()));
-        let Run { hard_state, run_term: term, first: index, entries, .. } = survivor.run.unwrap();
-        let (kind, entry) = (RunKind::Log, EntryId { term, index });
-        let run = Replayed { kind, is_forgetful: false, hard_state, entry, segment: SegmentSeq(3) };
-        let mut started = doubted();
-        started.on_run(run, entries.into_iter()).expect("it follows");
-        let started = started.finish(raft::Config::new(ReplicaId(1), 1), Tick(0)).expect("whole");
+        let started = started(doubted(), survivor.run.expect("something to do"));
         let status = started.status();
         assert_eq!(status.membership.members().collect::<Vec<_>>(), [ReplicaId(1)]);
         assert_eq!((status.applied, status.last.index), (Index(6), Index(6)));
@@ -269,12 +269,10 @@ mod tests {
         };
         let survivor = named().go_on_alone(ReplicaId(1)).expect("a voter");
         assert_eq!(survivor.last, Index(3), "what it held");
-        let Run { hard_state, run_term: term, first: index, entries, .. } = survivor.run.unwrap();
-        assert_eq!((index, entries.len(), hard_state.commit), (Index(4), 57, Index(60)));
-        let entry = EntryId { term, index };
-        let mut started = named();
-        let run = Replayed { hard_state, entry, segment: SegmentSeq(3), ..Replayed::default() };
-        started.on_run(run, entries.into_iter()).expect("it follows");
+        let run = survivor.run.expect("something to do");
+        let (hard_state, term) = (run.hard_state, run.run_term);
+        assert_eq!((run.first, run.entries.len(), hard_state.commit), (Index(4), 57, Index(60)));
+        let mut started = with(named(), run);
         // Whatever comes behind them is committed when somebody has said so.
         let entry = EntryId { term, index: Index(61) };
         let run = Replayed { hard_state, entry, segment: SegmentSeq(4), ..Replayed::default() };
@@ -303,12 +301,7 @@ mod tests {
             recovery
         };
         let survivor = doubted().go_on_alone(ReplicaId(1)).expect("all that was held is here");
-        let Run { hard_state, run_term: term, first: index, entries, .. } = survivor.run.unwrap();
-        let (kind, entry) = (RunKind::Log, EntryId { term, index });
-        let run = Replayed { kind, is_forgetful: false, hard_state, entry, segment: SegmentSeq(2) };
-        let mut started = doubted();
-        started.on_run(run, entries.into_iter()).expect("it follows");
-        let started = started.finish(raft::Config::new(ReplicaId(1), 1), Tick(0)).expect("whole");
+        let started = started(doubted(), survivor.run.expect("something to do"));
         assert_eq!(started.status().applied, Index(3));
     }
 
@@ -322,7 +315,7 @@ mod tests {
         };
         let entries = [Entry::empty(), set(b"a", b"1"), Entry::config(change.encode())];
         let run = replica(&entries).go_on_alone(ReplicaId(1)).expect("a voter").run;
-        let replica = started(&entries, run.expect("something to do"));
+        let replica = started(replica(&entries), run.expect("something to do"));
         assert_eq!(replica.status().membership.members().collect::<Vec<_>>(), [ReplicaId(1)]);
         assert!(replica.status().membership.outgoing.is_empty());
         let refused = self::replica(&entries).go_on_alone(ReplicaId(9)).err();
