@@ -240,7 +240,8 @@ impl Raft {
         }
     }
 
-    /// Asks every other member, again and again, until it is whole.
+    /// Asks every other member, again and again, until it is whole. The leader as well, if it came after all that this
+    /// replica knows of the members.
     pub(super) fn ask_for_recall(&mut self, now: Tick) {
         let id = self.config.id;
         let election = self.config.election_ticks();
@@ -254,8 +255,10 @@ impl Raft {
             // It does not stand for election, by which others forget a leader that is gone.
             self.become_follower(self.term, ReplicaId::NONE, now);
         }
-        let others: Vec<_> = self.membership.members().filter(|&member| member != id).collect();
-        for to in others {
+        let is_newcomer = |it: &ReplicaId| it.is_some() && !self.membership.is_member(*it);
+        let newcomer = Some(self.leader()).filter(is_newcomer);
+        let others: Vec<_> = self.membership.members().chain(newcomer).collect();
+        for to in others.into_iter().filter(|&to| to != id) {
             let question = self.recall_question(to, is_lonely);
             self.send(question);
         }

@@ -23,6 +23,7 @@ use crate::wire::reply::Reply;
 
 use super::clients::{What, is_reader};
 use super::embed::Check;
+use super::finish::Trouble;
 use super::ledger::{Ledger, watched};
 use super::safety::Checked;
 use super::world::{ForNode, Happening, World};
@@ -333,10 +334,7 @@ impl World {
 
     /// Faults have stopped: everything is answered, everywhere the same, and explained.
     pub(super) fn finish_embedded(&mut self) -> Checked {
-        match self.everything_embedded_works() {
-            Err(_) if self.halts_rightly() => self.outcome.halts += 1,
-            result => result?,
-        }
+        self.works_but_for_halted(Self::everything_embedded_works)?;
         self.machines_survive_a_snapshot()?;
         self.embedded().ledger.borrow().check()?;
         let machines = Rc::clone(&self.embedded().check.machines);
@@ -344,15 +342,15 @@ impl World {
         Ok(())
     }
 
-    fn everything_embedded_works(&mut self) -> Checked {
-        for group in (0..self.options.groups).map(GroupId) {
+    fn everything_embedded_works(&mut self) -> Result<(), Trouble> {
+        for group in self.groups_that_go_on() {
             self.until_answered("commits nothing", group, |world, node| {
                 Some(world.write_once(0, node, group))
             })?;
         }
         self.until_replaced()?;
         self.until_sessions_end()?;
-        for group in (0..self.options.groups).map(GroupId) {
+        for group in self.groups_that_go_on() {
             for node in self.nodes_there() {
                 if self.embedded().check.reads.is_some() && self.is_member(group, node) {
                     self.until_answered("cannot be read", group, |world, any| {
@@ -364,7 +362,7 @@ impl World {
             }
         }
         self.replicas_agree()?;
-        self.calm_stays_calm()
+        Ok(self.calm_stays_calm()?)
     }
 
     /// Sends through every node, again and again, until something is answered.
@@ -373,7 +371,7 @@ impl World {
         fails: &str,
         group: GroupId,
         send: impl Fn(&mut Self, usize) -> Option<u64>,
-    ) -> Checked {
+    ) -> Result<(), Trouble> {
         let (began, step) = (self.now, self.options.election_ms * 1_000 / 4);
         let mut calls = Vec::new();
         loop {
@@ -384,25 +382,31 @@ impl World {
             if calls.iter().any(|call| self.acked.contains(call)) {
                 return Ok(());
             }
-            if self.now - began > super::finish::HEAL_ELECTIONS * self.options.election_ms * 1_000 {
-                return Err(format!("liveness: group {group} {fails} after the faults stopped"));
+            if self.now - began > self.heal_elections() * self.options.election_ms * 1_000 {
+                let why = format!("liveness: group {group} {fails} after the faults stopped");
+                return Err(Trouble { why, groups: vec![group] });
             }
         }
     }
 
-    fn until_sessions_end(&mut self) -> Checked {
+    fn until_sessions_end(&mut self) -> Result<(), Trouble> {
         let (began, step) = (self.now, self.options.election_ms * 1_000 / 4);
         loop {
             let callers = self.embedded().callers.iter();
-            let open = callers.filter(|(_, caller)| caller.outstanding.is_some());
-            let open: Vec<usize> = open.map(|(&client, _)| client).collect();
+            let open = callers.filter_map(|(&client, caller)| {
+                Some((client, caller.outstanding.as_ref()?.command.group))
+            });
+            let mut open: Vec<(usize, GroupId)> = open.collect();
+            open.retain(|(_, group)| !self.halted.contains(group));
             if open.is_empty() {
                 return Ok(());
             }
-            if self.now - began > super::finish::HEAL_ELECTIONS * self.options.election_ms * 1_000 {
-                return Err(format!("liveness: commands of clients {open:?} get no answer"));
+            if self.now - began > self.heal_elections() * self.options.election_ms * 1_000 {
+                let why = format!("liveness: commands of (client, group) {open:?} get no answer");
+                let groups = open.into_iter().map(|(_, group)| group).collect();
+                return Err(Trouble { why, groups });
             }
-            for client in open {
+            for (client, _) in open {
                 // The first node belongs to every group.
                 let any = self.any_node();
                 let node = if self.rng.bool() { 0 } else { any };

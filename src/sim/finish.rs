@@ -7,6 +7,7 @@ use crate::id::{GroupId, ReplicaId, Term};
 use crate::limits;
 use crate::raft::Membership;
 use crate::raft::effects::RoleKind;
+use crate::shard::Shard;
 
 use super::appends;
 use super::linear::{self, Verdict};
@@ -15,9 +16,28 @@ use super::safety::Checked;
 use super::world::World;
 
 /// Election timeouts in which every group must commit a new write once faults have stopped.
-pub(super) const HEAL_ELECTIONS: u64 = 10;
+const HEAL_ELECTIONS: u64 = 10;
 /// Election timeouts for which nothing may change once all is well.
 const CALM_ELECTIONS: u64 = 4;
+
+/// What does not work.
+pub(super) struct Trouble {
+    pub(super) why: String,
+    /// The groups that stand still, if that is what is wrong.
+    pub(super) groups: Vec<GroupId>,
+}
+
+/// Whatever else goes wrong is wrong in all worlds.
+impl From<String> for Trouble {
+    fn from(why: String) -> Self {
+        Self { why, groups: Vec::new() }
+    }
+}
+
+/// A replica, as messages name it.
+fn name(replica: &Replica) -> String {
+    format!("replica {} of group {}", replica.status().id, replica.group())
+}
 
 impl World {
     /// Faults stop. Half of the worlds lose power everywhere first.
@@ -56,17 +76,27 @@ impl World {
         if self.embedded.is_some() {
             return self.finish_embedded();
         }
-        match self.everything_works() {
-            Err(why) if self.halts_rightly() => {
-                self.note(&[25], || format!("a group stands still, and rightly so: {why}"));
-                self.outcome.halts += 1;
-            }
-            result => result?,
-        }
+        self.works_but_for_halted(Self::everything_works)?;
         self.histories_are_linearizable()
     }
 
-    fn everything_works(&mut self) -> Checked {
+    /// Everything works, but in groups that must stand still: all that is demanded is demanded of the others again.
+    pub(super) fn works_but_for_halted(
+        &mut self,
+        works: impl Fn(&mut Self) -> Result<(), Trouble>,
+    ) -> Checked {
+        while let Err(Trouble { why, groups }) = works(self) {
+            if groups.is_empty() || !groups.iter().all(|&group| self.halts_rightly(group)) {
+                return Err(why);
+            }
+            self.note(&[25], || format!("groups {groups:?} stand still, and rightly so: {why}"));
+            self.halted.extend(groups);
+            self.outcome.halts = self.halted.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn everything_works(&mut self) -> Result<(), Trouble> {
         self.every_group_commits()?;
         self.until_replaced()?;
         self.every_request_is_answered()?;
@@ -76,9 +106,15 @@ impl World {
         if self.rng.u8(..3) == 0 { self.a_majority_is_enough() } else { Ok(()) }
     }
 
+    /// The groups that do not have to stand still.
+    pub(super) fn groups_that_go_on(&self) -> Vec<GroupId> {
+        let groups = (0..self.options.groups).map(GroupId);
+        groups.filter(|group| !self.halted.contains(group)).collect()
+    }
+
     /// All restart, and get back what their disks have lost. From then on the power may fail everywhere and one node
     /// stay away: the others are whole, and go on without it.
-    fn a_majority_is_enough(&mut self) -> Checked {
+    fn a_majority_is_enough(&mut self) -> Result<(), Trouble> {
         self.all_restart_but(None)?;
         self.every_replica_is_whole()?;
         self.damage_leaves_the_logs()?;
@@ -94,15 +130,17 @@ impl World {
                 half.is_empty() || half.len() / 2 < here
             })
         };
-        let mut groups = (0..self.options.groups).map(GroupId);
+        let mut groups = self.groups_that_go_on().into_iter();
         if !groups.all(|group| self.members(group).is_some_and(is_enough)) {
             return Ok(());
         }
         self.all_restart_but(Some(away))?;
         if let Some(lacking) = self.lacking() {
-            return Err(format!("{lacking} was whole, and is not any more"));
+            let what = format!("{} was whole, and is not any more", name(lacking));
+            return Err(what.into());
         }
-        self.every_group_commits().map_err(|why| format!("without node {away}: {why}"))
+        // All that are there are whole: nothing is left that a group could stand still for.
+        self.every_group_commits().map_err(|it| format!("without node {away}: {}", it.why).into())
     }
 
     fn all_restart_but(&mut self, away: Option<usize>) -> Checked {
@@ -112,26 +150,36 @@ impl World {
             .try_for_each(|node| self.start(node))
     }
 
-    fn every_replica_is_whole(&mut self) -> Checked {
+    fn every_replica_is_whole(&mut self) -> Result<(), Trouble> {
         self.until_nothing_is_wrong(|world| {
             let lacking = world.lacking()?;
-            Some(format!("liveness: {lacking} is not whole again"))
+            let why = format!("liveness: {} is not whole again", name(lacking));
+            Some(Trouble { why, groups: vec![lacking.group()] })
         })
     }
 
     /// Of what cannot be read nobody is told a second time: the segments that hold it leave the log, though nobody
     /// writes.
-    fn damage_leaves_the_logs(&mut self) -> Checked {
+    fn damage_leaves_the_logs(&mut self) -> Result<(), Trouble> {
         self.until_nothing_is_wrong(|world| {
+            // A group that stands still keeps what it has.
+            let is_free = |shard: &Shard| {
+                !shard.replicas().iter().any(|replica| world.halted.contains(&replica.group()))
+            };
             let mut nodes = world.nodes.iter();
-            let node =
-                nodes.position(|it| it.cores.iter().any(|core| core.shard.holds_damage()))?;
-            Some(format!("a damaged segment stays in the log of node {node}"))
+            let node = nodes.position(|it| {
+                let mut shards = it.cores.iter().map(|core| &core.shard);
+                shards.any(|shard| shard.holds_damage() && is_free(shard))
+            })?;
+            Some(format!("a damaged segment stays in the log of node {node}").into())
         })
     }
 
     /// What is wrong passes while everything becomes the same everywhere.
-    fn until_nothing_is_wrong(&mut self, wrong: impl Fn(&Self) -> Option<String>) -> Checked {
+    fn until_nothing_is_wrong(
+        &mut self,
+        wrong: impl Fn(&Self) -> Option<Trouble>,
+    ) -> Result<(), Trouble> {
         let (began, patience) = (self.now, self.catch_up_us());
         while let Some(what) = wrong(self) {
             if patience < self.now - began {
@@ -142,27 +190,47 @@ impl World {
         Ok(())
     }
 
-    /// A replica that has lost something and does not have it back.
-    fn lacking(&self) -> Option<String> {
-        let lacking = self.replicas().find(|replica| replica.forgotten().is_some())?;
-        Some(format!("replica {} of group {}", lacking.status().id, lacking.group()))
+    /// A member's replica that has lost something and does not have it back, of a group that could have it.
+    fn lacking(&self) -> Option<&Replica> {
+        let members = self.nodes.iter().enumerate().flat_map(|(node, it)| {
+            let replicas = it.cores.iter().flat_map(|core| core.shard.replicas());
+            replicas.filter(move |replica| self.is_member(replica.group(), node))
+        });
+        let mut lacking = members.filter(|replica| replica.forgotten().is_some());
+        lacking.find(|replica| !self.halted.contains(&replica.group()))
     }
 
-    /// A disk has lost what only members knew that have left the group since: nobody is left who could
-    /// tell what its replica had promised, and without it the others may be too few. Or they are too few because
-    /// a node was given up, and the disk of the one that takes its place has lost something before the others knew
-    /// that the removal was committed.
-    pub(super) fn halts_rightly(&self) -> bool {
+    /// Whether a group must stand still: nobody in it who is whole has a majority of whole voters, and somebody is
+    /// gone who may have known the rest. A disk has lost what only members knew that have left the group since: nobody
+    /// is left who could tell what its replica had promised. Or a node was given up, and the disk of the one that takes
+    /// its place has lost something before the others knew that the removal was committed.
+    fn halts_rightly(&self, group: GroupId) -> bool {
+        let here = || self.replicas().filter(|replica| replica.group() == group);
+        let is_out = |id| here().any(|replica| replica.state().removed.contains(&id));
+        let is_whole =
+            |replica: &&Replica| replica.forgotten().is_none() && !is_out(replica.status().id);
+        let whole: Vec<ReplicaId> =
+            here().filter(is_whole).map(|replica| replica.status().id).collect();
+        let has_majority = |replica: &Replica| {
+            let Membership { incoming, outgoing, .. } = &replica.state().membership;
+            [incoming, outgoing].into_iter().all(|half| {
+                let there = half.iter().filter(|voter| whole.contains(voter)).count();
+                half.is_empty() || half.len() / 2 < there
+            })
+        };
+        let goes_on = |replica: &Replica| {
+            replica.state().membership.is_voter(replica.status().id) && has_majority(replica)
+        };
         let is_given_up = self.nodes.iter().any(|node| !node.is_there && 0 < node.life);
-        let is_short = self.options.operate_every_ms > 0 || is_given_up;
-        self.may_be_too_few || is_short && self.lacking().is_some()
+        let is_gone = is_given_up || here().any(|replica| !replica.state().removed.is_empty());
+        is_gone && !here().filter(is_whole).any(goes_on)
     }
 
-    fn every_group_commits(&mut self) -> Checked {
+    fn every_group_commits(&mut self) -> Result<(), Trouble> {
         let began = self.now;
         let step = self.options.election_ms * 1_000 / 4;
         let mut waiting: Vec<(u64, Vec<u64>)> =
-            (0..self.options.groups).map(|group| (group, Vec::new())).collect();
+            self.groups_that_go_on().into_iter().map(|group| (group.0, Vec::new())).collect();
         loop {
             for (group, calls) in &mut waiting {
                 let key = self.workload.key_of(*group);
@@ -177,22 +245,32 @@ impl World {
             }
             self.run_until(self.now + step)?;
             waiting.retain(|(_, calls)| !calls.iter().any(|call| self.acked.contains(call)));
-            let Some((group, _)) = waiting.first() else { break };
+            if waiting.is_empty() {
+                break;
+            }
             let elections = self.heal_elections();
             if self.now - began > elections * self.options.election_ms * 1_000 {
-                return Err(format!(
-                    "liveness: group {group} commits nothing within {elections} election \
+                let groups: Vec<_> = waiting.iter().map(|(group, _)| GroupId(*group)).collect();
+                let why = format!(
+                    "liveness: groups {groups:?} commit nothing within {elections} election \
                      timeouts after the faults stopped"
-                ));
+                );
+                return Err(Trouble { why, groups });
             }
         }
-        self.outcome.healed_after = (self.now - began) / 1_000 / self.options.election_ms;
+        let elections = (self.now - began) / 1_000 / self.options.election_ms;
+        let outcome = &mut self.outcome;
+        let worst = match self.is_hurt_everywhere {
+            false => &mut outcome.healed_after,
+            true => &mut outcome.healed_hurt,
+        };
+        *worst = elections.max(*worst);
         Ok(())
     }
 
     /// Election timeouts in which every group must commit again. Where no node is whole, nobody is elected before they
     /// have given each other back what they lost, a few groups at a time.
-    fn heal_elections(&self) -> u64 {
+    pub(super) fn heal_elections(&self) -> u64 {
         match self.is_hurt_everywhere {
             false => HEAL_ELECTIONS,
             true => 2 * HEAL_ELECTIONS + self.options.groups,
@@ -211,20 +289,28 @@ impl World {
     }
 
     /// What sessions have outstanding is sent again until it has a definite answer.
-    fn every_request_is_answered(&mut self) -> Checked {
+    fn every_request_is_answered(&mut self) -> Result<(), Trouble> {
         let began = self.now;
         let step = self.options.election_ms * 1_000 / 4;
         loop {
-            let open: Vec<usize> = (0..self.clients.len())
-                .filter(|&client| self.clients[client].has_request_outstanding())
+            let group = |key| self.workload.group(key);
+            let open: Vec<(usize, Vec<GroupId>)> = (0..self.clients.len())
+                .filter_map(|client| {
+                    Some((client, self.clients[client].waits_for()?.map(group).collect()))
+                })
+                .filter(|(_, groups): &(_, Vec<_>)| {
+                    groups.iter().all(|it| !self.halted.contains(it))
+                })
                 .collect();
             if open.is_empty() {
                 return Ok(());
             }
-            if self.now - began > HEAL_ELECTIONS * self.options.election_ms * 1_000 {
-                return Err(format!("liveness: requests of clients {open:?} get no answer"));
+            if self.now - began > self.heal_elections() * self.options.election_ms * 1_000 {
+                let why = format!("liveness: requests of (client, groups) {open:?} get no answer");
+                let groups = open.into_iter().flat_map(|(_, groups)| groups).collect();
+                return Err(Trouble { why, groups });
             }
-            for client in open {
+            for (client, _) in open {
                 // The first node belongs to every group.
                 let any = self.any_node();
                 let node = if self.rng.bool() { 0 } else { any };
@@ -237,11 +323,12 @@ impl World {
         }
     }
 
-    fn every_key_is_read(&mut self) -> Checked {
+    fn every_key_is_read(&mut self) -> Result<(), Trouble> {
         let began = self.now;
         let patience = self.catch_up_us();
         let step = self.options.election_ms * 1_000 / 4;
         let pairs = (0..self.workload.keys())
+            .filter(|&key| !self.halted.contains(&self.workload.group(key)))
             .flat_map(|key| self.nodes_there().into_iter().map(move |node| (key, node)));
         let mut open: Vec<(usize, usize)> = pairs.collect();
         loop {
@@ -252,7 +339,9 @@ impl World {
                 return Ok(());
             }
             if self.now - began > patience {
-                return Err(format!("liveness: (key, node) {open:?} cannot be read"));
+                let why = format!("liveness: (key, node) {open:?} cannot be read");
+                let groups = open.iter().map(|&(key, _)| self.workload.group(key)).collect();
+                return Err(Trouble { why, groups });
             }
             // One that was told to stop before may do so only now, and starts again.
             let (asked, later): (Vec<_>, Vec<_>) =
@@ -299,7 +388,7 @@ impl World {
         for (number, node) in self.nodes.iter().enumerate() {
             for replica in node.cores.iter().flat_map(|core| core.shard.replicas()) {
                 let group = replica.group();
-                if !self.is_member(group, number) {
+                if !self.is_member(group, number) || self.halted.contains(&group) {
                     continue;
                 }
                 let here = (replica.status().applied, replica.digest());
@@ -355,7 +444,7 @@ impl World {
         let mut newest = BTreeMap::new();
         for replica in self.replicas() {
             let status = replica.status();
-            if status.role == RoleKind::Leader {
+            if status.role == RoleKind::Leader && !self.halted.contains(&replica.group()) {
                 let known = newest.entry(replica.group()).or_insert((status.term, status.id));
                 *known = (*known).max((status.term, status.id));
             }

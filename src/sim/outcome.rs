@@ -146,7 +146,7 @@ pub struct Outcome {
     pub replaced: u64,
     /// Starts that were refused because of what was misread or mixed up, and tried again.
     pub starts_refused: u64,
-    /// Runs that ended with a group standing still rather than losing anything.
+    /// Groups that stood still in the end, and had to, rather than lose anything.
     pub halts: u64,
     /// Turns of all cores.
     pub turns: u64,
@@ -154,6 +154,8 @@ pub struct Outcome {
     pub virtual_ms: u64,
     /// How long after the end of faults the last group committed a write, in election timeouts.
     pub healed_after: u64,
+    /// The same, if all disks were damaged at once.
+    pub healed_hurt: u64,
 }
 
 /// A run that found something wrong.

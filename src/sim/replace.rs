@@ -10,12 +10,13 @@
 //! an old id with an empty directory is turned away is the node's business, not the core's
 //! (`runtime/identity.rs`), and tested there.
 
-use crate::group::Replica;
+use crate::group::{GroupState, Replica};
 use crate::id::{GroupId, NodeId, ReplicaId, SegmentSeq};
 use crate::wire::resp::Command;
 
 use super::clients::What;
 use super::disk::{Disk, FileFault};
+use super::finish::Trouble;
 use super::safety::Checked;
 use super::world::{Happening, World};
 
@@ -125,18 +126,13 @@ impl World {
     pub(super) fn replace_on(&mut self) {
         let Some((old, new)) = self.replacing else { return };
         let (was, is) = (self.nodes[old].replica(), self.nodes[new].replica());
-        let mut is_done = true;
-        for group in (0..self.options.groups).map(GroupId) {
-            let Some(state) = self.members(group) else {
-                is_done = false;
-                continue;
-            };
+        let is_done = self.not_replaced(was, is).is_empty();
+        for group in self.groups_that_go_on() {
+            let Some(state) = self.members(group) else { continue };
             let membership = &state.membership;
             if !membership.is_member(was) || state.removed.contains(&is) {
-                is_done &= !self.is_still_counted(group, was);
                 continue;
             }
-            is_done = false;
             let (is_learner, was_voter) =
                 (membership.learners.contains(&is), membership.incoming.contains(&was));
             let wish = if !membership.is_member(is) {
@@ -168,6 +164,17 @@ impl World {
         self.after(delay, Happening::Replace);
     }
 
+    /// The groups in which `is` has not taken the place of `was`, of those that can go on.
+    fn not_replaced(&self, was: ReplicaId, is: ReplicaId) -> Vec<GroupId> {
+        let is_replaced = |group| {
+            let is_out = |state: &GroupState| {
+                !state.membership.is_member(was) || state.removed.contains(&is)
+            };
+            self.members(group).is_some_and(is_out) && !self.is_still_counted(group, was)
+        };
+        self.groups_that_go_on().into_iter().filter(|group| !is_replaced(*group)).collect()
+    }
+
     /// Whether a member of the group may not have applied yet that `was` is out. As long as one has not, it counts
     /// one dead voter more, and another disk must not be lost.
     fn is_still_counted(&self, group: GroupId, was: ReplicaId) -> bool {
@@ -179,11 +186,15 @@ impl World {
     }
 
     /// Once all is well, whoever takes another's place does so in time.
-    pub(super) fn until_replaced(&mut self) -> Checked {
+    pub(super) fn until_replaced(&mut self) -> Result<(), Trouble> {
         let (began, patience) = (self.now, 4 * self.catch_up_us());
         while let Some((old, new)) = self.replacing {
             if self.now - began > patience {
-                return Err(format!("liveness: node {new} does not take the place of {old}"));
+                let (was, is) = (self.nodes[old].replica(), self.nodes[new].replica());
+                let groups = self.not_replaced(was, is);
+                let why =
+                    format!("liveness: node {new} does not take the place of {old} in {groups:?}");
+                return Err(Trouble { why, groups });
             }
             self.run_until(self.now + self.options.election_ms * 1_000)?;
         }

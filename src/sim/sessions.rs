@@ -52,8 +52,10 @@ pub(super) enum Asked {
 }
 
 impl Client {
-    pub(super) fn has_request_outstanding(&self) -> bool {
-        self.in_session.as_ref().is_some_and(|it| it.outstanding.is_some())
+    /// The keys of the request whose result it does not know.
+    pub(super) fn waits_for(&self) -> Option<impl Iterator<Item = usize>> {
+        let outstanding = self.in_session.as_ref()?.outstanding.as_ref()?;
+        Some(outstanding.effects.places.iter().map(|&(key, _)| key))
     }
 }
 

@@ -17,7 +17,7 @@ use std::rc::Rc;
 use bytes::{Bytes, BytesMut};
 use fastrand::Rng;
 
-use crate::id::{FlushTicket, NodeId, SegmentSeq, ShardId};
+use crate::id::{FlushTicket, GroupId, NodeId, SegmentSeq, ShardId};
 use crate::planted::{Planted, planted};
 use crate::raft::effects::RoleKind;
 use crate::shard::event::{Event, LogRead, Post, Request};
@@ -202,6 +202,8 @@ pub(super) struct World {
     pub(super) replacing: Option<(usize, usize)>,
     /// A node was given up that a group may have needed for its majority.
     pub(super) may_be_too_few: bool,
+    /// Groups that must stand still (`World::works_but_for_halted`).
+    pub(super) halted: BTreeSet<GroupId>,
     /// The machine of an embedder, if this world is about one.
     pub(super) embedded: Option<Embedded>,
 }
@@ -327,6 +329,7 @@ impl World {
             is_hurt_everywhere: false,
             replacing: None,
             may_be_too_few: false,
+            halted: BTreeSet::new(),
             embedded: None,
             outcome: Outcome { seed, ..Outcome::default() },
             workload,

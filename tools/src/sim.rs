@@ -226,7 +226,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
                     totals
                         .lock()
                         .expect("no thread panics while it holds this")
-                        .add(result, &given);
+                        .add(seed, result, &given);
                     let done = done.fetch_add(1, Ordering::Relaxed) + 1;
                     if io::stderr().is_terminal() && done.is_multiple_of(10) {
                         eprint!("\r{done} of {count} seeds ");
@@ -312,16 +312,19 @@ struct Totals {
     recycled: u64,
     losses: u64,
     halts: u64,
+    /// The worlds in which a group stood still.
+    halted: Vec<u64>,
     installed: u64,
     turns: u64,
     virtual_ms: u64,
     healed_after: u64,
+    healed_hurt: u64,
     /// Seconds of processor time.
     processor: f64,
 }
 
 impl Totals {
-    fn add(&mut self, result: Result<Outcome, Box<Failure>>, given: &str) {
+    fn add(&mut self, seed: u64, result: Result<Outcome, Box<Failure>>, given: &str) {
         let outcome = match result {
             Ok(outcome) => outcome,
             Err(failure) => {
@@ -370,10 +373,14 @@ impl Totals {
         self.recycled += outcome.recycled;
         self.losses += outcome.losses;
         self.halts += outcome.halts;
+        if outcome.halts > 0 {
+            self.halted.push(seed);
+        }
         self.installed += outcome.installed;
         self.turns += outcome.turns;
         self.virtual_ms += outcome.virtual_ms;
         self.healed_after = self.healed_after.max(outcome.healed_after);
+        self.healed_hurt = self.healed_hurt.max(outcome.healed_hurt);
     }
 
     fn print(&self, from: u64, count: u64, twice: bool, seconds: f64) {
@@ -407,8 +414,8 @@ impl Totals {
             self.reclaimed, self.recycled, self.installed, self.losses
         );
         println!(
-            "  halted    {} worlds, in which only members that are gone knew the rest",
-            self.halts
+            "  halted    {} groups without a whole majority, of which members are gone that may know the rest, in worlds {:?}",
+            self.halts, self.halted
         );
         println!(
             "  members   {} changes and handovers made in {} worlds, {} refused or unheard of",
@@ -423,7 +430,10 @@ impl Totals {
             "  checked   {} operations linearizable, {} keys too tangled to check, {} disks audited",
             self.checked, self.unchecked_keys, self.audits
         );
-        println!("  healed    within {} election timeouts at worst", self.healed_after);
+        println!(
+            "  healed    within {} election timeouts at worst, {} where all disks were damaged at once",
+            self.healed_after, self.healed_hurt
+        );
         println!(
             "  faults    {} with a number, by kind (one may count as several):",
             self.faults_total

@@ -424,6 +424,19 @@ fn it_asks_every_other_member() {
     assert_eq!(asked.iter().map(|it| it.to.0).collect::<Vec<_>>(), [1, 3]);
 }
 
+/// Seed 200646 of the simulator: the leader had joined with a change that this replica has lost. Nobody else could make
+/// it begin anew, and it went on from what it counted before.
+#[test]
+fn it_asks_its_leader_though_it_does_not_know_it_as_a_member() {
+    let mut raft = forgetful(29, true, Some(entry(3, 31)));
+    question(&mut raft, 0);
+    answers(&mut raft, &message(MessageKind::Heartbeat, 9, 2, 3), 10);
+    let again = test_config(7).election_ticks / 2;
+    raft.tick(Tick(again));
+    let asked = ready(&mut raft, again).send;
+    assert_eq!(asked.iter().map(|it| it.to.0).collect::<Vec<_>>(), [1, 3, 9]);
+}
+
 #[test]
 fn it_has_no_vote_to_give_in_the_term_it_comes_back_in() {
     let mut raft = forgetful(29, false, Some(entry(3, 42)));
