@@ -44,6 +44,7 @@ mod linearizable;
 mod logs;
 mod lookup;
 mod members;
+mod outsiders;
 mod peers;
 mod pipeline;
 mod protocol;

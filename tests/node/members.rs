@@ -19,7 +19,7 @@ fn ctl(cluster: &Cluster, place: usize, words: &str) -> Output {
 }
 
 #[track_caller]
-fn done(cluster: &Cluster, place: usize, words: &str) -> String {
+pub(crate) fn done(cluster: &Cluster, place: usize, words: &str) -> String {
     let output = ctl(cluster, place, words);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "member {words}: {stderr}");
@@ -27,7 +27,7 @@ fn done(cluster: &Cluster, place: usize, words: &str) -> String {
 }
 
 /// The columns of one node in `member list`, if it is there.
-fn listed(cluster: &Cluster, place: usize, id: u64) -> Option<Vec<String>> {
+pub(crate) fn listed(cluster: &Cluster, place: usize, id: u64) -> Option<Vec<String>> {
     let table = done(cluster, place, "list");
     let mut rows = table
         .lines()
@@ -75,7 +75,7 @@ impl Drop for Over<'_> {
     }
 }
 
-fn leads(cluster: &Cluster, place: usize) -> u64 {
+pub(crate) fn leads(cluster: &Cluster, place: usize) -> u64 {
     Info::of(&cluster.nodes[place]).number("groups_led")
 }
 
