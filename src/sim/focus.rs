@@ -1,5 +1,7 @@
 //! The worlds in which a mistake is looked for: those of the swarm, with what the mistake needs to show
-//! switched on. Nothing here is beyond what the swarm draws for some seed.
+//! switched on. All but three settings are such as the swarm draws for some seed: it has no segments of 128 KiB
+//! (`writes_much`), no crash point that takes one pass in five (`CutBeforeSnapshotDurable`), and no more than three
+//! flips at a rehearsed start (`DamageTakenForTornTail`, `HeaderNotCovered`).
 
 use crate::planted::Planted;
 use crate::shard::{LeasedGroups, Leases};
