@@ -16,7 +16,7 @@ use super::safety::Checked;
 use super::world::World;
 
 /// Election timeouts in which every group must commit a new write once faults have stopped.
-const HEAL_ELECTIONS: u64 = 10;
+pub(super) const HEAL_ELECTIONS: u64 = 10;
 /// Election timeouts for which nothing may change once all is well.
 const CALM_ELECTIONS: u64 = 4;
 
@@ -248,11 +248,10 @@ impl World {
             if waiting.is_empty() {
                 break;
             }
-            let elections = self.heal_elections();
-            if self.now - began > elections * self.options.election_ms * 1_000 {
+            if self.now - began > HEAL_ELECTIONS * self.options.election_ms * 1_000 {
                 let groups: Vec<_> = waiting.iter().map(|(group, _)| GroupId(*group)).collect();
                 let why = format!(
-                    "liveness: groups {groups:?} commit nothing within {elections} election \
+                    "liveness: groups {groups:?} commit nothing within {HEAL_ELECTIONS} election \
                      timeouts after the faults stopped"
                 );
                 return Err(Trouble { why, groups });
@@ -266,15 +265,6 @@ impl World {
         };
         *worst = elections.max(*worst);
         Ok(())
-    }
-
-    /// Election timeouts in which every group must commit again. Where no node is whole, nobody is elected before they
-    /// have given each other back what they lost, a few groups at a time.
-    pub(super) fn heal_elections(&self) -> u64 {
-        match self.is_hurt_everywhere {
-            false => HEAL_ELECTIONS,
-            true => 2 * HEAL_ELECTIONS + self.options.groups,
-        }
     }
 
     /// The replicas of all nodes that are up.
@@ -293,19 +283,15 @@ impl World {
         let began = self.now;
         let step = self.options.election_ms * 1_000 / 4;
         loop {
-            let group = |key| self.workload.group(key);
+            let goes_on = |group: &GroupId| !self.halted.contains(group);
             let open: Vec<(usize, Vec<GroupId>)> = (0..self.clients.len())
-                .filter_map(|client| {
-                    Some((client, self.clients[client].waits_for()?.map(group).collect()))
-                })
-                .filter(|(_, groups): &(_, Vec<_>)| {
-                    groups.iter().all(|it| !self.halted.contains(it))
-                })
+                .filter_map(|client| Some((client, self.groups_waited_for(client)?)))
+                .filter(|(_, groups)| groups.iter().all(goes_on))
                 .collect();
             if open.is_empty() {
                 return Ok(());
             }
-            if self.now - began > self.heal_elections() * self.options.election_ms * 1_000 {
+            if self.now - began > HEAL_ELECTIONS * self.options.election_ms * 1_000 {
                 let why = format!("liveness: requests of (client, groups) {open:?} get no answer");
                 let groups = open.into_iter().flat_map(|(_, groups)| groups).collect();
                 return Err(Trouble { why, groups });

@@ -9,10 +9,12 @@
 //!                           └──── a result ───────┘   └─────────┘ impatience: again
 //! ```
 
+use crate::id::GroupId;
+use crate::store::slot;
 use crate::wire::reply::Reply;
 use crate::wire::resp::Command;
 
-use super::clients::{Client, Effects, What};
+use super::clients::{Effects, What};
 use super::safety::Checked;
 use super::workload::{self, Call, Heard};
 use super::world::World;
@@ -51,17 +53,21 @@ pub(super) enum Asked {
     Attempt(i64),
 }
 
-impl Client {
-    /// The keys of the request whose result it does not know.
-    pub(super) fn waits_for(&self) -> Option<impl Iterator<Item = usize>> {
-        let outstanding = self.in_session.as_ref()?.outstanding.as_ref()?;
-        Some(outstanding.effects.places.iter().map(|&(key, _)| key))
-    }
-}
-
 impl World {
     fn in_session(&mut self, client: usize) -> &mut InSession {
         self.clients[client].in_session.as_mut().expect("asked only about those that are")
+    }
+
+    /// The groups of the request whose result a client does not know.
+    pub(super) fn groups_waited_for(&self, client: usize) -> Option<Vec<GroupId>> {
+        let outstanding = self.clients[client].in_session.as_ref()?.outstanding.as_ref()?;
+        let places = &outstanding.effects.places;
+        if places.is_empty() {
+            // CLIENT SESSION RUN id seq NAME key: one key, which expires.
+            let key = outstanding.command.args().nth(6)?;
+            return Some(vec![slot::key_group(key, self.options.groups)]);
+        }
+        Some(places.iter().map(|&(key, _)| self.workload.group(key)).collect())
     }
 
     /// A client that writes in sessions thinks of something.
