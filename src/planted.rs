@@ -83,6 +83,7 @@ bugs! {
     WholeTooSoon: "a replica counts as whole once its leader has told where the log ends",
     GivenBackIsWhole: "a replica counts as whole once a member has given it a state",
     SaidAgainIsWhole: "a log that says how it ended is taken to be whole",
+    NewcomerUnasked: "a replica that has lost entries asks nobody that joined since",
 
     // Elections and commits.
     VotedTwice: "a second candidate gets a vote in the same term",

@@ -255,7 +255,9 @@ impl Raft {
             // It does not stand for election, by which others forget a leader that is gone.
             self.become_follower(self.term, ReplicaId::NONE, now);
         }
-        let is_newcomer = |it: &ReplicaId| it.is_some() && !self.membership.is_member(*it);
+        let is_newcomer = |it: &ReplicaId| {
+            it.is_some() && !self.membership.is_member(*it) && !planted(Planted::NewcomerUnasked)
+        };
         let newcomer = Some(self.leader()).filter(is_newcomer);
         let others: Vec<_> = self.membership.members().chain(newcomer).collect();
         for to in others.into_iter().filter(|&to| to != id) {

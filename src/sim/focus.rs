@@ -121,6 +121,11 @@ impl Options {
             Planted::LossIgnored | Planted::ForgetfulElects | Planted::WholeTooSoon => it.decays(),
             Planted::GivenBackIsWhole => it.hurts(),
             Planted::SaidAgainIsWhole => it.decays(),
+            Planted::NewcomerUnasked => {
+                it.operated();
+                it.disk.files_every_ms = 500;
+                it.nodes.wipe_every_ms = 0;
+            }
             Planted::HeartbeatCoalescedAway => {
                 it.several().groups = 4;
             }
