@@ -131,19 +131,21 @@ fn round(rig: &mut Rig<'_>, round: u32, hits: Hits, totals: &mut Totals) -> Resu
         }
         Ok(())
     })?;
-    for id in &victims {
-        rig.start(*id, &what)?;
-    }
-    if rig.random.u8(..5) == 0 {
-        pause(Duration::from_millis(rig.random.u64(5..250)));
-        let mode = Mode::any(&mut rig.random);
-        rig.cut(&victims, mode, totals)?;
-        totals.faults += 1;
+    rig.first_reads(&what, &victims, totals, |rig, totals| {
         for id in &victims {
-            rig.start(*id, &format!("{what}, and again in recovery"))?;
+            rig.start(*id, &what)?;
         }
-    }
-    rig.ready(totals)?;
+        if rig.random.u8(..5) == 0 {
+            pause(Duration::from_millis(rig.random.u64(5..250)));
+            let mode = Mode::any(&mut rig.random);
+            rig.cut(&victims, mode, totals)?;
+            totals.faults += 1;
+            for id in &victims {
+                rig.start(*id, &format!("{what}, and again in recovery"))?;
+            }
+        }
+        rig.ready(totals)
+    })?;
     rig.check(&what, totals)
 }
 

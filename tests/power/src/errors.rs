@@ -162,8 +162,10 @@ fn round(
     })?;
     let mode = [Mode::Lose, Mode::Random, Mode::Torn][rig.random.usize(..3)];
     rig.crash(&[victim], mode, totals)?;
-    rig.start(victim, &what)?;
-    rig.ready(totals)?;
+    rig.first_reads(&what, &[victim], totals, |rig, totals| {
+        rig.start(victim, &what)?;
+        rig.ready(totals)
+    })?;
     rig.check(&what, totals)?;
     Ok(took)
 }

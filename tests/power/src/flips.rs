@@ -216,7 +216,10 @@ impl Round {
         totals.faults += 1;
         outcomes.flips += 1;
         let what = format!("{}, node {victim}, {place}", self.what());
-        if let Some(status) = rig.ended_or_ready(victim, NOTICE) {
+        let ended = rig.first_reads(&what, &[victim], totals, |rig, _| {
+            Ok(rig.ended_or_ready(victim, NOTICE))
+        })?;
+        if let Some(status) = ended {
             rig.gone(victim);
             outcomes.refused += 1;
             let said = rig.cluster.last_words(victim);

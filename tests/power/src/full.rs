@@ -103,10 +103,10 @@ fn full(
     // A start needs room for votes before anything can be read. One of three that starts leads nothing, and may have
     // nothing to refuse.
     rig.kill(victims)?;
-    for id in victims {
-        rig.start(*id, what)?;
-    }
-    rig.ready(totals)?;
+    rig.first_reads(what, victims, totals, |rig, totals| {
+        victims.iter().try_for_each(|id| rig.start(*id, what))?;
+        rig.ready(totals)
+    })?;
     refused += while_full(rig, &format!("{what}, after a restart"), totals)?;
     let started = now();
     for id in victims {

@@ -125,20 +125,22 @@ fn round(
         probe.stop.store(true, Ordering::Relaxed);
         result
     })?;
-    for id in &victims {
-        rig.start(*id, &what)?;
-    }
-    while rig.random.u8(..10) < 3 {
-        pause(Duration::from_millis(rig.random.u64(5..80)));
-        rig.kill(&victims)?;
-        kills.processes += victims.len() as u64;
-        kills.in_recovery += 1;
-        totals.faults += 1;
+    rig.first_reads(&what, &victims, totals, |rig, totals| {
         for id in &victims {
-            rig.start(*id, &format!("{what}, and again in recovery"))?;
+            rig.start(*id, &what)?;
         }
-    }
-    rig.ready(totals)?;
+        while rig.random.u8(..10) < 3 {
+            pause(Duration::from_millis(rig.random.u64(5..80)));
+            rig.kill(&victims)?;
+            kills.processes += victims.len() as u64;
+            kills.in_recovery += 1;
+            totals.faults += 1;
+            for id in &victims {
+                rig.start(*id, &format!("{what}, and again in recovery"))?;
+            }
+        }
+        rig.ready(totals)
+    })?;
     rig.check(&what, totals)
 }
 

@@ -21,6 +21,7 @@ mod cuts;
 mod device;
 mod disk;
 mod errors;
+mod first;
 mod flips;
 mod full;
 mod fuse;

@@ -369,6 +369,13 @@ impl<'p> Rig<'p> {
                 println!("node {id}: {}", groups.join(" "));
             }
         }
+        self.collect(what, totals);
+        self.listen(totals);
+        Ok(())
+    }
+
+    /// What the writers have done and found since the last time.
+    pub(crate) fn collect(&mut self, what: &str, totals: &mut Totals) {
         for ledger in &mut self.ledgers {
             totals.counts.add(&std::mem::take(&mut ledger.counts));
             totals.findings.extend(
@@ -378,8 +385,6 @@ impl<'p> Rig<'p> {
                 }),
             );
         }
-        self.listen(totals);
-        Ok(())
     }
 
     /// What the nodes have said since the last time.

@@ -13,6 +13,9 @@ use crate::machine::Failed;
 /// Stories of findings printed in full.
 const STORIES: usize = 20;
 
+/// After so many restarts somebody has read something before the nodes were ready, or the rig is blind.
+const RESTARTS_BLIND: u64 = 50;
+
 /// Counted over all clusters of a run.
 pub(crate) struct Totals {
     pub(crate) name: &'static str,
@@ -36,6 +39,10 @@ pub(crate) struct Totals {
     pub(crate) repaired: u64,
     /// Starts at which a node found its last write torn.
     pub(crate) torn_reported: u64,
+    /// Restarts during which keys were read.
+    pub(crate) restarts: u64,
+    /// Values that were returned before the nodes were ready, and judged.
+    pub(crate) first_reads: u64,
 }
 
 impl Totals {
@@ -56,6 +63,8 @@ impl Totals {
             disk: Stats::default(),
             repaired: 0,
             torn_reported: 0,
+            restarts: 0,
+            first_reads: 0,
         }
     }
 
@@ -121,9 +130,13 @@ impl Totals {
                 self.repaired,
             );
         }
+        let first = match self.restarts {
+            0 => String::new(),
+            _ => format!(" first_reads={}", self.first_reads),
+        };
         format!(
             "{name} load={} faults={faults} checked={} lost={lost} refused_seen={seen} \
-             duplicated={} other_wrong={other} unknown={} refused={refused}{disks} clusters={} \
+             duplicated={} other_wrong={other} unknown={} refused={refused}{first}{disks} clusters={} \
              ready_max_ms={} seconds={:.0}{}{more}",
             counts.acknowledged,
             counts.checked,
@@ -149,6 +162,12 @@ impl Totals {
             wrong.push(format!("and {} more findings", self.findings.len() - STORIES));
         }
         wrong.extend(self.missed.iter().cloned());
+        if RESTARTS_BLIND <= self.restarts && self.first_reads == 0 {
+            wrong.push(format!(
+                "the rig is blind: in {} restarts nothing was read before the nodes were ready",
+                self.restarts
+            ));
+        }
         if wrong.is_empty() { Ok(()) } else { Err(Failed::Broken(wrong)) }
     }
 
