@@ -29,6 +29,10 @@ pub(crate) struct Arguments {
     /// Rounds; each kills one node, or all at once in one of five.
     #[arg(long, default_value_t = 20)]
     pub(crate) rounds: u32,
+    /// Longest time for which nobody may be able to write after a leader's death, in ms [default: it is printed, and not
+    /// judged].
+    #[arg(long)]
+    pub(crate) limit_ms: Option<u64>,
     #[command(flatten)]
     pub(crate) common: Common,
 }
@@ -44,8 +48,12 @@ struct Kills {
 
 /// Runs the rounds.
 pub(crate) fn run(arguments: &Arguments, seed: u64) -> Result<(), Failed> {
-    let Arguments { rounds, common } = arguments;
-    println!("seed {seed}; again: cargo power kills --rounds {rounds} {}", common.replay(seed));
+    let Arguments { rounds, limit_ms, common } = arguments;
+    let limit = limit_ms.map_or(String::new(), |limit| format!(" --limit-ms {limit}"));
+    println!(
+        "seed {seed}; again: cargo power kills --rounds {rounds}{limit} {}",
+        common.replay(seed)
+    );
     let mut random = Rng::with_seed(seed);
     let plan = common.plan(3, &FLAGS)?;
     let mut totals = Totals::new("kills");
@@ -68,6 +76,11 @@ pub(crate) fn run(arguments: &Arguments, seed: u64) -> Result<(), Failed> {
     }
     let Kills { processes, whole, in_recovery, mut gaps } = kills;
     let aim = Duration::from_millis(common.election_ms) * GAP_ELECTIONS;
+    if let Some(limit) = limit_ms.map(Duration::from_millis) {
+        for gap in &gaps {
+            totals.limit("a write after a leader's death", *gap, limit);
+        }
+    }
     let over = gaps.iter().filter(|gap| aim < **gap).count();
     let closed = totals.close(&format!(
         "processes_killed={processes} whole_cluster={whole} in_recovery={in_recovery} \

@@ -188,7 +188,10 @@ fn run_all(All { full, common }: &All, seed: u64) -> Result<(), Failed> {
         &cuts::Arguments { cluster: pick(20, 300), single: pick(20, 300), common: common() },
         seed,
     )?;
-    kills::run(&kills::Arguments { rounds: pick(20, 500), common: common() }, seed)?;
+    kills::run(
+        &kills::Arguments { rounds: pick(20, 500), limit_ms: None, common: common() },
+        seed,
+    )?;
     errors::run(
         &errors::Arguments { times: pick(4, 50), write_times: pick(2, 10), common: common() },
         seed,
