@@ -1,5 +1,6 @@
 //! A file system without room: writes are refused by name, reads go on, also after a restart, and when there
-//! is room again, writes are taken without anybody's help.
+//! is room again, writes are taken without anybody's help: by the processes that were refused it, and by those that
+//! were started without it.
 
 use std::fs;
 use std::time::Duration;
@@ -35,36 +36,50 @@ pub(crate) fn run(common: &Common, seed: u64) -> Result<(), Failed> {
     let plan = common.plan(3, &[])?;
     let mut totals = Totals::new("full");
     let mut shelf = Shelf::new(&plan)?;
-    let mut resumed = Vec::new();
+    let (mut resumed, mut restarted) = (Vec::new(), Vec::new());
     let mut refused = 0;
     for whole in [true, false] {
         let mut rig =
             Rig::fresh(&plan, Some(&mut shelf), common.writers, random.fork(), &mut totals)?;
         let victims = if whole { rig.all() } else { vec![rig.leader(0).unwrap_or(1)] };
         let what = if whole { "all disks full" } else { "one disk full" };
-        let (count, took) = full(&mut rig, &victims, what, &mut totals)?;
+        let came_to = full(&mut rig, &victims, what, &mut totals)?;
         totals.faults += victims.len() as u64;
-        totals.limit(&format!("{what}: taking writes again"), took, LIMIT);
-        resumed.push(took);
-        refused += count;
+        totals.limit(&format!("{what}: taking writes again"), came_to.resumed, LIMIT);
+        let again = format!("{what}, after a restart: taking writes again");
+        totals.limit(&again, came_to.restarted, LIMIT);
+        resumed.push(came_to.resumed);
+        restarted.push(came_to.restarted);
+        refused += came_to.refused;
         rig.ready(&mut totals)?;
         rig.check(what, &mut totals)?;
     }
     shelf.tell(&mut totals);
     totals.close(&format!(
-        "refused_with_FULL={refused} resumed_ms: {} limit={}",
+        "refused_with_FULL={refused} resumed_ms: {} after_a_restart_ms: {} limit={}",
         spread(&mut resumed),
+        spread(&mut restarted),
         LIMIT.as_millis()
     ))
 }
 
-/// How many writes were refused by name, and how soon they were taken again.
+/// What disks that were full came to.
+struct CameTo {
+    /// Writes refused by name.
+    refused: u64,
+    /// Until writes were taken again, by the processes that had been refused room.
+    resumed: Duration,
+    /// The same, by processes that were started on full disks.
+    restarted: Duration,
+}
+
+/// Fills the disks and makes room, twice: below the processes that are refused it, and below others in their place.
 fn full(
     rig: &mut Rig<'_>,
     victims: &[u8],
     what: &str,
     totals: &mut Totals,
-) -> Result<(u64, Duration), Failed> {
+) -> Result<CameTo, Failed> {
     rig.under_load(|_| {
         pause(Duration::from_millis(300));
         Ok(())
@@ -75,6 +90,27 @@ fn full(
             return Err(stopped(what, format!("SET is answered {reply:?}")));
         }
     }
+    fill(rig, victims, what, totals)?;
+    let mut refused = while_full(rig, what, totals)?;
+    if refused == 0 {
+        totals.missed.push(format!("{what}: no write was refused with FULL"));
+    }
+    let resumed = make_room(rig, victims)?;
+    fill(rig, victims, what, totals)?;
+    // A start needs room for votes before anything can be read. One of three that starts leads nothing, and may have
+    // nothing to refuse.
+    rig.kill(victims)?;
+    rig.first_reads(what, victims, totals, |rig, totals| {
+        victims.iter().try_for_each(|id| rig.start(*id, what))?;
+        rig.ready(totals)
+    })?;
+    refused += while_full(rig, &format!("{what}, after a restart"), totals)?;
+    let restarted = make_room(rig, victims)?;
+    Ok(CameTo { refused, resumed, restarted })
+}
+
+/// Takes the room, and writes until a write is refused, which must be by name, or there is nobody to refuse it.
+fn fill(rig: &mut Rig<'_>, victims: &[u8], what: &str, totals: &mut Totals) -> Result<(), Failed> {
     for id in victims {
         take_room(rig, *id)?;
     }
@@ -89,6 +125,10 @@ fn full(
             Reply::Error(text) => first = Some(text),
             _ => rig.cluster.all_run()?,
         }
+        // Who leads nothing any more has nothing to refuse.
+        if written % 64 == 0 && victims.iter().all(|id| rig.leads_nothing(*id)) {
+            return Ok(());
+        }
     }
     let text =
         first.ok_or_else(|| stopped(what, format!("{written} MiB fit, and it is not full")))?;
@@ -96,24 +136,17 @@ fn full(
         let story = format!("{what}: a write is refused with {text:?}");
         totals.findings.push(Finding::new(Wrong::Alien, story));
     }
-    let mut refused = while_full(rig, what, totals)?;
-    if refused == 0 {
-        totals.missed.push(format!("{what}: no write was refused with FULL"));
-    }
-    // A start needs room for votes before anything can be read. One of three that starts leads nothing, and may have
-    // nothing to refuse.
-    rig.kill(victims)?;
-    rig.first_reads(what, victims, totals, |rig, totals| {
-        victims.iter().try_for_each(|id| rig.start(*id, what))?;
-        rig.ready(totals)
-    })?;
-    refused += while_full(rig, &format!("{what}, after a restart"), totals)?;
+    Ok(())
+}
+
+/// Makes room; how soon writes were taken, by the processes that run.
+fn make_room(rig: &mut Rig<'_>, victims: &[u8]) -> Result<Duration, Failed> {
     let started = now();
     for id in victims {
         let path = rig.plan.data_of(*id).join(BALLAST);
         fs::remove_file(&path).map_err(|error| stopped(path.display(), error))?;
     }
-    let plan = rig.plan;
+    let (plan, through) = (rig.plan, victims[0]);
     let (took, _) = until("writes after there is room", GIVE_UP, || {
         let mut client = Client::connect(plan.client(through)).ok()?;
         let taken = (0..64).all(|key| {
@@ -123,7 +156,7 @@ fn full(
         taken.then(|| started.elapsed())
     })?;
     rig.cluster.all_run()?;
-    Ok((refused, took))
+    Ok(took)
 }
 
 /// Everything is read through every node, and writes are refused with FULL or, where another node leads,
