@@ -17,6 +17,7 @@ mod places;
 
 use std::fs;
 use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -26,7 +27,7 @@ use tools::rounds::cluster::pause;
 
 use crate::disk::Mode;
 use crate::machine::{Failed, stopped};
-use crate::rig::{Common, Rig, Shelf, of_group, until};
+use crate::rig::{Common, Rig, Shelf, logs, of_group, until};
 use crate::totals::Totals;
 
 use places::Place;
@@ -201,15 +202,13 @@ impl Round {
             }
             // The log of a node that was damaged before was cut, and begins with snapshots.
             Class::First | Class::Snapshot => {
-                let noted = |id: &u8| rig.plan.data_of(*id).join("core-0/FIRST").exists();
-                let noted: Vec<u8> = rig.all().into_iter().filter(noted).collect();
-                let victim = noted.get(rig.random.usize(..noted.len().max(1)));
-                let victim = victim.ok_or_else(|| stopped(self.what(), "no log was cut yet"))?;
-                self.at_rest(rig, *victim, totals)?
+                let mut cut = all_logs(rig);
+                cut.retain(|(_, log)| log.join("FIRST").exists());
+                self.at_rest(rig, cut, totals)?
             }
             _ => {
-                let victim = rig.random.u8(1..=rig.plan.nodes);
-                self.at_rest(rig, victim, totals)?
+                let logs = all_logs(rig);
+                self.at_rest(rig, logs, totals)?
             }
         };
         let others: Vec<u8> = rig.all().into_iter().filter(|id| *id != victim).collect();
@@ -287,14 +286,18 @@ impl Round {
         rig.check(&what, totals).map(|()| true)
     }
 
-    /// Stops a node under load, flips a bit of its files, and starts it again: which, where, and how much it
-    /// had said by then.
+    /// Stops a node under load, flips a bit of one of these logs or beside it, and starts it again: which, where, and
+    /// how much it had said by then.
     fn at_rest(
         &self,
         rig: &mut Rig<'_>,
-        victim: u8,
+        mut logs: Vec<(u8, PathBuf)>,
         totals: &mut Totals,
     ) -> Result<Struck, Failed> {
+        if logs.is_empty() {
+            return Err(stopped(self.what(), "no log was cut yet"));
+        }
+        let (victim, core) = logs.swap_remove(rig.random.usize(..logs.len()));
         if self.class == Class::Sealed {
             seal(rig, &[victim], totals)?;
         }
@@ -305,7 +308,6 @@ impl Round {
             rig.cut(&[victim], Mode::Keep, totals)
         })?;
         let dir = rig.plan.data_of(victim);
-        let core = dir.join("core-0");
         let random = &mut rig.random;
         let place = match self.class {
             Class::Open => places::in_last(&core, random),
@@ -353,15 +355,17 @@ impl Round {
             let (leader, _) = until("a leader", NOTICE, || {
                 rig.leader(group).filter(|leader| others.contains(leader))
             })?;
-            let core = rig.plan.data_of(leader).join("core-0");
             let kept = KEPT_BYTES / rig.plan.groups as usize;
             // Of what its log no longer begins with it sends a snapshot.
             let info = rig.info(leader).unwrap_or_default();
             let gone = of_group(&info, group, "first").unwrap_or(0).saturating_sub(1);
             let known = known[group as usize].max(gone);
-            let place = places::in_entries(&core, group, known, kept, &mut rig.random)
-                .map_err(|error| stopped(self.what(), error))?;
-            found = place.map(|(index, place)| (group, leader, index, place));
+            // A group is in one of them.
+            for core in logs(rig.plan, leader) {
+                let place = places::in_entries(&core, group, known, kept, &mut rig.random)
+                    .map_err(|error| stopped(self.what(), error))?;
+                found = found.or(place.map(|(index, place)| (group, leader, index, place)));
+            }
             if found.is_some() {
                 break;
             }
@@ -378,6 +382,12 @@ impl Round {
         rig.start(away, &format!("{}, to be fed by node {leader}", self.what()))?;
         Ok(Some(((leader, place, heard), Fed { group, index, term })))
     }
+}
+
+/// Every log of every node, and whose it is.
+fn all_logs(rig: &Rig<'_>) -> Vec<(u8, PathBuf)> {
+    let of = |id| logs(rig.plan, id).into_iter().map(move |log| (id, log));
+    rig.all().into_iter().flat_map(of).collect()
 }
 
 /// Has nodes begin another segment: they are killed and started again.

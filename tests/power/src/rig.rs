@@ -31,7 +31,7 @@ use crate::image::Image;
 use crate::machine::{Failed, run, stopped};
 use crate::totals::Totals;
 
-/// A disk, in bytes: a short log, its spares, and a segment that is being made.
+/// A disk, in bytes, for each core: a short log, its spares, and a segment that is being made.
 const DISK_BYTES: u64 = 704 << 20;
 /// Registers hold values of so many bytes: a write is many sectors then.
 const VALUE_BYTES: usize = 6_000;
@@ -57,6 +57,9 @@ pub(crate) struct Common {
     /// Raft groups.
     #[arg(long, default_value_t = 8)]
     pub(crate) groups: u64,
+    /// Cores of each node; each has a log of its own.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) cores: u16,
     /// Writers at a time.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u8).range(1..))]
     pub(crate) writers: u8,
@@ -80,7 +83,7 @@ impl Common {
             binary,
             dir: self.dir.clone(),
             nodes,
-            cores: 1,
+            cores: self.cores,
             groups: self.groups,
             election_ms: self.election_ms,
             flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
@@ -91,13 +94,13 @@ impl Common {
 
     /// The flags that repeat a run, but for what is particular to its command.
     pub(crate) fn replay(&self, seed: u64) -> String {
-        let Self { groups, writers, election_ms, fresh, port, .. } = self;
+        let Self { groups, cores, writers, election_ms, fresh, port, .. } = self;
         let binary = self.binary.as_ref();
         let binary =
             binary.map_or(String::new(), |binary| format!(" --binary {}", binary.display()));
         format!(
-            "--seed {seed} --groups {groups} --writers {writers} --election-ms {election_ms} \
-             --fresh {fresh} --port {port}{binary}"
+            "--seed {seed} --groups {groups} --cores {cores} --writers {writers} \
+             --election-ms {election_ms} --fresh {fresh} --port {port}{binary}"
         )
     }
 }
@@ -112,7 +115,7 @@ pub(crate) struct Shelf {
 impl Shelf {
     /// Disks for so many nodes, of a size that a run can fill.
     pub(crate) fn new(plan: &Plan) -> Result<Self, Failed> {
-        Self::of(plan, DISK_BYTES)
+        Self::of(plan, DISK_BYTES * u64::from(plan.cores))
     }
 
     /// Disks of so many bytes.
@@ -503,6 +506,11 @@ pub(crate) fn until<T>(
         }
         pause(Duration::from_millis(5));
     }
+}
+
+/// The logs of a node: one folder for each core.
+pub(crate) fn logs(plan: &Plan, id: u8) -> Vec<PathBuf> {
+    (0..plan.cores).map(|core| plan.data_of(id).join(format!("core-{core}"))).collect()
 }
 
 /// A key of this group.

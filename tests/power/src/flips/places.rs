@@ -30,8 +30,9 @@ pub(super) struct Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.path.file_name().unwrap_or_default().display();
-        write!(f, "bit {} of byte {} of {name}", self.bit, self.byte)
+        let file = self.path.file_name().unwrap_or_default().display();
+        let folder = self.path.parent().and_then(Path::file_name).unwrap_or_default().display();
+        write!(f, "bit {} of byte {} of {folder}/{file}", self.bit, self.byte)
     }
 }
 
