@@ -89,7 +89,7 @@ enum Subject {
     LinksCheck,
     /// A node is killed and wiped, and another replaces it, by an operator's commands; needs no disks.
     Replace(replace::Arguments),
-    /// All of the above but the soak, one after the other.
+    /// All of the above but the checks of the machine, the bits and the soak, one after the other.
     All(All),
 }
 
