@@ -16,8 +16,8 @@
 mod places;
 
 use std::fs;
-use std::io::{Read as _, Seek as _, SeekFrom};
-use std::path::PathBuf;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -294,29 +294,34 @@ impl Round {
         mut logs: Vec<(u8, PathBuf)>,
         totals: &mut Totals,
     ) -> Result<Struck, Failed> {
-        if logs.is_empty() {
-            return Err(stopped(self.what(), "no log was cut yet"));
-        }
-        let (victim, core) = logs.swap_remove(rig.random.usize(..logs.len()));
+        rig.random.shuffle(&mut logs);
+        let victim = logs.first().map(|(id, _)| *id);
+        let victim = victim.ok_or_else(|| stopped(self.what(), "no log was cut yet"))?;
         if self.class == Class::Sealed {
             seal(rig, &[victim], totals)?;
         }
         rig.under_load(|rig| {
-            pause(Duration::from_millis(400));
+            // Every log is to hold something.
+            pause(Duration::from_millis(400) * u32::from(rig.plan.cores));
             rig.cluster.all_run()?;
             // Of what the node has in its page cache, nothing may be left.
             rig.cut(&[victim], Mode::Keep, totals)
         })?;
         let dir = rig.plan.data_of(victim);
         let random = &mut rig.random;
-        let place = match self.class {
-            Class::Open => places::in_last(&core, random),
-            Class::Sealed => places::in_sealed(&core, random),
-            Class::Snapshot => places::in_snapshot(&core, random),
+        let mut in_log = |core: &Path| match self.class {
+            Class::Open => places::in_last(core, random),
+            Class::Sealed => places::in_sealed(core, random),
+            Class::Snapshot => places::in_snapshot(core, random),
             Class::First => places::in_file(&core.join("FIRST"), random),
             Class::Identity => places::in_file(&dir.join("identity.toml"), random),
             Class::ReadBack => unreachable!("that is done below a running node"),
         };
+        // One of its logs may have nothing of this kind.
+        let mut place = Err(io::Error::other("it has no log"));
+        for (_, core) in logs.iter().filter(|(id, _)| *id == victim) {
+            place = place.or_else(|_| in_log(core));
+        }
         let place = place.map_err(|error| stopped(self.what(), error))?;
         place.flip()?;
         let heard = heard(rig, victim);
