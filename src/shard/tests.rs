@@ -10,6 +10,7 @@ mod batching;
 mod calls;
 mod cluster;
 mod contract;
+mod nonsense;
 
 use super::event::{Effects, Event, Post, ReplyTo, Request};
 use super::stages::Arrival;
@@ -97,11 +98,16 @@ fn entries(shard: &Shard) -> u64 {
 
 /// A frame from node 2.
 fn frame(say: impl FnOnce(&mut FrameBuilder)) -> Frame {
+    frame_of(2, say)
+}
+
+/// A frame from this node.
+fn frame_of(node: u64, say: impl FnOnce(&mut FrameBuilder)) -> Frame {
     let mut builder = FrameBuilder::new();
     say(&mut builder);
     let route = Route {
         cluster: ClusterId(1),
-        from: NodeId(2),
+        from: NodeId(node),
         to: NodeId(1),
         incarnation: Incarnation(1),
         shard: ShardId(0),

@@ -118,6 +118,8 @@ pub(super) struct Cluster {
     pub(super) committed: Vec<Held>,
     /// Messages were made by hand, so what a leader claims to be committed need not be.
     scripted: bool,
+    /// Messages say what nobody would: of the group as a whole nothing holds any more (see `nonsense`).
+    pub(super) lies: bool,
     leaders: BTreeMap<Term, (ReplicaId, u64)>,
     next_value: u64,
 }
@@ -158,21 +160,30 @@ impl Cluster {
             held: BTreeSet::new(),
             committed: Vec::new(),
             scripted: false,
+            lies: false,
             leaders: BTreeMap::new(),
             next_value: 0,
         };
         for id in 1..=count {
-            let node = cluster.boot(id, 0, Disk::default(), Index(0));
+            let node = cluster.boot(id, 0, Disk::default(), Index(0), None);
             cluster.nodes.push(node);
         }
         cluster
     }
 
-    fn boot(&self, id: u64, incarnation: u64, disk: Disk, applied: Index) -> Node {
+    fn boot(
+        &self,
+        id: u64,
+        incarnation: u64,
+        disk: Disk,
+        applied: Index,
+        forgotten: Option<Forgotten>,
+    ) -> Node {
         let seed = self.config.seed ^ (id << 32) ^ (incarnation << 40);
         let config = Config { id: ReplicaId(id), seed, ..self.config.clone() };
         let membership = self.membership_at(&disk.log, applied);
-        let mut raft = Raft::new(config, disk.recovered(&membership, applied), self.now);
+        let recovered = Recovered { forgotten, ..disk.recovered(&membership, applied) };
+        let mut raft = Raft::new(config, recovered, self.now);
         for (at, (_, value)) in disk.log.iter().enumerate() {
             if self.changes.contains_key(value) {
                 raft.note_config(Index(at as u64 + 1));
@@ -232,7 +243,18 @@ impl Cluster {
         }
         let (disk, incarnation) = (node.disk.clone(), node.incarnation + 1);
         let applied = applied.min(node.applied);
-        *self.node_mut(id) = self.boot(id, incarnation, disk, applied);
+        *self.node_mut(id) = self.boot(id, incarnation, disk, applied, None);
+        assert_eq!(self.status(id).failure, None, "{id} cannot recover");
+    }
+
+    /// The power fails, and of the log the disk kept the first `kept` entries, and all that are applied.
+    pub(super) fn lose(&mut self, id: u64, kept: usize, forgotten: Forgotten) {
+        let node = self.node(id);
+        let (mut disk, applied) = (node.disk.clone(), node.applied);
+        disk.log.truncate(kept.max(applied.0 as usize));
+        disk.hard_state.commit = disk.hard_state.commit.min(Index(disk.log.len() as u64));
+        let incarnation = node.incarnation + 1;
+        *self.node_mut(id) = self.boot(id, incarnation, disk, applied, Some(forgotten));
         assert_eq!(self.status(id).failure, None, "{id} cannot recover");
     }
 
@@ -318,7 +340,8 @@ impl Cluster {
         self.receive(&Packet { message, values });
     }
 
-    fn value(&mut self) -> u64 {
+    /// A value nobody has.
+    pub(super) fn value(&mut self) -> u64 {
         self.next_value += 1;
         self.next_value
     }
@@ -370,7 +393,7 @@ impl Cluster {
 
     /// The end of a turn: performs what the core asks for, except that writes wait for `flush`.
     pub(super) fn turn(&mut self, id: u64) {
-        let now = self.now;
+        let (now, lies) = (self.now, self.lies);
         let mut fx = Effects::default();
         let node = self.node_mut(id);
         let had_ready = node.raft.has_ready();
@@ -412,7 +435,10 @@ impl Cluster {
         for read in fx.reads {
             let floors = node.reads.range(..=read.seq).map(|(_, &floor)| floor).max();
             let floor = floors.unwrap_or_default();
-            assert!(read.index >= floor, "{id} reads the past: {read:?}, {floor} was committed");
+            assert!(
+                lies || read.index >= floor,
+                "{id} reads the past: {read:?}, {floor} was committed"
+            );
             node.reads = node.reads.split_off(&(read.seq + 1));
             node.reads_done.push(read);
         }
@@ -426,7 +452,8 @@ impl Cluster {
             if message.kind == MessageKind::Snapshot {
                 values = log[..from].to_vec();
             }
-            if !self.cut.contains(&(message.from.0, message.to.0)) {
+            let is_known = !lies || message.to.0 <= self.nodes.len() as u64;
+            if is_known && !self.cut.contains(&(message.from.0, message.to.0)) {
                 self.wire.push_back(Packet { message, values });
             }
         }
@@ -507,8 +534,11 @@ impl Cluster {
     fn judge(&mut self, id: u64) {
         let node = &self.nodes[id as usize - 1];
         let status = node.raft.status();
-        assert_eq!(status.failure, None, "{id} has failed");
         assert_eq!(status.last.index.0, node.log.len() as u64, "{id}: the cache mirrors the log");
+        if self.lies {
+            return;
+        }
+        assert_eq!(status.failure, None, "{id} has failed");
         let leads = status.role == RoleKind::Leader;
         if leads {
             let me = (status.id, node.incarnation);

@@ -3,7 +3,7 @@
 //! [`harness`] holds the nodes, their disks and the wire, and watches safety after every event;
 //! `asks`, `contract`, `elections`, `follows`, `invariants`, `loop_order`, `paper`, `mistakes`, `membership`, `lease`, `snapshot`,
 //! `appends`, `recall` and `rest` are stories told to it one delivery at a time; `random` tells it thousands that
-//! nobody thought of.
+//! nobody thought of, and `nonsense` thousands that cannot be.
 
 mod appends;
 mod asks;
@@ -16,6 +16,7 @@ mod lease;
 mod loop_order;
 mod membership;
 mod mistakes;
+mod nonsense;
 mod paper;
 mod random;
 mod recall;

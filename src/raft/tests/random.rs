@@ -9,17 +9,21 @@ use crate::raft::*;
 
 use super::harness::{Cluster, test_config};
 
-struct Dice(u64);
+pub(super) struct Dice(u64);
 
 impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
+    pub(super) fn of(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub(super) fn roll(&mut self, sides: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         (self.0 >> 11) % sides
     }
 
-    fn one_in(&mut self, sides: u64) -> bool {
+    pub(super) fn one_in(&mut self, sides: u64) -> bool {
         self.roll(sides) == 0
     }
 }
@@ -43,7 +47,19 @@ fn safety_holds_under_random_schedules() {
 }
 
 fn run(seed: u64) {
-    let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut dice = Dice::of(seed);
+    let (mut cluster, all) = begin(seed, &mut dice);
+    for _ in 0..300 + dice.roll(300) {
+        act(&mut cluster, &mut dice, all);
+        if dice.one_in(16) {
+            cluster.judge_logs();
+        }
+    }
+    heal(&mut cluster);
+}
+
+/// Some replicas, and how many; of which one may not belong yet.
+pub(super) fn begin(seed: u64, dice: &mut Dice) -> (Cluster, u64) {
     let voters = 1 + 2 * dice.roll(3);
     let learners = dice.roll(2);
     let members = voters + learners;
@@ -70,17 +86,11 @@ fn run(seed: u64) {
     // A lease relies on the promise that check-quorum makes.
     let lease = config.check_quorum && dice.one_in(2);
     let config = Config { lease: lease.then_some(Lease { drift_percent: 10 }), ..config };
-    let mut cluster = Cluster::with_strangers(membership, config, all);
-    for _ in 0..300 + dice.roll(300) {
-        act(&mut cluster, &mut dice, all);
-        if dice.one_in(16) {
-            cluster.judge_logs();
-        }
-    }
-    heal(&mut cluster);
+    (Cluster::with_strangers(membership, config, all), all)
 }
 
-fn act(cluster: &mut Cluster, dice: &mut Dice, all: u64) {
+/// Something happens to somebody.
+pub(super) fn act(cluster: &mut Cluster, dice: &mut Dice, all: u64) {
     let id = 1 + dice.roll(all);
     match dice.roll(106) {
         0..45 => deliver(cluster, dice),
@@ -153,7 +163,7 @@ fn act(cluster: &mut Cluster, dice: &mut Dice, all: u64) {
 }
 
 /// Any change of up to three replicas; out of a joint membership mostly the way out.
-fn change(dice: &mut Dice, all: u64, is_joint: bool) -> ConfChange {
+pub(super) fn change(dice: &mut Dice, all: u64, is_joint: bool) -> ConfChange {
     if is_joint && !dice.one_in(4) {
         let transition = if dice.one_in(3) { Transition::Cancel } else { Transition::Auto };
         return ConfChange { transition, changes: Vec::new() };
