@@ -131,6 +131,7 @@ impl Replica {
             && status.role == RoleKind::Follower
             && status.leader == from
             && status.term == term
+            && (Term(1)..=term).contains(&entry.term)
             && (status.commit < entry.index && !self.holds(entry)
                 || planted(Planted::StaleSnapshotInstalled));
         let may_rejoin = entry.term <= status.term && self.raft.may_rejoin(entry);

@@ -228,8 +228,11 @@ impl Raft {
             Role::Follower { .. } | Role::Leader(_) => return None,
         };
         votes.record(from, granted);
+        let has_own = votes.answer(self.config.id).is_some();
         match quorum::vote_result(&self.membership, |id| votes.answer(id)) {
             VoteResult::Pending => None,
+            // It has asked nobody before its own vote is written down: these answer nothing it said.
+            VoteResult::Won if !has_own => None,
             VoteResult::Won if pre => self.become_candidate(false, now),
             VoteResult::Won => Some(self.become_leader(now)),
             VoteResult::Lost => {

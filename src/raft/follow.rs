@@ -25,7 +25,8 @@ impl Raft {
 
     pub(super) fn follow_append(&mut self, append: &Message, now: Tick) -> Option<LogChange> {
         let previous = append.entry;
-        if append.count > 0 && !(previous.term <= append.run_term && append.run_term <= self.term) {
+        let terms = previous.term.max(Term(1))..=self.term;
+        if append.count > 0 && !terms.contains(&append.run_term) {
             self.ignore();
             return None;
         }

@@ -323,7 +323,8 @@ impl Raft {
                 Index(0) => answer.from,
                 Index(removed) => ReplicaId(removed),
             };
-            if !recall.heard.contains(&about) {
+            // Nobody else is waited for.
+            if self.membership.is_voter(about) && !recall.heard.contains(&about) {
                 recall.heard.push(about);
             }
             let heard = &recall.heard;

@@ -8,6 +8,7 @@ use super::membership::Membership;
 use super::message::{Message, MessageKind};
 use super::recall::Forgotten;
 use super::state::{Promise, Promised, Raft, Role};
+use super::step::TERM_END;
 
 /// What became of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +86,7 @@ impl Raft {
             && self.recall().is_some()
             && matches!(self.role, Role::Follower { leader: ReplicaId::NONE, .. })
             && self.log.last() < last.index
-            && last.term.0 >> 62 == 0
+            && last.term < TERM_END
     }
 
     /// A log never holds what is of a higher term than the replica's: the state that ends at `last` comes.

@@ -1,10 +1,13 @@
 //! The one match of role × message. It decides who handles what; it handles nothing.
 
-use crate::id::{ReplicaId, Tick};
+use crate::id::{ReplicaId, Term, Tick};
 
 use super::driver::LogChange;
 use super::message::{Message, MessageKind};
 use super::state::{Raft, Role};
+
+/// Terms from here on are nobody's. It is half of what the wire takes: who hears the last one can still say the next.
+pub(super) const TERM_END: Term = Term(1 << 61);
 
 impl Raft {
     /// Takes one message from a peer. Whatever it asks for is collected by [`Raft::ready`].
@@ -106,6 +109,7 @@ impl Raft {
             && message.from != ReplicaId::NONE
             && message.term.0 != 0
             && numbers >> 62 == 0
+            && message.term < TERM_END
             && (!message.is_response() || self.membership.is_member(message.from))
     }
 }

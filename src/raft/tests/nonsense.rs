@@ -17,12 +17,8 @@
 //!
 //! A snapshot's data comes after its announcement, and where the group may refuse it, it may also be taken.
 //!
-//! Three things are held back, because they do harm today. No replica that is in order says them:
-//!
-//! - an append whose entries are of term 0. The core takes them in front of everything else, and the log refuses to write
-//!   them, which ends the node;
-//! - the data of a snapshot whose last entry is of a later term than its sender's, or of none (I4);
-//! - votes for a candidate that has not been told to write its own vote, and so has asked nobody: it leads at once (I5).
+//! One thing is held back, because the group does (`group/install.rs`): the data of a snapshot whose last entry is of a
+//! later term than its sender's, or of none.
 //!
 //! # What must hold
 //!
@@ -30,7 +26,7 @@
 //! never go back, also not what was told before a crash; nor does what is committed, in length or content. It
 //! stops for the two reasons that a leader's contradiction gives, and no other, and what it wrote until then is
 //! recovered from. A message makes it say no more than a bounded number of things, and the log grow by no more than it
-//! carries. Who has answered a replica that does not know its promises is not bounded, and not looked at here.
+//! carries.
 //!
 //! A failing run prints its seed and the command that replays it.
 
@@ -225,10 +221,8 @@ impl Liar {
                 let _ = raft.on_durable(persist.seq, cluster.now);
             }
             let message = self.message(cluster, dice, to);
-            if !is_vote_before_asked(&raft, &message) {
-                let _ = raft.step(&message, cluster.now);
-                let _ = raft.tick(cluster.now.plus(dice.roll(300)));
-            }
+            let _ = raft.step(&message, cluster.now);
+            let _ = raft.tick(cluster.now.plus(dice.roll(300)));
         }
     }
 
@@ -248,12 +242,6 @@ impl Liar {
         if message.kind == MessageKind::Append {
             message.count = message.count.min(limits::APPEND_ENTRIES_MAX);
         } else {
-            message.count = 0;
-        }
-        if is_vote_before_asked(raft, &message) {
-            message.reject = true;
-        }
-        if message.run_term == Term(0) {
             message.count = 0;
         }
         message
@@ -397,11 +385,6 @@ fn value(cluster: &mut Cluster, dice: &mut Dice, all: u64) -> u64 {
         cluster.changes.insert(value, change(dice, all, is_joint));
     }
     value
-}
-
-/// A vote is granted to a candidate that has not written down its own yet, and so has asked nobody.
-fn is_vote_before_asked(raft: &Raft, message: &Message) -> bool {
-    message.kind == MessageKind::VoteResponse && raft.staged != (raft.term, raft.vote)
 }
 
 /// Messages that will leave, now or when something is durable.

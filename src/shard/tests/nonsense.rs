@@ -46,22 +46,13 @@ fn run(seed: u64) -> (u64, bool) {
     let mut rng = Rng::with_seed(seed);
     let mut shard = shard(&[1, 2, 3], 1, GROUPS);
     let (mut now, mut told, mut led) = (NOW, 0, false);
-    let mut has_settled = true;
     let mut known = [(Term(0), Index(0)); GROUPS as usize];
     for _ in 0..60 {
         let node = rng.u64(2..4);
         let heard = frame_of(node, |it| {
-            // Votes come alone, and when all is written: see `raft::tests::nonsense`.
-            let votes = has_settled && rng.u8(..5) == 0;
             for _ in 0..rng.u64(1..5) {
                 let slot = rng.usize(..GROUPS as usize);
-                let (mut message, entries) = message(&mut rng, &shard, slot, node);
-                if votes {
-                    message.kind = MessageKind::VoteResponse;
-                    message.count = 0;
-                } else if message.kind == MessageKind::VoteResponse {
-                    message.reject = true;
-                }
+                let (message, entries) = message(&mut rng, &shard, slot, node);
                 let entries = if message.count == 0 { &[][..] } else { &entries };
                 it.message(GroupId(slot as u64), &message, entries);
                 told += 1;
@@ -84,8 +75,7 @@ fn run(seed: u64) -> (u64, bool) {
         if rng.u8(..3) == 0 {
             now = now.plus(rng.u64(..2_500));
         }
-        has_settled = rng.u8(..4) != 0;
-        if has_settled {
+        if rng.u8(..4) != 0 {
             turns(&mut shard, now);
         }
         for (replica, known) in shard.replicas().iter().zip(&mut known) {
@@ -147,8 +137,7 @@ fn message(rng: &mut Rng, shard: &Shard, slot: usize, node: u64) -> (Message, Ve
     let is_end = message.entry.index == status.last.index && rng.u8(..4) != 0;
     message.entry.term = if is_end { status.last.term.min(Term(LAST)) } else { term(rng) };
     (message.commit, message.hint) = (index(rng), index(rng));
-    // An entry without a term: see `raft::tests::nonsense`.
-    message.run_term = term(rng).max(Term(1));
+    message.run_term = term(rng);
     (message.reject, message.context) = (rng.u8(..3) == 0, rng.u64(..3));
     let mut entries = Vec::new();
     if kind == Kind::Append {
