@@ -437,16 +437,19 @@ impl ReplicaRecovery {
     /// The next run of this group in log order. `entries` are those of the run; of a snapshot, its
     /// piece.
     ///
+    /// Returns how many of the first entries are not taken, because the log holds what a life fetched again that could not
+    /// read it.
+    ///
     /// # Errors
     /// If it cannot follow what came before; then nothing of it was taken.
     pub fn on_run(
         &mut self,
         run: Replayed,
         mut entries: impl Iterator<Item = Entry>,
-    ) -> Result<(), RunError> {
+    ) -> Result<u64, RunError> {
         let group = self.group;
         let Replayed { kind, is_forgetful, mut hard_state, entry, segment } = run;
-        let mut count = 0;
+        let (mut count, mut held) = (0, 0);
         // Who is not whole takes no snapshot of itself: it came from a member that did not lead.
         let is_given_back = kind == RunKind::SnapshotTaken && is_forgetful;
         if is_forgetful {
@@ -469,7 +472,7 @@ impl ReplicaRecovery {
         }
         self.oldest.get_or_insert(segment);
         if kind == RunKind::Log {
-            count = self.on_entries(entry, segment, &mut entries)?;
+            (count, held) = self.on_entries(entry, segment, &mut entries)?;
             self.said_end = self.said_end.filter(|_| count == 0);
         } else if kind == RunKind::SaidAgain {
             self.heed_end(entry);
@@ -500,34 +503,36 @@ impl ReplicaRecovery {
         }
         self.apply();
         self.note_lost(&run, count);
-        Ok(())
+        Ok(held)
     }
 
+    /// How many entries there are, and how many of the first of them are held already.
     fn on_entries(
         &mut self,
         EntryId { term, index: mut first }: EntryId,
         segment: SegmentSeq,
         entries: impl Iterator<Item = Entry>,
-    ) -> Result<u64, RunError> {
+    ) -> Result<(u64, u64), RunError> {
         let group = self.group;
         let mut entries = entries.peekable();
-        let mut count = 0;
+        let mut held = 0;
         if self.lost.is_some_and(|lost| lost.note != Note::None) {
             // A life that could not read these entries fetched them again; this one could.
             while first <= self.applied && entries.next().is_some() {
                 first = first.next();
-                count += 1;
+                held += 1;
             }
         }
         let has_more = entries.peek().is_some();
-        if count > 0 && !has_more {
+        if held > 0 && !has_more {
             // Nor did that life know what lies further on.
             self.forget_from(first);
         }
-        self.is_doubtful &= count == 0 && !has_more;
+        self.is_doubtful &= held == 0 && !has_more;
         if !has_more {
-            return Ok(count);
+            return Ok((held, held));
         }
+        let mut count = held;
         if !self.is_anchored && first == self.applied.next() {
             // The entries adrift were never committed: another leader wrote others over them, from
             // where the machine stands.
@@ -560,7 +565,7 @@ impl ReplicaRecovery {
             self.cache.push(entry);
             count += 1;
         }
-        Ok(count)
+        Ok((count, held))
     }
 
     /// Nothing was written over what is held since a loss was noted behind it. If that ends with the last entry that whoever

@@ -239,14 +239,12 @@ impl Recovering {
                 segment: run.location.segment,
             };
             match replica.on_run(replayed, entries_of_run) {
-                Ok(()) if run.kind == RunKind::Log => {
-                    let count = run.count;
-                    *entries += count;
-                    if count > 0 {
-                        index.note(group, run.first, count, run.location);
-                    }
+                Ok(held) if run.kind == RunKind::Log => {
+                    *entries += run.count;
+                    // What is held goes on behind these, and stays where it was read.
+                    index.note(group, run.first.plus(held), run.count - held, run.location);
                 }
-                Ok(()) => {}
+                Ok(_) => {}
                 Err(error) => wrong = Some(error.into()),
             }
         })?;

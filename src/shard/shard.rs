@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::group::{Answers, GroupCommand, Origin, PartId, Replica, Verdict, Written, refusal};
-use crate::id::{ConnId, GroupId, NodeId, ReplicaId, SessionId, ShardId, Tick, UnixMs};
+use crate::id::{ConnId, GroupId, Index, NodeId, ReplicaId, SessionId, ShardId, Tick, UnixMs};
 use crate::limits;
 use crate::planted::{Planted, planted};
 use crate::raft;
@@ -1020,6 +1020,22 @@ impl Shard {
     #[must_use]
     pub fn holds_damage(&self) -> bool {
         self.truncation.holds_damage(&self.log)
+    }
+
+    /// An entry that a replica counts as its own and that could not be read back: neither is it in memory, nor does
+    /// anybody know where in the log it lies. There is none.
+    #[must_use]
+    pub fn lost_track(&self) -> Option<(GroupId, Index)> {
+        self.replicas.iter().find_map(|replica| {
+            let (mut next, end) = (replica.status().first, replica.cache().first());
+            while next < end {
+                match self.log.index().find(replica.group(), next) {
+                    Some(span) => next = span.last.next(),
+                    None => return Some((replica.group(), next)),
+                }
+            }
+            None
+        })
     }
 
     /// The replicas of this core, to look at.

@@ -97,6 +97,13 @@ impl World {
             self.after(delay, Happening::Start { node });
             return Ok(());
         }
+        for (core, it) in cores.iter().enumerate() {
+            if let Some((group, index)) = it.shard.lost_track() {
+                return Err(format!(
+                    "node {node} core {core} does not know where entry {index} of group {group} lies"
+                ));
+            }
+        }
         self.nodes[node].cores = cores;
         for core in 0..self.nodes[node].cores.len() {
             self.look(node, core)?;

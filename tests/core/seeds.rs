@@ -277,3 +277,13 @@ fn contract_row_59_who_goes_on_alone_takes_out_whom_the_end_of_its_log_brings_in
 fn a_leader_that_nobody_knew_when_the_log_was_lost_gives_it_back() {
     made_good(&[200_646, 202_959]);
 }
+
+/// A start was shown a block as it was before, and the replica fetched again what it had lost. The next start could read that
+/// block, and held more than was fetched; the index of the log took what was fetched for the end, and forgot where the rest
+/// lay. Nobody asked for that before it had long left the memory: then the replica stopped.
+#[test]
+fn what_was_fetched_again_is_not_where_the_log_ends() {
+    let options = Options { chaos_ms: 1_440_000, ..Options::swarm(3_000_938).slowed(20) };
+    let outcome = run(3_000_938, &options);
+    assert!(outcome.losses > 0 && 1_440_000 < outcome.virtual_ms, "{outcome:?}");
+}

@@ -144,7 +144,7 @@ impl ReplicaRecovery {
             segment: SegmentSeq(u64::MAX),
         };
         let followed = self.on_run(replayed, entries.clone().into_iter());
-        debug_assert_eq!(followed, Ok(()), "it follows the log");
+        debug_assert_eq!(followed, Ok(0), "it follows the log");
         self.settle();
         debug_assert_eq!(self.state.membership.members().collect::<Vec<_>>(), [this]);
         let entries = entries.into_iter().collect();

@@ -95,7 +95,7 @@ fn replay_beside(nodes: &[NodeId], said: &[Said]) -> Result<Replica, RunError> {
             let is_forgetful =
                 matches!(said, Fetched(..) | Received(_) | GivenBack(_) | Forgotten(_));
             let replayed = Replayed { kind, is_forgetful, hard_state, entry, segment };
-            recovery.on_run(replayed, entries.into_iter())
+            recovery.on_run(replayed, entries.into_iter()).map(|_| ())
         };
         match *said {
             Log(first, last, commit) | Fetched(first, last, commit) => {
@@ -137,6 +137,26 @@ fn check(said: &[Said], expected: (u64, u64, u64)) -> Replica {
     assert_eq!(found, expected);
     assert_eq!(replica.machine().digest(), machine(expected.2).digest());
     replica
+}
+
+/// Seed 3000938 of the simulator, in slow motion: the log knew no more where entries lay behind those that a life had
+/// fetched again.
+#[test]
+fn what_a_life_fetched_again_that_could_not_read_it_stays_where_it_was() {
+    let recovery = ReplicaRecovery::new(GROUP, Box::new(Map::new()), 1 << 20);
+    let mut recovery = recovery.beginning(GroupState::first(&[NodeId(1)], &[]));
+    let mut run = |kind, first: u64, last: u64| {
+        let commit = Index(last.min(8));
+        let hard_state = HardState { term: Term(9), commit, ..HardState::default() };
+        let (is_forgetful, segment) = (1 < first, SegmentSeq(first));
+        let replayed = Replayed { kind, is_forgetful, hard_state, entry: at(first), segment };
+        let entries = if kind == RunKind::Log { first..=last } else { 1..=0 };
+        recovery.on_run(replayed, entries.map(entry)).expect("it follows")
+    };
+    assert_eq!(run(RunKind::Log, 1, 9), 0);
+    run(RunKind::EntriesForgotten, 9, 9);
+    assert_eq!(run(RunKind::Log, 4, 6), 3, "all of it is held");
+    assert_eq!(run(RunKind::Log, 7, 10), 2, "8 is the last that is known to be committed");
 }
 
 fn no_snapshot(first: u64) -> RunError {
