@@ -150,7 +150,8 @@ fn what_a_life_fetched_again_that_could_not_read_it_stays_where_it_was() {
         let hard_state = HardState { term: Term(9), commit, ..HardState::default() };
         let (is_forgetful, segment) = (1 < first, SegmentSeq(first));
         let replayed = Replayed { kind, is_forgetful, hard_state, entry: at(first), segment };
-        let entries = if kind == RunKind::Log { first..=last } else { 1..=0 };
+        let count = if kind == RunKind::Log { last + 1 - first } else { 0 };
+        let entries = first..first + count;
         recovery.on_run(replayed, entries.map(entry)).expect("it follows")
     };
     assert_eq!(run(RunKind::Log, 1, 9), 0);
