@@ -23,7 +23,7 @@ use crate::wire::reply::Reply;
 
 use super::clients::{What, is_reader};
 use super::embed::Check;
-use super::finish::{HEAL_ELECTIONS, Trouble};
+use super::finish::Trouble;
 use super::ledger::{Ledger, watched};
 use super::safety::Checked;
 use super::world::{ForNode, Happening, World};
@@ -382,7 +382,7 @@ impl World {
             if calls.iter().any(|call| self.acked.contains(call)) {
                 return Ok(());
             }
-            if self.now - began > HEAL_ELECTIONS * self.options.election_ms * 1_000 {
+            if self.now - began > self.heal_elections() * self.options.election_ms * 1_000 {
                 let why = format!("liveness: group {group} {fails} after the faults stopped");
                 return Err(Trouble { why, groups: vec![group] });
             }
@@ -401,7 +401,7 @@ impl World {
             if open.is_empty() {
                 return Ok(());
             }
-            if self.now - began > HEAL_ELECTIONS * self.options.election_ms * 1_000 {
+            if self.now - began > self.heal_elections() * self.options.election_ms * 1_000 {
                 let why = format!("liveness: commands of (client, group) {open:?} get no answer");
                 let groups = open.into_iter().map(|(_, group)| group).collect();
                 return Err(Trouble { why, groups });
