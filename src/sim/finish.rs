@@ -162,14 +162,17 @@ impl World {
     /// writes.
     fn damage_leaves_the_logs(&mut self) -> Result<(), Trouble> {
         self.until_nothing_is_wrong(|world| {
-            // A group that stands still keeps what it has.
-            let is_free = |shard: &Shard| {
-                !shard.replicas().iter().any(|replica| world.halted.contains(&replica.group()))
+            // A group that stands still keeps what it has, and so does a replica whom nobody has told that it is out.
+            let is_free = |node, shard: &Shard| {
+                shard
+                    .replicas()
+                    .iter()
+                    .map(Replica::group)
+                    .all(|group| !world.halted.contains(&group) && world.is_member(group, node))
             };
-            let mut nodes = world.nodes.iter();
-            let node = nodes.position(|it| {
+            let (node, _) = world.nodes.iter().enumerate().find(|(node, it)| {
                 let mut shards = it.cores.iter().map(|core| &core.shard);
-                shards.any(|shard| shard.holds_damage() && is_free(shard))
+                shards.any(|shard| shard.holds_damage() && is_free(*node, shard))
             })?;
             Some(format!("a damaged segment stays in the log of node {node}").into())
         })
