@@ -39,6 +39,15 @@ fn name(replica: &Replica) -> String {
     format!("replica {} of group {}", replica.status().id, replica.group())
 }
 
+/// Whether these are a majority of voters, in both halves of a change.
+fn is_majority(membership: &Membership, is_one: impl Fn(ReplicaId) -> bool) -> bool {
+    let Membership { incoming, outgoing, .. } = membership;
+    [incoming, outgoing].into_iter().all(|half| {
+        let count = half.iter().filter(|voter| is_one(**voter)).count();
+        half.is_empty() || half.len() / 2 < count
+    })
+}
+
 impl World {
     /// Faults stop. Half of the worlds lose power everywhere first.
     pub(super) fn heal(&mut self) -> Checked {
@@ -123,13 +132,7 @@ impl World {
         let there = self.nodes_there();
         let away = there[self.rng.usize(..there.len())];
         let id = self.nodes[away].replica();
-        let is_enough = |state: &GroupState| {
-            let Membership { incoming, outgoing, .. } = &state.membership;
-            [incoming, outgoing].into_iter().all(|half| {
-                let here = half.iter().filter(|voter| **voter != id).count();
-                half.is_empty() || half.len() / 2 < here
-            })
-        };
+        let is_enough = |state: &GroupState| is_majority(&state.membership, |voter| voter != id);
         let mut groups = self.groups_that_go_on().into_iter();
         if !groups.all(|group| self.members(group).is_some_and(is_enough)) {
             return Ok(());
@@ -215,11 +218,7 @@ impl World {
         let whole: Vec<ReplicaId> =
             here().filter(is_whole).map(|replica| replica.status().id).collect();
         let has_majority = |replica: &Replica| {
-            let Membership { incoming, outgoing, .. } = &replica.state().membership;
-            [incoming, outgoing].into_iter().all(|half| {
-                let there = half.iter().filter(|voter| whole.contains(voter)).count();
-                half.is_empty() || half.len() / 2 < there
-            })
+            is_majority(&replica.state().membership, |voter| whole.contains(&voter))
         };
         let goes_on = |replica: &Replica| {
             replica.state().membership.is_voter(replica.status().id) && has_majority(replica)
