@@ -31,7 +31,6 @@
 //! A failing run prints its seed and the command that replays it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use crate::id::{EntryId, Index, ReplicaId, Term};
 use crate::limits;
@@ -39,34 +38,20 @@ use crate::raft::state::Role;
 use crate::raft::*;
 
 use super::harness::{Cache, Cluster, Held, Packet};
-use super::random::{Dice, act, begin, change};
+use super::random::{Dice, act, begin, change, each_seed};
 
 /// The first number that the wire refuses.
 const NUMBER_MAX: u64 = 1 << 62;
 
 #[test]
 fn nonsense_neither_panics_nor_undoes_anything() {
-    if let Ok(seed) = std::env::var("RAFT_SEED") {
-        run(seed.parse().expect("RAFT_SEED is a number"));
-        return;
-    }
-    let count = std::env::var("RAFT_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(3000);
     let (mut told, mut met) = (0, BTreeSet::new());
-    for seed in 1..=count {
-        match catch_unwind(AssertUnwindSafe(|| run(seed))) {
-            Ok(mut liar) => {
-                told += liar.told;
-                met.append(&mut liar.met);
-            }
-            Err(panic) => {
-                eprintln!(
-                    "seed {seed} failed; replay it with\n  RAFT_SEED={seed} cargo test \
-                     --no-default-features --lib raft::tests::nonsense -- --nocapture"
-                );
-                resume_unwind(panic);
-            }
-        }
-    }
+    let count = each_seed("nonsense", |seed| {
+        let mut liar = run(seed);
+        told += liar.told;
+        met.append(&mut liar.met);
+    });
+    let Some(count) = count else { return };
     println!("{count} seeds, {told} messages of nonsense, {} kinds of meetings", met.len());
     // Four roles, whole or not, heard fifteen kinds; but nobody leads or stands who is not whole.
     assert!(count < 1000 || met.len() == (4 + 1) * 15, "not everybody heard everything: {met:?}");

@@ -30,20 +30,26 @@ impl Dice {
 
 #[test]
 fn safety_holds_under_random_schedules() {
+    each_seed("random", run);
+}
+
+/// Runs the seeds of a test in this module, and returns how many; or the one that is asked for.
+pub(super) fn each_seed(module: &str, mut run: impl FnMut(u64)) -> Option<u64> {
     if let Ok(seed) = std::env::var("RAFT_SEED") {
         run(seed.parse().expect("RAFT_SEED is a number"));
-        return;
+        return None;
     }
     let count = std::env::var("RAFT_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(3000);
     for seed in 1..=count {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(seed))) {
             eprintln!(
                 "seed {seed} failed; replay it with\n  RAFT_SEED={seed} cargo test \
-                 --no-default-features --lib raft::tests::random -- --nocapture"
+                 --no-default-features --lib raft::tests::{module} -- --nocapture"
             );
             resume_unwind(panic);
         }
     }
+    Some(count)
 }
 
 fn run(seed: u64) {
