@@ -49,6 +49,60 @@ fn a_leader_wakes_for_its_heartbeats_and_a_candidate_draws_a_new_wait() {
     }
 }
 
+/// Two of three stand in the same moment, the leader is gone; the logs of both end with `ends`.
+fn two_stand(ends: [u64; 2]) -> Cluster {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    cluster.settle();
+    let behind = if ends[0] < ends[1] { 2 } else { 3 };
+    if ends[0] != ends[1] {
+        cluster.isolate(behind);
+        cluster.propose(1, 1).expect("1 leads");
+        cluster.settle();
+        cluster.cut.clear();
+    }
+    cluster.isolate(1);
+    cluster.now = cluster.now.plus(200);
+    for id in [2, 3] {
+        assert_eq!(cluster.status(id).last.index, Index(ends[id as usize - 2]));
+        cluster.campaign(id);
+    }
+    cluster.settle();
+    cluster
+}
+
+#[test]
+fn of_two_that_stand_in_the_same_moment_one_leads_at_once() {
+    for (ends, leader) in [([1, 1], 3), ([2, 1], 2), ([1, 2], 3)] {
+        let cluster = two_stand(ends);
+        assert!(cluster.leads(leader), "logs end with {ends:?}");
+        assert_eq!(cluster.status(leader).term, Term(2), "in the first term that was asked for");
+    }
+}
+
+/// It has asked that one as well only if that is a voter: otherwise nobody would be granted anything.
+#[test]
+fn only_a_voter_is_refused_by_whoever_asks_itself() {
+    for (voters, refuses) in [(vec![1, 2, 3], true), (vec![2, 3], false)] {
+        let recovered = Recovered {
+            hard_state: HardState { term: Term(1), vote: ReplicaId(3), commit: Index(4) },
+            membership: Membership::of_voters(voters.into_iter().map(ReplicaId)),
+            runs: vec![TermRun { start: Index(1), term: Term(1) }],
+            last: Index(4),
+            ..Recovered::default()
+        };
+        let mut raft = Raft::new(Config { id: ReplicaId(2), ..test_config(7) }, recovered, Tick(0));
+        raft.campaign(Tick(200));
+        let mut asked = message(MessageKind::PreVote, 1, 2, 2);
+        asked.entry = entry(1, 4);
+        let answers = answers(&mut raft, &asked, Tick(200));
+        let answer = answers.iter().find(|it| it.kind == MessageKind::PreVoteResponse);
+        assert_eq!(answer.map(|it| it.reject), Some(refuses));
+        let role = if refuses { RoleKind::PreCandidate } else { RoleKind::Follower };
+        assert_eq!(raft.status().role, role);
+    }
+}
+
 #[test]
 fn a_request_for_votes_says_what_is_known_to_be_committed_and_so_does_a_refusal() {
     let mut cluster = Cluster::new(3);
