@@ -3,8 +3,10 @@
 //! Beside it, a client per node writes to one key all the time. How long nobody could, after the leader of
 //! its group was killed, is the write gap.
 
-use std::sync::Mutex;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,6 +24,9 @@ use crate::totals::{Totals, spread};
 const PROBE: &str = "probe";
 /// The gap that is aimed at, in election timeouts.
 const GAP_ELECTIONS: u32 = 3;
+
+/// An answer that took so long is told of, if a gap is longer than that.
+const LONG: Duration = Duration::from_millis(100);
 
 /// How many.
 #[derive(clap::Args, Debug, Clone)]
@@ -58,13 +63,14 @@ pub(crate) fn run(arguments: &Arguments, seed: u64) -> Result<(), Failed> {
     let plan = common.plan(3, &FLAGS)?;
     let mut totals = Totals::new("kills");
     let mut kills = Kills::default();
+    let aim = Duration::from_millis(common.election_ms) * GAP_ELECTIONS;
     let mut done = 0;
     let mut result = Ok(());
     while done < *rounds && result.is_ok() && !totals.is_broken() {
         let mut rig = Rig::fresh(&plan, None, common.writers, random.fork(), &mut totals)?;
         for _ in 0..common.fresh.min(rounds - done) {
             done += 1;
-            result = round(&mut rig, done, &plan, &mut kills, &mut totals);
+            result = round(&mut rig, done, aim, &mut kills, &mut totals);
             if result.is_err() || totals.is_broken() {
                 break;
             }
@@ -75,7 +81,6 @@ pub(crate) fn run(arguments: &Arguments, seed: u64) -> Result<(), Failed> {
         let _ = std::fs::remove_dir_all(plan.data());
     }
     let Kills { processes, whole, in_recovery, mut gaps } = kills;
-    let aim = Duration::from_millis(common.election_ms) * GAP_ELECTIONS;
     if let Some(limit) = limit_ms.map(Duration::from_millis) {
         for gap in &gaps {
             totals.limit("a write after a leader's death", *gap, limit);
@@ -95,10 +100,11 @@ pub(crate) fn run(arguments: &Arguments, seed: u64) -> Result<(), Failed> {
 fn round(
     rig: &mut Rig<'_>,
     round: u32,
-    plan: &Plan,
+    aim: Duration,
     kills: &mut Kills,
     totals: &mut Totals,
 ) -> Result<(), Failed> {
+    let plan = rig.plan;
     let what = format!("kill {round}");
     let group = key_group(PROBE.as_bytes(), plan.groups).0;
     let is_whole = rig.random.u8(..5) == 0;
@@ -132,6 +138,10 @@ fn round(
                 let first = || probe.first_after(killed).map(|acked| acked - killed);
                 let (gap, _) = crate::rig::until("a write after the leader's death", limit, first)?;
                 kills.gaps.push(gap);
+                if aim < gap {
+                    println!("{what}: {} ms; {}", gap.as_millis(), probe.story(killed));
+                    rig.keep_logs(round);
+                }
             }
             Ok(())
         });
@@ -157,43 +167,84 @@ fn round(
     rig.check(&what, totals)
 }
 
-/// Writes that were acknowledged: when the last was sent, and when its answer came.
+/// What became of every write.
 #[derive(Default)]
 struct Probe {
-    acknowledged: Mutex<Vec<(Instant, Instant)>>,
+    answers: Mutex<Vec<Answer>>,
     stop: AtomicBool,
+}
+
+/// What one write came to.
+struct Answer {
+    through: u8,
+    sent: Instant,
+    at: Instant,
+    /// Why it was not acknowledged.
+    refused: Option<String>,
 }
 
 impl Probe {
     /// Writes through one node until told to stop.
-    fn write(&self, plan: &Plan, id: u8) {
+    fn write(&self, plan: &Plan, through: u8) {
         let mut client = None;
         while !self.stop.load(Ordering::Relaxed) {
             let sent = now();
             let mut ask = || {
                 let client = match &mut client {
                     Some(client) => client,
-                    None => client.insert(Client::connect(plan.client(id))?),
+                    None => client.insert(Client::connect(plan.client(through))?),
                 };
                 client.ask(&["SET", PROBE, "x"])
             };
-            match ask() {
-                Ok(Reply::Error(_)) => {}
-                Ok(_) => {
-                    let mut acknowledged =
-                        self.acknowledged.lock().expect("no holder of this lock panics");
-                    acknowledged.push((sent, now()));
+            let refused = match ask() {
+                Ok(Reply::Error(error)) => Some(error),
+                Ok(_) => None,
+                Err(error) => {
+                    client = None;
+                    Some(error.to_string())
                 }
-                Err(_) => client = None,
-            }
+            };
+            self.answers().push(Answer { through, sent, at: now(), refused });
             pause(Duration::from_millis(5));
         }
     }
 
     /// When the first write was answered that was sent after this.
     fn first_after(&self, after: Instant) -> Option<Instant> {
-        let acknowledged = self.acknowledged.lock().expect("no holder of this lock panics");
-        let later = acknowledged.iter().filter(|(sent, _)| after < *sent);
-        later.map(|(_, answered)| *answered).min()
+        let answers = self.answers();
+        let good = answers.iter().filter(|answer| after < answer.sent && answer.refused.is_none());
+        good.map(|answer| answer.at).min()
+    }
+
+    /// What was answered to writes after this, until one was acknowledged: a line for each that differs from the one before it
+    /// through that node, or took long.
+    fn story(&self, after: Instant) -> String {
+        let mut story = String::new();
+        let mut last = BTreeMap::new();
+        let first = self.first_after(after);
+        for answer in self.answers().iter().filter(|answer| after < answer.at) {
+            let said = answer.refused.as_deref().unwrap_or("OK");
+            let took = answer.at - answer.sent;
+            if last.insert(answer.through, said.to_owned()).is_none_or(|last| last != said)
+                || LONG < took
+            {
+                // Writing to a String cannot fail.
+                let _ = write!(
+                    story,
+                    "\n  {} ms, node {}, after {} ms: {said}",
+                    (answer.at - after).as_millis(),
+                    answer.through,
+                    took.as_millis()
+                );
+            }
+            if first.is_some_and(|first| first < answer.at) {
+                break;
+            }
+        }
+        story
+    }
+
+    fn answers(&self) -> MutexGuard<'_, Vec<Answer>> {
+        self.answers.lock().expect("no holder of this lock panics")
     }
 }

@@ -193,7 +193,12 @@ fn run_all(All { full, common }: &All, seed: u64) -> Result<(), Failed> {
         seed,
     )?;
     errors::run(
-        &errors::Arguments { times: pick(4, 50), write_times: pick(2, 10), common: common() },
+        &errors::Arguments {
+            times: pick(4, 50),
+            write_times: pick(2, 10),
+            start_times: pick(12, 24),
+            common: common(),
+        },
         seed,
     )?;
     flips::run(&flips::Arguments { times: pick(6, 200), common: common() }, seed)?;

@@ -282,6 +282,17 @@ impl<'p> Rig<'p> {
         Ok(())
     }
 
+    /// Keeps what the nodes have said so far, for whoever wants to know what took long in this round.
+    pub(crate) fn keep_logs(&self, round: u32) {
+        for id in self.all() {
+            let path = self.plan.dir.join(format!("round-{round}-node-{id}.log"));
+            match std::fs::copy(self.plan.log(id), &path) {
+                Ok(_) => println!("what node {id} said until then: {}", path.display()),
+                Err(error) => println!("cannot keep {}: {error}", path.display()),
+            }
+        }
+    }
+
     /// Cuts the power of these nodes and mounts their disks again. Their processes are gone.
     pub(crate) fn cut(
         &mut self,
