@@ -102,7 +102,7 @@ fn contract_row_42_a_follower_that_was_away_catches_up_whatever_became_of_its_sn
 /// `src/sim/sessions.rs`)
 #[test]
 fn a_request_with_two_attempts_under_way_is_not_struck_out() {
-    let outcomes = scenario(&[9_004_839, 6, 7, 8], |options| {
+    let outcomes = scenario(&[9_004_839, 6, 7, 8, 9, 10, 11, 12], |options| {
         options.clients = 8;
         options.session_clients = 8;
         options.request_ms = 300;
