@@ -48,7 +48,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 /// Counts three on, and says how far it has come.
 pub fn count(dir: &str, peer: &str) -> Result<Reply, Box<dyn std::error::Error>> {
-    let config = Config { groups: 1, ..Config::new(1, dir, peer.parse()?) };
+    // A disk may stand still for seconds; whoever has waited too long does not know what became of its command.
+    let config = Config { groups: 1, request_ms: 30_000, ..Config::new(1, dir, peer.parse()?) };
     let node = Node::start(config, |_group| Box::new(Counter(0)))?;
     assert!(node.wait_until_ready(Duration::from_secs(30)), "no leader; see the log");
     let client = node.client();

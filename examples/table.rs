@@ -288,7 +288,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 /// Tells the row that the last run left, and leaves one for the next.
 pub fn fill(dir: &str, peer: &str) -> Result<Reply, Box<dyn std::error::Error>> {
-    let config = Config { groups: 2, ..Config::new(1, dir, peer.parse()?) };
+    // A disk may stand still for seconds; whoever has waited too long does not know what became of its command.
+    let config = Config { groups: 2, request_ms: 30_000, ..Config::new(1, dir, peer.parse()?) };
     std::fs::create_dir_all(dir)?;
     let files = PathBuf::from(dir);
     let node = Node::start(config, move |group| {
