@@ -380,7 +380,9 @@ impl Raft {
         let may_elect = self.recall().is_none_or(|it| it.may_elect(request.entry));
         let is_behind =
             !self.log.is_up_to_date(request.entry) && !planted(Planted::ShorterLogElected);
-        let granted = free && !promised && may_elect && !is_behind && !self.goes_first(request);
+        let rivals = pre && !self.config.plain && matches!(self.role, Role::PreCandidate(_));
+        let yields = !(rivals && self.goes_first(request));
+        let granted = free && !promised && may_elect && !is_behind && yields;
         let kind = if pre { MessageKind::PreVoteResponse } else { MessageKind::VoteResponse };
         // A grant echoes the request's term, which for a pre-vote is not ours; a refusal tells ours.
         let term = if granted { request.term } else { self.term };
@@ -393,18 +395,15 @@ impl Raft {
             self.vote = request.from;
             self.restart_election_timer(now);
         }
-        if granted && pre && !self.config.plain && matches!(self.role, Role::PreCandidate(_)) {
+        if granted && rivals {
             self.become_follower(self.term, ReplicaId::NONE, now);
         }
         self.promise(answer);
     }
 
-    /// Whether this replica asks for the pre-votes that another asks for as well, and is the one of the two that goes on.
+    /// Of this replica and another that ask for pre-votes, whether this one goes on though the other's log holds no less.
     fn goes_first(&self, request: &Message) -> bool {
-        request.kind == MessageKind::PreVote
-            && !self.config.plain
-            && matches!(self.role, Role::PreCandidate(_))
-            && (request.term, request.entry) == (self.term.next(), self.log.last_id())
+        (request.term, request.entry) == (self.term.next(), self.log.last_id())
             && request.from < self.config.id
             && self.membership.is_voter(request.from)
     }
