@@ -85,17 +85,17 @@ pub(crate) fn run(arguments: &Arguments, seed: u64) -> Result<(), Failed> {
     );
     let mut random = Rng::with_seed(seed);
     // Otherwise a start flushes forty times to find out which method is the faster.
-    let flags = [&FLAGS[..], &["--flush-method", "dsync"]].concat();
-    let (three, one) = (common.plan(3, &flags)?, common.plan(1, &flags)?);
-    let kinds: [(_, _, Round, _); 3] = [
-        ("fsync-errors", *times, flush_fails, END),
-        ("write-errors", *write_times, write_fails, END + NO_ROOM),
-        (START_ERRORS, *start_times, start_fails, END),
+    let start_flags = [&FLAGS[..], &["--flush-method", "dsync"]].concat();
+    let kinds: [(_, _, Round, _, &[&str]); 3] = [
+        ("fsync-errors", *times, flush_fails, END, &FLAGS),
+        ("write-errors", *write_times, write_fails, END + NO_ROOM, &FLAGS),
+        (START_ERRORS, *start_times, start_fails, END, &start_flags),
     ];
-    for (name, times, round, limit) in kinds {
+    for (name, times, round, limit, flags) in kinds {
         if times == 0 {
             continue;
         }
+        let (three, one) = (common.plan(3, flags)?, common.plan(1, flags)?);
         let mut totals = Totals::new(name);
         let mut ends = Vec::new();
         let half = times - times / 2;
