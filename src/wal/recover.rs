@@ -614,15 +614,21 @@ impl Recovery {
                 continue;
             }
             on(Found::Lost(Loss { damage, whose: Whose::Anybody }));
-            // The next one that is whole. What it chains to is gone.
-            is_known = false;
+            // The next one that is whole. What it follows is gone, or was for once not shown: its own word
+            // for that is what the header of the next segment must repeat if the log ends here.
             let next = self
                 .later(segment, bytes, end.at.offset)
                 .find(|batch| number <= batch.number && batch.at.offset < until);
-            end.at.offset = match next {
-                Some(batch) => batch.at.offset,
-                None => until,
-            };
+            match next {
+                Some(batch) => {
+                    end = End { at: batch.at, chain: batch.chain };
+                    (number, is_known) = (batch.number, true);
+                }
+                None => {
+                    end.at.offset = until;
+                    is_known = false;
+                }
+            }
         }
     }
 

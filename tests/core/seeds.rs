@@ -244,6 +244,14 @@ fn a_bad_block_is_not_the_end_of_a_node() {
     made_good(&[231_317, 241_693, 234_173, 209_013, 230_477]);
 }
 
+/// A life could not read one batch of its log, was for once shown the next one as it had been before, and began the next
+/// segment behind the torn one after them. Its header repeated what the batch in front of all three was; later lives were
+/// shown the one in between, found that header to name another log, and refused to start.
+#[test]
+fn contract_row_55_what_a_life_was_not_shown_does_not_keep_the_next_from_starting() {
+    made_good(&[454_769]);
+}
+
 /// Whose needs lie too far back was asked when a segment began or a snapshot ended. A replica that could take none at that
 /// moment, since nothing of its log was known to be committed or it was not whole, kept a damaged segment for as long as
 /// nobody wrote.

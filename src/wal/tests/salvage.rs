@@ -222,6 +222,35 @@ fn contract_row_55_a_segment_its_successor_was_not_shown_is_read_and_the_gap_is_
     }
 }
 
+/// A start was not shown a batch in front of the torn one with which it began the next segment, and what lies
+/// in front of that is gone. It is shown later: the header names the end that is found then.
+/// (`cargo tool sim --seed 454769`)
+#[test]
+fn contract_row_55_what_a_start_was_not_shown_in_front_of_the_end_may_be_shown_later() {
+    for gone in [2, 3, 4] {
+        let mut log = small_log(5, segment_bytes(8));
+        log.disk.file(1)[gone * BLOCK_BYTES..(gone + 1) * BLOCK_BYTES].fill(0);
+        log.disk.file(1)[5 * BLOCK_BYTES + 70] ^= 1;
+        let shown = log.disk.file(1).clone();
+        log.disk.file(1)[gone * BLOCK_BYTES..5 * BLOCK_BYTES].fill(0);
+        let (_, recovered) = salvage(&log.disk, log.segment_bytes);
+        assert_eq!(recovered.position.next_batch, 5, "{gone}: the torn one's number");
+
+        let written: Vec<_> = log.written.into_iter().take(4 * 3).collect();
+        let mut log = Log::reopen(log.disk, recovered.position, log.segment_bytes);
+        log.append(batch([run(1, 10, 9, &[b"second life"])]));
+        let written = [written, log.written].concat();
+        let (told, _) = salvage(&log.disk, log.segment_bytes);
+        assert_nothing_is_missed(&told, &written, "not shown");
+        *log.disk.file(1) = shown;
+        let (told, recovered) = salvage(&log.disk, log.segment_bytes);
+        assert_nothing_is_missed(&told, &written, "shown");
+        let runs = told.iter().filter(|told| matches!(told, Told::Run(_))).count();
+        assert_eq!(runs, 3 * 3 + 1, "{gone}: all but what is gone");
+        assert_eq!(recovered.position.next_batch, 6, "{gone}");
+    }
+}
+
 /// A header that belongs elsewhere is decay; a file that does was renamed.
 #[test]
 fn a_later_header_in_place_of_ones_own_is_decay_unless_the_batches_say_so_too() {
