@@ -48,7 +48,8 @@ impl Shard {
             true => starts > 0 || self.sends.term(slot, to).is_none(),
             false => leads,
         };
-        if !is_due || !self.sends.has_room(slot, to) {
+        let mut gave_way = None;
+        if !is_due || !self.sends.make_room(slot, to, now, |slot, to| gave_way = Some((slot, to))) {
             replica.on_snapshot_failed(to);
             return;
         }
@@ -57,6 +58,11 @@ impl Shard {
         let opening = Opening { slot, group, from, to, term, outgoing };
         self.sends.begin(opening, starts, now);
         self.review_hold(slot);
+        if let Some((slot, to)) = gave_way {
+            self.counters.snapshots_failed += 1;
+            self.replicas[slot as usize].on_snapshot_failed(to);
+            self.review_hold(slot);
+        }
     }
 
     /// How far a follower has a snapshot.
@@ -128,6 +134,8 @@ impl Shard {
             // Its sender is refused from now on: it leads no more, or somebody does.
             let is_refused = match name.term {
                 Term(0) => !replica.may_rejoin(name.snapshot),
+                // Whoever led in an earlier term ended all that it sent.
+                _ if name.term < status.term => true,
                 _ => replica.forgotten().is_some() && status.leader == ReplicaId::NONE,
             };
             if is_gone || status.role == RoleKind::Leader || is_stale || is_refused {
@@ -150,6 +158,9 @@ impl Shard {
             return;
         };
         let name = Name::of(&piece);
+        let mut over = Vec::new();
+        self.receives.end_earlier_lives(&name, |slot| over.push(slot));
+        over.into_iter().for_each(|slot| self.replicas[slot as usize].end_receiving());
         let replica = &mut self.replicas[slot as usize];
         let answer = match replica.on_announced(now, piece.from, piece.term, piece.snapshot) {
             Use::None => Some(name.ack(0, PieceStatus::Refused)),

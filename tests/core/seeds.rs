@@ -295,3 +295,12 @@ fn what_was_fetched_again_is_not_where_the_log_ends() {
     let outcome = run(3_000_938, &options);
     assert!(outcome.losses > 0 && 1_440_000 < outcome.virtual_ms, "{outcome:?}");
 }
+
+/// A leader that was sending snapshots of many groups was started again. The new member waited for the rest of those, had no place
+/// for others, and kept all that the leader may send at a time waiting; so that one of the two members that were left, whose
+/// logs were too short, got none.
+#[test]
+fn contract_row_40_a_member_that_waits_for_a_dead_transfer_keeps_no_other_from_its_own() {
+    let outcome = run(6_032_038, &Options::swarm(6_032_038));
+    assert!(outcome.faults.wipes > 0, "{outcome:?}");
+}

@@ -28,10 +28,10 @@
 //! |---|---|
 //! | a link breaks, a frame or an acknowledgement is lost | the sender goes back to the first unacknowledged piece, after a pause that doubles |
 //! | the receiver restarts | it knows nothing of the transfer and says so; the sender begins again with a new one |
-//! | the sender restarts or loses its leadership | the receiver forgets the transfer after a silence, or at once when a newer one begins |
+//! | the sender restarts or loses its leadership | the receiver forgets the transfer when anything comes from the later life or a later term is known; else after a silence |
 //! | a newer leader sends its own | it takes the place of the older one |
 //! | no progress, too many beginnings, a refusal | given up; `Raft::on_snapshot_failed`, and raft asks again when the follower shows life (contract row 40) |
-//! | as many transfers as allowed | a sender is told to wait; a new one fails at once and is asked for again |
+//! | as many transfers as allowed | a sender is told to wait; a new one fails at once and is asked for again, or takes the place of one whose follower keeps it waiting, or is gone, if its own is another |
 //!
 //! # Who may be believed
 //!

@@ -117,6 +117,11 @@ impl Name {
         self.term == Term(0) && other.term == Term(0) && self.from != other.from
     }
 
+    /// Whether the sender's node has begun the other one in a later life (`Sends::new`).
+    fn is_of_an_earlier_life(&self, other: &Self) -> bool {
+        self.from == other.from && self.transfer >> 32 < other.transfer >> 32
+    }
+
     /// Whether this transfer takes the place of another one: it comes from a newer leader, or the
     /// same leader began it later.
     fn supersedes(&self, other: &Self) -> bool {
@@ -175,6 +180,18 @@ impl Receives {
                 answer(PieceStatus::Refused)
             }
         }
+    }
+
+    /// The node that sends `name` has been started again since it began others: of those nothing more comes. Calls `over`
+    /// for each.
+    pub(in crate::shard) fn end_earlier_lives(&mut self, name: &Name, mut over: impl FnMut(u32)) {
+        self.under_way.retain(|it| {
+            let is_over = it.incoming.is_some() && it.name.is_of_an_earlier_life(name);
+            if is_over {
+                over(it.slot);
+            }
+            !is_over
+        });
     }
 
     /// A piece is durable, of what a sender calls so: others may call theirs the same. Yields what to say, and

@@ -9,6 +9,7 @@
 //!      ├── Installed ─────────────────────────────► Holding ── the follower replicates, or
 //!      │                                                       SNAPSHOT_HOLD_MS_MAX ──► gone
 //!      └── Refused, no progress, too many starts ─► gone; Raft::on_snapshot_failed
+//!          or it waits, and another follower needs the place
 //! ```
 //!
 //! While a follower is sent a snapshot, and while it is held for, the log behind the snapshot's last
@@ -102,6 +103,8 @@ struct Sending {
     /// It went back, and the acknowledgements since then made no progress.
     in_doubt: bool,
     progress_at: Tick,
+    /// The follower was last heard to have more than before.
+    moved_at: Tick,
     /// Beginnings before this one.
     starts: u32,
 }
@@ -146,9 +149,23 @@ impl Sends {
         }
     }
 
-    /// Whether one more may begin; one that replaces another always may.
-    pub(in crate::shard) fn has_room(&self, slot: u32, to: ReplicaId) -> bool {
-        self.under_way.len() < limits::SNAPSHOTS_SENDING_MAX || self.find(slot, to).is_some()
+    /// Whether one more may begin; one that replaces another always may. A follower that keeps its transfers waiting, or
+    /// is gone, does not keep others from theirs: one of its own is given up, and `gave_way` hears of it.
+    pub(in crate::shard) fn make_room(
+        &mut self,
+        slot: u32,
+        to: ReplicaId,
+        now: Tick,
+        gave_way: impl FnOnce(u32, ReplicaId),
+    ) -> bool {
+        if self.under_way.len() < limits::SNAPSHOTS_SENDING_MAX || self.find(slot, to).is_some() {
+            return true;
+        }
+        let idle = |it: &Sending| it.to != to && it.may_give_way(now);
+        let Some(at) = self.under_way.iter().position(idle) else { return false };
+        let idle = self.under_way.swap_remove(at);
+        gave_way(idle.slot, idle.to);
+        true
     }
 
     fn find(&self, slot: u32, to: ReplicaId) -> Option<usize> {
@@ -179,6 +196,7 @@ impl Sends {
             resend_ms: limits::SNAPSHOT_RESEND_MS,
             in_doubt: false,
             progress_at: now,
+            moved_at: now,
             starts,
         };
         self.holds.retain(|hold| (hold.slot, hold.to) != (slot, to));
@@ -335,7 +353,7 @@ impl Sending {
                     self.window.drain(..done);
                     self.acked += done as u32;
                     self.sent = self.sent.max(self.acked);
-                    self.progress_at = now;
+                    (self.progress_at, self.moved_at) = (now, now);
                     self.in_doubt = false;
                     self.resend_ms = limits::SNAPSHOT_RESEND_MS;
                     self.resend_at = Some(now.plus(self.resend_ms));
@@ -349,6 +367,12 @@ impl Sending {
             PieceStatus::Go => {}
         }
         None
+    }
+
+    /// Whether it waits for its follower, and little is lost with it.
+    fn may_give_way(&self, now: Tick) -> bool {
+        let is_stuck = limits::SNAPSHOT_RESEND_MS_MAX <= now.since(self.moved_at);
+        self.in_doubt && (self.acked == 0 || is_stuck)
     }
 
     /// The follower is there and hears: pauses begin small again.

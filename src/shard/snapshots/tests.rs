@@ -230,9 +230,14 @@ fn contract_row_40_what_is_given_up_is_reported() {
 
     // No room: the caller asks first, and reports.
     let mut sends = sends_full();
-    assert!(!sends.has_room(SLOT, FOLLOWER));
+    assert!(!has_room(&mut sends, FOLLOWER, 0));
     sends.end_group(0);
-    assert!(sends.has_room(SLOT, FOLLOWER));
+    assert!(has_room(&mut sends, FOLLOWER, 0));
+}
+
+/// Whether there is room, without that another transfer gives way.
+fn has_room(sends: &mut Sends, to: ReplicaId, now: u64) -> bool {
+    sends.make_room(SLOT, to, Tick(now), |slot, to| panic!("{slot} gives way, to {to}"))
 }
 
 fn sends_full() -> Sends {
@@ -464,6 +469,70 @@ fn a_busy_follower_is_waited_for() {
         now = sends.deadline().0;
         assert!(!polled(&mut sends, now).is_empty());
     }
+}
+
+/// A follower that takes nothing has the places until another one needs them (seed 6032038 of the simulator). What it has
+/// taken a part of is not given up for a pause.
+#[test]
+fn a_follower_that_keeps_its_transfers_waiting_keeps_no_other_from_its_own() {
+    let (other, waits) = (ReplicaId(3), 10);
+    let mut full = sends_full();
+    let pieces = polled(&mut full, 0);
+    let of_slot_1 = pieces.iter().find(|it| it.transfer & 0xff == 1).expect("it was sent");
+    assert!(!has_room(&mut full, other, waits), "nobody waits");
+    assert_eq!(full.on_ack(1, &ack(of_slot_1, 0, PieceStatus::Busy), Tick(waits)), None);
+    assert!(!has_room(&mut full, FOLLOWER, waits), "it would wait just so");
+    let mut gave_way = Vec::new();
+    assert!(full.make_room(SLOT, other, Tick(waits), |slot, to| gave_way.push((slot, to))));
+    assert_eq!(gave_way, [(1, FOLLOWER)]);
+    assert!(has_room(&mut full, other, waits), "the place is free");
+
+    // One that was under way is waited for, but not for ever.
+    let mut sends = sends(1);
+    for slot in 100..100 + SNAPSHOTS_SENDING_MAX as u32 {
+        sends.begin(Opening { slot, ..opening(&machine(20), SNAPSHOT) }, 0, Tick(0));
+    }
+    let pieces = polled(&mut sends, 0);
+    for piece in pieces.iter().filter(|piece| piece.number == 0) {
+        let slot = 100 + (piece.transfer & 0xff) as u32;
+        assert_eq!(sends.on_ack(slot, &ack(piece, 1, PieceStatus::Go), Tick(1)), None);
+    }
+    assert!(!polled(&mut sends, 1 + SNAPSHOT_RESEND_MS).is_empty(), "it goes back");
+    let stuck = 1 + SNAPSHOT_RESEND_MS_MAX;
+    assert!(!has_room(&mut sends, other, stuck - 1));
+    let mut gave_way = Vec::new();
+    assert!(sends.make_room(SLOT, other, Tick(stuck), |slot, to| gave_way.push((slot, to))));
+    assert_eq!(gave_way, [(100, FOLLOWER)]);
+}
+
+/// Its places were taken by what a leader had sent before it was started again: others were kept waiting for half a minute
+/// (seed 6032038).
+#[test]
+fn nothing_more_is_expected_of_a_node_that_has_been_started_again() {
+    let begun = |life, from| {
+        let mut sends = sends(life);
+        sends.begin(Opening { from, ..opening(&machine(1), SNAPSHOT) }, 0, Tick(0));
+        polled(&mut sends, 0)
+    };
+    let (old, others, new) = (begun(1, LEADER), begun(1, ReplicaId(3)), begun(2, LEADER));
+    let mut receives = Receives::default();
+    let mut take = |slot, piece: &SnapshotPiece| {
+        let taken = receives.on_piece(slot, piece, || Map::new().restoring(), Tick(0));
+        assert_eq!(taken, Taken::Write);
+        receives.on_durable(slot, of(piece), piece.number);
+    };
+    take(7, &old[0]);
+    take(8, &others[0]);
+    take(9, &old[0]);
+    old[1..].iter().for_each(|piece| take(9, piece));
+    assert!(receives.finish(9).is_some(), "it is being installed");
+    let mut over = Vec::new();
+    receives.end_earlier_lives(&Name::of(&old[0]), |slot| over.push(slot));
+    receives.end_earlier_lives(&Name::of(&begun(2, ReplicaId(4))[0]), |slot| over.push(slot));
+    assert_eq!(over, [0; 0]);
+    receives.end_earlier_lives(&Name::of(&new[0]), |slot| over.push(slot));
+    assert_eq!(over, [7]);
+    assert_eq!([7, 8, 9].map(|slot| receives.name(slot).is_some()), [false, true, true]);
 }
 
 /// Nodes that were started equally often call their transfers the same.

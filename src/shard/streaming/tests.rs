@@ -460,6 +460,34 @@ fn a_transfer_does_not_survive_the_receivers_restart() {
     assert_eq!(cluster.counters(leader).snapshots_failed, 0);
 }
 
+/// Whoever leads in a later term ended what was sent before: nothing waits for the rest.
+#[test]
+fn a_transfer_does_not_survive_the_senders_term() {
+    let mut cluster = Cluster::new();
+    // How much may be sent is said at a start.
+    (cluster.bytes_per_s, cluster.keys) = (300 << 10, 30);
+    let leader = cluster.leader().expect("somebody leads");
+    cluster.crash(leader);
+    cluster.start(leader);
+    cluster.until("a leader", |it| it.leader().is_some());
+    let (leader, follower) = cluster.left_behind();
+    cluster.cut = None;
+    cluster.until("some of it has arrived", |it| 0 < it.acks(PieceStatus::Go));
+    let receives = |it: &Cluster| {
+        let shard = it.nodes[follower].shard.as_ref().expect("it runs");
+        shard.receives.name(0).map(|name| name.term)
+    };
+    assert_eq!(receives(&cluster), Some(cluster.replica(leader).status().term));
+    cluster.crash(leader);
+    // The next leader's own does not arrive.
+    cluster.lanes.retain(|lane| *lane != Lane::Bulk);
+    let third = 3 - leader - follower;
+    cluster.until("another leads", |it| it.replica(follower).status().leader.0 == third as u64 + 1);
+    assert_eq!(receives(&cluster), None);
+    cluster.lanes = Lane::ALL.to_vec();
+    cluster.until("they agree", |it| it.agree(third, follower));
+}
+
 /// The store of a receiver is two-phase: "installed" is said when raft has taken it, not before.
 #[test]
 fn contract_row_50_installed_is_said_when_raft_has_taken_it() {
