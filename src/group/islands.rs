@@ -150,6 +150,19 @@ impl Islands {
         self.list.iter().map(|it| (it.cache.first(), it.last()))
     }
 
+    /// What lies in front of `applied` is not missed any more.
+    pub(super) fn let_go_through(&mut self, applied: Index) {
+        self.list.retain(|it| applied < it.last());
+    }
+
+    /// This entry is committed, and so is all that lies in front of it in the log that holds it.
+    pub(super) fn learn_committed(&mut self, entry: EntryId) {
+        let holds_it = |it: &&mut Island| it.term_at(entry.index) == Some(entry.term);
+        if let Some(Island { known, .. }) = self.list.iter_mut().find(holds_it) {
+            known.commit = known.commit.max(entry.index);
+        }
+    }
+
     /// An entry that is known to be committed, or that lies in front of one: the first of the first island, or the one
     /// that it follows, which more members may have. Zero if there is none.
     pub(super) fn committed(&self) -> EntryId {

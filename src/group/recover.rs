@@ -904,6 +904,7 @@ impl ReplicaRecovery {
         replica.note_forgotten(hard_state);
         if replica.forgotten().is_some() {
             replica.islands = islands;
+            replica.islands.let_go_through(replica.raft.status().applied);
             replica.raft.note_committed(replica.islands.committed());
         }
         if is_term_behind && replica.forgotten().is_none() {

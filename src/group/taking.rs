@@ -284,6 +284,10 @@ impl Replica {
                 self.write_mark(RunKind::Recalled, whole, None);
                 self.islands.clear();
             }
+            Recalled::Committed(entry) => {
+                self.islands.learn_committed(entry);
+                self.raft.note_committed(self.islands.committed());
+            }
         }
     }
 

@@ -187,6 +187,9 @@ impl Raft {
             self.log.commit_to(known.index);
             self.check_recall();
         }
+        if last.index < committed.index && committed.term.0 > 0 {
+            self.note_committed_behind(committed);
+        }
     }
 
     /// The own vote counts like any other: once it is durable (safety point 1).

@@ -87,7 +87,9 @@ pub struct Message {
     /// the sender knows to be committed. `Recall`: `index` is where the sender's
     /// log ends now; its response: the leader's last entry.
     pub entry: EntryId,
-    /// `Append`, `Heartbeat`: what the receiver may commit, as far as this message vouches for it.
+    /// `Append`, `Heartbeat`: what the receiver may commit, as far as this message vouches for it. A response to
+    /// `Recall`: one more than the last entry of the sender's log, if that is of the sender's term, or else 1; zero if it
+    /// leads in its term or may.
     pub commit: Index,
     /// `Append`: the term of every entry carried. `Vote`, `PreVote`: with `commit`, the last entry the
     /// candidate knows to be committed. `Recall`: with `commit`, one that the sender knows to be.

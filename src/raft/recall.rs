@@ -47,7 +47,9 @@
 //! (Raft §5.4.2), whether or not anybody is left who knows: nobody was elected in a later term without one of them, and
 //! each of them, then and from now on, elects only who has as much. But the leader of `t` may live and not know yet; were
 //! a follower to show what it has not counted, a read at the leader would then go back in time. So nothing is made of it
-//! before all other voters have spoken: none of them leads in `t`, or will ([`Raft::learn_from_claims`]).
+//! before all other voters have spoken: none of them leads in `t`, or will ([`Raft::learn_from_claims`]). One that is whole asks
+//! nobody, and says it when it is asked. What is committed may lie behind a gap of who learns it: the log that holds it there is told
+//! ([`Recalled::Committed`]).
 //!
 //! *The leader's count.* It still counts what this replica acknowledged in its earlier life. That is
 //! what the target makes good; and to be sent anything again, the replica says how far its log
@@ -77,6 +79,8 @@ pub enum Recalled {
     Promises,
     /// Everything that was ever acknowledged is here again.
     Everything,
+    /// This entry behind the end of the log is committed: the driver may hold it behind a gap.
+    Committed(EntryId),
 }
 
 /// The state of a replica that is not whole.
@@ -99,6 +103,8 @@ pub(super) struct Recall {
     pub(super) is_rejoining: bool,
     /// An entry that this replica does not have, or cannot place, and knows to be committed.
     committed: EntryId,
+    /// The last one of which the driver was told so.
+    learned: EntryId,
 }
 
 /// How far the log of a voter that has lost something reached in `last.term`, while that was its term.
@@ -123,6 +129,7 @@ impl Recall {
             lonely_since: now,
             is_rejoining: false,
             committed: EntryId::default(),
+            learned: EntryId::default(),
         }
     }
 
@@ -214,6 +221,15 @@ impl Raft {
         last.filter(|last| last.term == self.term).map_or(Index(0), |last| last.index)
     }
 
+    /// What is known to be committed lies behind the end of the log.
+    pub(super) fn note_committed_behind(&mut self, entry: EntryId) {
+        let Some(recall) = self.recall_mut().filter(|it| it.learned.index < entry.index) else {
+            return;
+        };
+        recall.learned = entry;
+        self.rare().recalled.push(Recalled::Committed(entry));
+    }
+
     /// Voter `from`, of this term, says that its log had reached `last` (zero: an entry of an earlier term). Once all
     /// others have spoken, what a quorum has reached is committed.
     ///
@@ -298,6 +314,10 @@ impl Raft {
         let mut answer =
             Message::new(MessageKind::RecallResponse, self.config.id, question.from, term);
         (answer.context, answer.reject) = (question.context, true);
+        if matches!(self.role, Role::Follower { .. } | Role::PreCandidate(_)) {
+            // It will not lead in this term, which a candidate of it may.
+            answer.commit = self.claimed().next();
+        }
         let last = self.log.last_id();
         if let Role::Leader(leader) = &mut self.role
             && let Some(peer) = leader.peer_mut(question.from)
@@ -340,11 +360,16 @@ impl Raft {
             }
             return;
         }
-        if !answer.reject && answer.term == self.term {
+        if answer.term != self.term {
+            return;
+        }
+        if !answer.reject {
             if recall.target.is_none_or(|(term, _)| term < answer.term) {
                 recall.target = Some((answer.term, answer.entry.index));
             }
             self.check_recall();
+        } else if answer.commit > Index(0) {
+            self.learn_from_claims(answer.from, answer.commit.prev());
         }
     }
 

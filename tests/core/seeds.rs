@@ -265,10 +265,11 @@ fn a_damaged_segment_leaves_the_log_though_nobody_writes() {
 /// earlier life outlived what ended it (719592); an answer to a member that does not lead counted as a promise (812201).
 /// All disks are damaged in 714360: two of three know that an entry is committed and lack those in front of it, which the
 /// third has and does not know to be. And in 721391, with 64 groups. In 2007115 nobody is left who knows: but each says how
-/// far its log had reached.
+/// far its log had reached. In 6045087 the third is whole, asks nobody, and said nothing; and what the others learned lay behind
+/// their gaps.
 #[test]
 fn members_that_are_not_whole_give_each_other_back_what_is_committed() {
-    made_good(&[701_466, 704_012, 719_592, 812_201, 714_360, 721_391, 2_007_115]);
+    made_good(&[701_466, 704_012, 719_592, 812_201, 714_360, 721_391, 2_007_115, 6_045_087]);
 }
 
 /// The end of a log was in doubt, because an earlier life could not read it, and brought in a member. Who went on alone

@@ -6,6 +6,7 @@ use super::*;
 use crate::group::Answers;
 use crate::group::{Outgoing, SnapshotMeta};
 use crate::id::{NodeId, ReplicaId, Term, UnixMs};
+use crate::raft::Recalled;
 use crate::raft::effects::Effects;
 use crate::raft::message::{Message, MessageKind};
 use crate::store::Wanted;
@@ -627,6 +628,29 @@ fn what_runs_and_what_starts_again_come_to_the_same() {
     assert_eq!((again.forgotten(), seen(&again)), (None, seen(&running)));
     // What lies behind the snapshot is in front of it in the log, and stays.
     assert_eq!(again.pin(&LogIndex::new()), Some(SegmentSeq(5)));
+}
+
+/// What names the entries that are missing in front of it (seed 6045087).
+#[test]
+fn what_is_learned_to_be_committed_behind_a_gap_is_asked_for() {
+    let start = |said: &[Said]| replay(said).expect("a log that recovers");
+    let mut replica = start(&[Log(1, 5, 5), Loss, Log(8, 12, 7), Forgotten(12)]);
+    assert_eq!(replica.islands.committed(), EntryId::default());
+    let other = EntryId { term: TERM.next(), index: Index(12) };
+    for unknown in [other, at(7), at(13)] {
+        replica.note_recalled(Recalled::Committed(unknown));
+        assert_eq!(replica.islands.committed(), EntryId::default(), "{unknown}");
+    }
+    replica.note_recalled(Recalled::Committed(at(12)));
+    assert_eq!(replica.islands.committed(), at(8));
+    // What lies in front of what is applied is not asked for.
+    let behind = [Log(1, 5, 5), Loss, Log(8, 9, 9), Loss, Log(11, 14, 13), Forgotten(14)];
+    let mut replica = start(&behind);
+    assert_eq!(replica.islands.committed(), at(8));
+    replica.islands.let_go_through(Index(8));
+    assert_eq!(replica.islands.committed(), at(8), "9 is not applied");
+    replica.islands.let_go_through(Index(9));
+    assert_eq!(replica.islands.committed(), at(11));
 }
 
 #[test]

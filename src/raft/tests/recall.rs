@@ -646,6 +646,54 @@ fn what_a_quorum_had_in_its_term_is_committed_though_nobody_is_left_who_knows() 
     assert_eq!(later.status().commit, Index(10));
 }
 
+/// Two have lost what lies in front of what they know, and the third, which is whole, has that and nothing behind it (seed
+/// 6045087). It asks nobody, so it speaks when it is asked.
+#[test]
+fn who_is_whole_says_when_asked_how_far_its_log_reached() {
+    let says = |raft: &mut Raft, term| {
+        let mut asked = message(MessageKind::Recall, 3, 2, term);
+        asked.entry.index = Index(10);
+        let answers = answers(raft, &asked, 10);
+        answers.iter().find(|it| it.kind == MessageKind::RecallResponse).expect("it answers").commit
+    };
+    assert_eq!(says(&mut ends_with_4_13(3, &[]), 4), Index(14));
+    assert_eq!(says(&mut ends_with_4_13(3, &[]), 5), Index(1), "its last entry is of another term");
+    // A candidate may yet lead in its term, and a leader does.
+    let mut raft = ends_with_4_13(3, &[]);
+    raft.campaign(Tick(10));
+    ready(&mut raft, 10);
+    for role in [RoleKind::PreCandidate, RoleKind::Candidate, RoleKind::Leader] {
+        let status = raft.status();
+        assert_eq!(status.role, role);
+        let expected = if role == RoleKind::PreCandidate { 14 } else { 0 };
+        let term = status.term.0;
+        assert_eq!(says(&mut raft, term), Index(expected), "{role:?}");
+        let kind = match role {
+            RoleKind::PreCandidate => MessageKind::PreVoteResponse,
+            _ => MessageKind::VoteResponse,
+        };
+        answers(&mut raft, &message(kind, 1, 2, 5), 20);
+    }
+}
+
+#[test]
+fn what_is_committed_behind_the_end_of_the_log_is_told() {
+    let mut raft = forgetful(29, true, Some(entry(3, 42)));
+    let asked = question(&mut raft, 0);
+    let mut claim = message(MessageKind::Recall, 3, 2, 3);
+    (claim.entry.index, claim.hint) = (Index(29), Index(43));
+    let mut told = |message: &Message| {
+        raft.step(message, Tick(10));
+        ready(&mut raft, 10).recalled
+    };
+    assert_eq!(told(&claim), [], "1 may lead");
+    let mut speaks = answer(&asked, 1, 3, None);
+    assert_eq!(told(&speaks), [], "it says nothing of itself");
+    speaks.commit = Index(1);
+    assert_eq!(told(&speaks), [Recalled::Committed(entry(3, 42))]);
+    assert_eq!(told(&speaks), [], "once");
+}
+
 /// With its own last entry it speaks for a quorum only once that is durable.
 #[test]
 fn a_claim_is_of_what_is_durable() {
