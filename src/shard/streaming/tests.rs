@@ -244,6 +244,20 @@ impl Cluster {
         (leader, follower)
     }
 
+    /// A leader that sends 300 KiB a second, and a follower that has a part of its snapshot.
+    fn half_way(&mut self) -> (usize, usize) {
+        // How much may be sent is said at a start.
+        self.bytes_per_s = 300 << 10;
+        let leader = self.leader().expect("somebody leads");
+        self.crash(leader);
+        self.start(leader);
+        self.until("a leader", |it| it.leader().is_some());
+        let (leader, follower) = self.left_behind();
+        self.cut = None;
+        self.until("some of it has arrived", |it| 0 < it.acks(PieceStatus::Go));
+        (leader, follower)
+    }
+
     fn agree(&self, one: usize, other: usize) -> bool {
         let (one, other) = (self.replica(one), self.replica(other));
         one.status().applied == other.status().applied && one.digest() == other.digest()
@@ -443,14 +457,7 @@ fn contract_row_46_a_dropped_frame_is_reported_and_sent_again() {
 #[test]
 fn a_transfer_does_not_survive_the_receivers_restart() {
     let mut cluster = Cluster::new();
-    cluster.bytes_per_s = 300 << 10;
-    let leader = cluster.leader().expect("somebody leads");
-    cluster.crash(leader);
-    cluster.start(leader);
-    cluster.until("a leader", |it| it.leader().is_some());
-    let (leader, follower) = cluster.left_behind();
-    cluster.cut = None;
-    cluster.until("some of it has arrived", |it| 0 < it.acks(PieceStatus::Go));
+    let (leader, follower) = cluster.half_way();
     cluster.crash(follower);
     cluster.start(follower);
     cluster.until("they agree", |it| it.agree(leader, follower));
@@ -464,15 +471,8 @@ fn a_transfer_does_not_survive_the_receivers_restart() {
 #[test]
 fn a_transfer_does_not_survive_the_senders_term() {
     let mut cluster = Cluster::new();
-    // How much may be sent is said at a start.
-    (cluster.bytes_per_s, cluster.keys) = (300 << 10, 30);
-    let leader = cluster.leader().expect("somebody leads");
-    cluster.crash(leader);
-    cluster.start(leader);
-    cluster.until("a leader", |it| it.leader().is_some());
-    let (leader, follower) = cluster.left_behind();
-    cluster.cut = None;
-    cluster.until("some of it has arrived", |it| 0 < it.acks(PieceStatus::Go));
+    cluster.keys = 30;
+    let (leader, follower) = cluster.half_way();
     let receives = |it: &Cluster| {
         let shard = it.nodes[follower].shard.as_ref().expect("it runs");
         shard.receives.name(0).map(|name| name.term)
