@@ -244,14 +244,18 @@ impl Cluster {
         (leader, follower)
     }
 
-    /// A leader that sends 300 KiB a second, and a follower that has a part of its snapshot.
-    fn half_way(&mut self) -> (usize, usize) {
-        // How much may be sent is said at a start.
-        self.bytes_per_s = 300 << 10;
+    /// So much of snapshots leaves in a second, which is said at a start.
+    fn sends_at(&mut self, bytes_per_s: u64) {
+        self.bytes_per_s = bytes_per_s;
         let leader = self.leader().expect("somebody leads");
         self.crash(leader);
         self.start(leader);
         self.until("a leader", |it| it.leader().is_some());
+    }
+
+    /// A leader that sends 300 KiB a second, and a follower that has a part of its snapshot.
+    fn half_way(&mut self) -> (usize, usize) {
+        self.sends_at(300 << 10);
         let (leader, follower) = self.left_behind();
         self.cut = None;
         self.until("some of it has arrived", |it| 0 < it.acks(PieceStatus::Go));
@@ -434,11 +438,7 @@ fn contract_row_45_pieces_travel_below_everything_else_and_alone() {
 #[test]
 fn contract_row_46_a_dropped_frame_is_reported_and_sent_again() {
     let mut cluster = Cluster::new();
-    cluster.bytes_per_s = 1 << 20;
-    let leader = cluster.leader().expect("somebody leads");
-    cluster.crash(leader);
-    cluster.start(leader);
-    cluster.until("a leader", |it| it.leader().is_some());
+    cluster.sends_at(1 << 20);
     let (leader, follower) = cluster.left_behind();
     cluster.cut = None;
     cluster.until("some of it has arrived", |it| 1 < it.pieces().len());
