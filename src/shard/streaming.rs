@@ -158,9 +158,8 @@ impl Shard {
             return;
         };
         let name = Name::of(&piece);
-        let mut over = Vec::new();
-        self.receives.end_earlier_lives(&name, |slot| over.push(slot));
-        over.into_iter().for_each(|slot| self.replicas[slot as usize].end_receiving());
+        let Self { receives, replicas, .. } = self;
+        receives.end_earlier_lives(&name, |slot| replicas[slot as usize].end_receiving());
         let replica = &mut self.replicas[slot as usize];
         let answer = match replica.on_announced(now, piece.from, piece.term, piece.snapshot) {
             Use::None => Some(name.ack(0, PieceStatus::Refused)),
@@ -278,11 +277,8 @@ impl Shard {
             );
             ended.into_iter().for_each(|slot| self.review_hold(slot));
         }
-        let mut silent = Vec::new();
-        self.receives.poll(now, |slot| silent.push(slot));
-        for slot in silent {
-            self.replicas[slot as usize].end_receiving();
-        }
+        let Self { receives, replicas, .. } = self;
+        receives.poll(now, |slot| replicas[slot as usize].end_receiving());
     }
 
     /// A piece or an acknowledgement of a group speaks for the node it came from, and is for this one
