@@ -198,8 +198,8 @@ pub(super) struct World {
     pub(super) unlucky: Option<usize>,
     /// All disks were damaged at once.
     pub(super) is_hurt_everywhere: bool,
-    /// How many sessions were asked for.
-    pub(super) sessions_asked: u32,
+    /// How many sessions may be left behind in some group: who opened or closed them did not hear that all have.
+    pub(super) sessions_adrift: u32,
     /// A node whose disk was replaced, and the one that takes its place, until it has.
     pub(super) replacing: Option<(usize, usize)>,
     /// A node was given up that a group may have needed for its majority.
@@ -329,7 +329,7 @@ impl World {
             snapshot_writes: BTreeSet::new(),
             unlucky: (founders > 0).then(|| seed as usize % founders),
             is_hurt_everywhere: false,
-            sessions_asked: 0,
+            sessions_adrift: 0,
             replacing: None,
             may_be_too_few: false,
             halted: BTreeSet::new(),
