@@ -78,29 +78,27 @@ impl World {
     /// A client that writes in sessions thinks of something.
     pub(super) fn call_in_session(&mut self, client: usize, node: usize) {
         let it = self.in_session(client);
-        let Some(id) = it.id else {
-            if SESSIONS_ADRIFT_MAX <= self.sessions_adrift {
-                let call = self.workload.next(client, false, self.now, &mut self.rng);
-                self.call(client, node, call);
-                return;
-            }
+        let (id, is_outstanding) = (it.id, it.outstanding.is_some());
+        if id.is_none() && self.sessions_adrift < SESSIONS_ADRIFT_MAX {
             self.sessions_adrift += 1;
             let open = Command::from_args(&[b"CLIENT", b"SESSION", b"OPEN"]);
             return self.ask(client, node, open, Asked::Open);
-        };
-        if it.outstanding.is_some() {
+        }
+        if is_outstanding {
             return self.attempt(client, node);
         }
-        if self.rng.u32(..100) == 0 {
+        if let Some(id) = id
+            && self.rng.u32(..100) == 0
+        {
             let id = id.to_string();
             let close = Command::from_args(&[b"CLIENT", b"SESSION", b"CLOSE", id.as_bytes()]);
             return self.ask(client, node, close, Asked::Close);
         }
         let call = self.workload.next(client, false, self.now, &mut self.rng);
-        if !call.is_for_sessions() {
+        let Some(id) = id.filter(|_| call.is_for_sessions()) else {
             self.call(client, node, call);
             return;
-        }
+        };
         let Call { command, acts } = call;
         let effects = self.note_call(client, acts);
         // Numbers ascend; nobody says that they must follow one another.
