@@ -4,14 +4,12 @@
 //! The map is persistent: a copy of it shares every node, and a change copies the nodes on its way. So
 //! a snapshot takes a copy in no time and reads it at leisure (docs/decisions/0007).
 
-use std::cmp::Ordering;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
-use equivalent::{Comparable, Equivalent};
-use imbl::OrdMap;
 
 use crate::id::{Index, UnixMs};
 use crate::limits;
@@ -27,55 +25,11 @@ mod collections;
 mod commands;
 mod expiry;
 mod snapshot;
+mod table;
 mod value;
 
+use table::{HASH_BITS, Place, Spot, Table};
 use value::Value;
-
-/// Bits of the hash that orders keys; a cursor holds them beside 14 bits of group.
-const HASH_BITS: u32 = 40;
-
-/// Where a key stands in the order.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    hash: u64,
-    /// Counted: whoever changes a node that a snapshot still holds copies all its keys.
-    key: Arc<[u8]>,
-}
-
-/// The same, of a key that is looked for: nothing is allocated for it.
-struct Spot<'a> {
-    hash: u64,
-    key: &'a [u8],
-}
-
-impl Place {
-    fn of(key: &[u8]) -> Self {
-        Self { hash: hash(key), key: key.into() }
-    }
-}
-
-impl<'a> Spot<'a> {
-    fn of(key: &'a [u8]) -> Self {
-        Self { hash: hash(key), key }
-    }
-}
-
-impl Equivalent<Place> for Spot<'_> {
-    fn equivalent(&self, place: &Place) -> bool {
-        self.hash == place.hash && *self.key == *place.key
-    }
-}
-
-impl Comparable<Place> for Spot<'_> {
-    fn compare(&self, place: &Place) -> Ordering {
-        self.hash.cmp(&place.hash).then_with(|| self.key.cmp(&place.key))
-    }
-}
-
-/// Where `key` stands: equal on every replica and in every version, because cursors outlive both.
-fn hash(key: &[u8]) -> u64 {
-    mix(key, 0x6f75_7472_6967_6765) >> (64 - HASH_BITS)
-}
 
 /// 64 bits of `bytes`, by multiplying and folding eight at a time.
 fn mix(bytes: &[u8], seed: u64) -> u64 {
@@ -96,7 +50,7 @@ fn fold(value: u64) -> u64 {
 /// The state machine of one group: strings, hashes and sets by key.
 #[derive(Debug, Default)]
 pub struct Map {
-    values: OrdMap<Place, Value>,
+    values: Table<Value>,
     /// How many keys each slot has; slots without keys are left out. It follows from `values`, and is
     /// kept because counting them would hold up the core.
     slots: BTreeMap<u16, u64>,
@@ -252,7 +206,7 @@ impl Map {
             "incrby" => self.add(command.arg(1), argument_at(command, 2)?)?,
             "decrby" => self.add(command.arg(1), -argument_at(command, 2)?)?,
             "flushall" | "flushdb" => {
-                self.values.clear();
+                self.values = Table::default();
                 self.slots.clear();
                 self.deadlines.clear();
                 Reply::Ok
@@ -386,7 +340,7 @@ impl Map {
         let mut next = SCAN_END;
         let mut last = None;
         let mut bytes = 0;
-        for (looked, (place, value)) in self.values.range(from..).enumerate() {
+        for (looked, (place, value)) in self.values.from(Bound::Included(&from)).enumerate() {
             let enough = looked >= options.count || bytes > SCAN_BYTES_SOFT;
             if enough && last != Some(place.hash) {
                 next = place.hash;

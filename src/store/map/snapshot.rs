@@ -22,7 +22,6 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
-use imbl::OrdMap;
 
 use crate::id::UnixMs;
 use crate::limits;
@@ -30,8 +29,9 @@ use crate::store::acl::Users;
 use crate::store::{Frozen, RestoreError, Restoring, StateMachine};
 use crate::wire::resp::Command;
 
+use super::Map;
+use super::table::{Place, Table};
 use super::value::{Collection, Hash, Set, Value};
-use super::{Map, Place};
 
 const HEADER_BYTES: usize = 8;
 
@@ -60,7 +60,7 @@ impl Kind {
 
 /// A map that no longer changes. Holds at most one record more than the chunk asked for, and all users.
 pub(super) struct FrozenMap {
-    values: OrdMap<Place, Value>,
+    values: Table<Value>,
     /// The last key of which everything is in `ready`.
     last: Option<Place>,
     /// The part of the next key, a hash or a set, that went into `ready` last.
@@ -69,7 +69,7 @@ pub(super) struct FrozenMap {
 }
 
 impl FrozenMap {
-    pub(super) fn new(values: OrdMap<Place, Value>, clock: UnixMs, users: &Users) -> Self {
+    pub(super) fn new(values: Table<Value>, clock: UnixMs, users: &Users) -> Self {
         let mut ready = BytesMut::new();
         if clock != UnixMs(0) {
             record(&mut ready, b"", Kind::Clock, &[&clock.0.to_le_bytes()]);
@@ -83,8 +83,10 @@ impl FrozenMap {
     /// Writes out whole records until there are `bytes` ready.
     fn fill(&mut self, bytes: usize) {
         let Self { values, last, part, ready } = self;
-        let from = last.as_ref().map_or(Bound::Unbounded, |last| Bound::Excluded(last.clone()));
-        for (place, value) in values.range((from, Bound::Unbounded)) {
+        // A copy, because it moves on while the table is walked.
+        let after = last.clone();
+        let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        for (place, value) in values.from(from) {
             if bytes <= ready.len() {
                 return;
             }
@@ -120,7 +122,7 @@ impl FrozenMap {
             *last = Some(place.clone());
         }
         // Nothing is left: whoever holds this need not hold the map any longer.
-        *values = OrdMap::new();
+        *values = Table::default();
     }
 }
 

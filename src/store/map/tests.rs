@@ -633,7 +633,7 @@ fn a_value_as_long_as_the_last_takes_its_memory_unless_somebody_reads_it() {
 /// How many keys each slot has, counted by hand.
 fn counted(map: &Map) -> BTreeMap<u16, u64> {
     let mut counts = BTreeMap::new();
-    for place in map.values.keys() {
+    for (place, _) in map.values.iter() {
         *counts.entry(slot::key_slot(&place.key)).or_default() += 1;
     }
     counts
