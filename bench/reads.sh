@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Linearizable GETs three ways, in alternating rounds, as a Markdown record:
+# Linearizable GETs four ways, in alternating rounds, as a Markdown record:
 #
 #     cargo build --release && cargo build --release -p bench
 #     bench/reads.sh > bench/records/$(date +%F)-reads.md
@@ -7,16 +7,17 @@
 #     index      the leader asks a quorum, one round for all reads of a turn (the default)
 #     lease      the leader answers alone while its lease holds (--lease-groups all)
 #     follower   the node the client is connected to asks the leader for an index (READONLY)
+#     led        by lease, each read sent to the node that leads its key (--by-slot)
 #
 # Every measurement starts three nodes in a fresh directory and fills them; connections go to all
 # three nodes. Settings, by environment variable: OUTRIGGER, LOAD, DATA, MODES ("index lease
-# follower"), CONNECTIONS ("1 16 64 256"), ROUNDS (3), DURATION (5), WARMUP (1), PORT (27200).
+# follower led"), CONNECTIONS ("1 16 64 256"), ROUNDS (3), DURATION (5), WARMUP (1), PORT (27200).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 TARGET=${CARGO_TARGET_DIR:-target}
 OUTRIGGER=${OUTRIGGER:-$TARGET/release/outrigger} LOAD=${LOAD:-$TARGET/release/bench}
-MODES=${MODES:-index lease follower} CONNECTIONS=${CONNECTIONS:-1 16 64 256}
+MODES=${MODES:-index lease follower led} CONNECTIONS=${CONNECTIONS:-1 16 64 256}
 ROUNDS=${ROUNDS:-3} DURATION=${DURATION:-5} WARMUP=${WARMUP:-1} PORT=${PORT:-27200}
 
 fail() { echo "reads: $*" >&2; exit 1; }
@@ -35,13 +36,14 @@ figure() { sed -n '/"median": {/,/}/p' "$DATA/run.json" | sed -n "s/^ *\"$1\": \
 for round in $(seq "$ROUNDS"); do
     for mode in $MODES; do
         arguments=()
-        [ "$mode" != lease ] || arguments=(--serve-arg=--lease-groups=all)
+        [ "$mode" != lease ] && [ "$mode" != led ] || arguments=(--serve-arg=--lease-groups=all)
         start_nodes "$OUTRIGGER" "$DATA/run" "$PORT" ${arguments[@]+"${arguments[@]}"}
         "$LOAD" --addr "$addrs" -c 16 --command set --value-size 256 --keys 20000 --fill \
             --warmup 0 -n 100 >/dev/null
         for connections in $CONNECTIONS; do
             readonly=()
             [ "$mode" != follower ] || readonly=(--readonly)
+            [ "$mode" != led ] || readonly=(--by-slot)
             # shellcheck disable=SC2086 # flags is a list of words
             "$LOAD" --addr "$addrs" -c "$connections" $flags "${readonly[@]}" --seed "$round" \
                 --server-pids "$pids" --json "$DATA/run.json" >"$DATA/run/load" 2>&1 ||
@@ -60,17 +62,17 @@ for round in $(seq "$ROUNDS"); do
 done
 
 cat <<HEAD
-# Linearizable GET by ReadIndex, by lease and by followers, $(date -u +%F)
+# Linearizable GET by ReadIndex, by lease, by followers and by those who lead, $(date -u +%F)
 
 | | |
 |---|---|
 $(commit_and_machine)
 | rounds | $ROUNDS, alternating, $WARMUP s warm-up and $DURATION s measured; the table holds medians |
-| command | \`load --addr … -c N $flags [--readonly] --seed ROUND\` |
+| command | \`load --addr … -c N $flags [--readonly|--by-slot] --seed ROUND\` |
 | record | \`CONNECTIONS="$CONNECTIONS" ROUNDS=$ROUNDS DURATION=$DURATION WARMUP=$WARMUP bench/reads.sh\` |
 
 Three nodes and the generator share the cores; connections are dealt out to all three nodes, so two of
-three reads by index or lease are forwarded to the leader.
+three reads by index or lease are forwarded to the leader; \`led\` is by lease and asks the leader itself.
 
 | connections | reads by | throughput, ops/s | p50, µs | p99, µs | server CPU, µs/op | throughput ÷ index | p99 ÷ index |
 |--:|---|--:|--:|--:|--:|--:|--:|
@@ -85,7 +87,7 @@ awk -v all="$CONNECTIONS" '
     }
     function ratio(a, b) { return b > 0 ? sprintf("%.2f", a / b) : "–" }
     END {
-        count = split(all, connections, " "); kinds = split("index lease follower", named, " ")
+        count = split(all, connections, " "); kinds = split("index lease follower led", named, " ")
         for (c = 1; c <= count; c++)
             for (s = 1; s <= kinds; s++) {
                 n = connections[c]; name = named[s]

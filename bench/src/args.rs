@@ -74,6 +74,11 @@ pub(crate) struct Args {
     #[arg(long)]
     readonly: bool,
 
+    /// Ask the first address who leads which slot (CLUSTER SLOTS), before every run, and send each operation to the node that leads its
+    /// key, as clients do that know clusters. Every connection asks for keys that its node leads
+    #[arg(long, conflicts_with = "readonly")]
+    by_slot: bool,
+
     /// What is sent: `set`, `get`, or `mixed` (half and half); --read-share is finer
     #[arg(long, value_enum, conflicts_with = "read_share")]
     command: Option<Command>,
@@ -202,6 +207,8 @@ pub(crate) struct Plan {
     pub(crate) manner: Manner,
     /// How connections get in.
     pub(crate) access: Arc<Access>,
+    /// Every operation goes to the node that leads its key.
+    pub(crate) by_slot: bool,
     /// Operations per second of an open loop.
     pub(crate) rate_per_s: Option<f64>,
     /// Find the knee in this range, instead of measuring at one rate.
@@ -311,6 +318,7 @@ impl Args {
             threads: self.threads,
             manner: Manner { readonly: self.readonly, creating: false },
             access: Arc::new(self.access.open()?),
+            by_slot: self.by_slot,
             rate_per_s: self.rate,
             sweep: self.sweep.then_some(knee::Range {
                 from_per_s: self.sweep_from,
@@ -365,6 +373,14 @@ impl Args {
             !self.access.is_any() || sides.iter().all(|side| side.target == Target::Resp),
             "--password-file and --tls-ca are for the Redis protocol; the others are driven in plain here",
         )?;
+        ensure(
+            !self.by_slot || sides.iter().all(|side| side.target == Target::Resp),
+            "--by-slot is for the Redis protocol",
+        )?;
+        ensure(
+            !self.by_slot || self.dist != Dist::Sequential,
+            "--by-slot passes over the keys of other nodes, and --dist sequential passes over none",
+        )?;
         ensure(self.sweep_from <= self.sweep_to, "--sweep-from is above --sweep-to")?;
         ensure(
             self.slo_p99_us.is_none_or(|us| 0.0 < us && us.is_finite()),
@@ -392,6 +408,7 @@ impl Plan {
         plan.ends = Ends::Requests(plan.workload.keys);
         (plan.rate_per_s, plan.warmup_s, plan.runs) = (None, 0.0, 1);
         plan.probe = Probe::default();
+        plan.by_slot = false;
         plan.manner = Manner { readonly: false, creating: true };
         // A single connection of depth one would fill for longer than it measures.
         plan.pipeline = plan.pipeline.max(FILL_OPS_MIN / plan.connections);

@@ -219,7 +219,8 @@ impl Conn {
 
 /// Speaks TLS if it is to be, logs in, and lets the protocol say what comes first. Once per connection, so it may
 /// block.
-fn greet<P: Protocol>(
+/// Begins a connection: TLS, a password, and what the protocol says first.
+pub(crate) fn greet<P: Protocol>(
     stream: TcpStream,
     addr: SocketAddr,
     manner: Manner,

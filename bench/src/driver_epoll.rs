@@ -171,7 +171,14 @@ impl<P: Protocol> Driver<P> {
             admit = self.worker.gate.admit(now_ns);
             let Admit::Send(intended_ns) = admit else { break };
             let stream = &mut self.worker.stream;
-            let Op { kind, key, value_bytes } = stream.next_op();
+            let mut op = stream.next_op();
+            if let Some(leaders) = &self.worker.leaders {
+                // Some key is its node's, or the run would not have begun.
+                while !leaders.is_leader(self.worker.addrs[slot], op.key) {
+                    op = stream.next_op();
+                }
+            }
+            let Op { kind, key, value_bytes } = op;
             match kind {
                 Kind::Read => side.push_read(&mut conn.out, key),
                 Kind::Write => side.push_write(&mut conn.out, key, value_bytes, |out| {

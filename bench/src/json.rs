@@ -114,6 +114,7 @@ fn settings(plan: &Plan) -> Value {
         "connections_count": plan.connections,
         "pipeline_count": plan.pipeline,
         "threads_count": plan.threads,
+        "by_slot": plan.by_slot,
         "keys_count": plan.workload.keys,
         "distribution": format!("{:?}", plan.workload.dist).to_lowercase(),
         "value_min_bytes": plan.workload.value.min,

@@ -43,6 +43,7 @@ mod rounds;
 mod run;
 mod schedule;
 mod sides;
+mod slots;
 mod sweep;
 mod timeline;
 mod wire;

@@ -9,6 +9,7 @@ use crate::procstat::{self, Snapshot};
 use crate::protocol::Manner;
 use crate::record::{Record, Shared};
 use crate::schedule::{Arrivals, Clock, Gate, Window};
+use crate::slots::Leaders;
 use crate::workload::Stream;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -35,6 +36,8 @@ pub(crate) struct Worker {
     pub(crate) manner: Manner,
     /// How connections get in.
     pub(crate) access: Arc<Access>,
+    /// Who leads which key, if connections only ask for those of their nodes.
+    pub(crate) leaders: Option<Arc<Leaders>>,
     /// The operations to send.
     pub(crate) stream: Stream,
     /// When to send them. Lets nothing through before [`Worker::await_start`].
@@ -104,6 +107,13 @@ pub(crate) fn once(plan: &Plan, run: u64, stop: &AtomicBool) -> Result<Outcome, 
     let shared = Arc::new(Shared::default());
     let (news_sender, news) = mpsc::channel();
     let threads = plan.threads as u64;
+    let leaders = if plan.by_slot {
+        let leaders = Leaders::ask(plan.addrs[0], &plan.access)?;
+        leaders.check(&plan.addrs, plan.workload.keys)?;
+        Some(Arc::new(leaders))
+    } else {
+        None
+    };
     let mut starts = Vec::new();
     for thread in 0..threads {
         let (start_sender, start) = mpsc::channel();
@@ -122,6 +132,7 @@ pub(crate) fn once(plan: &Plan, run: u64, stop: &AtomicBool) -> Result<Outcome, 
             pipeline: plan.pipeline,
             manner: plan.manner,
             access: Arc::clone(&plan.access),
+            leaders: leaders.clone(),
             stream: Stream::new(&plan.workload, plan.seed, run, thread, threads),
             gate: Gate::new(never, None, None),
             clock,

@@ -142,6 +142,61 @@ fn the_json_has_every_field_and_the_table_reads_back() {
     assert_eq!(fields[1..], [1.0, 2000.0]);
 }
 
+/// Two nodes, each of which leads half of the slots and refuses keys of the other half: asked by slot, they refuse none; asked
+/// as it comes, they do.
+#[test]
+fn by_slot_every_operation_goes_to_the_node_that_leads_its_key() {
+    let halves = [(0, 8191), (8192, 16_383)];
+    let listeners = halves.map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    let ports = [0, 1].map(|node: usize| listeners[node].local_addr().unwrap().port());
+    let range = |node: usize| {
+        let ((first, last), port) = (halves[node], ports[node]);
+        format!("*3\r\n:{first}\r\n:{last}\r\n*3\r\n$9\r\n127.0.0.1\r\n:{port}\r\n$1\r\nn\r\n")
+    };
+    let table = format!("*2\r\n{}{}", range(0), range(1));
+    for (listener, half) in listeners.into_iter().zip(halves) {
+        let table = table.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (mut stream, table) = (stream.unwrap(), table.clone());
+                thread::spawn(move || {
+                    let mut buffer = [0; 4096];
+                    while let Ok(bytes @ 1..) = stream.read(&mut buffer) {
+                        // One outstanding operation: every read is one command.
+                        let text = String::from_utf8_lossy(&buffer[..bytes]).into_owned();
+                        let key = text.find("key:").map(|at| &text.as_bytes()[at..at + 16]);
+                        let answer = match key.map(outrigger::store::slot::key_slot) {
+                            None => table.clone(),
+                            Some(slot) if (half.0..=half.1).contains(&slot) => "+OK\r\n".into(),
+                            Some(slot) => format!("-MOVED {slot} elsewhere\r\n"),
+                        };
+                        stream.write_all(answer.as_bytes()).unwrap();
+                    }
+                });
+            }
+        });
+    }
+    let addrs = ports.map(|port| format!("127.0.0.1:{port}")).join(",");
+    let (output, json) = load(&addrs, "-c 4 -n 500 --allow-errors --by-slot");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(
+        (&json["runs"][0]["ops_count"], &json["runs"][0]["errors_count"]),
+        (&500.into(), &0.into())
+    );
+    let (_, json) = load(&addrs, "-c 4 -n 500 --allow-errors");
+    assert!(json["runs"][0]["errors_count"].as_u64() > Some(100), "{json}");
+    // One of them alone is asked for its keys only.
+    let one = format!("127.0.0.1:{}", ports[1]);
+    let (output, json) = load(&one, "-c 2 -n 100 --by-slot");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(json["runs"][0]["errors_count"], 0);
+    let leader = outrigger::store::slot::key_slot(b"key:000000000000") / 8192;
+    let other = format!("127.0.0.1:{}", ports[usize::from(1 - leader)]);
+    let (output, _) = load(&other, "-c 2 -n 100 --by-slot --keys 1");
+    let problem = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && problem.contains("leads none of the keys"), "{problem}");
+}
+
 fn needs_nothing_else(page: &str) {
     for reference in ["href=", "src=", "url(", "@import", "<script", "<link"] {
         assert!(!page.contains(reference), "{reference} in {page}");
