@@ -24,6 +24,15 @@ pub(super) struct Process {
     pub(super) open_files_max: u64,
 }
 
+/// The process's memory comes in pages of 4 KiB from now on, also where the kernel would give it 2 MiB at a time: it clears, and on a busy
+/// machine first has to collect, each of those at once, while a core waits for it (docs/decisions/0022). What this process
+/// starts inherits it.
+pub(super) fn use_small_pages() {
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::warn!(%error, "memory may come in huge pages, and growth stall writes for milliseconds");
+    }
+}
+
 impl Process {
     /// Looks. It costs some ten microseconds, and one more for each ten open files.
     pub(super) fn look() -> Self {

@@ -11,12 +11,14 @@ use crate::store::map::Map;
 use super::fatal::Fatal;
 use super::keyring::Keyring;
 use super::node::Node;
+use super::process;
 
 /// Runs the node until SIGTERM or SIGINT, or until it cannot go on.
 ///
 /// # Errors
 /// Why it could not start, or why it stopped itself; one line.
 pub fn serve(config: &Config) -> Result<(), Fatal> {
+    process::use_small_pages();
     let node = Node::start_with(config, Arc::new(|_| Box::new(Map::new())))?;
     let keyring = Arc::clone(&node.keyring);
     // Without files to read again, the end of the terminal ends the node as ever.

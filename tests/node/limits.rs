@@ -107,6 +107,17 @@ fn commands_that_are_too_large_as_a_whole() {
     assert_eq!(client.say("EXISTS huge"), Reply::Integer(0));
 }
 
+/// Huge pages stall a core while its memory grows (docs/decisions/0022).
+#[test]
+fn memory_comes_in_small_pages() {
+    let cluster = shared::cluster();
+    for node in &cluster.nodes {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", node.pid())).expect("status");
+        assert!(status.lines().any(|line| line == "THP_enabled:\t0"), "{status}");
+    }
+}
+
 /// An announced length costs the node nothing: a thousand of them and the node lives on.
 #[test]
 fn announced_and_never_sent() {
