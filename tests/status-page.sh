@@ -55,7 +55,7 @@ info() {
 # A time in µs, as the page writes it.
 as_time() {
     awk -v us="$1" 'BEGIN {
-        if (us < 1000) print us " µs"; else if (us < 1e6) printf "%.3g ms\n", us / 1e3; else printf "%.3g s\n", us / 1e6
+        if (us == 0) print "–"; else if (us < 1000) print us " µs"; else if (us < 1e6) printf "%.3g ms\n", us / 1e3; else printf "%.3g s\n", us / 1e6
     }'
 }
 

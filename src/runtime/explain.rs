@@ -1,8 +1,8 @@
 //! Explains commits: the shard's stage clocks, kept in histograms.
 //!
 //! One per core. Every command counts with the times of its passage ([`crate::shard::stages`]), so that
-//! percentiles are those of commands. What set the commit times is counted in windows of ten seconds: an operator
-//! asks what is slow now.
+//! percentiles are those of commands. All of it is kept since the start, for Prometheus, and told to people for the
+//! last ten to twenty seconds: an operator asks what is slow now.
 
 use std::collections::BTreeMap;
 
@@ -10,36 +10,26 @@ use crate::id::{NodeId, Tick};
 use crate::shard::report::{CommitsReport, SetBy, StageSpread};
 use crate::shard::stages::{Commit, Leg, Stage};
 
-use super::metrics::Durations;
+use super::metrics::{Durations, Window};
 
-/// How long a window is, in ms.
-const WINDOW_MS: u64 = 10_000;
-
-/// What a core knows of where the time of commits went.
+/// Where the time of commits went, from the start on.
 #[derive(Debug, Clone)]
-pub struct Explainer {
+pub struct Explained {
     /// From the receipt of a command until its reply.
     commits: Durations,
     /// The stages that are not of a follower; the places of the others stay empty.
     own: Vec<Durations>,
     /// The stages of each follower.
     followers: BTreeMap<NodeId, Vec<Durations>>,
-    /// What set the commit times before the window that is open.
-    before: Decided,
-    /// The window that is open, since when, and the one before it.
-    open: Decided,
-    opened: Tick,
-    closed: Decided,
+    /// Commands, by the node and the stage that set their commit time; and the sum of those times, in µs.
+    set_by: BTreeMap<(NodeId, Stage), (u64, u64)>,
 }
 
-/// Commands, by the node and the stage that set their commit time; and the sum of those times, in µs.
-type Decided = BTreeMap<(NodeId, Stage), (u64, u64)>;
-
-fn add(sum: &mut Decided, more: &Decided) {
-    for (key, (commands, us)) in more {
-        let sum = sum.entry(*key).or_insert((0, 0));
-        (sum.0, sum.1) = (sum.0 + commands, sum.1 + us);
-    }
+/// What a core knows of where the time of commits went.
+#[derive(Debug, Default)]
+pub struct Explainer {
+    all: Explained,
+    before: Window<Explained>,
 }
 
 fn histograms(wanted: impl Fn(Stage) -> bool) -> Vec<Durations> {
@@ -51,52 +41,18 @@ fn stages(of_follower: bool) -> impl Iterator<Item = Stage> {
     Stage::ALL.into_iter().filter(move |stage| stage.is_of_follower() == of_follower)
 }
 
-impl Default for Explainer {
+impl Default for Explained {
     fn default() -> Self {
         Self {
             commits: Durations::default(),
             own: histograms(|stage| !stage.is_of_follower()),
             followers: BTreeMap::new(),
-            before: Decided::new(),
-            open: Decided::new(),
-            opened: Tick(0),
-            closed: Decided::new(),
+            set_by: BTreeMap::new(),
         }
     }
 }
 
-impl Explainer {
-    /// Counts what a shard has explained in one turn.
-    pub fn count(&mut self, now: Tick, commits: &[Commit], legs: &[Leg]) {
-        if WINDOW_MS <= now.since(self.opened) {
-            // A window that nobody wrote into for long is not the one before this.
-            let is_next = now.since(self.opened) < 2 * WINDOW_MS;
-            add(&mut self.before, &self.open);
-            self.closed = std::mem::take(&mut self.open);
-            if !is_next {
-                self.closed.clear();
-            }
-            self.opened = now;
-        }
-        for commit in commits {
-            let count = u64::from(commit.commands);
-            self.commits.record_us(u64::from(commit.us), count);
-            for (histogram, stage) in self.own.iter_mut().zip(stages(false)) {
-                histogram.record_us(u64::from(commit.times[stage as usize]), count);
-            }
-            let decided = self.open.entry((commit.set_by, commit.stage)).or_insert((0, 0));
-            decided.0 += count;
-            decided.1 += count * u64::from(commit.us);
-        }
-        for leg in legs {
-            let own = self.followers.entry(leg.node);
-            let own = own.or_insert_with(|| histograms(Stage::is_of_follower));
-            for (histogram, stage) in own.iter_mut().zip(stages(true)) {
-                histogram.record_us(u64::from(leg.times[stage as usize]), leg.commands.into());
-            }
-        }
-    }
-
+impl Explained {
     /// From the receipt of a command until its reply.
     #[must_use]
     pub fn commits(&self) -> &Durations {
@@ -111,44 +67,87 @@ impl Explainer {
         own.chain(self.followers.iter().flat_map(of))
     }
 
-    /// What set the commit times since the start: node, stage, commands.
-    pub fn set_by(&self) -> impl Iterator<Item = (NodeId, Stage, u64)> + use<> {
-        let mut all = self.before.clone();
-        add(&mut all, &self.open);
-        all.into_iter().map(|((node, stage), (commands, _))| (node, stage, commands))
+    /// What set the commit times: node, stage, commands.
+    pub fn set_by(&self) -> impl Iterator<Item = (NodeId, Stage, u64)> {
+        self.set_by.iter().map(|(&(node, stage), &(commands, _))| (node, stage, commands))
     }
 
-    /// What set the commit times of the last ten to twenty seconds, most commands first.
-    #[must_use]
-    pub fn set_by_lately(&self) -> Vec<SetBy> {
-        let mut recent = self.closed.clone();
-        add(&mut recent, &self.open);
-        let mut set_by: Vec<SetBy> = recent
-            .into_iter()
-            .map(|((node, stage), (commands, us))| SetBy {
+    /// What came after `earlier`, which was a copy of this.
+    fn since(&self, earlier: &Self) -> CommitsReport {
+        let followers = |(&node, all)| {
+            let before = earlier.followers.get(&node);
+            let all: &Vec<Durations> = all;
+            stages(true).zip(all).enumerate().map(move |(at, (stage, it))| {
+                let it = before.map_or_else(|| it.clone(), |before| it.since(&before[at]));
+                StageSpread { node: Some(node), stage, spread: it.spread() }
+            })
+        };
+        let own = stages(false).zip(self.own.iter().zip(&earlier.own));
+        let own = own.map(|(stage, (it, before))| StageSpread {
+            node: None,
+            stage,
+            spread: it.since(before).spread(),
+        });
+        CommitsReport {
+            commits: self.commits.since(&earlier.commits).spread(),
+            stages: own.chain(self.followers.iter().flat_map(followers)).collect(),
+            set_by: self.set_by_since(earlier),
+        }
+    }
+
+    fn set_by_since(&self, earlier: &Self) -> Vec<SetBy> {
+        let rest = self.set_by.iter().map(|(key, &(commands, us))| {
+            let (commands_then, us_then) = earlier.set_by.get(key).copied().unwrap_or_default();
+            (key, commands - commands_then, us - us_then)
+        });
+        let mut set_by: Vec<SetBy> = rest
+            .filter(|(_, commands, _)| 0 < *commands)
+            .map(|(&(node, stage), commands, us)| SetBy {
                 node,
                 stage,
                 commands,
-                mean_us: us / commands.max(1),
+                mean_us: us / commands,
             })
             .collect();
         set_by.sort_by_key(|it| std::cmp::Reverse(it.commands));
         set_by
     }
+}
 
-    /// What `INFO` shows.
-    #[must_use]
-    pub fn report(&self) -> CommitsReport {
-        let spread = |(node, stage, it): (_, _, &Durations)| StageSpread {
-            node,
-            stage,
-            spread: it.spread(),
-        };
-        CommitsReport {
-            commits: self.commits.spread(),
-            stages: self.stages().map(spread).collect(),
-            set_by: self.set_by_lately(),
+impl Explainer {
+    /// Counts what a shard has explained in one turn.
+    pub fn count(&mut self, commits: &[Commit], legs: &[Leg]) {
+        let all = &mut self.all;
+        for commit in commits {
+            let count = u64::from(commit.commands);
+            all.commits.record_us(u64::from(commit.us), count);
+            for (histogram, stage) in all.own.iter_mut().zip(stages(false)) {
+                histogram.record_us(u64::from(commit.times[stage as usize]), count);
+            }
+            let decided = all.set_by.entry((commit.set_by, commit.stage)).or_insert((0, 0));
+            decided.0 += count;
+            decided.1 += count * u64::from(commit.us);
         }
+        for leg in legs {
+            let own = all.followers.entry(leg.node);
+            let own = own.or_insert_with(|| histograms(Stage::is_of_follower));
+            for (histogram, stage) in own.iter_mut().zip(stages(true)) {
+                histogram.record_us(u64::from(leg.times[stage as usize]), leg.commands.into());
+            }
+        }
+    }
+
+    /// Everything since the start.
+    #[must_use]
+    pub fn all(&self) -> &Explained {
+        &self.all
+    }
+
+    /// The last ten to twenty seconds, if this is asked at least every ten.
+    #[must_use]
+    pub fn lately(&mut self, now: Tick) -> CommitsReport {
+        let Self { all, before } = self;
+        all.since(before.earlier(now, all))
     }
 }
 
@@ -178,8 +177,8 @@ pub(crate) mod tests {
         let mut times = StageTimes::default();
         times[Stage::FollowerFlush as usize] = 5_000;
         let leg = Leg { node: NodeId(2), commands: 9, times };
-        explainer.count(Tick(20_000), &commits, &[leg]);
-        let report = explainer.report();
+        explainer.count(&commits, &[leg]);
+        let report = explainer.lately(Tick(1_000));
         assert_eq!(report.commits.count, 12);
         let set_by =
             |node, stage, commands, mean_us| SetBy { node: NodeId(node), stage, commands, mean_us };
@@ -199,17 +198,27 @@ pub(crate) mod tests {
     #[test]
     fn what_was_slow_is_forgotten_after_two_windows_and_counted_for_ever() {
         let mut explainer = Explainer::default();
-        let slow = [commit(1, 9_000, 2, Stage::FollowerFlush)];
+        let (slow, leg) = explained(1, 9_000);
         let fast = [commit(1, 300, 1, Stage::Flush)];
-        explainer.count(Tick(WINDOW_MS), &slow, &[]);
-        explainer.count(Tick(2 * WINDOW_MS), &fast, &[]);
-        assert_eq!(explainer.set_by_lately().len(), 2);
-        explainer.count(Tick(3 * WINDOW_MS), &fast, &[]);
+        let follower = |report: &CommitsReport| {
+            let is_it = |it: &&StageSpread| it.stage == Stage::FollowerFlush;
+            report.stages.iter().find(is_it).map(|it| it.spread.count)
+        };
         let stages =
-            |it: &Explainer| it.set_by_lately().iter().map(|it| it.stage).collect::<Vec<_>>();
-        assert_eq!(stages(&explainer), [Stage::Flush]);
-        explainer.count(Tick(30 * WINDOW_MS), &slow, &[]);
-        assert_eq!(stages(&explainer), [Stage::FollowerFlush]);
-        assert_eq!(explainer.set_by().map(|(.., commands)| commands).sum::<u64>(), 4);
+            |report: &CommitsReport| report.set_by.iter().map(|it| it.stage).collect::<Vec<_>>();
+        explainer.count(&[slow], &[leg]);
+        assert_eq!(stages(&explainer.lately(Tick(10_000))), [Stage::FollowerFlush]);
+        explainer.count(&fast, &[]);
+        let report = explainer.lately(Tick(19_999));
+        assert_eq!((stages(&report).len(), follower(&report)), (2, Some(1)));
+        let report = explainer.lately(Tick(20_000));
+        assert_eq!((stages(&report), follower(&report)), (vec![Stage::Flush], Some(0)));
+        assert_eq!(report.commits.count, 1);
+        let (slow, leg) = explained(2, 9_000);
+        explainer.count(&[slow], &[leg]);
+        assert_eq!(stages(&explainer.lately(Tick(20_001)))[0], Stage::FollowerFlush);
+        assert_eq!(explainer.lately(Tick(300_000)).set_by, [], "long ago");
+        assert_eq!(explainer.all().set_by().map(|(.., commands)| commands).sum::<u64>(), 4);
+        assert_eq!(explainer.all().commits().spread().count, 4);
     }
 }

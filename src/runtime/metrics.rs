@@ -8,11 +8,15 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use crate::id::Tick;
 use crate::shard::report::Spread;
 
 use super::explain::Explainer;
 
 const MICROS_MAX: u64 = 60_000_000;
+
+/// How long a window is, in ms: what is told of "lately" is of the last one to two of them.
+const WINDOW_MS: u64 = 10_000;
 
 /// Upper ends of the buckets in which Prometheus gets durations, in µs; one more has no end. Flushes of good
 /// disks and turns are in the first half.
@@ -69,7 +73,15 @@ impl Durations {
         buckets
     }
 
-    /// Its percentiles, for `INFO`.
+    /// Those that came after `earlier`, which was a copy of these.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut rest = self.clone();
+        rest.histogram.subtract(&earlier.histogram).expect("a copy has no more, nor other bounds");
+        Self { sum_us: self.sum_us - earlier.sum_us, ..rest }
+    }
+
+    /// Their percentiles.
     #[must_use]
     pub fn spread(&self) -> Spread {
         let at = |quantile| self.histogram.value_at_quantile(quantile);
@@ -90,13 +102,47 @@ impl Durations {
     }
 }
 
-/// What one core measures of itself.
+/// What something that only grows was when the last windows began, so that what it grew by since can be told: what
+/// is slow now, and not what was last week.
+///
+/// ```text
+///    earlier        at_open        now
+///  ─────┼──── 10 s ────┼── ≤ 10 s ──┤
+///       └─────────── lately ────────┘
+/// ```
 #[derive(Debug, Clone, Default)]
+pub struct Window<T> {
+    earlier: T,
+    at_open: T,
+    opened: Tick,
+}
+
+impl<T: Clone> Window<T> {
+    /// What `all` was ten to twenty seconds ago, if this is asked at least every ten; at first, nothing.
+    pub fn earlier(&mut self, now: Tick, all: &T) -> &T {
+        let age = now.since(self.opened);
+        if WINDOW_MS <= age {
+            std::mem::swap(&mut self.earlier, &mut self.at_open);
+            self.at_open.clone_from(all);
+            if 2 * WINDOW_MS <= age {
+                // Nobody has asked for long: what was open until now is not the window before this.
+                self.earlier.clone_from(all);
+            }
+            self.opened = now;
+        }
+        &self.earlier
+    }
+}
+
+/// What one core measures of itself.
+#[derive(Debug, Default)]
 pub struct Metrics {
-    /// From handing a log write to the kernel until it is durable.
-    pub flush: Durations,
     /// From the start of a turn to its end.
     pub turn: Durations,
+    /// Turns and flushes of the log, as they were.
+    pub turns_before: Window<Durations>,
+    /// See there.
+    pub flushes_before: Window<Durations>,
     /// Where the time of commits goes.
     pub explainer: Explainer,
 }
@@ -118,5 +164,26 @@ mod tests {
         durations.record(Duration::from_secs(600));
         assert_eq!(durations.buckets()[BUCKETS_US.len()], 2);
         assert_eq!(durations.buckets().iter().sum::<u64>(), durations.spread().count);
+    }
+
+    #[test]
+    fn what_was_slow_is_forgotten_after_two_windows() {
+        let (mut all, mut before) = (Durations::default(), Window::default());
+        let mut lately = |all: &Durations, at| {
+            let spread = all.since(before.earlier(Tick(at), all)).spread();
+            (spread.count, spread.max / 100)
+        };
+        all.record_us(9_000, 1);
+        assert_eq!(lately(&all, 1_000), (1, 90));
+        all.record_us(300, 2);
+        assert_eq!(lately(&all, WINDOW_MS), (3, 90), "the first window is the one before");
+        all.record_us(300, 2);
+        assert_eq!(lately(&all, 2 * WINDOW_MS - 1), (5, 90));
+        assert_eq!(lately(&all, 2 * WINDOW_MS), (2, 3), "the first window is forgotten");
+        all.record_us(300, 1);
+        assert_eq!(lately(&all, 2 * WINDOW_MS), (3, 3));
+        assert_eq!(lately(&all, 9 * WINDOW_MS), (0, 0), "nobody asked in between");
+        all.record_us(500, 1);
+        assert_eq!((lately(&all, 9 * WINDOW_MS), all.spread().count), ((1, 5), 7));
     }
 }

@@ -380,7 +380,7 @@ impl Running {
         let ended = clock.micros();
         self.shard.mark(now, Mark::Replied, ended);
         let (commits, legs) = self.shard.explained();
-        self.metrics.explainer.count(now, commits, legs);
+        self.metrics.explainer.count(commits, legs);
         self.metrics.turn.record_us(ended.since(started).into(), 1);
         Ok(())
     }
@@ -513,7 +513,7 @@ impl Running {
                 shard: self.shard.report(false),
                 flushes: self.parts.writer.durations().clone(),
                 turns: self.metrics.turn.clone(),
-                explainer: self.metrics.explainer.clone(),
+                explained: self.metrics.explainer.all().clone(),
                 draining: self.shard.is_draining(),
             }),
             Mail::Stop => {
@@ -671,10 +671,12 @@ impl Running {
         if REPORT_MS <= now.since(self.reported) {
             self.reported = now;
             let is_first = parts.core == ShardId(0);
+            let Metrics { turn, turns_before, flushes_before, explainer } = &mut self.metrics;
+            let flushes = parts.writer.durations();
             *self.shard.driver_mut() = DriverReport {
-                flushes: parts.writer.durations().spread(),
-                turns: self.metrics.turn.spread(),
-                commits: self.metrics.explainer.report(),
+                flushes: flushes.since(flushes_before.earlier(now, flushes)).spread(),
+                turns: turn.since(turns_before.earlier(now, turn)).spread(),
+                commits: explainer.lately(now),
                 links: parts.links.report(),
                 flush_method: parts.writer.method().name(),
                 receive_method: parts.ring.receive_method(),

@@ -183,7 +183,7 @@ impl Counters {
     }
 }
 
-/// How long something took, in µs: percentiles of a histogram that the driver keeps.
+/// How long something took, in µs: percentiles of what a histogram of the driver's counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Spread {
     /// How often it was measured.
@@ -252,7 +252,8 @@ pub struct CommitsReport {
     pub set_by: Vec<SetBy>,
 }
 
-/// What only the driver of a core can measure. It brings it up to date about once a second.
+/// What only the driver of a core can measure. It brings it up to date about once a second; how long things took
+/// is of the last ten to twenty seconds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DriverReport {
     /// From handing a log write to the kernel until it is durable.

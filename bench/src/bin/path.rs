@@ -448,7 +448,7 @@ impl Cluster {
             self.mark(at, Mark::Replied);
             let Node { shard, explainer, .. } = &mut self.nodes[at];
             let (commits, legs) = shard.explained();
-            explainer.count(self.now, commits, legs);
+            explainer.count(commits, legs);
             fx.roles.clear();
             fx.late_beats.clear();
             fx.peers.clear();

@@ -21,7 +21,7 @@ use crate::limits::{
 };
 use crate::runtime::socket;
 
-use super::http::{self, Parsed, Request, Response, Status};
+use super::http::{self, Names, Parsed, Request, Response, Status};
 
 /// One connection. At most `2 * ADMIN_CONNECTIONS_MAX` of them, all on the admin thread.
 #[derive(Debug)]
@@ -29,6 +29,7 @@ pub(super) struct Conn {
     socket: TcpStream,
     state: State,
     until: Tick,
+    names: Names,
 }
 
 #[derive(Debug)]
@@ -47,9 +48,9 @@ enum State {
 
 impl Conn {
     /// A client that was accepted; its socket never blocks.
-    pub(super) fn new(socket: TcpStream, now: Tick) -> Self {
+    pub(super) fn new(socket: TcpStream, names: Names, now: Tick) -> Self {
         let state = State::Reading(Vec::new());
-        Self { socket, state, until: now.plus(ADMIN_REQUEST_MS_MAX) }
+        Self { socket, state, until: now.plus(ADMIN_REQUEST_MS_MAX), names }
     }
 
     pub(super) fn socket(&self) -> &TcpStream {
@@ -106,14 +107,14 @@ impl Conn {
         match (&self.socket).take(room as u64).read_to_end(bytes) {
             // As much as may come, or the client's end.
             Ok(read) if read == room => {}
-            Ok(_) if matches!(http::parse(bytes), Parsed::Partial) => {
+            Ok(_) if matches!(http::parse(bytes, self.names), Parsed::Partial) => {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
-        match http::parse(bytes) {
+        match http::parse(bytes, self.names) {
             Parsed::Partial => Ok(None),
             Parsed::Refused(response) => {
                 self.answer(&response, now);
@@ -194,7 +195,7 @@ mod tests {
         let client = TcpStream::connect(listener.local_addr().expect("bound")).expect("accepted");
         let (socket, _) = listener.accept().expect("connected");
         socket.set_nonblocking(true).expect("a socket");
-        (Conn::new(socket, Tick(0)), client)
+        (Conn::new(socket, Names::Local, Tick(0)), client)
     }
 
     /// Waits until the other end's bytes, or its end, have arrived.
@@ -215,7 +216,7 @@ mod tests {
         client.write_all(b"GET /livez HT").expect("sent");
         arrive(&conn);
         assert_eq!(conn.on_ready(Tick(1)), None);
-        client.write_all(b"TP/1.1\r\nHost: a\r\n\r\nGET /livez").expect("sent");
+        client.write_all(b"TP/1.1\r\nHost: localhost\r\n\r\nGET /livez").expect("sent");
         arrive(&conn);
         let request = conn.on_ready(Tick(2)).expect("whole");
         assert_eq!((request.target, conn.deadline()), (Target::Live, None), "no time runs here");

@@ -359,14 +359,14 @@ impl Page {
     /// Where the time of commits goes: histograms of the stages, and what set the times.
     fn commits(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let help = "From the receipt of a write until its reply, at the group's leader";
-        self.durations(encoder, "commit_duration", help, |report| report.explainer.commits())?;
+        self.durations(encoder, "commit_duration", help, |report| report.explained.commits())?;
         let help = "What a stage of a commit took; stages of a follower have its node";
         let (unit, kind) = (In::Seconds.unit(), MetricType::Histogram);
         let mut metric = encoder.encode_descriptor("commit_stage_duration", help, unit, kind)?;
         let here = self.info[0].1.as_str();
         for report in self.reports.cores.iter() {
             let core = report.shard.shard.to_string();
-            for (node, stage, durations) in report.explainer.stages() {
+            for (node, stage, durations) in report.explained.stages() {
                 let node = node.map_or_else(|| here.to_owned(), |node| node.to_string());
                 let labels =
                     [("core", core.as_str()), ("node", node.as_str()), ("stage", stage.name())];
@@ -378,7 +378,7 @@ impl Page {
         let mut metric = encoder.encode_descriptor("commits_set_by", help, None, kind)?;
         for report in self.reports.cores.iter() {
             let core = report.shard.shard.to_string();
-            for (node, stage, commands) in report.explainer.set_by() {
+            for (node, stage, commands) in report.explained.set_by() {
                 let node = node.to_string();
                 let labels =
                     [("core", core.as_str()), ("node", node.as_str()), ("stage", stage.name())];

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::id::{ShardId, Tick};
 use crate::limits::{ADMIN_ANSWER_MS_MAX, ADMIN_FRESH_MS};
-use crate::runtime::explain::Explainer;
+use crate::runtime::explain::Explained;
 use crate::runtime::mailbox::Mailbox;
 use crate::runtime::metrics::Durations;
 use crate::runtime::shard_loop::Mail;
@@ -25,7 +25,7 @@ pub struct CoreReport {
     /// From the start of a turn to its end.
     pub turns: Durations,
     /// Where the time of commits goes.
-    pub explainer: Explainer,
+    pub explained: Explained,
     /// It hands over what it leads.
     pub draining: bool,
 }
@@ -168,7 +168,7 @@ pub(super) mod tests {
             digest: None,
         };
         let link = LinkReport { node: NodeId(2), up: true, round_trip_us: Some(150) };
-        let shard = ShardReport {
+        let mut shard = ShardReport {
             slow: Vec::new(),
             node: NodeId(1),
             cluster: ClusterId(0xab),
@@ -185,10 +185,14 @@ pub(super) mod tests {
         let mut flushes = Durations::default();
         flushes.record(std::time::Duration::from_micros(700));
         flushes.record(std::time::Duration::from_millis(40));
-        let (turns, mut explainer) = (Durations::default(), Explainer::default());
+        let (turns, mut explainer) =
+            (Durations::default(), crate::runtime::explain::Explainer::default());
         let (commit, leg) = crate::runtime::explain::tests::explained(3, 5_000);
-        explainer.count(Tick(0), &[commit], &[leg]);
-        CoreReport { shard, flushes, turns, explainer, draining: false }
+        explainer.count(&[commit], &[leg]);
+        shard.driver.commits = explainer.lately(Tick(0));
+        shard.driver.flushes = flushes.spread();
+        let explained = explainer.all().clone();
+        CoreReport { shard, flushes, turns, explained, draining: false }
     }
 
     /// A gathering over two cores whose mailboxes hold so many letters.

@@ -4,7 +4,39 @@
 //!  GET /readyz HTTP/1.1 ␍␊ Host: … ␍␊ ␍␊   ──►   HTTP/1.1 200 OK ␍␊ … Connection: close ␍␊ ␍␊ body
 //! ```
 
+use std::net::IpAddr;
+
 use crate::limits::{ADMIN_HEAD_BYTES_MAX, ADMIN_HEADERS_MAX};
+
+/// What clients may call the port they have reached.
+///
+/// A page of somebody else's site can have a browser on this machine ask here: it gives its own name an address of this
+/// machine (DNS rebinding), and reads the answer as its own. The browser says that name as `Host`, so a port that only
+/// this machine reaches does not answer to names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Names {
+    /// `localhost`, and addresses.
+    Local,
+    /// Any: a port that other machines reach has whatever name they were told.
+    Any,
+}
+
+impl Names {
+    /// Of a port that listens on this address.
+    pub(super) fn of(address: IpAddr) -> Self {
+        if address.is_loopback() { Self::Local } else { Self::Any }
+    }
+
+    fn has(self, host: &[u8]) -> bool {
+        let Ok(host) = std::str::from_utf8(host) else { return false };
+        let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((address, _)) => address,
+            None => host.rsplit_once(':').map_or(host, |(name, _port)| name),
+        };
+        let is_local = name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok();
+        self == Self::Any || is_local
+    }
+}
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +93,7 @@ pub(super) enum Status {
     NotFound = 404,
     MethodNotAllowed = 405,
     RequestTimeout = 408,
+    Misdirected = 421,
     HeadTooLarge = 431,
     Unavailable = 503,
     VersionNotSupported = 505,
@@ -74,6 +107,7 @@ impl Status {
             Self::NotFound => "Not Found",
             Self::MethodNotAllowed => "Method Not Allowed",
             Self::RequestTimeout => "Request Timeout",
+            Self::Misdirected => "Misdirected Request",
             Self::HeadTooLarge => "Request Header Fields Too Large",
             Self::Unavailable => "Service Unavailable",
             Self::VersionNotSupported => "HTTP Version Not Supported",
@@ -118,7 +152,7 @@ impl Response {
 
 /// Understands what has arrived of a request. What follows the head is not looked at: the connection
 /// ends with the answer.
-pub(super) fn parse(bytes: &[u8]) -> Parsed {
+pub(super) fn parse(bytes: &[u8], names: Names) -> Parsed {
     let mut headers = [httparse::EMPTY_HEADER; ADMIN_HEADERS_MAX];
     let mut head = httparse::Request::new(&mut headers);
     let refused = |status, why: &str| Parsed::Refused(Response::text(status, why));
@@ -128,7 +162,9 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
     };
     match head.parse(bytes) {
         Ok(httparse::Status::Complete(length)) if ADMIN_HEAD_BYTES_MAX < length => too_long(),
-        Ok(httparse::Status::Complete(_)) => understand(&head).unwrap_or_else(Parsed::Refused),
+        Ok(httparse::Status::Complete(_)) => {
+            understand(&head, names).unwrap_or_else(Parsed::Refused)
+        }
         Ok(httparse::Status::Partial) if ADMIN_HEAD_BYTES_MAX <= bytes.len() => too_long(),
         Ok(httparse::Status::Partial) => Parsed::Partial,
         Err(httparse::Error::TooManyHeaders) => {
@@ -142,7 +178,7 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
     }
 }
 
-fn understand(head: &httparse::Request<'_, '_>) -> Result<Parsed, Response> {
+fn understand(head: &httparse::Request<'_, '_>, names: Names) -> Result<Parsed, Response> {
     let values = |name: &'static str| {
         let named = head.headers.iter().filter(move |it| it.name.eq_ignore_ascii_case(name));
         named.map(|header| header.value)
@@ -150,6 +186,10 @@ fn understand(head: &httparse::Request<'_, '_>) -> Result<Parsed, Response> {
     let bad = |why: &str| Response::text(Status::BadRequest, why);
     if head.version == Some(1) && values("host").count() != 1 {
         return Err(bad("a request of HTTP/1.1 names its Host once"));
+    }
+    if !values("host").all(|host| names.has(host)) {
+        let why = "this port is for this machine alone: call it localhost, or by its address";
+        return Err(Response::text(Status::Misdirected, why));
     }
     if values("transfer-encoding").next().is_some()
         || values("content-length").any(|value| value != b"0")
@@ -188,7 +228,7 @@ mod tests {
     }
 
     fn status(bytes: &str) -> Status {
-        match parse(bytes.as_bytes()) {
+        match parse(bytes.as_bytes(), Names::Any) {
             Parsed::Refused(response) => response.status,
             other => panic!("{bytes:?} is {other:?}"),
         }
@@ -199,12 +239,13 @@ mod tests {
         for (text, target) in Target::ALL {
             for path in [text.to_owned(), format!("{text}?x=1"), format!("http://a:1{text}")] {
                 let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
-                assert_eq!(parse(request.as_bytes()), asked(target), "{path}");
+                assert_eq!(parse(request.as_bytes(), Names::Any), asked(target), "{path}");
             }
         }
-        assert_eq!(parse(b"GET /livez HTTP/1.0\r\n\r\n"), asked(Target::Live));
+        assert_eq!(parse(b"GET /livez HTTP/1.0\r\n\r\n", Names::Local), asked(Target::Live));
         let Parsed::Asked(request) = parse(
             b"HEAD /metrics HTTP/1.1\r\nhost: a\r\naccept: text/plain, application/openmetrics-text;q=0.9\r\n\r\n",
+            Names::Any,
         ) else {
             panic!("a good request")
         };
@@ -214,7 +255,7 @@ mod tests {
     #[test]
     fn what_is_not_whole_waits_and_what_is_wrong_is_refused_by_name() {
         for partial in ["", "G", "GET /livez HTTP/1.1\r\n", "GET / HTTP/1.1\r\nHost: a\r\n"] {
-            assert_eq!(parse(partial.as_bytes()), Parsed::Partial, "{partial:?}");
+            assert_eq!(parse(partial.as_bytes(), Names::Any), Parsed::Partial, "{partial:?}");
         }
         let host = "HTTP/1.1\r\nHost: a\r\n";
         for (bytes, expected) in [
@@ -234,13 +275,35 @@ mod tests {
     }
 
     #[test]
+    fn a_port_of_this_machine_alone_does_not_answer_to_the_names_of_others() {
+        let asks = |host: &str, names| {
+            parse(format!("GET /status HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes(), names)
+        };
+        for host in
+            ["127.0.0.1:7201", "localhost", "LocalHost:80", "[::1]:7201", "[::1]", "10.0.0.1"]
+        {
+            assert_eq!(asks(host, Names::Local), asked(Target::Status), "{host}");
+        }
+        for host in
+            ["evil.example:7201", "localhost.evil.example", "127.0.0.1.evil.example", "", "[x"]
+        {
+            let Parsed::Refused(response) = asks(host, Names::Local) else { panic!("{host}") };
+            assert_eq!(response.status, Status::Misdirected, "{host}");
+            assert_eq!(asks(host, Names::Any), asked(Target::Status), "{host}");
+        }
+        let of = |address: &str| Names::of(address.parse().expect("an address"));
+        assert_eq!(["127.0.0.1", "::1"].map(of), [Names::Local; 2]);
+        assert_eq!(["0.0.0.0", "10.0.0.1", "::"].map(of), [Names::Any; 3]);
+    }
+
+    #[test]
     fn heads_are_bounded_in_bytes_and_lines() {
         let start = "GET / HTTP/1.1\r\nHost: a\r\nX: ";
         let long = |bytes: usize| format!("{start}{}", "x".repeat(bytes - start.len()));
-        assert_eq!(parse(long(ADMIN_HEAD_BYTES_MAX - 1).as_bytes()), Parsed::Partial);
+        assert_eq!(parse(long(ADMIN_HEAD_BYTES_MAX - 1).as_bytes(), Names::Any), Parsed::Partial);
         assert_eq!(status(&long(ADMIN_HEAD_BYTES_MAX)), Status::HeadTooLarge);
         let whole = |bytes: usize| long(bytes - 4) + "\r\n\r\n";
-        assert_eq!(parse(whole(ADMIN_HEAD_BYTES_MAX).as_bytes()), asked(Target::Page));
+        assert_eq!(parse(whole(ADMIN_HEAD_BYTES_MAX).as_bytes(), Names::Any), asked(Target::Page));
         assert_eq!(status(&whole(ADMIN_HEAD_BYTES_MAX + 1)), Status::HeadTooLarge);
         let lines = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(ADMIN_HEADERS_MAX + 1));
         assert_eq!(status(&lines), Status::HeadTooLarge);

@@ -30,7 +30,8 @@
 //! # Assumes
 //!
 //! Whoever can connect may read: there is no password. Nothing can be changed here, and no data of clients is
-//! shown, neither keys nor values. It listens on an address of this machine alone unless told otherwise.
+//! shown, neither keys nor values. It listens on an address of this machine alone unless told otherwise, and then
+//! answers to no name but `localhost`, so that no page in a browser of this machine reads it.
 //!
 //! # Never
 //!

@@ -18,7 +18,7 @@ use super::conn::Conn;
 use super::exposition;
 use super::gather::{Gather, Gathered, Letter};
 use super::health;
-use super::http::{Request, Response, Status, Target};
+use super::http::{Names, Request, Response, Status, Target};
 use super::status;
 
 /// Connections held at most: beside those that are served, as many that are being told that they are too
@@ -46,6 +46,7 @@ impl AdminPort {
         let gather = Gather::new(shared.mailboxes.clone(), Arc::clone(&mailbox));
         let port = Port {
             listener,
+            names: Names::of(address.ip()),
             mailbox: Arc::clone(&mailbox),
             gather,
             shared,
@@ -77,6 +78,7 @@ impl Drop for AdminPort {
 #[derive(Debug)]
 struct Port {
     listener: TcpListener,
+    names: Names,
     mailbox: Arc<Mailbox<Letter>>,
     gather: Gather,
     shared: Shared,
@@ -180,7 +182,7 @@ impl Port {
                 continue;
             }
             let served = self.conns.iter().filter(|conn| conn.is_served()).count();
-            let mut conn = Conn::new(socket, now);
+            let mut conn = Conn::new(socket, self.names, now);
             if ADMIN_CONNECTIONS_MAX <= served {
                 let why = format!(
                     "{ADMIN_CONNECTIONS_MAX} connections are open already, and that is all; again later"
@@ -285,7 +287,7 @@ mod tests {
 
     fn ask(port: &AdminPort, path: &str) -> TcpStream {
         let mut client = TcpStream::connect(port.address()).expect("it listens");
-        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
         client.write_all(request.as_bytes()).expect("sent");
         client
     }

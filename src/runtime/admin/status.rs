@@ -10,10 +10,8 @@ use serde::Serialize;
 use crate::id::NodeId;
 use crate::limits::ADMIN_GROUPS_SHOWN_MAX;
 use crate::raft::effects::RoleKind;
-use crate::runtime::metrics::Durations;
 use crate::runtime::shard_loop::Shared;
 use crate::shard::report::{self, GroupReport, role_name};
-use crate::shard::stages::Stage;
 
 use super::gather::{CoreReport, Reports};
 use super::health;
@@ -64,13 +62,14 @@ struct Node {
 #[derive(Debug, Serialize)]
 struct Core {
     core: u16,
+    /// Since the start. What follows is of the last ten to twenty seconds.
     counters: BTreeMap<&'static str, u64>,
     flush_us: Spread,
     turn_us: Spread,
     /// Writes of the groups that the core leads, from receipt to reply.
     commit_us: Spread,
     commit_stages: Vec<CommitStage>,
-    /// What set the commit times of the last ten to twenty seconds, most first.
+    /// What set the commit times, most first.
     commits_set_by: Vec<SetBy>,
     groups: usize,
     groups_led: usize,
@@ -101,7 +100,6 @@ struct SetBy {
 #[derive(Debug, Serialize)]
 struct Spread {
     count: u64,
-    sum: u64,
     p50: u64,
     p99: u64,
     p999: u64,
@@ -184,14 +182,15 @@ pub(super) fn pending(report: &CoreReport) -> u64 {
 impl Core {
     fn of(report: &CoreReport) -> Self {
         let shard = &report.shard;
+        let driver = &shard.driver;
         Self {
             core: shard.shard.0,
             counters: shard.counters.named().collect(),
-            flush_us: Spread::of(&report.flushes),
-            turn_us: Spread::of(&report.turns),
-            commit_us: Spread::of(report.explainer.commits()),
-            commit_stages: report.explainer.stages().map(CommitStage::of).collect(),
-            commits_set_by: report.explainer.set_by_lately().into_iter().map(SetBy::of).collect(),
+            flush_us: Spread::of(driver.flushes),
+            turn_us: Spread::of(driver.turns),
+            commit_us: Spread::of(driver.commits.commits),
+            commit_stages: driver.commits.stages.iter().map(CommitStage::of).collect(),
+            commits_set_by: driver.commits.set_by.iter().map(SetBy::of).collect(),
             groups: shard.groups.len(),
             groups_led: led(report),
             groups_recalling: shard.groups_recalling,
@@ -205,30 +204,23 @@ impl Core {
 }
 
 impl CommitStage {
-    fn of((node, stage, durations): (Option<NodeId>, Stage, &Durations)) -> Self {
-        let node = node.map(|node| node.0);
-        Self { node, stage: stage.name(), us: Spread::of(durations) }
+    fn of(it: &report::StageSpread) -> Self {
+        let node = it.node.map(|node| node.0);
+        Self { node, stage: it.stage.name(), us: Spread::of(it.spread) }
     }
 }
 
 impl SetBy {
-    fn of(it: report::SetBy) -> Self {
-        let report::SetBy { node, stage, commands, mean_us } = it;
+    fn of(it: &report::SetBy) -> Self {
+        let report::SetBy { node, stage, commands, mean_us } = *it;
         Self { node: node.0, stage: stage.name(), commands, mean_us }
     }
 }
 
 impl Spread {
-    fn of(durations: &Durations) -> Self {
-        let spread = durations.spread();
-        Self {
-            count: spread.count,
-            sum: durations.sum_us(),
-            p50: spread.p50,
-            p99: spread.p99,
-            p999: spread.p999,
-            max: spread.max,
-        }
+    fn of(spread: report::Spread) -> Self {
+        let report::Spread { count, p50, p99, p999, max } = spread;
+        Self { count, p50, p99, p999, max }
     }
 }
 
