@@ -14,7 +14,7 @@ use thiserror::Error;
 use crate::id::{ClusterId, NodeId};
 use crate::limits;
 use crate::shard::LeasedGroups;
-use crate::store::connection::Routing;
+use crate::store::connection::{ReadFrom, Routing};
 
 pub use security::{Secret, Security, TlsFiles};
 
@@ -62,6 +62,10 @@ pub struct Config {
     /// for all, which plain clients do not understand. `forward`: forwarded for all, which costs
     /// cluster clients a hop after each change of leader.
     pub routing: Routing,
+    /// Who answers the reads of a connection that has said neither `READONLY` nor `READWRITE`. Default `leader`.
+    /// `replica`: this node, after asking the leader for an index, if it has a replica of the group; for cluster clients
+    /// that want to read from replicas and say nothing (docs/commands.md, "Cluster clients").
+    pub read_from: ReadFrom,
     /// Where the other nodes connect. No default. The same warning holds.
     pub peer: SocketAddr,
     /// Id and peer address of every node, this one included. At most `limits::NODES_MAX`. At the
@@ -165,6 +169,8 @@ pub struct Settings {
     pub advertise_client: Option<SocketAddr>,
     /// [`Config::routing`].
     pub routing: Option<String>,
+    /// [`Config::read_from`].
+    pub read_from: Option<String>,
     /// [`Config::peer`].
     pub peer: Option<SocketAddr>,
     /// [`Config::peers`].
@@ -320,6 +326,7 @@ impl Settings {
             client: self.client.or(under.client),
             advertise_client: self.advertise_client.or(under.advertise_client),
             routing: self.routing.or(under.routing),
+            read_from: self.read_from.or(under.read_from),
             peer: self.peer.or(under.peer),
             peers: self.peers.or(under.peers),
             join: self.join.or(under.join),
@@ -391,6 +398,12 @@ impl Settings {
             value: format!("{routing:?}"),
             allowed: "`auto`, `redirect` or `forward`".into(),
         })?;
+        let read_from = self.read_from.as_deref().unwrap_or("leader");
+        let read_from = ReadFrom::named(read_from).ok_or_else(|| ConfigError::OutOfRange {
+            key: "read_from",
+            value: format!("{read_from:?}"),
+            allowed: "`leader` or `replica`".into(),
+        })?;
         let flush_method = match self.flush_method.as_deref() {
             None | Some("auto") => None,
             Some("dsync") => Some(FlushMethod::Dsync),
@@ -409,6 +422,7 @@ impl Settings {
             client: Some(self.client.ok_or(missing("client", "client"))?),
             advertise_client: self.advertise_client,
             routing,
+            read_from,
             peer: self.peer.ok_or(missing("peer", "peer"))?,
             peers,
             join: self.join.unwrap_or(false),
@@ -465,6 +479,7 @@ impl Config {
             client: None,
             advertise_client: None,
             routing: Routing::default(),
+            read_from: ReadFrom::default(),
             peer,
             peers: BTreeMap::from([(id, peer)]),
             join: false,
@@ -605,6 +620,8 @@ peer = "{peer}"
 # A command whose group another node leads: auto (-MOVED for connections that have said CLUSTER
 # something, forwarded for others), redirect (-MOVED for all) or forward (for all).
 routing = "{routing}"
+# Who answers what a connection reads before it says READONLY or READWRITE: leader, or replica (this node, if it has one).
+read_from = "{read_from}"
 # All nodes, this one included: id and peer address. The members at the first start of a new cluster;
 # later only where to look for the others.
 peers = {{ {peers} }}
@@ -675,6 +692,7 @@ client_idle_s = {client_idle_s}
                 |address| format!("advertise_client = \"{address}\""),
             ),
             routing = self.routing.name(),
+            read_from = self.read_from.name(),
             peer = self.peer,
             peers = peers.join(", "),
             join = self.join,
@@ -739,7 +757,7 @@ mod tests {
             "",
             "cluster = \"a\\tb'\\u007f\"",
             "cores = 2\nadmin = \"127.0.0.1:9\"\nwal_bytes_max = 1073741824\njoin = true\npriority = 7",
-            "advertise_client = \"10.1.2.3:6379\"\nrouting = \"redirect\"",
+            "advertise_client = \"10.1.2.3:6379\"\nrouting = \"redirect\"\nread_from = \"replica\"",
             "max_clients = 5\nclient_idle_s = 300\nrequirepass_file = \"/p\"",
         ] {
             let config = resolved(extra).expect("valid");
@@ -775,6 +793,7 @@ mod tests {
                 "routing = \"maybe\"",
                 "`routing` is \"maybe\", but must be `auto`, `redirect` or `forward`",
             ),
+            ("read_from = \"me\"", "`read_from` is \"me\", but must be `leader` or `replica`"),
             ("cluster = \"\"", "`cluster` is \"\", but must be a plain, non-empty name"),
         ];
         for (extra, expected) in cases {

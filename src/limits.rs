@@ -17,6 +17,10 @@ pub const COMMAND_ARGS_MAX: usize = 64 << 10;
 pub const RECEIVE_BUFFERS: u16 = 8;
 /// Bytes of each.
 pub const RECEIVE_BUFFER_BYTES: usize = 64 << 10;
+/// What a client may still send after an error that ends its connection, in bytes, so that it comes to read the error.
+pub const LINGER_BYTES_MAX: usize = 64 << 20;
+/// And for how long, in ms.
+pub const LINGER_MS_MAX: u64 = 5_000;
 /// Longest inline (non-RESP) command line, in bytes, as Redis has it.
 pub const INLINE_BYTES_MAX: usize = 64 << 10;
 

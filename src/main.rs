@@ -93,6 +93,10 @@ struct Serve {
     /// forwarded for others), redirect (-MOVED for all) or forward (for all) [default: auto].
     #[arg(long, value_name = "HOW")]
     routing: Option<String>,
+    /// Who answers what a connection reads before it says READONLY or READWRITE: leader, or replica (this node,
+    /// if it has one) [default: leader].
+    #[arg(long, value_name = "WHO")]
+    read_from: Option<String>,
     /// Where the other nodes connect.
     #[arg(long, value_name = "IP:PORT")]
     peer: Option<SocketAddr>,
@@ -232,6 +236,7 @@ impl Serve {
             client: self.client,
             advertise_client: self.advertise_client,
             routing: self.routing,
+            read_from: self.read_from,
             peer: self.peer,
             peers,
             join: self.join.then_some(true),

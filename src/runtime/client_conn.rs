@@ -19,19 +19,21 @@
 //! then stops the client.
 
 use std::io;
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
 
 use crate::id::{ConnId, Tick};
-use crate::limits::{LOCKED_BYTES_MAX, OUTPUT_BYTES_MAX, PIPELINE_MAX, TLS_HANDSHAKE_MS_MAX};
+use crate::limits::{
+    LINGER_BYTES_MAX, LOCKED_BYTES_MAX, OUTPUT_BYTES_MAX, PIPELINE_MAX, TLS_HANDSHAKE_MS_MAX,
+};
 use crate::shard::event::Request;
 use crate::shard::{Event, Pipeline};
 use crate::store::acl;
 use crate::store::command::{self, Access, Spec};
-use crate::store::connection::{Connection, Manner, Routing};
+use crate::store::connection::{Connection, Manner, ReadFrom, Routing};
 use crate::store::transaction::Step;
 use crate::wire::reply::Reply;
 use crate::wire::resp::{Command, RequestReader};
@@ -94,6 +96,11 @@ pub struct ClientConn {
     changing: Option<Changing>,
     /// Nothing more will be read: the client has ended, said goodbye, or sent garbage.
     ended: bool,
+    /// What comes after garbage is taken and thrown away until the client ends: closed with bytes unread, a socket has
+    /// the client forget what it was told.
+    discard: Option<Discard>,
+    /// It speaks HTTP, which nobody does on purpose.
+    is_foreign: bool,
     /// Something has come or gone since that was last looked at.
     stirred: bool,
     /// When it was accepted, or last looked at with something having come or gone.
@@ -102,6 +109,19 @@ pub struct ClientConn {
     watched: Option<Interest>,
     /// It is in the list of connections to flush.
     pub(super) queued: bool,
+}
+
+/// After an error that ends the connection.
+///
+/// ```text
+///   garbage ─► the error leaves ─► has_said_all ─► the client ends, or LINGER_BYTES_MAX, or LINGER_MS_MAX ─► over
+/// ```
+#[derive(Debug)]
+struct Discard {
+    /// Bytes that may still come.
+    left: usize,
+    /// The client was told everything, and that there is no more.
+    has_said_all: bool,
 }
 
 /// A change of the users: its client hears of it when this node goes by it.
@@ -149,6 +169,8 @@ impl ClientConn {
             watching: None,
             changing: None,
             ended: false,
+            discard: None,
+            is_foreign: false,
             stirred: false,
             stirred_at: Tick(0),
             watched: None,
@@ -164,7 +186,7 @@ impl ClientConn {
     pub fn meet(
         &mut self,
         keys: &Keys,
-        routing: Routing,
+        (routing, read_from): (Routing, ReadFrom),
         faults: Option<Arc<Faults>>,
         now: Tick,
     ) -> io::Result<()> {
@@ -173,8 +195,9 @@ impl ClientConn {
         }
         let (heard, users) = self.roll.users();
         self.heard = heard;
-        self.own =
-            Connection::new(self.id.0).with_routing(routing).with_password(keys.password, users);
+        self.own = Connection::new(self.id.0)
+            .with_routing(routing, read_from)
+            .with_password(keys.password, users);
         self.faults = faults;
         self.stirred_at = now;
         Ok(())
@@ -184,6 +207,17 @@ impl ClientConn {
     #[must_use]
     pub fn is_handshaking(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
+    }
+
+    /// Whether it turned out to speak HTTP; true once.
+    pub fn take_foreign(&mut self) -> bool {
+        std::mem::take(&mut self.is_foreign)
+    }
+
+    /// Whether all is said and what still comes is thrown away: somebody else must see to it that this ends.
+    #[must_use]
+    pub fn is_lingering(&self) -> bool {
+        self.discard.as_ref().is_some_and(|discard| discard.has_said_all)
     }
 
     /// How often it has said a wrong password since the last call.
@@ -221,10 +255,12 @@ impl ClientConn {
         events: &mut Vec<Event>,
     ) -> io::Result<()> {
         for _ in 0..RECEIVES_MAX {
-            if !self.may_read() {
+            if !self.wants_bytes() {
                 break;
             }
             let received = match &mut self.tls {
+                // What is thrown away need not be opened.
+                _ if self.discard.is_some() => chunk.receive(&self.socket),
                 None => chunk.receive(&self.socket),
                 Some(tls) => chunk.receive_sealed(&self.socket, tls),
             };
@@ -235,6 +271,9 @@ impl ClientConn {
                     break;
                 }
                 Received::Bytes { bytes, more } => {
+                    if self.discards(bytes.len()) {
+                        continue;
+                    }
                     self.stirred = true;
                     self.take(bytes, gate, events);
                     if !more {
@@ -258,7 +297,7 @@ impl ClientConn {
         gate: Gate,
         events: &mut Vec<Event>,
     ) -> io::Result<()> {
-        if self.ended {
+        if self.discards(bytes.len()) || self.ended {
             return Ok(());
         }
         self.stirred = true;
@@ -284,6 +323,7 @@ impl ClientConn {
     /// The client has closed its side: replies to what it has sent are still owed.
     pub fn end(&mut self) {
         self.ended = true;
+        self.discard = None;
     }
 
     /// The request of the ring that received from it is over; it is begun again when it is to be read from.
@@ -368,13 +408,24 @@ impl ClientConn {
     /// # Errors
     /// When the connection is of no more use.
     pub fn flush(&mut self, scratch: &mut BytesMut) -> io::Result<()> {
+        if self.is_lingering() {
+            return Ok(());
+        }
         loop {
             self.flush_once(scratch)?;
             // What the socket did not take wakes us when it does; what was not offered would not.
-            if !self.output.is_empty() || !self.pipeline.has_next() {
+            if !self.output.is_empty() {
                 return Ok(());
             }
+            if !self.pipeline.has_next() {
+                break;
+            }
         }
+        if let Some(discard) = self.discard.as_mut().filter(|_| self.pipeline.is_empty()) {
+            discard.has_said_all = true;
+            self.socket.shutdown(Shutdown::Write)?;
+        }
+        Ok(())
     }
 
     fn flush_once(&mut self, scratch: &mut BytesMut) -> io::Result<()> {
@@ -436,12 +487,12 @@ impl ClientConn {
     /// Nothing is owed to the client and nothing will come from it: close.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.ended && self.pipeline.is_empty() && self.output.is_empty()
+        self.ended && self.pipeline.is_empty() && self.output.is_empty() && self.discard.is_none()
     }
 
     /// Read nothing more; what has been read is still answered.
     pub fn stop_reading(&mut self) {
-        self.ended = true;
+        self.end();
     }
 
     /// Whether a broken connection would go unnoticed because nothing is read from it.
@@ -463,7 +514,7 @@ impl ClientConn {
     /// When the kernel cannot watch it.
     pub fn attend(&mut self, ring: &mut Ring, poller: &Poller) -> io::Result<()> {
         self.by_ring = ring.has_sockets();
-        let mut wanted = Interest { read: self.may_read(), write: !self.output.is_empty() };
+        let mut wanted = Interest { read: self.wants_bytes(), write: !self.output.is_empty() };
         let token = Token::Client(self.id.0).into();
         if self.by_ring {
             match self.receiving {
@@ -497,6 +548,29 @@ impl ClientConn {
             && self.held.is_none()
             && self.pipeline.len() < PIPELINE_MAX
             && self.output.len() + self.pipeline.reply_bytes() < OUTPUT_BYTES_MAX
+    }
+
+    /// Whether anything may come from it: commands, or what is thrown away.
+    fn wants_bytes(&self) -> bool {
+        self.discard.is_some() || self.may_read()
+    }
+
+    /// Whether so many bytes that have come are thrown away.
+    fn discards(&mut self, bytes: usize) -> bool {
+        let Some(discard) = &mut self.discard else { return false };
+        match discard.left.checked_sub(bytes) {
+            Some(left) => discard.left = left,
+            None => self.discard = None,
+        }
+        true
+    }
+
+    /// What it has sent cannot be understood, nor anything after it.
+    fn give_up(&mut self, why: Reply) {
+        self.pipeline.push_done(why);
+        self.input = BytesMut::new();
+        self.ended = true;
+        self.discard = Some(Discard { left: LINGER_BYTES_MAX, has_said_all: false });
     }
 
     fn take(&mut self, mut bytes: BytesMut, gate: Gate, events: &mut Vec<Event>) {
@@ -533,9 +607,7 @@ impl ClientConn {
         let text = format!(
             "Authentication required: nothing longer than {LOCKED_BYTES_MAX} bytes before it"
         );
-        self.pipeline.push_done(Reply::error("NOAUTH", text));
-        self.input = BytesMut::new();
-        self.ended = true;
+        self.give_up(Reply::error("NOAUTH", text));
     }
 
     fn parse(&mut self, input: &mut BytesMut, gate: Gate, events: &mut Vec<Event>) {
@@ -549,15 +621,17 @@ impl ClientConn {
             match self.reader.next(input) {
                 Ok(Some(command)) => self.run(command, gate, events),
                 Ok(None) => return,
-                Err(error) => {
-                    self.pipeline.push_done(Reply::error("ERR", error.to_string()));
-                    self.ended = true;
-                }
+                Err(error) => self.give_up(Reply::error("ERR", error.to_string())),
             }
         }
     }
 
     fn run(&mut self, command: Command, gate: Gate, events: &mut Vec<Event>) {
+        if is_http(&command) {
+            // A page in somebody's browser, most likely, whose body would be commands. It is told nothing.
+            (self.is_foreign, self.ended) = (true, true);
+            return;
+        }
         let waits_for = match gate {
             Gate::Open => None,
             Gate::Loading => Some("outrigger is replaying its log"),
@@ -636,6 +710,12 @@ impl ClientConn {
         events.push(Event::Request(Request { conn, seq, command, after_writes, manner }));
         seq
     }
+}
+
+/// Whether these are the first words of a line of HTTP, as Redis looks at it: no command is called so.
+fn is_http(command: &Command) -> bool {
+    let name = command.name();
+    name.eq_ignore_ascii_case(b"POST") || name.eq_ignore_ascii_case(b"Host:")
 }
 
 #[cfg(test)]
@@ -755,7 +835,39 @@ mod tests {
         assert!(!conn.is_over(), "the replies have not left");
         let text = heard(&mut conn, &mut client);
         assert_eq!(text, "+PONG\r\n-ERR Protocol error: invalid bulk length\r\n");
+        assert!(conn.is_lingering() && !conn.is_over(), "the client shall read it first");
+        client.write_all(b"SET a 1\r\n").unwrap();
+        assert!(pump(&mut conn, Gate::Open).is_empty());
+        assert_eq!(heard(&mut conn, &mut client), "");
+        drop(client);
+        assert!(pump(&mut conn, Gate::Open).is_empty());
         assert!(conn.is_over());
+    }
+
+    #[test]
+    fn what_is_thrown_away_after_an_error_has_a_bound() {
+        let (mut conn, mut client) = pair();
+        client.write_all(b"*1\r\n$x\r\n").unwrap();
+        pump(&mut conn, Gate::Open);
+        heard(&mut conn, &mut client);
+        assert!(conn.discards(LINGER_BYTES_MAX) && !conn.is_over());
+        assert!(conn.discards(1) && conn.is_over());
+    }
+
+    #[test]
+    fn a_page_in_a_browser_says_nothing_here() {
+        for request in [
+            "GET / HTTP/1.1\r\nHost: a\r\n\r\nFLUSHALL\r\n",
+            "POST / HTTP/1.1\r\n\r\nFLUSHALL\r\n",
+            "post x\r\nFLUSHALL\r\n",
+        ] {
+            let (mut conn, mut client) = pair();
+            client.write_all(request.as_bytes()).unwrap();
+            assert!(pump(&mut conn, Gate::Open).is_empty(), "{request}");
+            assert!(conn.take_foreign() && !conn.take_foreign());
+            heard(&mut conn, &mut client);
+            assert!(conn.is_over());
+        }
     }
 
     #[test]
@@ -780,7 +892,7 @@ mod tests {
         let (mut conn, mut client) = pair();
         let password = Some(Password::new(b"secret"));
         let keys = Keys { password, ..Keys::default() };
-        conn.meet(&keys, Routing::Auto, None, Tick(0)).unwrap();
+        conn.meet(&keys, (Routing::Auto, ReadFrom::Leader), None, Tick(0)).unwrap();
         client
             .write_all(b"GET a\r\nAUTH wrong\r\nAUTH secret\r\nGET a\r\nRESET\r\nGET b\r\n")
             .unwrap();
@@ -799,7 +911,7 @@ mod tests {
         client.write_all(b"*2\r\n$4\r\nAUTH\r\n$70000\r\nx").unwrap();
         assert!(pump(&mut conn, Gate::Open).is_empty());
         assert!(heard(&mut conn, &mut client).starts_with("-NOAUTH"));
-        assert!(conn.is_over());
+        assert!(conn.is_lingering());
     }
 
     fn table(lines: &[&str]) -> Arc<Users> {
@@ -815,7 +927,7 @@ mod tests {
     #[test]
     fn what_its_user_may_not_do_goes_nowhere() {
         let (mut conn, mut client) = pair();
-        conn.meet(&Keys::default(), Routing::Auto, None, Tick(0)).unwrap();
+        conn.meet(&Keys::default(), (Routing::Auto, ReadFrom::Leader), None, Tick(0)).unwrap();
         client.write_all(b"GET a\r\n").unwrap();
         assert_eq!(pump(&mut conn, Gate::Open).len(), 1, "there is nobody but default");
         let rules = "ACL SETUSER u on >p ~a* +get +@transaction +set";
@@ -898,7 +1010,7 @@ mod tests {
     fn who_is_of_the_table_waits_for_it() {
         let (mut conn, mut client) = pair();
         let keys = Keys { password: Some(Password::new(b"secret")), ..Keys::default() };
-        conn.meet(&keys, Routing::Auto, None, Tick(0)).unwrap();
+        conn.meet(&keys, (Routing::Auto, ReadFrom::Leader), None, Tick(0)).unwrap();
         client.write_all(b"AUTH u p\r\nHELLO 3 AUTH u p\r\nAUTH default secret\r\n").unwrap();
         assert!(pump(&mut conn, Gate::Loading).is_empty());
         let loading = "-LOADING outrigger is replaying its log\r\n";
@@ -909,7 +1021,7 @@ mod tests {
     fn a_login_does_not_wait_for_the_log() {
         let (mut conn, mut client) = pair();
         let keys = Keys { password: Some(Password::new(b"secret")), ..Keys::default() };
-        conn.meet(&keys, Routing::Auto, None, Tick(0)).unwrap();
+        conn.meet(&keys, (Routing::Auto, ReadFrom::Leader), None, Tick(0)).unwrap();
         client.write_all(b"PING\r\nAUTH secret\r\nPING\r\n").unwrap();
         assert!(pump(&mut conn, Gate::Loading).is_empty());
         let text = heard(&mut conn, &mut client);
@@ -920,7 +1032,7 @@ mod tests {
     #[test]
     fn who_waits_for_us_is_not_idle() {
         let (mut conn, mut client) = pair();
-        conn.meet(&Keys::default(), Routing::Auto, None, Tick(1000)).unwrap();
+        conn.meet(&Keys::default(), (Routing::Auto, ReadFrom::Leader), None, Tick(1000)).unwrap();
         assert!(!conn.is_overdue(Tick(5999), 5000) && conn.is_overdue(Tick(6000), 5000));
         client.write_all(b"GET a\r\n").unwrap();
         let requests = pump(&mut conn, Gate::Open);

@@ -13,6 +13,7 @@ const TOLD_MS: u64 = 1000;
 pub struct Doorkeeper {
     wrong_passwords: u64,
     failed_handshakes: u64,
+    http_requests: u64,
     /// Whom it happened to last, and why.
     last: Option<(Option<SocketAddr>, String)>,
     told_at: Tick,
@@ -25,6 +26,13 @@ impl Doorkeeper {
             self.wrong_passwords += u64::from(count);
             self.last = Some((socket.peer_addr().ok(), "wrong password".into()));
         }
+    }
+
+    /// A client spoke HTTP: a page in a browser that was told to send commands, most likely.
+    pub fn note_http(&mut self, socket: &TcpStream) {
+        self.http_requests += 1;
+        self.last =
+            Some((socket.peer_addr().ok(), "HTTP on the port of the Redis protocol".into()));
     }
 
     /// A client's handshake came to nothing.
@@ -40,9 +48,9 @@ impl Doorkeeper {
         }
         let Some((address, reason)) = self.last.take() else { return };
         let address = address.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
-        let (wrong_passwords, failed_handshakes) = (self.wrong_passwords, self.failed_handshakes);
+        let Self { wrong_passwords, failed_handshakes, http_requests, .. } = *self;
         tracing::warn!(
-            %core, wrong_passwords, failed_handshakes, last = %address, %reason, "clients refused",
+            %core, wrong_passwords, failed_handshakes, http_requests, last = %address, %reason, "clients refused",
         );
         *self = Self { told_at: now, ..Self::default() };
     }

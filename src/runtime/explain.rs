@@ -124,7 +124,7 @@ impl Explainer {
             for (histogram, stage) in all.own.iter_mut().zip(stages(false)) {
                 histogram.record_us(u64::from(commit.times[stage as usize]), count);
             }
-            let decided = all.set_by.entry((commit.set_by, commit.stage)).or_insert((0, 0));
+            let decided = all.set_by.entry((commit.set_at, commit.stage)).or_insert((0, 0));
             decided.0 += count;
             decided.1 += count * u64::from(commit.us);
         }
@@ -161,7 +161,8 @@ pub(crate) mod tests {
         let mut times = StageTimes::default();
         times[stage as usize] = us / 2;
         let (group, first, last) = (GroupId(0), Index(1), Index(u64::from(commands)));
-        Commit { group, first, last, commands, us, times, set_by: NodeId(set_by), stage }
+        let set_by = NodeId(set_by);
+        Commit { group, first, last, commands, us, times, set_by, stage, set_at: set_by }
     }
 
     /// A commit of so many commands that took so long, half of it on the disk of node 2.

@@ -16,10 +16,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::BytesMut;
 
 use crate::id::{ConnId, ShardId, Tick};
-use crate::limits::TLS_HANDSHAKES_PER_TURN;
+use crate::limits::{LINGER_MS_MAX, TLS_HANDSHAKES_PER_TURN};
 use crate::shard::Event;
 use crate::shard::event::ReplyTo;
-use crate::store::connection::Routing;
+use crate::store::connection::{ReadFrom, Routing};
 
 use super::buffers::Chunk;
 use super::client_conn::{ClientConn, Gate};
@@ -52,6 +52,7 @@ pub struct Clients {
     open_max: usize,
     faults: Option<Arc<Faults>>,
     routing: Routing,
+    read_from: ReadFrom,
     /// What clients are met with; open to all, in the clear, without it.
     keyring: Option<Arc<Keyring>>,
     roll: Arc<Roll>,
@@ -59,6 +60,8 @@ pub struct Clients {
     /// A client may be idle for so long.
     idle_ms: u64,
     looked_at: Tick,
+    /// Connections that were told why they end, and until when they may read it.
+    lingering: Vec<(u64, Tick)>,
     /// Connections with a handshake under way that may still be furthered in this turn.
     handshakes_left: usize,
     /// What came of handshakes and has to wait for the next turn, in order.
@@ -98,11 +101,13 @@ impl Clients {
             open_max,
             faults: None,
             routing: Routing::default(),
+            read_from: ReadFrom::default(),
             keyring: None,
             roll: Arc::default(),
             doorkeeper: Doorkeeper::default(),
             idle_ms: u64::MAX,
             looked_at: Tick(0),
+            lingering: Vec::new(),
             handshakes_left: TLS_HANDSHAKES_PER_TURN,
             handshakes: VecDeque::new(),
             arrivals: Vec::new(),
@@ -123,8 +128,8 @@ impl Clients {
 
     /// Treat its clients' commands so.
     #[must_use]
-    pub fn with_routing(self, routing: Routing) -> Self {
-        Self { routing, ..self }
+    pub fn with_routing(self, routing: Routing, read_from: ReadFrom) -> Self {
+        Self { routing, read_from, ..self }
     }
 
     /// Meet its clients with these keys.
@@ -305,6 +310,9 @@ impl Clients {
         }
         let denied = conn.take_denied();
         self.doorkeeper.note_wrong_passwords(denied, conn.socket());
+        if conn.take_foreign() {
+            self.doorkeeper.note_http(conn.socket());
+        }
         self.enqueue(key);
     }
 
@@ -315,6 +323,10 @@ impl Clients {
             return;
         }
         self.looked_at = now;
+        let is_over = |(_, until): &mut (u64, Tick)| *until <= now;
+        for (key, _) in self.lingering.extract_if(.., is_over).collect::<Vec<_>>() {
+            self.close(key, ring);
+        }
         let speaks_tls =
             self.keyring.as_ref().is_some_and(|keyring| keyring.keys().clients.is_some());
         if self.idle_ms == u64::MAX && !speaks_tls {
@@ -447,6 +459,7 @@ impl Clients {
         events: &mut Vec<Event>,
     ) {
         let Some(conn) = self.conns.get_mut(key) else { return };
+        let was_lingering = conn.is_lingering();
         let flushed = flushed.and_then(|()| {
             conn.resume(gate, events);
             // What it answered by itself goes out at once; nothing else would wake us for it.
@@ -454,8 +467,12 @@ impl Clients {
             if conn.is_over() { Ok(()) } else { conn.attend(ring, poller) }
         });
         let over = conn.is_over();
+        let lingers = !was_lingering && conn.is_lingering();
         if flushed.is_err() {
             self.scratch.clear();
+        }
+        if lingers {
+            self.lingering.push((key, self.looked_at.plus(LOOK_MS + LINGER_MS_MAX)));
         }
         if flushed.is_err() || over {
             self.close(key, ring);
@@ -485,7 +502,7 @@ impl Clients {
     ) -> io::Result<()> {
         let conn = self.conns.get_mut(key).expect("inserted by the caller");
         socket::prepare_client(conn.socket())?;
-        conn.meet(keys, self.routing, self.faults.clone(), now)?;
+        conn.meet(keys, (self.routing, self.read_from), self.faults.clone(), now)?;
         conn.attend(ring, poller)
     }
 

@@ -24,7 +24,7 @@ use crate::id::{ClusterId, GroupId, Incarnation, NodeId, ShardId};
 use crate::limits::{FLUSH_JOINS_BYTES, MAILBOX_MAX};
 use crate::shard;
 use crate::store::StateMachine;
-use crate::store::connection::Routing;
+use crate::store::connection::{ReadFrom, Routing};
 
 use super::admin::AdminPort;
 use super::client::{self, Client};
@@ -71,6 +71,8 @@ pub struct Setup {
     pub advertise_client: Option<SocketAddr>,
     /// Which commands for other nodes are redirected.
     pub routing: Routing,
+    /// Who answers reads.
+    pub read_from: ReadFrom,
     /// Where peers connect.
     pub peer: SocketAddr,
     /// Where operators connect, if anywhere.
@@ -394,7 +396,7 @@ impl Seat {
             clients: Clients::new(clients, open, setup.connections_max, &poller)
                 .map_err(failed)?
                 .with_faults(shared.faults.clone())
-                .with_routing(setup.routing)
+                .with_routing(setup.routing, setup.read_from)
                 .with_keyring(Arc::clone(&setup.keyring))
                 .with_roll(Arc::clone(&shared.roll))
                 .with_idle_s(setup.client_idle_s),

@@ -78,6 +78,7 @@ impl Node {
             client: config.client,
             advertise_client: config.advertise_client,
             routing: config.routing,
+            read_from: config.read_from,
             peer: config.peer,
             admin: config.admin,
             // The address to bind may be any of the machine's; the list says which one the others use.

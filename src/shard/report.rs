@@ -345,15 +345,16 @@ pub fn role_name(role: RoleKind) -> &'static str {
     }
 }
 
-/// The text of `INFO [section]`, from the reports of all cores of a node.
+/// The text of `INFO [section…]`, from the reports of all cores of a node; without a section, of all.
 #[must_use]
-pub fn info_text(reports: &[ShardReport], section: Option<&[u8]>) -> String {
+pub fn info_text(reports: &[ShardReport], sections: &[Vec<u8>]) -> String {
     let wanted = |name: &str| {
-        section.is_none_or(|section| {
-            [name.as_bytes(), b"all", b"everything", b"default"]
+        let is_it = |section: &Vec<u8>| {
+            [name, "all", "everything", "default"]
                 .iter()
-                .any(|known| section.eq_ignore_ascii_case(known))
-        })
+                .any(|known| section.eq_ignore_ascii_case(known.as_bytes()))
+        };
+        sections.is_empty() || sections.iter().any(is_it)
     };
     let mut counters = Counters::default();
     for report in reports {
@@ -381,6 +382,11 @@ pub fn info_text(reports: &[ShardReport], section: Option<&[u8]>) -> String {
     }
     if wanted("memory") {
         line("# Memory\r\nused_memory_rss", &first.driver.resident_bytes);
+    }
+    if wanted("persistence") {
+        // Whoever is answered finds a node that has replayed its log.
+        line("# Persistence\r\nloading", &0);
+        line("aof_enabled", &1);
     }
     if wanted("stats") {
         line("# Stats\r\ntotal_commands_processed", &counters.commands);
@@ -546,7 +552,7 @@ mod tests {
     #[test]
     fn info_sums_cores_and_lists_groups_in_order() {
         let reports = [report(1, 1, RoleKind::Leader), report(0, 0, RoleKind::Follower)];
-        let text = info_text(&reports, Some(b"outrigger"));
+        let text = info_text(&reports, &[b"Outrigger".to_vec()]);
         assert!(text.starts_with("# Outrigger\r\nnode_id:2\r\n"), "{text}");
         for line in [
             "cluster_id:00000000000000ab",
@@ -567,8 +573,11 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line} is not in {text}");
         }
         assert!(!text.contains("redis_version"));
-        assert!(info_text(&reports, None).contains("redis_version"));
-        assert!(info_text(&reports, None).contains("keys=10,expires=2,"));
+        let all = info_text(&reports, &[]);
+        assert!(all.contains("redis_version") && all.contains("keys=10,expires=2,"));
+        let two = info_text(&reports, &[b"server".to_vec(), b"MEMORY".to_vec()]);
+        assert!(two.starts_with("# Server\r\n") && two.contains("# Memory\r\n"), "{two}");
+        assert_eq!(two.matches("# ").count(), 2);
     }
 
     #[test]

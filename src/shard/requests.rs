@@ -23,7 +23,7 @@ pub(super) enum Whole {
     /// Several groups, merged by the command's own rule.
     Merged(Merge),
     /// All cores, shown as `INFO`, of this section.
-    Info(Option<Vec<u8>>),
+    Info(Vec<Vec<u8>>),
     /// All cores, shown as `DEBUG DIGEST`.
     Digest,
     /// All cores, shown as `CLUSTER` does, with where clients reach the nodes.
@@ -263,7 +263,7 @@ fn whole(open: Open) -> Reply {
         return refused;
     }
     match open.whole {
-        Whole::Info(section) => Reply::Verbatim(info_text(&reports, section.as_deref())),
+        Whole::Info(sections) => Reply::Verbatim(info_text(&reports, &sections)),
         Whole::Cluster(call, addresses) => topology::reply(call, &reports, &addresses),
         Whole::Slowlog(call) => super::slowlog::reply(call, reports),
         Whole::Drain => super::drain::merged(replies),

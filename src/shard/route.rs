@@ -36,7 +36,7 @@ pub(super) enum Routed {
         merge: Merge,
     },
     /// To every core of this node, for `INFO` of this section.
-    Info(Option<Vec<u8>>),
+    Info(Vec<Vec<u8>>),
     /// To every core of this node, for `DEBUG DIGEST`.
     Digest,
     /// To every core of this node, for `SLOWLOG`.
@@ -152,11 +152,17 @@ fn route_in(
             Ok(call) => Routed::Cluster(call),
             Err(refusal) => Routed::Reply(refusal),
         },
-        Access::Node => Routed::Info((command.len() > 1).then(|| command.arg(1).to_vec())),
+        Access::Node => Routed::Info(command.args().skip(1).map(<[u8]>::to_vec).collect()),
         Access::Connection | Access::Session | Access::Users => {
             Routed::Reply(Reply::error("ERR", "the connection answers this command itself"))
         }
     }
+}
+
+/// Whether `command` reads what all groups hold (`DBSIZE`, `SCAN`).
+pub(super) fn is_of_all_groups(command: &Command) -> bool {
+    let spec = command::lookup(command.name());
+    spec.is_some_and(|spec| matches!(spec.access, Access::AllRead | Access::Scan))
 }
 
 fn is_in_one_slot(spec: &command::Spec, command: &Command) -> bool {

@@ -272,7 +272,8 @@ impl Shard {
             let accepts = message.kind == MessageKind::AppendResponse && !message.reject;
             let is_of_this =
                 |it: &AckTiming| accepts && it.group == group && it.index <= message.entry.index;
-            let timing = timings.next_if(is_of_this);
+            let first = timings.next_if(is_of_this);
+            let second = timings.next_if(is_of_this);
             // Identity is checked at the edge (contract row 12): a message speaks for the node
             // whose connection it came over, and for nobody else.
             if group.0 >= self.config.groups
@@ -288,7 +289,11 @@ impl Shard {
                     let carried = entries.len();
                     replica.on_message(now, &message, entries, &mut self.answers);
                     if accepts {
-                        self.stages.heard(slot, from, message.entry.index, timing.as_ref());
+                        let told = match &second {
+                            Some(newest) => [first.as_ref(), Some(newest)],
+                            None => [None, first.as_ref()],
+                        };
+                        self.stages.heard(slot, from, message.entry.index, told);
                     } else if message.kind == MessageKind::Append && 0 < carried {
                         let last = message.entry.index.plus(carried as u64);
                         self.stages.received(slot, last);
@@ -339,11 +344,15 @@ impl Shard {
     }
 
     fn on_request(&mut self, now: Tick, request: Request) {
-        let Request { conn, seq, command, after_writes, manner } = request;
+        let Request { conn, seq, command, after_writes, mut manner } = request;
         self.counters.commands += 1;
         let deadline = now.plus(self.config.request_ms);
         let bytes = command.raw.len();
         let redirects = manner.redirects;
+        // A cluster client puts the parts of all masters together, so a replica must not tell its own.
+        if redirects && manner.nearby {
+            manner.nearby = !route::is_of_all_groups(&command);
+        }
         let open = |write, whole, parts| Opening {
             conn,
             seq,
@@ -393,7 +402,7 @@ impl Shard {
                 let opening = open(false, Whole::Drain, cores);
                 self.drain_node(now, Opening { deadline: Tick(u64::MAX), ..opening }, drain);
             }
-            Routed::Info(section) => self.ask_cores(open(false, Whole::Info(section), cores)),
+            Routed::Info(sections) => self.ask_cores(open(false, Whole::Info(sections), cores)),
             Routed::Cluster(call) => {
                 let whole = Whole::Cluster(call, Box::new(self.addresses.clone()));
                 self.ask_cores(open(false, whole, cores));
@@ -866,11 +875,10 @@ impl Shard {
             let index = message.entry.index;
             if message.kind == MessageKind::Append && 0 < message.count {
                 self.stages.sending(slot, to, index.plus(message.count.into()));
-            } else if message.kind == MessageKind::AppendResponse
-                && !message.reject
-                && let Some(timing) = self.stages.accepted(slot, group, index)
-            {
-                self.outbox.timing(to, &timing);
+            } else if message.kind == MessageKind::AppendResponse && !message.reject {
+                for timing in self.stages.accepted(slot, group, index) {
+                    self.outbox.timing(to, &timing);
+                }
             }
         }
         for fetch in &raft_fx.fetch {

@@ -21,10 +21,13 @@ use crate::wire::resp::Command;
 use super::report::ShardReport;
 use super::stages::{Commit, Stage};
 
+/// Numbers begin with the time, so that cores need not agree on them; with this many for each ms they stay below 2^53.
+const IDS_PER_MS: u64 = 16;
+
 /// One operation that took long.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlowOp {
-    /// Its number; no two of a node since its start have the same.
+    /// Its number; no two of a node have the same, and what ended later has a larger one, whatever its core, to the ms.
     pub id: u64,
     /// When it ended, by the leader's clock.
     pub at: UnixMs,
@@ -36,7 +39,7 @@ pub struct SlowOp {
     pub group: GroupId,
     /// Its entry; none for a read.
     pub index: Option<Index>,
-    /// Whose completion set the time, and the longest stage on the way to it; none for a read.
+    /// The longest stage on the way to the completion that set the time, and where it was; none for a read.
     pub set_by: Option<(NodeId, Stage)>,
     /// The stages that took any time, in the order of the path: the node, the stage, µs.
     pub trace: Vec<(NodeId, &'static str, u32)>,
@@ -49,7 +52,7 @@ pub(super) fn reply(call: Call, reports: Vec<ShardReport>) -> Reply {
         Call::Len => Reply::Int(ops.len() as i64),
         Call::Reset => Reply::Ok,
         Call::Get(count) => {
-            ops.sort_by_key(|op| std::cmp::Reverse((op.at, op.id)));
+            ops.sort_by_key(|op| std::cmp::Reverse(op.id));
             Reply::Array(ops.into_iter().take(count).map(SlowOp::reply).collect())
         }
     }
@@ -90,13 +93,13 @@ pub(super) struct Slowlog {
     /// What takes as long is slow, in µs; none if nothing is.
     after_us: Option<u64>,
     ops: VecDeque<SlowOp>,
-    /// How many there have been.
-    seen: u64,
+    /// The number of the next one among those of this core.
+    next: u64,
 }
 
 impl Slowlog {
     pub(super) fn new(node: NodeId, shard: ShardId, cores: u16) -> Self {
-        Self { node, shard, cores, after_us: None, ops: VecDeque::new(), seen: 0 }
+        Self { node, shard, cores, after_us: None, ops: VecDeque::new(), next: 0 }
     }
 
     pub(super) fn slow_after(&mut self, us: u64) {
@@ -135,7 +138,7 @@ impl Slowlog {
                 args: arguments(entry),
                 group: commit.group,
                 index: Some(index),
-                set_by: Some((commit.set_by, commit.stage)),
+                set_by: Some((commit.set_at, commit.stage)),
                 trace,
             });
         }
@@ -165,8 +168,9 @@ impl Slowlog {
         if self.ops.len() == SLOW_OPS_MAX {
             self.ops.pop_front();
         }
-        let id = self.seen * u64::from(self.cores) + u64::from(self.shard.0);
-        self.seen += 1;
+        self.next = self.next.max(op.at.0 * IDS_PER_MS);
+        let id = self.next * u64::from(self.cores) + u64::from(self.shard.0);
+        self.next += 1;
         self.ops.push_back(SlowOp { id, ..op });
     }
 
@@ -239,6 +243,7 @@ mod tests {
             times,
             set_by: NodeId(3),
             stage: Stage::FollowerFlush,
+            set_at: NodeId(3),
         }
     }
 
@@ -254,7 +259,8 @@ mod tests {
         assert_eq!(log.ops().count(), 0);
         log.on_commit(&commit(8, 8, 1_000), UnixMs(5_000), |_| Some(&set));
         let op = log.ops().next().expect("slow").clone();
-        assert_eq!((op.id, op.us, op.index), (1, 1_000, Some(Index(8))));
+        let id = 5_000 * IDS_PER_MS * 2 + 1;
+        assert_eq!((op.id, op.us, op.index), (id, 1_000, Some(Index(8))));
         assert_eq!(op.trace, [(NodeId(1), "send", 40), (NodeId(3), "follower_flush", 940)]);
         assert_eq!((&op.args[0][..], &op.args[1][..]), (&b"SET"[..], &b"k"[..]));
         assert!(op.args[2].ends_with(b"v... (3 more bytes)"), "{:?}", op.args[2]);
@@ -277,7 +283,10 @@ mod tests {
         log.reset();
         log.on_commit(&commit(1, 100, 2_000), UnixMs(0), |_| Some(&set));
         assert_eq!(log.ops().count() as u64, SLOW_OPS_OF_TURN_MAX, "one turn does not fill it");
-        assert_eq!(log.ops().next().map(|op| op.id), Some(4 * SLOW_OPS_MAX as u64 + 1));
+        let last = (2 * SLOW_OPS_MAX as u64 - 1) * IDS_PER_MS;
+        let ids = log.ops().map(|op| op.id);
+        let expected = (1..=SLOW_OPS_OF_TURN_MAX).map(|more| (last + more) * 2 + 1);
+        assert!(ids.eq(expected), "they go on though the clock has gone back");
     }
 
     #[test]

@@ -180,6 +180,8 @@ pub struct Commit {
     pub set_by: NodeId,
     /// The longest stage on the way to it.
     pub stage: Stage,
+    /// Where that was: at [`Self::set_by`] if it is a stage of a follower, else at the leader.
+    pub set_at: NodeId,
 }
 
 /// What one follower's part took of one passage.
@@ -294,6 +296,7 @@ impl Passage {
         };
         let on_the_way = Stage::ALL.into_iter().filter(is_on_the_way);
         let longest = on_the_way.max_by_key(|stage| times[*stage as usize]);
+        let stage = longest.unwrap_or(Stage::Queue);
         Commit {
             group,
             first: self.first,
@@ -302,7 +305,8 @@ impl Passage {
             us: replied.since(self.received),
             times,
             set_by,
-            stage: longest.unwrap_or(Stage::Queue),
+            stage,
+            set_at: if stage.is_of_follower() { set_by } else { here },
         }
     }
 
@@ -513,36 +517,50 @@ impl Stages {
         }
     }
 
-    /// This replica accepts the log of `slot` up to `last`: how long the newest of it took here.
-    pub(super) fn accepted(&mut self, slot: u32, group: GroupId, last: Index) -> Option<AckTiming> {
+    /// This replica accepts the log of `slot` up to `last`: how long the oldest of it took here, and the newest, if that
+    /// is another.
+    pub(super) fn accepted(
+        &mut self,
+        slot: u32,
+        group: GroupId,
+        last: Index,
+    ) -> impl Iterator<Item = AckTiming> + use<> {
         let queue = &mut self.passages[slot as usize];
-        let mut newest = None;
+        let (mut oldest, mut newest) = (None, None);
         while queue.front().is_some_and(|passage| !passage.leads && passage.last <= last) {
-            newest = queue.pop_front();
+            let next = queue.pop_front();
+            if oldest.is_none() {
+                oldest = next;
+            } else {
+                newest = next;
+            }
         }
-        let passage = newest.filter(|passage| passage.durable != Micros(0))?;
-        Some(AckTiming {
+        let now = self.gathered;
+        let both = [oldest, newest].into_iter().flatten();
+        both.filter(|passage| passage.durable != Micros(0)).map(move |passage| AckTiming {
             group,
             index: passage.last,
             pick_up: passage.picked.since(passage.received),
             flush_wait: passage.gathered.since(passage.picked),
             flush: passage.durable.since(passage.gathered),
-            ack: self.gathered.since(passage.durable),
+            ack: now.since(passage.durable),
         })
     }
 
-    /// `node` has accepted the log of `slot` up to `last`. What it has accepted together shares its flush; of what
-    /// came earlier the rest of the time was spent waiting for that.
+    /// `node` has accepted the log of `slot` up to `last`. What it has accepted together shares its flush, and it tells how
+    /// long the oldest and the newest of it took (one, if that is all). What was sent in between waited there at most as
+    /// long as the oldest; the rest is the network's, which may have held them all up.
     pub(super) fn heard(
         &mut self,
         slot: u32,
         node: NodeId,
         last: Index,
-        timing: Option<&AckTiming>,
+        [oldest, newest]: [Option<&AckTiming>; 2],
     ) {
         let Self { passages, legs, reaped, .. } = self;
         let queue = &mut passages[slot as usize];
         let mut network = None;
+        let waited_most = oldest.or(newest).map_or(0, |timing| timing.flush_wait);
         for passage in queue.iter_mut().rev().filter(|passage| passage.last <= last) {
             let Passage { ways, last, picked, send, commands, .. } = passage;
             let Some(way) = ways.iter_mut().find(|way| way.node == node) else { break };
@@ -552,14 +570,17 @@ impl Stages {
             // Nothing is known of the way to the kernel in a later turn.
             let send = if way.sent == *picked { *send } else { 0 };
             let rest = reaped.since(way.sent).saturating_sub(send);
-            let timing = timing.filter(|timing| *last <= timing.index);
-            way.heard(*reaped, rest, timing);
-            match (timing, network) {
+            let covers = |timing: &&AckTiming| *last <= timing.index;
+            let (oldest, newest) = (oldest.filter(covers), newest.filter(covers));
+            way.heard(*reaped, rest, oldest.or(newest));
+            match (newest, network) {
+                _ if oldest.is_some() => {}
                 (Some(_), None) => network = Some(way.network),
                 (Some(timing), Some(network)) => {
-                    way.network = network;
                     let others = accounted(&AckTiming { flush_wait: 0, ..*timing });
-                    way.flush_wait = rest.saturating_sub(network).saturating_sub(others);
+                    let left = rest.saturating_sub(others);
+                    way.flush_wait = left.saturating_sub(network).min(waited_most);
+                    way.network = left - way.flush_wait;
                 }
                 (None, _) => {}
             }

@@ -151,7 +151,7 @@ impl<'a> Topology<'a> {
         let node = |node: NodeId| {
             let (ip, port) = self.address(node);
             let name = Reply::bulk(self.name(node));
-            Reply::Array(vec![Reply::bulk(ip), Reply::Int(port), name, Reply::Array(Vec::new())])
+            Reply::Array(vec![Reply::bulk(ip), Reply::Int(port), name, Reply::Map(Vec::new())])
         };
         let row = |slots: &Range<u16>, nodes: &mut dyn Iterator<Item = NodeId>| {
             let ends = [slots.start, slots.end - 1].map(|slot| Reply::Int(slot.into()));
@@ -217,8 +217,13 @@ impl<'a> Topology<'a> {
         let mut text = String::new();
         for node in self.known.iter().filter(|node| self.addresses.contains_key(node)) {
             let (name, (ip, port)) = (self.name(*node), self.address(*node));
-            let flags = if *node == self.this { "myself,master" } else { "master" };
-            let state = if self.down.contains(node) { "disconnected" } else { "connected" };
+            let is_down = self.down.contains(node);
+            let flags = match (*node == self.this, is_down) {
+                (true, _) => "myself,master",
+                (false, true) => "master,fail",
+                (false, false) => "master",
+            };
+            let state = if is_down { "disconnected" } else { "connected" };
             let epoch = self.terms_led.get(node).copied().unwrap_or(0);
             // Writing to a String cannot fail. There is no port between nodes that speaks Redis' own
             // protocol, hence `@0`.
@@ -306,7 +311,7 @@ mod tests {
         };
         let ip = |node: &Reply| match node {
             Reply::Array(parts) => match &parts[..] {
-                [Reply::Bulk(ip), Reply::Int(6379), Reply::Bulk(name), Reply::Array(_)] => {
+                [Reply::Bulk(ip), Reply::Int(6379), Reply::Bulk(name), Reply::Map(_)] => {
                     assert_eq!(name.len(), 40);
                     String::from_utf8_lossy(&ip[7..]).into_owned()
                 }
@@ -365,7 +370,7 @@ mod tests {
             format!(
                 "{} 10.0.0.1:6379@0 myself,master - 0 0 0 connected 12288-16383\n\
                  {} 10.0.0.2:6379@0 master - 0 0 6 connected 0-4095 8192-12287\n\
-                 {} 10.0.0.3:6379@0 master - 0 0 5 disconnected 4096-8191\n",
+                 {} 10.0.0.3:6379@0 master,fail - 0 0 5 disconnected 4096-8191\n",
                 name(1),
                 name(2),
                 name(3)

@@ -63,11 +63,40 @@ impl Routing {
     }
 }
 
+/// Who answers what a connection reads, until it says otherwise (`READONLY`, `READWRITE`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ReadFrom {
+    /// The leader.
+    #[default]
+    Leader,
+    /// This node, if it has a replica. For clients that take a node for a replica and do not say `READONLY` to it,
+    /// since it is a master of other slots.
+    Replica,
+}
+
+impl ReadFrom {
+    /// Its name in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Leader => "leader",
+            Self::Replica => "replica",
+        }
+    }
+
+    /// The one with this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Leader, Self::Replica].into_iter().find(|it| it.name() == name)
+    }
+}
+
 /// One client connection's own state.
 #[derive(Debug, Default)]
 pub struct Connection {
     id: u64,
     routing: Routing,
+    read_from: ReadFrom,
     protocol: Protocol,
     name: Vec<u8>,
     closing: bool,
@@ -87,10 +116,10 @@ impl Connection {
         Self { id, ..Self::default() }
     }
 
-    /// The same, at a node with this setting.
+    /// The same, at a node with these settings.
     #[must_use]
-    pub fn with_routing(self, routing: Routing) -> Self {
-        let mut connection = Self { routing, ..self };
+    pub fn with_routing(self, routing: Routing, read_from: ReadFrom) -> Self {
+        let mut connection = Self { routing, read_from, ..self };
         connection.manner = connection.first_manner();
         connection
     }
@@ -148,7 +177,9 @@ impl Connection {
     }
 
     fn first_manner(&self) -> Manner {
-        Manner { redirects: self.routing == Routing::Redirect, ..Manner::default() }
+        let (redirects, nearby) =
+            (self.routing == Routing::Redirect, self.read_from == ReadFrom::Replica);
+        Manner { redirects, nearby, ..Manner::default() }
     }
 
     /// The protocol of the replies from now on.
@@ -541,6 +572,24 @@ mod tests {
         assert!(!connection.is_closing());
         assert_eq!(run(&mut connection, "QUIT"), "+OK");
         assert!(connection.is_closing());
+    }
+
+    #[test]
+    fn a_node_may_have_its_replicas_answer_those_who_say_nothing() {
+        let mut connection = Connection::new(7).with_routing(Routing::Redirect, ReadFrom::Replica);
+        for (line, nearby) in [
+            ("PING", true),
+            ("READWRITE", false),
+            ("READONLY", true),
+            ("READWRITE", false),
+            ("RESET", true),
+        ] {
+            run(&mut connection, line);
+            let manner = connection.manner();
+            assert_eq!((manner.nearby, manner.redirects), (nearby, true), "{line}");
+        }
+        let connection = Connection::new(7).with_routing(Routing::Redirect, ReadFrom::Leader);
+        assert!(!connection.manner().nearby);
     }
 
     /// What `line` gets, whether it is answered here or would be sent on.

@@ -47,12 +47,12 @@ pub struct Answer {
 }
 
 /// How long an append took at the follower whose acceptance is in the same frame: durations, in µs, on its own
-/// clock. The receiver takes them off what it measured itself, and what is left is the network's.
+/// clock. An acceptance of several appends has two, of the oldest and of the newest, in this order. The receiver takes them off what it measured itself, and what is left is the network's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AckTiming {
     /// Its group.
     pub group: GroupId,
-    /// The last entry of the append: the one that the acceptance names.
+    /// The last entry of the append; of the newest, the one that the acceptance names.
     pub index: Index,
     /// From the receipt of its bytes until the core took it up.
     pub pick_up: u32,

@@ -19,12 +19,24 @@ use crate::limits;
 /// after it is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum ProtocolError {
-    /// The count after `*` is no number, or above `limits::COMMAND_ARGS_MAX`.
+    /// The count after `*` is no number.
     #[error("Protocol error: invalid multibulk length")]
     MultibulkLength,
-    /// The length after `$` is no number, or the command exceeds `limits::COMMAND_BYTES_MAX`.
+    /// It is above `limits::COMMAND_ARGS_MAX`.
+    #[error(
+        "Protocol error: invalid multibulk length: a command has at most {} arguments",
+        limits::COMMAND_ARGS_MAX
+    )]
+    TooManyArgs,
+    /// The length after `$` is no number.
     #[error("Protocol error: invalid bulk length")]
     BulkLength,
+    /// The command exceeds `limits::COMMAND_BYTES_MAX`.
+    #[error(
+        "Protocol error: invalid bulk length: a command has at most {} bytes",
+        limits::COMMAND_BYTES_MAX
+    )]
+    TooLong,
     /// Something else where `$` must stand.
     #[error("Protocol error: expected '$', got '{}'", char::from(*.0))]
     ExpectedBulk(u8),
@@ -150,7 +162,7 @@ impl Scan {
                 let invalid = ProtocolError::MultibulkLength;
                 let Some((count, next)) = count_line(bytes, 1, invalid)? else { return Ok(None) };
                 if count > limits::COMMAND_ARGS_MAX as i64 {
-                    return Err(ProtocolError::MultibulkLength);
+                    return Err(ProtocolError::TooManyArgs);
                 }
                 self.at = next;
                 count.max(0) as usize
@@ -167,10 +179,11 @@ impl Scan {
                 return Ok(None);
             };
             // The command counts whole, its last line end included: followers refuse a longer entry.
-            if len < 0 || start + len as usize + 2 > limits::COMMAND_BYTES_MAX {
-                return Err(ProtocolError::BulkLength);
+            let Ok(len) = usize::try_from(len) else { return Err(ProtocolError::BulkLength) };
+            if start.saturating_add(len).saturating_add(2) > limits::COMMAND_BYTES_MAX {
+                return Err(ProtocolError::TooLong);
             }
-            let end = start + len as usize;
+            let end = start + len;
             if bytes.len() < end + 2 {
                 return Ok(None);
             }
@@ -469,10 +482,16 @@ mod tests {
         let long_inline = vec![b'x'; limits::INLINE_BYTES_MAX];
         let cases: &[(&[u8], &str)] = &[
             (b"*x\r\n", "Protocol error: invalid multibulk length"),
-            (b"*65537000\r\n", "Protocol error: invalid multibulk length"),
+            (
+                b"*65537\r\n",
+                "Protocol error: invalid multibulk length: a command has at most 65536 arguments",
+            ),
             (b"*1\r\n:3\r\n", "Protocol error: expected '$', got ':'"),
             (b"*1\r\n$-1\r\n", "Protocol error: invalid bulk length"),
-            (b"*1\r\n$99999999999\r\n", "Protocol error: invalid bulk length"),
+            (
+                b"*1\r\n$99999999999\r\n",
+                "Protocol error: invalid bulk length: a command has at most 4194304 bytes",
+            ),
             (b"*1\r\n$3\r\nabcde", "Protocol error: invalid bulk length"),
             (
                 b"*1111111111111111111111111111111111111",
@@ -571,6 +590,6 @@ mod tests {
             RequestReader::new().next(&mut command(longest)).expect("no longer than allowed");
         assert_eq!(taken.expect("whole").raw.len(), longest);
         let refused = RequestReader::new().next(&mut command(longest + 1));
-        assert!(matches!(refused, Err(ProtocolError::BulkLength)));
+        assert!(matches!(refused, Err(ProtocolError::TooLong)));
     }
 }

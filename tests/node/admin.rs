@@ -251,10 +251,12 @@ fn connections_that_say_nothing_or_too_little_cost_the_others_only_a_while() {
     for socket in &mut slow {
         socket.write_all(b"GET /livez HTTP/1.1\r\nHost:").expect("sent");
     }
-    // They are accepted in order: one more is one too many.
+    // One more, which says what it wants, takes the place of the first: a supervisor hears that the node lives.
     let answer = get(port, "/livez");
-    assert_eq!(answer.status, 503, "{answer:?}");
-    assert!(answer.body.contains(&format!("{ADMIN_CONNECTIONS_MAX} connections")), "{answer:?}");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let mut nothing = Vec::new();
+    let _ = slow.remove(0).read_to_end(&mut nothing);
+    assert!(nothing.is_empty());
     assert_eq!(cluster.nodes[0].client().say("SET k v"), Reply::ok(), "nobody else notices");
     // One that goes makes room for one.
     let mut last = slow.pop().expect("many");

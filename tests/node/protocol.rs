@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::client::Reply;
 use crate::shared;
+use crate::wait::wait_until;
 
 #[test]
 fn inline_commands() {
@@ -33,17 +34,20 @@ fn inline_commands() {
     }
 }
 
+const TOO_MANY: &str = "invalid multibulk length: a command has at most 65536 arguments";
+const TOO_LONG: &str = "invalid bulk length: a command has at most 4194304 bytes";
+
 /// What is sent, and the error that comes before the connection closes.
 fn garbage() -> Vec<(Vec<u8>, &'static str)> {
     let lines: &[(&[u8], &str)] = &[
         (b"*1\r\nx4\r\nPING\r\n", "expected '$', got 'x'"),
         (b"*3\r\n$3\r\nSET\r\n:3\r\n", "expected '$', got ':'"),
         (b"*x\r\n", "invalid multibulk length"),
-        (b"*9999999999\r\n", "invalid multibulk length"),
+        (b"*9999999999\r\n", TOO_MANY),
         (b"*99999999999999999999999\r\n", "invalid multibulk length"),
         (b"*1\r\n$x\r\n", "invalid bulk length"),
         (b"*1\r\n$-5\r\n", "invalid bulk length"),
-        (b"*1\r\n$600000000\r\n", "invalid bulk length"),
+        (b"*1\r\n$600000000\r\n", TOO_LONG),
         (b"*1\r\n$99999999999999999999999\r\n", "invalid bulk length"),
         (b"GET \"abc\r\n", "unbalanced quotes in request"),
         (b"GET \"abc\"d\r\n", "unbalanced quotes in request"),
@@ -101,6 +105,44 @@ fn garbage_closes_its_own_connection_only() {
             std::panic::resume_unwind(panic);
         }
     });
+}
+
+/// A client that first sends all of it, as most do, hears why it was refused, and not that its connection broke.
+#[test]
+fn who_sends_too_much_gets_to_read_the_error() {
+    let node = &shared::cluster().nodes[0];
+    let value = vec![b'v'; 20 << 20];
+    let mut long = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$20971520\r\n".to_vec();
+    long.extend_from_slice(&value);
+    long.extend_from_slice(b"\r\n");
+    let mut many = b"*200002\r\n$4\r\nSADD\r\n$1\r\nk\r\n".to_vec();
+    many.extend(b"$9\r\nmember123\r\n".repeat(200_000));
+    for (bytes, error) in [(long, TOO_LONG), (many, TOO_MANY)] {
+        let mut client = node.client();
+        client.send(&bytes).expect("it is all taken");
+        let reply = client.read().expect("a reply").to_string();
+        assert_eq!(reply, format!("-ERR Protocol error: {error}"));
+        assert!(client.is_closed());
+    }
+}
+
+/// What a page in a browser can make it send (HTTP with commands in the body) is not executed.
+#[test]
+fn http_is_no_way_to_say_commands() {
+    let node = &shared::cluster().nodes[0];
+    let mut client = node.client();
+    assert_eq!(client.say("SET http:victim lives"), Reply::ok());
+    for head in ["POST / HTTP/1.1\r\n", "PUT / HTTP/1.1\r\n", "GET / HTTP/1.1\r\n"] {
+        let mut browser = node.client();
+        let request = format!("{head}Host: 127.0.0.1\r\n\r\nDEL http:victim\r\n");
+        browser.send(request.as_bytes()).expect("sent");
+        while let Ok(reply) = browser.read() {
+            assert!(reply.to_string().starts_with("-ERR"), "{reply}");
+        }
+    }
+    assert_eq!(client.say("GET http:victim"), Reply::bulk("lives"));
+    let told = || node.log().contains("HTTP on the port of the Redis protocol");
+    wait_until("the log tells of it", told);
 }
 
 /// Random bytes: whatever comes back, the node lives on and serves others.

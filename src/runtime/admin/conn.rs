@@ -80,6 +80,16 @@ impl Conn {
         matches!(self.state, State::Reading(_) | State::Waiting(_))
     }
 
+    /// Whether it has said nothing whole yet.
+    pub(super) fn is_reading(&self) -> bool {
+        matches!(self.state, State::Reading(_))
+    }
+
+    /// Another takes its place.
+    pub(super) fn give_way(&mut self) {
+        self.state = State::Over;
+    }
+
     /// What it waits for, while the cores are asked.
     pub(super) fn waits_for(&self) -> Option<Request> {
         if let State::Waiting(request) = self.state { Some(request) } else { None }

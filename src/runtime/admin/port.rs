@@ -183,7 +183,13 @@ impl Port {
             }
             let served = self.conns.iter().filter(|conn| conn.is_served()).count();
             let mut conn = Conn::new(socket, self.names, now);
-            if ADMIN_CONNECTIONS_MAX <= served {
+            let silent = self.conns.iter_mut().find(|conn| conn.is_reading());
+            if ADMIN_CONNECTIONS_MAX <= served
+                && let Some(oldest) = silent
+            {
+                // Whoever says nothing must not have a supervisor believe that the node is dead.
+                oldest.give_way();
+            } else if ADMIN_CONNECTIONS_MAX <= served {
                 let why = format!(
                     "{ADMIN_CONNECTIONS_MAX} connections are open already, and that is all; again later"
                 );

@@ -199,7 +199,7 @@ fn draw_cores(frame: &mut Frame<'_>, area: Rect, cores: Vec<(&Sample, u64)>) {
     ];
     let widths = [6, 10, 9, 9, 9, 9, 9, 9].map(Constraint::Length).to_vec();
     let widths = [widths, vec![Constraint::Min(17), Constraint::Min(20)]].concat();
-    frame.render_widget(table("Cores, since the start", &head, rows.collect(), widths), area);
+    frame.render_widget(table("Cores, in the last seconds", &head, rows.collect(), widths), area);
 }
 
 fn draw_groups(frame: &mut Frame<'_>, area: Rect, groups: &[Group]) {

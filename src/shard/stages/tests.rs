@@ -71,7 +71,16 @@ impl Core {
     }
 
     fn heard(&mut self, node: u64, last: u64, timing: Option<AckTiming>) {
-        self.stages.heard(0, NodeId(node), Index(last), timing.as_ref());
+        self.heard_both(node, last, [None, timing]);
+    }
+
+    fn heard_both(&mut self, node: u64, last: u64, [oldest, newest]: [Option<AckTiming>; 2]) {
+        let told = [oldest.as_ref(), newest.as_ref()];
+        self.stages.heard(0, NodeId(node), Index(last), told);
+    }
+
+    fn accepted(&mut self, last: u64) -> Vec<AckTiming> {
+        self.stages.accepted(0, GROUP, Index(last)).collect()
     }
 
     fn applied(&mut self, applied: u64, voters: &[u64]) {
@@ -209,12 +218,15 @@ fn a_learner_is_not_waited_for_and_a_node_alone_waits_for_itself() {
 fn what_is_accepted_together_has_waited_for_the_same_flush() {
     let mut core = Core::new(1);
     core.write(10_000, 1, &[2]);
-    core.write(10_200, 3, &[2]);
+    core.write(10_100, 3, &[2]);
+    core.write(10_200, 5, &[2]);
     core.turn(11_000);
-    core.heard(2, 4, timing(4, 300));
+    // The oldest waited 200 us longer than the newest.
+    let oldest = timing(2, 300).map(|it| AckTiming { flush_wait: 203, ..it });
+    core.heard_both(2, 6, [oldest, timing(6, 300)]);
     core.end();
     let (_, legs) = core.explained();
-    let [newer, older] = legs[..] else { panic!("{legs:?}") };
+    let [newer, middle, older] = legs[..] else { panic!("{legs:?}") };
     // Sent at 10_250, heard at 11_000, 321 of that told.
     assert_eq!(of(&newer.times, Stage::Network), 750 - 321);
     for stage in [Stage::Network, Stage::FollowerPickUp, Stage::FollowerFlush, Stage::Ack] {
@@ -222,6 +234,36 @@ fn what_is_accepted_together_has_waited_for_the_same_flush() {
     }
     assert_eq!(of(&newer.times, Stage::FollowerFlushWait), 3);
     assert_eq!(of(&older.times, Stage::FollowerFlushWait), 3 + 200, "it was there 200 us earlier");
+    assert_eq!(of(&middle.times, Stage::Network), 750 - 321);
+    assert_eq!(of(&middle.times, Stage::FollowerFlushWait), 3 + 100);
+}
+
+#[test]
+fn what_a_network_held_up_has_not_waited_for_a_disk() {
+    let mut core = Core::new(1);
+    core.write(10_000, 1, &[2]);
+    core.write(110_000, 3, &[2]);
+    core.write(310_000, 5, &[2]);
+    core.turn(311_000);
+    // All of it arrived at once, and was written at once.
+    core.heard_both(2, 6, [timing(2, 300), timing(6, 300)]);
+    core.end();
+    let (_, legs) = core.explained();
+    let [newer, middle, older] = legs[..] else { panic!("{legs:?}") };
+    for (leg, earlier) in [(newer, 0), (middle, 200_000), (older, 300_000)] {
+        assert_eq!(of(&leg.times, Stage::Network), 950 - 321 + earlier);
+        assert_eq!(of(&leg.times, Stage::FollowerFlushWait), 3);
+    }
+    // As much is known if the follower had it as one.
+    let mut core = Core::new(1);
+    core.write(10_000, 1, &[2]);
+    core.write(110_000, 3, &[2]);
+    core.turn(111_000);
+    core.heard(2, 4, timing(4, 300));
+    core.end();
+    let (_, legs) = core.explained();
+    let [_, older] = legs[..] else { panic!("{legs:?}") };
+    assert_eq!(of(&older.times, Stage::Network), 950 - 321 + 100_000);
 }
 
 #[test]
@@ -234,15 +276,16 @@ fn a_follower_tells_how_long_its_part_took() {
     core.stages.received(0, Index(9));
     let ticket = core.place(9);
     core.end();
-    assert_eq!(core.stages.accepted(0, GROUP, Index(4)), None, "nothing that new");
+    assert_eq!(core.accepted(4), [], "nothing that new");
     core.turn(10_600);
     core.flushed(ticket);
-    let told = core.stages.accepted(0, GROUP, Index(9)).expect("durable");
+    let told = core.accepted(9);
     // Received 10_100, picked and in a write 10_110, durable 10_600, composed 10_610.
     let (group, index) = (GROUP, Index(9));
     let expected = AckTiming { group, index, pick_up: 10, flush_wait: 0, flush: 490, ack: 10 };
-    assert_eq!(told, expected);
-    assert_eq!(core.stages.accepted(0, GROUP, Index(9)), None, "it is told once");
+    let older = AckTiming { index: Index(5), flush_wait: 100, ..expected };
+    assert_eq!(told, [older, expected]);
+    assert_eq!(core.accepted(9), [], "it is told once");
 }
 
 #[test]
@@ -256,7 +299,7 @@ fn what_waits_for_a_flush_in_flight_has_waited_for_it() {
     core.end();
     core.turn(10_700);
     core.flushed(ticket);
-    let told = core.stages.accepted(0, GROUP, Index(5)).expect("durable");
+    let [told] = core.accepted(5)[..] else { panic!("one") };
     assert_eq!((told.flush_wait, told.flush), (400, 290));
 }
 
