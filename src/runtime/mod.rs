@@ -58,60 +58,104 @@
 
 #![allow(clippy::disallowed_methods, reason = "the shell is where time enters the system")]
 
-pub mod access;
-pub mod admin;
-pub mod asker;
-pub mod backup;
-pub mod book;
+// What a program builds on.
 pub mod client;
-pub mod clock;
-pub mod ctl;
-pub mod disk;
-pub mod doctor;
-pub mod explain;
 pub mod fatal;
-pub mod faults;
-pub mod identity;
+pub mod log;
+pub mod metrics;
 pub mod node;
-pub mod preflight;
-mod process;
-pub mod quorum_loss;
-pub mod roll;
-pub mod roster;
-pub mod serve;
-pub mod start;
-pub mod top;
-pub mod up;
+pub mod segments;
 pub mod watch;
 
-pub mod inbox;
-pub mod mailbox;
-pub mod poller;
-pub mod provided;
-pub mod ring;
-pub mod shard_loop;
-pub mod sleep;
-
+// Parts of the `outrigger` binary, which our own benchmarks and tests take apart. No promise is made of them.
+#[doc(hidden)]
+pub mod access;
+#[doc(hidden)]
+pub mod admin;
+#[doc(hidden)]
+pub mod asker;
+#[doc(hidden)]
+pub mod backup;
+#[doc(hidden)]
+pub mod book;
+#[doc(hidden)]
 pub mod buffers;
+#[doc(hidden)]
 pub mod client_conn;
+#[doc(hidden)]
+pub mod clock;
+#[doc(hidden)]
+pub mod ctl;
+#[doc(hidden)]
+pub mod disk;
+#[doc(hidden)]
+pub mod doctor;
+#[doc(hidden)]
 pub mod doorkeeper;
+#[doc(hidden)]
+pub mod explain;
+#[doc(hidden)]
+pub mod faults;
+#[doc(hidden)]
+pub mod identity;
+#[doc(hidden)]
+pub mod inbox;
+#[doc(hidden)]
 pub mod keyring;
+#[doc(hidden)]
 pub mod lanes;
+#[doc(hidden)]
 pub mod listener;
-pub mod peer_link;
-pub mod peer_port;
-pub mod peer_stream;
-pub mod slots;
-pub mod socket;
-pub mod tls;
-
-pub mod log;
+#[doc(hidden)]
+pub mod mailbox;
+#[doc(hidden)]
 pub mod mapped;
-pub mod metrics;
+#[doc(hidden)]
+pub mod peer_link;
+#[doc(hidden)]
+pub mod peer_port;
+#[doc(hidden)]
+pub mod peer_stream;
+#[doc(hidden)]
+pub mod poller;
+#[doc(hidden)]
+pub mod preflight;
+mod process;
+#[doc(hidden)]
+pub mod provided;
+#[doc(hidden)]
 pub mod pulse;
+#[doc(hidden)]
+pub mod quorum_loss;
+#[doc(hidden)]
 pub mod recovery;
-pub mod segments;
+#[doc(hidden)]
+pub mod ring;
+#[doc(hidden)]
+pub mod roll;
+#[doc(hidden)]
+pub mod roster;
+#[doc(hidden)]
+pub mod serve;
+#[doc(hidden)]
+pub mod shard_loop;
+#[doc(hidden)]
+pub mod sleep;
+#[doc(hidden)]
+pub mod slots;
+#[doc(hidden)]
+pub mod socket;
+#[doc(hidden)]
+pub mod start;
+#[doc(hidden)]
+pub mod tls;
+#[doc(hidden)]
+pub mod top;
+#[doc(hidden)]
+pub mod up;
+#[doc(hidden)]
 pub mod wal_reader;
+#[doc(hidden)]
 pub mod wal_writer;
 
 #[cfg(test)]

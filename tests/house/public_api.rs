@@ -6,7 +6,12 @@
 //!
 //! It reads the sources as text, module by module from `src/lib.rs` on, so it needs no nightly compiler: what is declared
 //! `pub` in a public module, or is handed on by `pub use` from a private one, with the signatures of its public
-//! functions, fields, variants and implementations. What macros make is listed only for `number!` of `src/id.rs`.
+//! functions, fields, variants and implementations, what is derived, and which functions of a trait have a body. What
+//! macros make is listed only for `number!` of `src/id.rs`, and what is `#[doc(hidden)]` is not: no promise is made of it.
+//!
+//! `docs/public-api-0.1.txt` is the listing that version 0.1 promises: what is in it stays while the version is that, and a
+//! trait that others implement gets no function without a body. It is written anew when the version is raised
+//! (`UPDATE_EXPECT=1` does that then). `cargo semver-checks` knows more of the rules: `SEMVER=1 .ci/run`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,6 +20,10 @@ use std::path::{Path, PathBuf};
 /// One item: what stands in front of its body, and the body.
 struct Item<'a> {
     head: String,
+    /// What is derived, and whether it may grow.
+    attributes: String,
+    is_hidden: bool,
+    has_body: bool,
     body: &'a str,
     /// The body with text and comments blanked out.
     masked: &'a str,
@@ -80,19 +89,47 @@ fn items<'a>(text: &'a str, masked: &'a str) -> Vec<Item<'a>> {
         if depth != 0 || !b";}".contains(byte) {
             continue;
         }
-        let has_value = bare(&masked[start..open.unwrap_or(at)]).contains(" = ");
+        let has_value = is_value(bare(&masked[start..open.unwrap_or(at)]));
         if *byte == b';' || (open.is_some() && !has_value) {
             let open = open.take().unwrap_or(at);
             let body = (open + 1).min(at);
             let tested = masked[start..open].contains("#[cfg(test)]");
             if !tested {
-                let head = head_of(&masked[start..open]);
-                items.push(Item { head, body: &text[body..at], masked: &masked[body..at] });
+                let before = &masked[start..open];
+                items.push(Item {
+                    head: head_of(before),
+                    attributes: attributes(before),
+                    is_hidden: before.contains("#[doc(hidden)]"),
+                    has_body: open < at,
+                    body: &text[body..at],
+                    masked: &masked[body..at],
+                });
             }
             start = at + 1;
         }
     }
     items
+}
+
+/// Whether it is something with a value, in which a brace begins no body.
+fn is_value(head: &str) -> bool {
+    let rest = head.strip_prefix("pub").map_or(head, |rest| {
+        rest.strip_prefix('(').and_then(|rest| rest.split_once(')')).map_or(rest, |(_, rest)| rest)
+    });
+    let mut words = rest.split_whitespace();
+    match words.next() {
+        Some("static" | "type") => true,
+        Some("const") => !matches!(words.next(), Some("fn" | "unsafe" | "extern")),
+        _ => false,
+    }
+}
+
+/// What of an item's attributes its users depend on.
+fn attributes(text: &str) -> String {
+    let lines = text.split("#[").skip(1).filter_map(|rest| rest.split_once(']'));
+    let kept = lines.map(|(line, _)| line.split_whitespace().collect::<Vec<_>>().join(" "));
+    let kept = kept.filter(|line| line.starts_with("derive(") || line == "non_exhaustive");
+    kept.map(|line| format!(" #[{}]", line.replace("( ", "(").replace(",)", ")"))).collect()
 }
 
 /// Without attributes.
@@ -175,7 +212,7 @@ impl Listing {
             .filter(|item| item.head.starts_with("pub use "))
             .map(|item| &item.head[8..])
             .collect();
-        for item in &items {
+        for item in items.iter().filter(|item| !item.is_hidden) {
             let (head, name) = (&item.head, name_of(&item.head).unwrap_or_default());
             if head.starts_with("mod ") || head.starts_with("pub mod ") {
                 let names: BTreeSet<String> = handed_on
@@ -223,14 +260,17 @@ impl Listing {
                 continue;
             }
             if only.is_none() || !head.starts_with("pub use") {
-                lines.push(head.clone());
+                lines.push(format!("{head}{}", item.attributes));
             }
             let kind = head.split(' ').find(|word| ["struct", "enum", "trait"].contains(word));
             if let Some(kind) = kind {
                 self.types.insert(name.to_owned());
                 if kind == "trait" {
                     let inner = self::items(item.body, item.masked);
-                    lines.extend(inner.iter().map(|item| format!("    {}", item.head)));
+                    lines.extend(inner.iter().map(|item| {
+                        let body = if item.has_body { " {}" } else { "" };
+                        format!("    {}{body}", item.head)
+                    }));
                 } else {
                     let inner = parts(item.masked);
                     let shown =
@@ -285,6 +325,73 @@ fn the_public_names_are_listed_in_docs() {
     expect_test::expect_file![file].assert_eq(&listing.text());
 }
 
+/// The lines of a listing, each behind the lines that it is of.
+fn paths(listing: &str) -> BTreeSet<String> {
+    let mut above: Vec<&str> = Vec::new();
+    let lines = listing.lines().map(|line| {
+        let depth = (line.len() - line.trim_start().len()) / 4;
+        above.truncate(depth);
+        above.push(line.trim_start());
+        above.join(" › ")
+    });
+    lines.collect()
+}
+
+/// What no longer works for who has built on `before`.
+fn broken(before: &str, now: &str) -> Vec<String> {
+    let (before, now) = (paths(before), paths(now));
+    let gone = before.difference(&now).map(|line| format!("gone: {line}"));
+    let traits = before.iter().filter(|line| line.contains("pub trait "));
+    let traits: BTreeSet<&str> = traits.map(String::as_str).collect();
+    let is_demanded = |line: &&String| {
+        let of = line.rsplit_once(" › ").map(|(of, _)| of);
+        of.is_some_and(|of| traits.contains(of)) && !line.ends_with("{}")
+    };
+    let demanded = now.difference(&before).filter(is_demanded);
+    gone.chain(demanded.map(|line| format!("demanded of implementations: {line}"))).collect()
+}
+
+#[test]
+fn what_this_version_has_promised_is_still_there() {
+    let mut version = env!("CARGO_PKG_VERSION").split('.');
+    let (major, minor) = (version.next().expect("a version"), version.next().expect("a version"));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let promised = root.join(format!("docs/public-api-{major}.{minor}.txt"));
+    let now = fs::read_to_string(root.join("docs/public-api.txt")).expect("it is listed");
+    if std::env::var_os("UPDATE_EXPECT").is_some() && !promised.exists() {
+        fs::write(&promised, &now).expect("the promise of a new version");
+    }
+    let promised = fs::read_to_string(&promised)
+        .expect("every version has its listing: UPDATE_EXPECT=1 cargo tidy writes it");
+    let broken = broken(&promised, &now);
+    assert!(
+        broken.is_empty(),
+        "raise the version in Cargo.toml, or put back:\n{}",
+        broken.join("\n")
+    );
+}
+
+#[test]
+fn what_breaks_others_is_told_and_what_is_new_is_not() {
+    let before = "a\n    pub struct S #[derive(Clone)]\n        pub x: u8\n    pub trait T\n        fn f();\n";
+    assert_eq!(broken(before, before), [""; 0]);
+    let more = before.replace("fn f();\n", "fn f();\n        fn g() {}\n") + "    pub fn h()\n";
+    assert_eq!(broken(before, &more), [""; 0]);
+    let moved = before.replace("a\n", "b\n");
+    assert_eq!(broken(before, &moved).len(), 5, "all of it is gone");
+    for (from, to, expected) in [
+        (" #[derive(Clone)]", "", "gone: a › pub struct S #[derive(Clone)]"),
+        ("x: u8", "x: u16", "gone: a › pub struct S #[derive(Clone)] › pub x: u8"),
+        (
+            "fn f();\n",
+            "fn f();\n        fn g();\n",
+            "demanded of implementations: a › pub trait T › fn g();",
+        ),
+    ] {
+        assert!(broken(before, &before.replace(from, to)).contains(&expected.to_owned()), "{to}");
+    }
+}
+
 #[test]
 fn the_reader_of_the_sources_sees_what_is_public() {
     let text = r##"
@@ -295,6 +402,12 @@ fn the_reader_of_the_sources_sees_what_is_public() {
         impl<T: Into<u8>> Open { pub fn new(t: T) -> Self { Self { a: *r#"}{"#, b: '{' } } fn hidden() {} }
         #[cfg(test)] mod tests { pub fn not_this() {} }
         pub(crate) fn nor_this() {}
+        impl Open { pub fn all(&self) -> impl Iterator<Item = u8> { [1].into_iter() } pub fn more() {} }
+        #[derive(Clone, Copy)]
+        #[non_exhaustive]
+        pub enum Kind { A }
+        #[doc(hidden)]
+        pub mod inside;
     "##;
     let mask = masked(text);
     let heads: Vec<String> = items(text, &mask).into_iter().map(|item| item.head).collect();
@@ -303,8 +416,18 @@ fn the_reader_of_the_sources_sees_what_is_public() {
         "pub const TEXT: &str",
         "impl<T: Into<u8>> Open",
         "pub(crate) fn nor_this()",
+        "impl Open",
+        "pub enum Kind",
+        "pub mod inside",
     ];
     assert_eq!(heads, expected);
+    let all = items(text, &mask);
+    assert_eq!(all[5].attributes, " #[derive(Clone, Copy)] #[non_exhaustive]");
+    assert!(all[6].is_hidden && !all[6].has_body && all[5].has_body);
+    let functions = items(all[4].body, all[4].masked);
+    let functions: Vec<_> = functions.iter().map(|item| item.head.as_str()).collect();
+    let both = ["pub fn all(&self) -> impl Iterator<Item = u8>", "pub fn more()"];
+    assert_eq!(functions, both, "an equals sign in a type is no value");
     assert_eq!(implemented(&heads[2]), "Open");
     assert_eq!(parts(items(text, &mask)[0].masked), ["pub a: [u8; 4]", "b: u64"]);
 }
