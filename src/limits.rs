@@ -11,6 +11,9 @@ pub const VALUE_BYTES_MAX: usize = COMMAND_BYTES_MAX - KEY_BYTES_MAX - 1024;
 pub const KEY_BYTES_MAX: usize = 64 << 10;
 /// Most fields of one hash, and members of one set.
 pub const COLLECTION_PARTS_MAX: usize = 4 << 20;
+/// Parts of a hash or set that one call of `HSCAN` or `SSCAN` may return whatever its `COUNT`; with more of them their order by
+/// hash is kept.
+pub const COLLECTION_FEW_MAX: usize = 512;
 /// Most arguments in one command.
 pub const COMMAND_ARGS_MAX: usize = 64 << 10;
 /// Buffers that the kernel may fill for the clients of one core in one turn, if they send that much; a power of two.

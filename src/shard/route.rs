@@ -50,6 +50,8 @@ pub(super) enum Routed {
         /// And of those, how many have it on disk.
         on_disk: bool,
     },
+    /// Nowhere: what this node's clock says.
+    Time,
     /// To every core of this node: hand over what it leads.
     Drain(member::Drain),
 }
@@ -134,6 +136,7 @@ fn route_in(
             Ok(_) => Routed::Reply(no_such_group(groups)),
             Err(refusal) => Routed::Reply(refusal),
         },
+        Access::Node if spec.name == "time" => Routed::Time,
         Access::Node if spec.name == "wait" => Routed::Wait { on_disk: false },
         Access::Node if spec.name == "waitaof" => Routed::Wait { on_disk: true },
         Access::Node if spec.name == "drain" => {

@@ -377,6 +377,11 @@ impl Shard {
                     }
                 }
             }
+            Routed::Time => {
+                let UnixMs(ms) = self.wall(now);
+                let parts = [ms / 1000, ms % 1000 * 1000].map(|it| Reply::bulk(it.to_string()));
+                self.replies.push(ReplyTo { conn, seq, reply: Reply::Array(parts.into()) });
+            }
             Routed::Wait { on_disk } => {
                 let replicas = Reply::Int(self.replicas_that_hold() as i64);
                 let reply =

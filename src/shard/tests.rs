@@ -403,6 +403,11 @@ fn a_key_goes_by_an_entry_of_its_leader_when_its_time_has_come() {
     turns(&mut shard, NOW.plus(5_000));
     assert_eq!(entries(&shard), before + 1, "nothing is left that could be due");
 
+    let time = ["1005", "0"].map(Reply::bulk).into();
+    assert_eq!(said(&mut shard, NOW.plus(5_000), "TIME"), Reply::Array(time));
+    let time = ["1005", "1000"].map(Reply::bulk).into();
+    assert_eq!(said(&mut shard, NOW.plus(5_001), "TIME"), Reply::Array(time));
+
     // Somebody has set the clock.
     assert_eq!(said(&mut shard, NOW.plus(5_000), "SET k v EX 3600"), Reply::Ok);
     shard.on_event(NOW.plus(5_001), Event::Wall(UnixMs(9_000_000)));

@@ -6,7 +6,7 @@ use crate::limits;
 use crate::wire::reply::Reply;
 use crate::wire::resp::{Command, integer};
 
-use super::{acl, backup, cluster, connection, member, session, slow, transaction};
+use super::{acl, backup, cluster, connection, member, session, slot, slow, transaction};
 
 /// Who runs a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +103,7 @@ pub const COMMANDS: &[Spec] = &[
     spec("get", 2, Access::Read, ONE_KEY, "Returns the value of a key."),
     spec("getdel", 2, Access::Write, ONE_KEY, "Returns the value of a key and deletes it."),
     spec("getex", -2, Access::Write, ONE_KEY, "Returns the value of a key and changes its expiry."),
+    spec("getrange", 4, Access::Read, ONE_KEY, "Returns a part of the value of a key."),
     spec("getset", 3, Access::Write, ONE_KEY, "Sets a key and returns the value before."),
     spec("hdel", -3, Access::Write, ONE_KEY, "Removes fields of a hash."),
     spec("hello", -1, Access::Connection, NO_KEYS, "Switches the protocol."),
@@ -113,8 +114,11 @@ pub const COMMANDS: &[Spec] = &[
     spec("hkeys", 2, Access::Read, ONE_KEY, "Returns the fields of a hash."),
     spec("hlen", 2, Access::Read, ONE_KEY, "Counts the fields of a hash."),
     spec("hmget", -3, Access::Read, ONE_KEY, "Returns the values of several fields of a hash."),
+    spec("hmset", -4, Access::Write, ONE_KEY, "Sets fields of a hash."),
+    spec("hscan", -3, Access::Read, ONE_KEY, "Iterates over the fields of a hash."),
     spec("hset", -4, Access::Write, ONE_KEY, "Sets fields of a hash."),
     spec("hsetnx", 4, Access::Write, ONE_KEY, "Sets a field of a hash if it does not exist."),
+    spec("hstrlen", 3, Access::Read, ONE_KEY, "Returns the length of a value in a hash."),
     spec("hvals", 2, Access::Read, ONE_KEY, "Returns the values of a hash."),
     spec("incr", 2, Access::Write, ONE_KEY, "Adds one to a number."),
     spec("incrby", 3, Access::Write, ONE_KEY, "Adds to a number."),
@@ -122,6 +126,7 @@ pub const COMMANDS: &[Spec] = &[
     spec("member", -2, Access::Member, NO_KEYS, "Shows and changes who belongs to the groups."),
     spec("mget", -2, Access::Read, ALL_KEYS, "Returns the values of several keys."),
     spec("mset", -3, Access::Write, PAIRS, "Sets several keys; atomic within each group."),
+    spec("msetnx", -3, Access::Write, PAIRS, "Sets several keys of one slot if none exists."),
     spec("multi", 1, Access::Connection, NO_KEYS, "Begins a transaction, on the keys of one slot."),
     spec("persist", 2, Access::Write, ONE_KEY, "Keeps a key from expiring."),
     spec("pexpire", -3, Access::Write, ONE_KEY, "Lets a key expire after some milliseconds."),
@@ -144,10 +149,15 @@ pub const COMMANDS: &[Spec] = &[
     spec("sismember", 3, Access::Read, ONE_KEY, "Tells whether a set has a member."),
     spec("slowlog", -2, Access::Node, NO_KEYS, "Tells which operations took long, and why."),
     spec("smembers", 2, Access::Read, ONE_KEY, "Returns the members of a set."),
+    spec("smismember", -3, Access::Read, ONE_KEY, "Tells whether a set has several members."),
     spec("srem", -3, Access::Write, ONE_KEY, "Removes members of a set."),
+    spec("sscan", -3, Access::Read, ONE_KEY, "Iterates over the members of a set."),
     spec("strlen", 2, Access::Read, ONE_KEY, "Returns the length of a value."),
+    spec("time", 1, Access::Node, NO_KEYS, "Tells this node's time."),
+    spec("touch", -2, Access::Read, ALL_KEYS, "Counts the keys that exist."),
     spec("ttl", 2, Access::Read, ONE_KEY, "Tells how long a key has to live, in seconds."),
     spec("type", 2, Access::Read, ONE_KEY, "Returns the type of a value."),
+    spec("unlink", -2, Access::Write, ALL_KEYS, "Deletes keys."),
     spec("unwatch", 1, Access::Connection, NO_KEYS, "Forgets the keys that are watched."),
     spec(
         "wait",
@@ -273,26 +283,44 @@ fn invalid_expiry(name: &[u8]) -> Reply {
     Reply::error("ERR", format!("invalid expire time in '{name}' command"))
 }
 
-/// Reads `EX seconds`, `PX ms`, `EXAT seconds` or `PXAT ms` at argument `at`; none if there is none. The time
-/// is more than zero.
-fn expiry_option(command: &Command, at: usize) -> Result<Option<Expiry>, Reply> {
-    let word = command.arg(at);
-    let is = |name: &str| word.eq_ignore_ascii_case(name.as_bytes());
-    let (is_time, unit_ms) = match () {
-        () if is("EX") => (false, 1000),
-        () if is("PX") => (false, 1),
-        () if is("EXAT") => (true, 1000),
-        () if is("PXAT") => (true, 1),
-        () => return Ok(None),
-    };
-    if command.len() <= at + 1 {
-        return Err(Reply::syntax());
+/// `EX seconds`, `PX ms`, `EXAT seconds` or `PXAT ms`, as it was written: the number is not read yet.
+#[derive(Debug, Clone, Copy)]
+struct ExpiryOption {
+    /// A time, not so long from now.
+    is_time: bool,
+    unit_ms: i64,
+    /// The argument with the number.
+    at: usize,
+}
+
+impl ExpiryOption {
+    /// The one at argument `at`, if there is one.
+    fn find(command: &Command, at: usize) -> Option<Self> {
+        let word = command.arg(at);
+        let is = |name: &str| word.eq_ignore_ascii_case(name.as_bytes());
+        let (is_time, unit_ms) = match () {
+            () if is("EX") => (false, 1000),
+            () if is("PX") => (false, 1),
+            () if is("EXAT") => (true, 1000),
+            () if is("PXAT") => (true, 1),
+            () => return None,
+        };
+        (at + 1 < command.len()).then_some(Self { is_time, unit_ms, at: at + 1 })
     }
-    let ms = expiry_ms(command, at + 1, unit_ms)?;
-    if ms <= 0 {
-        return Err(invalid_expiry(command.name()));
+
+    /// Whether it may stand behind this one, and counts in its place: it is the same word.
+    fn may_follow(self, before: Option<Self>) -> bool {
+        before.is_none_or(|it| (it.is_time, it.unit_ms) == (self.is_time, self.unit_ms))
     }
-    Ok(Some(if is_time { Expiry::At(ms) } else { Expiry::In(ms) }))
+
+    /// Its number; more than zero.
+    fn read(self, command: &Command) -> Result<Expiry, Reply> {
+        let ms = expiry_ms(command, self.at, self.unit_ms)?;
+        if ms <= 0 {
+            return Err(invalid_expiry(command.name()));
+        }
+        Ok(if self.is_time { Expiry::At(ms) } else { Expiry::In(ms) })
+    }
 }
 
 fn expiry_ms(command: &Command, at: usize, unit_ms: i64) -> Result<i64, Reply> {
@@ -366,12 +394,30 @@ pub struct ExpireOptions {
 /// # Errors
 /// As Redis words them.
 pub fn getex_options(command: &Command) -> Result<Expiry, Reply> {
-    match command.len() {
-        2 => Ok(Expiry::Keep),
-        3 if command.arg(2).eq_ignore_ascii_case(b"PERSIST") => Ok(Expiry::Never),
-        4 => expiry_option(command, 2)?.ok_or_else(Reply::syntax),
-        _ => Err(Reply::syntax()),
+    match getex_words(command)? {
+        (_, Some(option)) => option.read(command),
+        (true, None) => Ok(Expiry::Never),
+        (false, None) => Ok(Expiry::Keep),
     }
+}
+
+/// Whether there is `PERSIST`, or which time. No number is read: Redis looks for the key first.
+fn getex_words(command: &Command) -> Result<(bool, Option<ExpiryOption>), Reply> {
+    let (mut persists, mut option) = (false, None);
+    let mut at = 2;
+    while at < command.len() {
+        let found = ExpiryOption::find(command, at).filter(|it| !persists && it.may_follow(option));
+        if command.arg(at).eq_ignore_ascii_case(b"PERSIST") && option.is_none() {
+            persists = true;
+        } else if found.is_some() {
+            option = found;
+            at += 1;
+        } else {
+            return Err(Reply::syntax());
+        }
+        at += 1;
+    }
+    Ok((persists, option))
 }
 
 /// Reads the time of `SETEX key seconds value` and `PSETEX key ms value`.
@@ -392,7 +438,7 @@ pub fn depends_on_time(command: &Command) -> bool {
             transaction::read(command).is_ok_and(|whole| whole.commands.iter().any(depends_on_time))
         }
         Some("expire" | "expireat" | "pexpire" | "pexpireat" | "psetex" | "setex") => true,
-        Some("getex") => command.len() == 4,
+        Some("getex") => getex_words(command).is_ok_and(|(_, option)| option.is_some()),
         Some("set") => set_options(command)
             .is_ok_and(|options| matches!(options.expiry, Expiry::In(_) | Expiry::At(_))),
         _ => false,
@@ -424,36 +470,48 @@ impl Default for SetOptions {
 /// As Redis words them.
 pub fn set_options(command: &Command) -> Result<SetOptions, Reply> {
     let mut options = SetOptions::default();
+    let mut expiry: Option<ExpiryOption> = None;
     let mut at = 3;
     while at < command.len() {
         let word = command.arg(at);
         let is = |name: &str| word.eq_ignore_ascii_case(name.as_bytes());
-        let conditional = options.must_exist.is_some() || options.if_equal.is_some();
-        if is("NX") && !conditional {
+        // The same word again is no mistake; the last number counts.
+        let may = |must: bool| {
+            options.must_exist.is_none_or(|it| it == must) && options.if_equal.is_none()
+        };
+        if is("NX") && may(false) {
             options.must_exist = Some(false);
-        } else if is("XX") && !conditional {
+        } else if is("XX") && may(true) {
             options.must_exist = Some(true);
         } else if is("GET") {
             options.get = true;
-        } else if is("IFEQ") && !conditional && at + 1 < command.len() {
+        } else if is("IFEQ")
+            && options.must_exist.is_none()
+            && options.if_equal.is_none()
+            && at + 1 < command.len()
+        {
             at += 1;
             options.if_equal = Some(at);
-        } else if is("KEEPTTL") && options.expiry == Expiry::Never {
+        } else if is("KEEPTTL") && expiry.is_none() {
             options.expiry = Expiry::Keep;
         } else if options.expiry == Expiry::Never
-            && let Some(expiry) = expiry_option(command, at)?
+            && let Some(found) = ExpiryOption::find(command, at)
+            && found.may_follow(expiry)
         {
-            options.expiry = expiry;
+            expiry = Some(found);
             at += 1;
         } else {
             return Err(Reply::syntax());
         }
         at += 1;
     }
+    if let Some(expiry) = expiry {
+        options.expiry = expiry.read(command)?;
+    }
     Ok(options)
 }
 
-/// The arguments of `SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]`.
+/// The arguments of `SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]`, `HSCAN` and `SSCAN`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ScanOptions<'a> {
     /// Where to go on.
@@ -466,7 +524,7 @@ pub struct ScanOptions<'a> {
     pub of_type: Option<&'a [u8]>,
 }
 
-/// Most keys one `SCAN` looks at, whatever its `COUNT`.
+/// Most keys one `SCAN` looks at, or parts a scan of many of them, whatever its `COUNT`.
 const SCAN_COUNT_MAX: i64 = 10_000;
 
 /// Reads the arguments of `SCAN`.
@@ -474,10 +532,25 @@ const SCAN_COUNT_MAX: i64 = 10_000;
 /// # Errors
 /// As Redis words them.
 pub fn scan_options(command: &Command) -> Result<ScanOptions<'_>, Reply> {
-    let cursor = std::str::from_utf8(command.arg(1)).ok().and_then(|text| text.parse().ok());
-    let Some(cursor) = cursor else { return Err(Reply::error("ERR", "invalid cursor")) };
+    scan_options_from(command, 1)
+}
+
+/// Reads the arguments of `HSCAN key cursor [MATCH pattern] [COUNT count]` and `SSCAN`.
+///
+/// # Errors
+/// As Redis words them.
+pub fn part_scan_options(command: &Command) -> Result<ScanOptions<'_>, Reply> {
+    let options = scan_options_from(command, 2)?;
+    if options.of_type.is_some() { Err(Reply::syntax()) } else { Ok(options) }
+}
+
+fn scan_options_from(command: &Command, cursor_at: usize) -> Result<ScanOptions<'_>, Reply> {
+    let cursor = std::str::from_utf8(command.arg(cursor_at)).ok();
+    let Some(cursor) = cursor.and_then(|text| text.parse().ok()) else {
+        return Err(Reply::error("ERR", "invalid cursor"));
+    };
     let mut options = ScanOptions { cursor, pattern: None, count: 10, of_type: None };
-    let mut at = 2;
+    let mut at = cursor_at + 1;
     while at < command.len() {
         if at + 1 >= command.len() {
             return Err(Reply::syntax());
@@ -521,7 +594,8 @@ pub fn validate(command: &Command) -> Result<&'static Spec, Reply> {
         });
     };
     if !spec.takes(command.len()) {
-        return Err(Reply::wrong_arity(command.name()));
+        let refusal = Reply::wrong_arity(command.name());
+        return Err(if spec.name == "exec" { transaction::aborted(&refusal) } else { refusal });
     }
     if spec.access == Access::Connection && session::is_session(command) {
         let subcommand = session::lookup(command)?;
@@ -544,7 +618,7 @@ pub fn validate(command: &Command) -> Result<&'static Spec, Reply> {
     match spec.name {
         "set" => set_options(command).map(|_| ())?,
         "expire" | "expireat" | "pexpire" | "pexpireat" => expire_options(command).map(|_| ())?,
-        "getex" => getex_options(command).map(|_| ())?,
+        "getex" => getex_words(command).map(|_| ())?,
         "wait" | "waitaof" => {
             for number in command.args().skip(1) {
                 match integer(number) {
@@ -557,8 +631,23 @@ pub fn validate(command: &Command) -> Result<&'static Spec, Reply> {
             }
         }
         "psetex" | "setex" => setex_expiry(command).map(|_| ())?,
-        "mset" if command.len().is_multiple_of(2) => return Err(Reply::wrong_arity(b"mset")),
-        "hset" if !command.len().is_multiple_of(2) => return Err(Reply::wrong_arity(b"hset")),
+        "mset" | "msetnx" if command.len().is_multiple_of(2) => {
+            return Err(Reply::wrong_arity(command.name()));
+        }
+        "hset" | "hmset" if !command.len().is_multiple_of(2) => {
+            return Err(Reply::wrong_arity(command.name()));
+        }
+        // All or nothing is for one entry of one group.
+        "msetnx" if !slot::is_one(spec.keys(command.len()).map(|key| command.arg(key))) => {
+            let text = "Keys in request don't hash to the same slot: MSETNX is all or nothing";
+            return Err(Reply::error("CROSSSLOT", text));
+        }
+        "getrange" => {
+            for at in [2, 3] {
+                integer(command.arg(at)).ok_or_else(Reply::not_an_integer)?;
+            }
+        }
+        "hscan" | "sscan" => part_scan_options(command).map(|_| ())?,
         "incrby" => {
             integer(command.arg(2)).ok_or_else(Reply::not_an_integer)?;
         }
@@ -652,6 +741,14 @@ mod tests {
         let cases = [
             ("nosuch a bb", "ERR unknown command 'nosuch', with args beginning with: 'a' 'bb' "),
             ("GET", "ERR wrong number of arguments for 'get' command"),
+            ("MSETNX a 1 b", "ERR wrong number of arguments for 'msetnx' command"),
+            ("HMSET h f", "ERR wrong number of arguments for 'hmset' command"),
+            ("HMSET h f 1 g", "ERR wrong number of arguments for 'hmset' command"),
+            ("HSCAN h x", "ERR invalid cursor"),
+            ("SSCAN s 18446744073709551616", "ERR invalid cursor"),
+            ("HSCAN h 0 TYPE hash", "ERR syntax error"),
+            ("HSCAN h 0 COUNT 0", "ERR syntax error"),
+            ("SSCAN s 0 MATCH", "ERR syntax error"),
             ("MSET a 1 b", "ERR wrong number of arguments for 'mset' command"),
             ("SET k v NX XX", "ERR syntax error"),
             ("SET k v IFEQ", "ERR syntax error"),
@@ -659,7 +756,10 @@ mod tests {
             ("SET k v bogus", "ERR syntax error"),
             ("WAIT -1 0", "ERR value is out of range, must be positive"),
             ("WAITAOF 1 1 x", "ERR value is not an integer or out of range"),
-            ("EXEC 5 0", "ERR wrong number of arguments for 'exec' command"),
+            (
+                "EXEC 5 0",
+                "EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' command",
+            ),
             (
                 "keys *",
                 "ERR KEYS is not supported: it would hold up a core for as long as it takes to look at all keys; iterate with SCAN [MATCH pattern]",

@@ -9,10 +9,10 @@ use crate::wire::resp::{Command, integer};
 use crate::limits::STALE_MS_MAX;
 
 use super::acl::{DEFAULT, Identity, Users};
-use super::command::{self, Access, COMMANDS, Spec};
+use super::command::{Access, Spec};
 use super::password::Password;
 use super::transaction::{Step, Transaction};
-use super::{glob, session};
+use super::{describe, glob, session};
 
 /// How a connection wants its commands treated; said once, and true for each that follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -202,6 +202,11 @@ impl Connection {
 
     /// Takes a valid command into the connection's transaction, if it has one or begins one.
     pub fn transact(&mut self, spec: &Spec, command: &Command) -> Step {
+        if spec.access == Access::Users
+            && let Some(refusal) = self.identity.refusal(command)
+        {
+            return Step::Reply(self.refused(refusal));
+        }
         if self.transaction.is_none() && !Transaction::begins_with(spec.name) {
             return Step::Pass;
         }
@@ -219,6 +224,9 @@ impl Connection {
 
     /// A command was refused before [`Self::transact`] saw it; what the client hears.
     pub fn refused(&mut self, refusal: Reply) -> Reply {
+        if Transaction::ends_with(&refusal) {
+            self.transaction = None;
+        }
         match &mut self.transaction {
             Some(transaction) => transaction.refused(refusal),
             None => refusal,
@@ -261,7 +269,7 @@ impl Connection {
             "auth" => self.auth(command).err().unwrap_or(Reply::Ok),
             "hello" => self.hello(command).unwrap_or_else(|refusal| refusal),
             "client" => self.client(command),
-            "command" => describe(command),
+            "command" => describe::answer(command),
             "config" => config(command),
             name => Reply::error("ERR", format!("'{name}' is not for a connection")),
         }
@@ -407,80 +415,6 @@ pub(super) fn staleness(command: &Command) -> Result<u32, Reply> {
     }
 }
 
-/// `COMMAND [COUNT | DOCS name… | INFO name… | LIST]`.
-fn describe(command: &Command) -> Reply {
-    if command.len() == 1 {
-        return Reply::Array(COMMANDS.iter().map(details).collect());
-    }
-    let named = || -> Vec<Option<&'static Spec>> {
-        if command.len() == 2 {
-            COMMANDS.iter().map(Some).collect()
-        } else {
-            command.args().skip(2).map(command::lookup).collect()
-        }
-    };
-    let subcommand = command.arg(1).to_ascii_lowercase();
-    match &subcommand[..] {
-        b"count" => Reply::Int(COMMANDS.len() as i64),
-        b"list" => Reply::Array(COMMANDS.iter().map(|spec| Reply::bulk(spec.name)).collect()),
-        b"info" => {
-            Reply::Array(named().into_iter().map(|spec| spec.map_or(Reply::Nil, details)).collect())
-        }
-        b"docs" => Reply::Map(
-            named()
-                .into_iter()
-                .flatten()
-                .map(|spec| {
-                    let docs = vec![
-                        (Reply::bulk("summary"), Reply::bulk(spec.summary)),
-                        (Reply::bulk("since"), Reply::bulk("0.1.0")),
-                        (Reply::bulk("group"), Reply::bulk(family(spec))),
-                    ];
-                    (Reply::bulk(spec.name), Reply::Map(docs))
-                })
-                .collect(),
-        ),
-        other => {
-            let name = String::from_utf8_lossy(other).into_owned();
-            Reply::error(
-                "ERR",
-                format!("unknown subcommand '{name}'. COMMAND knows COUNT, DOCS, INFO, LIST."),
-            )
-        }
-    }
-}
-
-fn family(spec: &Spec) -> &'static str {
-    match spec.access {
-        Access::Connection => "connection",
-        Access::Node | Access::Member | Access::Users => "server",
-        Access::Read | Access::Write if spec.first_key > 0 => "string",
-        _ => "generic",
-    }
-}
-
-/// One command as `COMMAND INFO` shows it: name, arity, flags, keys.
-fn details(spec: &Spec) -> Reply {
-    let flag = match spec.access {
-        Access::Write | Access::AllWrite | Access::Session => "write",
-        Access::Read | Access::AllRead | Access::Scan => "readonly",
-        Access::Connection => "fast",
-        Access::Node | Access::Member | Access::Users => "admin",
-    };
-    Reply::Array(vec![
-        Reply::bulk(spec.name),
-        Reply::Int(i64::from(spec.arity)),
-        Reply::Array(vec![Reply::Simple(flag)]),
-        Reply::Int(i64::from(spec.first_key)),
-        Reply::Int(i64::from(spec.last_key)),
-        Reply::Int(i64::from(if spec.first_key > 0 { spec.key_step } else { 0 })),
-        Reply::Array(Vec::new()),
-        Reply::Array(Vec::new()),
-        Reply::Array(Vec::new()),
-        Reply::Array(Vec::new()),
-    ])
-}
-
 /// Settings in Redis' words that tools ask for, as they are true here.
 const SETTINGS: &[(&str, &str)] = &[
     ("save", ""),
@@ -526,6 +460,7 @@ mod tests {
     use bytes::BytesMut;
 
     use super::*;
+    use crate::store::command::{self, COMMANDS};
 
     fn run(connection: &mut Connection, line: &str) -> String {
         let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
@@ -554,7 +489,7 @@ mod tests {
             ("CONFIG GET save", "*2 $4 save $0"),
             ("HELLO 4", "-NOPROTO unsupported protocol version"),
             ("ACL WHOAMI", "$7 default"),
-            ("ACL LIST", "*1 $24 user default on ~* +@all"),
+            ("ACL LIST", "*1 $31 user default on nopass ~* +@all"),
             ("COMMAND COUNT", &format!(":{}", COMMANDS.len())),
         ];
         for (line, expected) in script {
@@ -569,6 +504,11 @@ mod tests {
         assert!(run(&mut connection, "COMMAND DOCS get").starts_with("%1 $3 get %3 $7 summary"));
         assert_eq!(run(&mut connection, "RESET"), "+RESET");
         assert_eq!(connection.protocol(), Protocol::Resp2);
+        let multi = command::lookup(b"multi").expect("known");
+        connection.transact(multi, &Command::from_args(&[b"MULTI"]));
+        let wrong = command::validate(&Command::from_args(&[b"EXEC", b"x"])).expect_err("wrong");
+        assert!(connection.refused(wrong).error_text().starts_with("EXECABORT "));
+        assert!(connection.transaction.is_none(), "an EXEC that is refused ends it");
         assert!(!connection.is_closing());
         assert_eq!(run(&mut connection, "QUIT"), "+OK");
         assert!(connection.is_closing());

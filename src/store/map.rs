@@ -6,7 +6,7 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
@@ -24,6 +24,7 @@ use super::{cluster, glob, slot, stamp, transaction};
 mod collections;
 mod commands;
 mod expiry;
+mod parts;
 mod snapshot;
 mod table;
 mod value;
@@ -188,7 +189,15 @@ impl Map {
                 }
                 Reply::Ok
             }
-            "del" => {
+            "msetnx" => {
+                let is_free = |key| self.look(command.arg(key)).is_none();
+                let all_free = spec.keys(command.len()).all(is_free);
+                for key in spec.keys(command.len()).filter(|_| all_free) {
+                    self.set(command.arg(key), command.arg(key + 1));
+                }
+                Reply::Int(i64::from(all_free))
+            }
+            "del" | "unlink" => {
                 let gone = |key| self.remove(command.arg(key)).is_some();
                 Reply::Int(spec.keys(command.len()).map(gone).map(i64::from).sum())
             }
@@ -211,7 +220,7 @@ impl Map {
                 self.deadlines.clear();
                 Reply::Ok
             }
-            name @ ("hset" | "hsetnx" | "hdel" | "hincrby" | "sadd" | "srem") => {
+            name @ ("hset" | "hmset" | "hsetnx" | "hdel" | "hincrby" | "sadd" | "srem") => {
                 self.change_parts(name, command)?
             }
             _ if wanted == Wanted::No => Reply::Nil,
@@ -238,13 +247,21 @@ impl Map {
                 let values = spec.keys(command.len()).map(|key| or_nil(value(key)));
                 Reply::Array(values.collect()).within_limit()
             }
-            "exists" => {
+            "exists" | "touch" => {
                 let there = |key| i64::from(self.look(command.arg(key)).is_some());
                 Reply::Int(spec.keys(command.len()).map(there).sum())
             }
             "watch" => {
                 let keys = spec.keys(command.len()).map(|key| command.arg(key));
                 Reply::Array(keys.map(|key| Reply::Int(self.watch(key))).collect())
+            }
+            "getrange" => {
+                let (first, last) = (argument_at(command, 2)?, argument_at(command, 3)?);
+                Reply::Bulk(
+                    self.get(command.arg(1))?.map_or(Bytes::new(), |value| {
+                        value.slice(part_of(value.len(), first, last))
+                    }),
+                )
             }
             "strlen" => Reply::Int(self.get(command.arg(1))?.map_or(0, Bytes::len) as i64),
             "type" => Reply::Simple(self.look(command.arg(1)).map_or("none", Value::type_name)),
@@ -257,7 +274,7 @@ impl Map {
             name @ ("ttl" | "pttl" | "expiretime" | "pexpiretime") => {
                 Reply::Int(self.expiry(name, command.arg(1), now))
             }
-            "acl" => self.users.answer(&acl::read(command)?),
+            "acl" => self.users.answer(&acl::read(command)?, false),
             "dbsize" => Reply::Int(self.values.len() as i64),
             "scan" => self.scan(command)?,
             name => match self.answer_parts(name, command)? {
@@ -398,6 +415,17 @@ fn argument_at(command: &Command, at: usize) -> Result<i64, Reply> {
 fn sum(old: i64, by: i64) -> Result<i64, Reply> {
     let overflows = || Reply::error("ERR", "increment or decrement would overflow");
     old.checked_add(by).ok_or_else(overflows)
+}
+
+/// The bytes of a value from `first` to `last`, both included; less than zero counts from the end.
+fn part_of(len: usize, first: i64, last: i64) -> Range<usize> {
+    if first < 0 && last < 0 && last < first {
+        return 0..0;
+    }
+    let len = len as i64;
+    let from_start = |at: i64| if at < 0 { at.saturating_add(len).max(0) } else { at };
+    let (first, end) = (from_start(first), from_start(last).saturating_add(1).min(len));
+    if first < end { first as usize..end as usize } else { 0..0 }
 }
 
 fn or_nil(value: Option<Bytes>) -> Reply {

@@ -27,6 +27,7 @@ pub mod batch;
 pub mod cluster;
 pub mod command;
 pub mod connection;
+mod describe;
 mod glob;
 pub mod map;
 pub mod member;

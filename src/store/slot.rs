@@ -42,6 +42,13 @@ pub fn group_slots(group: GroupId, groups: u64) -> Range<u16> {
     start(group.0)..start(group.0 + 1)
 }
 
+/// Whether all keys are in the slot of the first.
+pub(super) fn is_one(keys: impl IntoIterator<Item = impl AsRef<[u8]>>) -> bool {
+    let mut slots = keys.into_iter().map(|key| key_slot(key.as_ref()));
+    let first = slots.next();
+    slots.all(|slot| Some(slot) == first)
+}
+
 fn crc16(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0, |crc: u16, &byte| (crc << 8) ^ CRC16[usize::from((crc >> 8) as u8 ^ byte)])
 }

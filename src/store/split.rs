@@ -185,7 +185,7 @@ mod tests {
         #[test]
         fn a_split_command_answers_as_if_it_were_whole(
             commands in prop::collection::vec(
-                (prop::sample::select(vec!["MSET", "MGET", "DEL", "EXISTS"]),
+                (prop::sample::select(vec!["MSET", "MGET", "DEL", "EXISTS", "UNLINK", "TOUCH"]),
                  prop::collection::vec((0u8..12, 0u8..4), 1..6)),
                 1..12,
             ),

@@ -99,6 +99,12 @@ impl Transaction {
         if self.is_open { self.spoil(refusal) } else { refusal }
     }
 
+    /// Whether what was refused was the `EXEC` itself, which ends it.
+    #[must_use]
+    pub fn ends_with(refusal: &Reply) -> bool {
+        refusal.error_text().starts_with(ABORT)
+    }
+
     /// Who queued it may do other things than when it was queued.
     pub fn outdate(&mut self) {
         if self.is_open {
@@ -187,7 +193,7 @@ impl Transaction {
     fn execute(&mut self) -> Step {
         if self.is_spoilt {
             let text = "Transaction discarded because of previous errors.";
-            return Step::Over(Reply::error("EXECABORT", text));
+            return Step::Over(Reply::error(ABORT, text));
         }
         let Some(slot) = self.slot else { return Step::Over(Reply::Array(Vec::new())) };
         let (slot, watched) = (slot.to_string(), self.watched.len().to_string());
@@ -209,6 +215,17 @@ impl Step {
             step => step,
         }
     }
+}
+
+/// The first word of what an `EXEC` is answered with that is refused.
+const ABORT: &str = "EXECABORT";
+
+/// What an `EXEC` is answered with that is refused for this reason, in Redis' words.
+#[must_use]
+pub(super) fn aborted(reason: &Reply) -> Reply {
+    let text = reason.error_text();
+    let text = text.strip_prefix("ERR ").unwrap_or(text);
+    Reply::error(ABORT, format!("Transaction discarded because of: {text}"))
 }
 
 /// A whole transaction, as it is replicated.
@@ -335,6 +352,9 @@ mod tests {
         step(&mut it, "MULTI");
         it.refused(Reply::error("ERR", "unknown command"));
         assert_eq!(said(&step(&mut it, "EXEC")), abort);
+
+        let wrong = command::validate(&command("EXEC x")).expect_err("wrong");
+        assert!(Transaction::ends_with(&wrong), "{wrong:?}");
 
         let mut it = Transaction::default();
         assert_eq!(step(&mut it, "WATCH k"), Step::Watch);

@@ -113,7 +113,12 @@ impl Reply {
     #[must_use]
     pub fn too_large() -> Self {
         let max = limits::REPLY_BYTES_MAX;
-        Self::error("ERR", format!("the reply would exceed {max} bytes; ask for fewer keys"))
+        Self::error(
+            "ERR",
+            format!(
+                "the reply would exceed {max} bytes; ask for fewer keys at once, or for the parts of a hash or set by HSCAN, SSCAN or HMGET"
+            ),
+        )
     }
 
     /// About how many bytes this is when encoded: never less, and at most 32 per part more.

@@ -25,9 +25,17 @@ fn hashes_and_sets_through_every_node() {
             HEXISTS {col}h a                => :1
             HSETNX {col}h a 9               => :0
             HINCRBY {col}h a 39             => :42
+            HMSET {col}h c xyz a 42         => +OK
+            HSTRLEN {col}h c                => :3
+            HSCAN {col}h 0 MATCH [c-z]      => ["0" ["c" "xyz"]]
+            HSCAN {col}h 0 TYPE hash        => -ERR syntax error
+            HSCAN {col}nosuch 0             => ["0" []]
+            HDEL {col}h c                   => :1
             SADD {col}s b a b               => :2
             SCARD {col}s                    => :2
             SISMEMBER {col}s b              => :1
+            SMISMEMBER {col}s b z b         => [:1 :0 :1]
+            SSCAN {col}s 0 MATCH b* COUNT 1 => ["0" ["b"]]
             SMEMBERS {col}s                 => ["a" "b"]
             SREM {col}s b                   => :1
             TYPE {col}h                     => +hash
@@ -41,6 +49,42 @@ fn hashes_and_sets_through_every_node() {
             "#,
         );
     }
+}
+
+/// Each call goes to another node: the cursor means the same everywhere.
+#[test]
+fn a_large_one_is_scanned_through_every_node() {
+    const PARTS: usize = 3_000;
+    let mut clients: Vec<Client> =
+        shared::cluster().nodes.iter().map(|node| node.client()).collect();
+    clients[0].say("DEL {cols}h {cols}s");
+    for from in (0..PARTS).step_by(500) {
+        let names: Vec<String> = (from..from + 500).map(|part| format!("part:{part}")).collect();
+        let pairs = names.iter().flat_map(|name| [name.as_str(), "v"]);
+        let hset: Vec<&str> = ["HSET", "{cols}h"].into_iter().chain(pairs).collect();
+        assert_eq!(clients[0].call(&hset).integer(), 500);
+        let names = names.iter().map(String::as_str);
+        let sadd: Vec<&str> = ["SADD", "{cols}s"].into_iter().chain(names).collect();
+        assert_eq!(clients[0].call(&sadd).integer(), 500);
+    }
+    for (name, each) in [("HSCAN {cols}h", 2), ("SSCAN {cols}s", 1)] {
+        let (mut seen, mut cursor) = (Vec::new(), "0".to_owned());
+        for call in 0.. {
+            let client = &mut clients[call % 3];
+            let reply = client.say(&format!("{name} {cursor} COUNT 200")).array();
+            let found = reply[1].clone().array();
+            assert!(found.len() <= each * 210, "{} of COUNT 200", found.len());
+            seen.extend(found.iter().step_by(each).map(Reply::text));
+            cursor = reply[0].text();
+            if cursor == "0" {
+                break;
+            }
+        }
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len(), PARTS, "{name}");
+    }
+    clients[0].say("DEL {cols}h {cols}s");
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! The commands on strings, as transcripts, through every node: the one that leads a key's group
 //! and the two that forward. Expected replies are Redis' own.
 
+use crate::client::Reply;
 use crate::script::play;
 use crate::shared;
+use crate::wait::wait_until;
 
 /// Plays one transcript through each node in turn.
 #[track_caller]
@@ -135,6 +137,72 @@ fn many_keys_at_once() {
         MSET {}x 1 {y 2 z} 3 {{a}} 4    => +OK
         MGET {}x {y z} {{a}}            => ["1" "2" "3" "4"]
         DEL {}x {y z} {{a}}             => :4
+        "#,
+    );
+}
+
+#[test]
+fn all_of_several_keys_or_none() {
+    everywhere(
+        r#"
+        DEL {nx}a {nx}b {nx}c
+        MSETNX {nx}a 1 {nx}b 2          => :1
+        MSETNX {nx}b 3 {nx}c 4          => :0
+        MGET {nx}a {nx}b {nx}c          => ["1" "2" $-1]
+        MSETNX {nx}a 1 other 2          => -CROSSSLOT Keys in request don't hash to the same slot: MSETNX is all or nothing
+        MSETNX {nx}a 1 {nx}b            => -ERR wrong number of arguments for 'msetnx' command
+        MSET m1 a m2 b m3 c             => +OK
+        TOUCH m1 m2 m3 m4 m1            => :4
+        UNLINK m1 m2 m3 m4 m1           => :3
+        TOUCH m1 m2 m3                  => :0
+        "#,
+    );
+}
+
+/// What `SET k "" IFEQ token PX 1` is for: docs/commands.md, "Not there".
+#[test]
+fn a_lock_is_taken_by_one_and_let_go_by_its_holder() {
+    everywhere(
+        r#"
+        DEL lock
+        SET lock mine NX PX 60000       => +OK
+        SET lock theirs NX PX 60000     => $-1
+        SET lock "" IFEQ theirs PX 1    => $-1
+        GET lock                        => "mine"
+        SET lock "" IFEQ mine PX 1      => +OK
+        "#,
+    );
+    for node in &shared::cluster().nodes {
+        let mut client = node.client();
+        client.say("SET lock mine PX 60000");
+        assert_eq!(client.call(&["SET", "lock", "", "IFEQ", "mine", "PX", "1"]), Reply::ok());
+        wait_until("the next one has it", || {
+            client.say("SET lock next NX PX 60000") == Reply::ok()
+        });
+    }
+}
+
+#[test]
+fn the_time_is_the_nodes() {
+    for node in &shared::cluster().nodes {
+        let time = node.client().say("TIME").array();
+        let numbers: Vec<u64> =
+            time.iter().map(|part| part.text().parse().expect("a number")).collect();
+        assert!(1_600_000_000 < numbers[0] && numbers[1] < 1_000_000, "{numbers:?}");
+    }
+}
+
+#[test]
+fn parts_of_a_value() {
+    everywhere(
+        r#"
+        SET range Hello                 => +OK
+        GETRANGE range 1 -2             => "ell"
+        GETRANGE range 9 10             => ""
+        GETRANGE range 0 x              => -ERR value is not an integer or out of range
+        GETRANGE nosuch 0 -1            => ""
+        SET range v NX NX               => $-1
+        SET range v EX 9 PX 9           => -ERR syntax error
         "#,
     );
 }

@@ -21,9 +21,13 @@ fn keys_have_a_time_to_live_through_every_node() {
             TTL {exp}k                      => :100
             EXPIRE {exp}k 50 GT             => :0
             EXPIRE {exp}k 50 LT             => :1
-            GETEX {exp}k EX 200             => "w"
+            GETEX {exp}k EX 100 EX 200      => "w"
+            GETEX {exp}nosuch EX 0          => $-1
+            GETEX {exp}k EX 0               => -ERR invalid expire time in 'getex' command
             PERSIST {exp}k                  => :1
             TTL {exp}k                      => :-1
+            PEXPIREAT {exp}k 33000000000500 => :1
+            EXPIRETIME {exp}k               => :33000000001
             EXPIREAT {exp}k 33000000000     => :1
             EXPIRETIME {exp}k               => :33000000000
             PEXPIRETIME {exp}k              => :33000000000000

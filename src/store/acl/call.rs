@@ -5,6 +5,7 @@ use crate::store::command::{Access, NO_KEYS, Spec, spec};
 use crate::wire::reply::Reply;
 use crate::wire::resp::Command;
 
+use super::DEFAULT;
 use super::rule::Rule;
 
 /// What the client wants.
@@ -100,11 +101,15 @@ pub fn read(command: &Command) -> Result<Call, Reply> {
 /// # Errors
 /// If it cannot be executed as written.
 pub fn sealed(command: &Command) -> Result<Command, Reply> {
-    let Call::SetUser { name, rules } = read(command)? else { return Ok(command.clone()) };
+    let Call::SetUser { name, mut rules } = read(command)? else { return Ok(command.clone()) };
     for (rule, word) in rules.iter().zip(command.args().skip(3)) {
         if !rule.is_known() {
             return Err(wrong(word, "there is no such command or category"));
         }
+    }
+    if *name == *DEFAULT {
+        // Its password is a setting of each node. Where there is one, this was refused before.
+        rules.retain(|rule| *rule != Rule::NoPass);
     }
     Ok(set_user(&name, &rules))
 }

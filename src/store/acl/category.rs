@@ -1,6 +1,7 @@
 //! Categories of commands, by the command table.
 
 use crate::store::command::{Access, COMMANDS, Spec};
+use crate::store::describe::{family, is_fast};
 use crate::wire::reply::Reply;
 
 /// The category of all commands.
@@ -14,10 +15,20 @@ const CATEGORIES: &[(&str, Holds)] = &[
     ("@admin", is_admin),
     ("@connection", is_connection),
     ("@dangerous", |spec| is_admin(spec) || matches!(spec.name, "flushall" | "flushdb" | "info")),
+    ("@fast", is_fast),
+    ("@hash", |spec| family(spec) == "hash"),
+    ("@keyspace", |spec| {
+        let is_wait = matches!(spec.name, "wait" | "waitaof");
+        let of_all = matches!(spec.name, "dbsize" | "flushall" | "flushdb");
+        (family(spec) == "generic" && !is_wait) || of_all
+    }),
     ("@read", |spec| {
         matches!(spec.access, Access::Read | Access::AllRead | Access::Scan)
             && !is_transaction(spec)
     }),
+    ("@set", |spec| family(spec) == "set"),
+    ("@slow", |spec| !is_fast(spec)),
+    ("@string", |spec| family(spec) == "string"),
     ("@transaction", is_transaction),
     ("@write", |spec| matches!(spec.access, Access::Write | Access::AllWrite)),
 ];
@@ -27,7 +38,7 @@ fn is_admin(spec: &Spec) -> bool {
 }
 
 fn is_transaction(spec: &Spec) -> bool {
-    matches!(spec.name, "discard" | "exec" | "multi" | "unwatch" | "watch")
+    family(spec) == "transactions"
 }
 
 fn is_connection(spec: &Spec) -> bool {
@@ -42,8 +53,13 @@ pub(super) fn is_known(category: &str) -> bool {
 }
 
 /// Whether a command is in a category; nothing is in one that is not known.
-pub(super) fn holds(category: &str, spec: &Spec) -> bool {
+pub(in crate::store) fn holds(category: &str, spec: &Spec) -> bool {
     category == ALL || CATEGORIES.iter().any(|(name, holds)| *name == category && holds(spec))
+}
+
+/// The categories that a command is in, [`ALL`] left out.
+pub(in crate::store) fn of(spec: &Spec) -> impl Iterator<Item = &'static str> + use<'_> {
+    CATEGORIES.iter().filter(|(_, holds)| holds(spec)).map(|(name, _)| *name)
 }
 
 /// `ACL CAT [category]`.
@@ -66,11 +82,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_command_but_info_is_in_a_category_that_says_what_it_does() {
+    fn every_command_but_info_and_time_is_in_a_category_that_says_what_it_does() {
         let kinds = ["@admin", "@connection", "@read", "@transaction", "@write"];
         for spec in COMMANDS {
             let found: Vec<_> = kinds.iter().filter(|kind| holds(kind, spec)).collect();
-            let expected = usize::from(spec.name != "info");
+            let expected = usize::from(!matches!(spec.name, "info" | "time"));
             assert_eq!(found.len(), expected, "{} is in {found:?}", spec.name);
         }
         assert!(COMMANDS.iter().all(|spec| holds(ALL, spec) && !holds("@nosuch", spec)));

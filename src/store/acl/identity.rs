@@ -8,8 +8,9 @@ use crate::wire::resp::Command;
 
 use super::DEFAULT;
 use super::call::{self, Call};
+use super::rule::Rule;
 use super::user::{Denial, User};
-use super::users::Users;
+use super::users::{self, Users};
 
 /// One connection's user.
 ///
@@ -120,12 +121,24 @@ impl Identity {
         })
     }
 
+    /// What an `ACL` command that changes the table is answered with, if it is about this node's password.
+    #[must_use]
+    pub fn refusal(&self, command: &Command) -> Option<Reply> {
+        self.password?;
+        match call::read(command) {
+            Ok(Call::SetUser { name, rules }) if *name == *DEFAULT => {
+                rules.contains(&Rule::NoPass).then(users::of_each_node)
+            }
+            _ => None,
+        }
+    }
+
     /// Answers an `ACL` command that changes nothing.
     #[must_use]
     pub fn answer(&self, command: &Command) -> Reply {
         match call::read(command) {
             Ok(Call::WhoAmI) => Reply::bulk(self.name()),
-            Ok(call) => self.users.answer(&call),
+            Ok(call) => self.users.answer(&call, self.password.is_none()),
             Err(refusal) => refusal,
         }
     }

@@ -30,6 +30,7 @@ mod users;
 use crate::id::GroupId;
 
 pub use call::{CHANGE, Call, is_acl, read, sealed};
+pub(super) use category::{holds as category_holds, of as categories_of};
 pub use identity::{Identity, names_user};
 pub use rule::Rule;
 pub use user::{Denial, User};

@@ -24,7 +24,7 @@ fn say(users: &mut Users, line: &str) -> Result<Reply, String> {
     let call = sealed(&command(line)).and_then(|sealed| read(&sealed));
     let said = call.and_then(|call| match call.changes() {
         true => users.apply(&call),
-        false => Ok(users.answer(&call)),
+        false => Ok(users.answer(&call, false)),
     });
     match said {
         Ok(reply) if !reply.is_error() => Ok(reply),
@@ -400,6 +400,35 @@ fn a_connection_is_who_it_says_and_hears_of_changes_at_once() {
     say(&mut next, "ACL SETUSER default off").expect("set");
     it.hear(Arc::new(next.clone()));
     assert!(it.is_locked() && Identity::begin(None, Arc::new(next)).is_locked());
+}
+
+/// `ACL LIST` shows `default` in words that `SETUSER` takes back.
+#[test]
+fn a_default_without_a_password_is_told_as_that() {
+    let told = |it: &Identity| match it.answer(&command("ACL LIST")) {
+        Reply::Array(lines) => lines,
+        other => panic!("{other:?}"),
+    };
+    let users = table(&["ACL SETUSER default -@admin"]);
+    let mut open = Identity::begin(None, Arc::clone(&users));
+    assert_eq!(told(&open), [Reply::bulk("user default on nopass ~* +@all -@admin")]);
+    let again = "ACL SETUSER default on nopass ~* +@all -@admin";
+    assert_eq!(open.refusal(&command(again)), None);
+    assert_eq!(*table(&[again]), *users, "it takes its line back");
+    assert_eq!(
+        sealed(&command(again)).expect("valid"),
+        command("ACL SETUSER default on ~* +@all -@admin"),
+        "what is replicated says nothing of it"
+    );
+    open.hear(table(&[]));
+    assert_eq!(told(&open), [Reply::bulk("user default on nopass ~* +@all")]);
+
+    let it = Identity::begin(Some(Password::new(b"secret")), users);
+    assert_eq!(told(&it), [Reply::bulk("user default on ~* +@all -@admin")]);
+    assert!(it.refusal(&command(again)).is_some_and(|refusal| refusal.is_error()));
+    for line in ["ACL SETUSER default on ~*", "ACL SETUSER u nopass", "ACL DELUSER u"] {
+        assert_eq!(it.refusal(&command(line)), None, "{line}");
+    }
 }
 
 #[test]

@@ -68,8 +68,7 @@ impl Users {
             )
         };
         if is_default && rules.iter().any(is_of_password) {
-            let text = "the password of 'default' is requirepass, a setting of each node";
-            return Err(Reply::error("ERR", text));
+            return Err(of_each_node());
         }
         let mut user = match self.named.get(name) {
             Some(user) => User::clone(user),
@@ -94,15 +93,18 @@ impl Users {
         Ok(())
     }
 
-    /// Answers a call that changes nothing and is not about whoever asks.
+    /// Answers a call that changes nothing and is not about whoever asks. `open` is whether `default` has no
+    /// password at this node.
     #[must_use]
-    pub fn answer(&self, call: &Call) -> Reply {
+    pub fn answer(&self, call: &Call, open: bool) -> Reply {
         match call {
             Call::GetUser(name) => match self.all().find(|(it, _)| **it == **name) {
-                Some((name, user)) => describe(name, &user),
+                Some((name, user)) => describe(name, &user, open),
                 None => Reply::Nil,
             },
-            Call::List => Reply::Array(self.all().map(|(name, user)| line(name, &user)).collect()),
+            Call::List => {
+                Reply::Array(self.all().map(|(name, user)| line(name, &user, open)).collect())
+            }
             Call::Users => Reply::Array(self.all().map(|(name, _)| Reply::bulk(name)).collect()),
             Call::Cat(category) => category::list(category.as_deref()),
             _ => Reply::error("ERR", "this ACL command is not answered from the table"),
@@ -120,7 +122,8 @@ impl Users {
     /// Commands that make the same table of an empty one.
     pub fn commands(&self) -> impl Iterator<Item = Command> {
         self.named.iter().map(|(name, user)| {
-            let rules: Vec<Rule> = [Rule::Reset].into_iter().chain(shown(name, user)).collect();
+            let rules: Vec<Rule> =
+                [Rule::Reset].into_iter().chain(shown(name, user, false)).collect();
             call::set_user(name, &rules)
         })
     }
@@ -136,10 +139,15 @@ impl Users {
     }
 }
 
-/// The rules of a user that are of this table.
-fn shown(name: &[u8], user: &User) -> impl Iterator<Item = Rule> + use<> {
-    let is_default = name == DEFAULT;
-    user.rules().into_iter().filter(move |rule| !(is_default && *rule == Rule::NoPass))
+/// The rules of a user that are of this table; and that `default` has no password, if it is `open`.
+fn shown(name: &[u8], user: &User, open: bool) -> impl Iterator<Item = Rule> + use<> {
+    let is_elsewhere = name == DEFAULT && !open;
+    user.rules().into_iter().filter(move |rule| !(is_elsewhere && *rule == Rule::NoPass))
+}
+
+/// What a rule for the password of `default` is refused with.
+pub(super) fn of_each_node() -> Reply {
+    Reply::error("ERR", "the password of 'default' is requirepass, a setting of each node")
 }
 
 fn text(rules: impl Iterator<Item = Rule>) -> Vec<u8> {
@@ -147,20 +155,20 @@ fn text(rules: impl Iterator<Item = Rule>) -> Vec<u8> {
 }
 
 /// A line of `ACL LIST`.
-fn line(name: &[u8], user: &User) -> Reply {
-    Reply::bulk([b"user ", name, b" ", &text(shown(name, user))].concat())
+fn line(name: &[u8], user: &User, open: bool) -> Reply {
+    Reply::bulk([b"user ", name, b" ", &text(shown(name, user, open))].concat())
 }
 
 /// `ACL GETUSER`.
-fn describe(name: &[u8], user: &User) -> Reply {
-    let rules: Vec<Rule> = shown(name, user).collect();
+fn describe(name: &[u8], user: &User, open: bool) -> Reply {
+    let rules: Vec<Rule> = shown(name, user, open).collect();
     let of = |wanted: fn(&Rule) -> bool| rules.iter().filter(move |rule| wanted(rule)).cloned();
     let flags = of(|rule| matches!(rule, Rule::On(_) | Rule::NoPass));
     let passwords = of(|rule| matches!(rule, Rule::AddPassword(_)));
     let commands = of(|rule| matches!(rule, Rule::Commands { .. }));
     let keys = of(|rule| matches!(rule, Rule::AllKeys | Rule::Prefix(_)));
     Reply::Map(vec![
-        (Reply::bulk("flags"), Reply::Array(flags.map(|rule| Reply::bulk(rule.word())).collect())),
+        (Reply::bulk("flags"), Reply::Set(flags.map(|rule| Reply::bulk(rule.word())).collect())),
         (
             Reply::bulk("passwords"),
             Reply::Array(passwords.map(|rule| Reply::bulk(&rule.word()[1..])).collect()),

@@ -50,7 +50,7 @@ fn commands_of(key: &[u8], value: &Value) -> Vec<Command> {
             add(&mut commands, b"HSET", key, parts);
         }
         Collection::Set(set) => {
-            add(&mut commands, b"SADD", key, set.iter().map(|member| vec![&**member]));
+            add(&mut commands, b"SADD", key, set.iter().map(|(member, ())| vec![&**member]));
         }
     }
     commands.extend(at.map(|at| Command::from_args(&[b"PEXPIREAT", key, at.as_bytes()])));

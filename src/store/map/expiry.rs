@@ -136,7 +136,7 @@ impl Map {
         let ms = match name {
             "ttl" => (at.since(now) + 500) / 1000,
             "pttl" => at.since(now),
-            "expiretime" => at.0 / 1000,
+            "expiretime" => (at.0 + 500) / 1000,
             _ => at.0,
         };
         ms as i64

@@ -98,17 +98,16 @@ impl FrozenMap {
                 Value::Expiring(_) => unreachable!("what expires keeps what does not"),
                 Value::Collection(it) => {
                     let after = part.take().map_or(Bound::Unbounded, Bound::Excluded);
-                    let rest = (after, Bound::Unbounded);
                     *part = match &**it {
                         Collection::Hash(hash) => {
-                            parts(ready, bytes, hash.range(rest), |ready, (field, value)| {
+                            parts(ready, bytes, hash.range(after), |ready, (field, value)| {
                                 let length = (field.len() as u32).to_le_bytes();
                                 record(ready, &place.key, Kind::Field, &[&length, field, value]);
                                 field
                             })
                         }
                         Collection::Set(set) => {
-                            parts(ready, bytes, set.range(rest), |ready, member| {
+                            parts(ready, bytes, set.range(after), |ready, (member, ())| {
                                 record(ready, &place.key, Kind::Member, &[member]);
                                 member
                             })
@@ -258,8 +257,8 @@ impl RestoringMap {
         // Copies: a slice would pin the chunk it came in.
         let mut value = match kind {
             Kind::String => Value::String(Bytes::copy_from_slice(rest)),
-            Kind::Field => Value::Collection(Box::new(Collection::Hash(Hash::new()))),
-            Kind::Member => Value::Collection(Box::new(Collection::Set(Set::new()))),
+            Kind::Field => Value::Collection(Box::new(Collection::Hash(Hash::default()))),
+            Kind::Member => Value::Collection(Box::new(Collection::Set(Set::default()))),
             Kind::Deadline | Kind::Clock | Kind::User => return Err(RestoreError::OutOfOrder),
         };
         if let Value::Collection(it) = &mut value {
@@ -292,16 +291,16 @@ fn add_part(it: &mut Collection, kind: Kind, mut rest: &[u8]) -> Result<(), Rest
             let Some((field, value)) = rest.split_at_checked(bytes) else {
                 return Err(RestoreError::TooLong { what: "field", bytes });
             };
-            if hash.get_max().is_some_and(|(last, _)| field <= &**last) {
+            if hash.last().is_some_and(|last| field <= last) {
                 return Err(RestoreError::OutOfOrder);
             }
-            hash.insert(field.into(), Bytes::copy_from_slice(value));
+            hash.insert(field, Bytes::copy_from_slice(value));
         }
         (Collection::Set(set), Kind::Member) => {
-            if set.get_max().is_some_and(|last| rest <= &**last) {
+            if set.last().is_some_and(|last| rest <= last) {
                 return Err(RestoreError::OutOfOrder);
             }
-            set.insert(rest.into());
+            set.insert(rest, ());
         }
         _ => return Err(RestoreError::OutOfOrder),
     }

@@ -53,7 +53,11 @@ pub(super) struct Spot<'a> {
 
 impl Place {
     pub(super) fn of(key: &[u8]) -> Self {
-        Self { hash: hash(key), key: key.into() }
+        Self::at(key.into())
+    }
+
+    pub(super) fn at(key: Arc<[u8]>) -> Self {
+        Self { hash: hash(&key), key }
     }
 
     fn spot(&self) -> Spot<'_> {

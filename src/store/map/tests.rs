@@ -417,6 +417,10 @@ fn hashes() {
         ("HINCRBY h text 1", "-ERR hash value is not an integer"),
         ("HSET h max 9223372036854775807", ":1"),
         ("HINCRBY h max 1", "-ERR increment or decrement would overflow"),
+        ("HMSET h a 10 b 3", "+OK"),
+        ("HSTRLEN h a", ":2"),
+        ("HSTRLEN h nosuch", ":0"),
+        ("HSTRLEN nosuch a", ":0"),
         ("HDEL h a a nosuch", ":1"),
         ("TYPE h", "+hash"),
         ("DBSIZE", ":1"),
@@ -439,6 +443,8 @@ fn sets() {
         ("SISMEMBER s a", ":1"),
         ("SISMEMBER s z", ":0"),
         ("SISMEMBER nosuch z", ":0"),
+        ("SMISMEMBER s a z a", "*3 :1 :0 :1"),
+        ("SMISMEMBER nosuch z", "*1 :0"),
         ("SMEMBERS s", "*3 $1 a $1 b $1 c"),
         ("SMEMBERS nosuch", "*0"),
         ("SREM s a nosuch a", ":1"),
@@ -459,6 +465,8 @@ fn a_command_for_another_type_is_refused_and_changes_nothing() {
     let for_strings = [
         "GET",
         "STRLEN",
+        "GETRANGE 0 1",
+        "GETEX EX 0",
         "INCR",
         "DECR",
         "GETDEL",
@@ -471,8 +479,13 @@ fn a_command_for_another_type_is_refused_and_changes_nothing() {
     ];
     let for_hashes =
         ["HGETALL", "HLEN", "HKEYS", "HVALS", "HGET f", "HMGET f", "HEXISTS f", "HSET f 1"];
-    let for_hashes = [&for_hashes[..], &["HSETNX f 1", "HDEL f", "HINCRBY f 1"]].concat();
-    let for_sets = ["SMEMBERS", "SCARD", "SISMEMBER m", "SADD m", "SREM m"];
+    let for_hashes = [
+        &for_hashes[..],
+        &["HSETNX f 1", "HDEL f", "HINCRBY f 1", "HMSET f 1", "HSTRLEN f", "HSCAN 0"],
+    ]
+    .concat();
+    let for_sets =
+        ["SMEMBERS", "SCARD", "SISMEMBER m", "SADD m", "SREM m", "SMISMEMBER m", "SSCAN 0"];
     let cases =
         [("h", &for_strings[..]), ("s", &for_strings), ("k", &for_hashes), ("s", &for_hashes)];
     for (key, commands) in cases.into_iter().chain([("k", &for_sets[..]), ("h", &for_sets)]) {
@@ -519,6 +532,192 @@ fn a_hash_or_set_has_a_bound() {
         assert_eq!(map.apply(Index(1), &command.raw, Wanted::Yes), Reply::Int(1));
     }
     assert_eq!(map.read(&command("HGETALL h").raw), Reply::too_large());
+}
+
+/// What a step of a scan of the parts of `h` or `s` returns, and where it goes on.
+fn scan_parts(map: &Map, name: &str, cursor: u64, options: &str) -> (u64, Vec<String>) {
+    let line = format!("{name} {cursor} {options}");
+    let reply = map.read(&command(line.trim_end()).raw);
+    assert!(reply.bytes() < limits::REPLY_BYTES_MAX, "{line}");
+    let Reply::Array(parts) = reply else { panic!("{line}: {reply:?}") };
+    let [Reply::Bulk(next), Reply::Array(found)] = &parts[..] else { panic!("{line}: {parts:?}") };
+    let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+    let found = found.iter().map(|it| match it {
+        Reply::Bulk(bytes) => text(bytes),
+        other => panic!("{other:?}"),
+    });
+    (text(next).parse().expect("a cursor is a number"), found.collect())
+}
+
+#[test]
+fn a_scan_of_few_parts_returns_all_of_them() {
+    let mut map = Map::new();
+    assert_eq!(scan_parts(&map, "HSCAN h", 0, ""), (0, vec![]));
+    run(&mut map, "HSET h b 2 a 1");
+    run(&mut map, "SADD s b a");
+    for number in 0..limits::COLLECTION_FEW_MAX - 2 {
+        run(&mut map, &format!("SADD s member:{number}"));
+    }
+    let (next, mut found) = scan_parts(&map, "HSCAN h", 0, "COUNT 1");
+    assert_eq!((next, found.len()), (0, 4));
+    assert!(found.chunks(2).all(|pair| [["a", "1"], ["b", "2"]].iter().any(|it| it == pair)));
+    found.sort();
+    found.dedup();
+    assert_eq!(found, ["1", "2", "a", "b"]);
+    assert_eq!(scan_parts(&map, "SSCAN s", 0, "COUNT 1").1.len(), limits::COLLECTION_FEW_MAX);
+    assert_eq!(scan_parts(&map, "SSCAN s", 0, "MATCH a"), (0, vec!["a".to_owned()]));
+    assert_eq!(scan_parts(&map, "HSCAN h", 0, "match b*"), (0, vec!["b".into(), "2".into()]));
+    for past in [SCAN_END, u64::MAX] {
+        assert_eq!(scan_parts(&map, "HSCAN h", past, ""), (0, vec![]));
+    }
+    // As few as they are: what is too much for one reply comes in several.
+    for number in 0..20 {
+        let (field, value) = (format!("large{number}"), vec![b'v'; 300 << 10]);
+        let command = Command::from_args(&[b"HSET", b"l", field.as_bytes(), &value]);
+        map.apply(Index(1), &command.raw, Wanted::Yes);
+    }
+    let (mut seen, mut cursor, mut calls) = (BTreeSet::new(), 0, 0);
+    loop {
+        let (next, found) = scan_parts(&map, "HSCAN l", cursor, "COUNT 1000");
+        seen.extend(found.into_iter().step_by(2));
+        calls += 1;
+        cursor = next;
+        if cursor == 0 {
+            break;
+        }
+    }
+    assert_eq!((seen.len(), calls), (20, 5));
+}
+
+#[test]
+fn a_scan_of_many_parts_returns_each_that_stays_in_bounded_steps() {
+    const STAYING: usize = 3_000;
+    let mut map = Map::new();
+    for number in 0..STAYING {
+        run(&mut map, &format!("HSET h stay:{number} {number}"));
+        run(&mut map, &format!("SADD s stay:{number}"));
+    }
+    for (name, each, add, remove) in [
+        ("HSCAN h", 2, "HSET h guest:# 1", "HDEL h guest:#"),
+        ("SSCAN s", 1, "SADD s guest:#", "SREM s guest:#"),
+    ] {
+        let (mut seen, mut cursor, mut calls) = (BTreeMap::new(), 0, 0);
+        for round in 0.. {
+            let (next, found) = scan_parts(&map, name, cursor, "COUNT 20");
+            assert!(found.len() <= each * 22, "{} of COUNT 20", found.len());
+            for part in found.into_iter().step_by(each) {
+                *seen.entry(part).or_insert(0) += 1;
+            }
+            calls += 1;
+            cursor = next;
+            if cursor == 0 {
+                break;
+            }
+            // Parts come before and behind the cursor, and go.
+            run(&mut map, &add.replace('#', &round.to_string()));
+            run(&mut map, &remove.replace('#', &(round / 2).to_string()));
+        }
+        let staying = seen.iter().filter(|(part, _)| part.starts_with("stay"));
+        assert!(seen.values().all(|times| *times == 1), "{name} returns none twice");
+        assert_eq!(staying.count(), STAYING, "{name} returns each that stays");
+        assert!(STAYING / 20 < calls, "{name} in {calls} calls");
+    }
+    // A cursor means the same once few are left: a scan goes on where it was.
+    let (cursor, first) = scan_parts(&map, "SSCAN s", 0, "COUNT 20");
+    let gone = (100..STAYING).map(|number| format!("stay:{number}"));
+    for part in gone.filter(|part| !first.contains(part)) {
+        run(&mut map, &format!("SREM s {part}"));
+    }
+    let (end, rest) = scan_parts(&map, "SSCAN s", cursor, "COUNT 20");
+    let seen: BTreeSet<_> = first.iter().chain(&rest).cloned().collect();
+    assert_eq!((end, first.len() + rest.len()), (0, seen.len()), "none twice");
+    assert!((0..100).all(|number| seen.contains(&format!("stay:{number}"))));
+    let (next, found) = scan_parts(&map, "HSCAN h", 0, "COUNT 1000000 MATCH nosuch*");
+    assert_eq!((next, found), (0, vec![]), "all were looked at, {STAYING} being below the bound");
+}
+
+#[test]
+fn parts_of_a_value() {
+    check(&[
+        ("SET k Hello", "+OK"),
+        ("GETRANGE k 0 -1", "$5 Hello"),
+        ("GETRANGE k 1 2", "$2 el"),
+        ("GETRANGE k -3 -2", "$2 ll"),
+        ("GETRANGE k 3 1", "$0"),
+        ("GETRANGE k -1 -3", "$0"),
+        ("GETRANGE k -100 -90", "$1 H"),
+        ("GETRANGE k -100 1", "$2 He"),
+        ("GETRANGE k 0 100", "$5 Hello"),
+        ("GETRANGE k 5 10", "$0"),
+        ("GETRANGE k 4 4", "$1 o"),
+        ("GETRANGE k 0 -9223372036854775808", "$1 H"),
+        ("GETRANGE k -9223372036854775808 9223372036854775807", "$5 Hello"),
+        ("GETRANGE nosuch 0 1", "$0"),
+        ("GETRANGE nosuch x 1", "-ERR value is not an integer or out of range"),
+    ]);
+}
+
+#[test]
+fn several_keys_if_none_is_there() {
+    check(&[
+        ("MSETNX {t}a 1 {t}b 2 {t}a 3", ":1"),
+        ("MGET {t}a {t}b", "*2 $1 3 $1 2"),
+        ("MSETNX {t}c 1 {t}b 9", ":0"),
+        ("MGET {t}b {t}c", "*2 $1 2 $-1"),
+        (
+            "MSETNX a 1 b 2",
+            "-CROSSSLOT Keys in request don't hash to the same slot: MSETNX is all or nothing",
+        ),
+        ("MSETNX a 1 b", "-ERR wrong number of arguments for 'msetnx' command"),
+        ("TOUCH {t}a {t}a nosuch", ":2"),
+        ("UNLINK {t}a {t}a nosuch", ":1"),
+        ("MSETNX {t}a 1", ":1"),
+    ]);
+    check_at(&[
+        (10, "SET k v PX 5", "+OK"),
+        (14, "MSETNX k 1", ":0"),
+        (15, "MSETNX k 1", ":1"),
+        (16, "PTTL k", ":-1"),
+    ]);
+}
+
+#[test]
+fn an_option_said_twice_is_said_once() {
+    check_at(&[
+        (1, "SET k v NX NX", "+OK"),
+        (1, "SET k w NX NX", "$-1"),
+        (1, "SET k v XX XX", "+OK"),
+        (1, "SET k v GET GET", "$1 v"),
+        (1, "SET k v EX 10 EX 20", "+OK"),
+        (1, "PTTL k", ":20000"),
+        (1, "SET k v KEEPTTL KEEPTTL", "+OK"),
+        (1, "PTTL k", ":20000"),
+        (1, "SET k v EX 0 EX 10", "+OK"),
+        (1, "SET k v EX x EX 10", "+OK"),
+        (1, "SET k v EX 10 EX x", "-ERR value is not an integer or out of range"),
+        (1, "SET k v EX 10 PX 10", "-ERR syntax error"),
+        (1, "SET k v EX 10 KEEPTTL", "-ERR syntax error"),
+        (1, "SET k v KEEPTTL EX 10", "-ERR syntax error"),
+        (1, "SET k v NX XX", "-ERR syntax error"),
+        (1, "SET k v EX", "-ERR syntax error"),
+        (1, "GETEX k EX 10 EX 30", "$1 v"),
+        (1, "PTTL k", ":30000"),
+        (1, "GETEX k PERSIST PERSIST", "$1 v"),
+        (1, "PTTL k", ":-1"),
+        (1, "GETEX k EX 10 PERSIST", "-ERR syntax error"),
+        (1, "GETEX k PERSIST EX 10", "-ERR syntax error"),
+        (1, "GETEX k EX 0", "-ERR invalid expire time in 'getex' command"),
+        (1, "GETEX k EX x", "-ERR value is not an integer or out of range"),
+        // Of a key that is not there no time is asked.
+        (1, "GETEX nosuch EX 0", "$-1"),
+        (1, "GETEX nosuch EX x", "$-1"),
+        (1, "GETEX nosuch EX", "-ERR syntax error"),
+        // Seconds are rounded.
+        (1, "PEXPIREAT k 1499", ":1"),
+        (1, "EXPIRETIME k", ":1"),
+        (1, "PEXPIREAT k 1500", ":1"),
+        (1, "EXPIRETIME k", ":2"),
+    ]);
 }
 
 #[test]

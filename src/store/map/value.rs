@@ -3,20 +3,18 @@
 //! Hashes and sets are persistent like the map around them: a copy shares everything and costs nothing,
 //! so that a snapshot holds one while it changes.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
-use imbl::{OrdMap, OrdSet};
 
 use crate::id::UnixMs;
 use crate::wire::reply::Reply;
 
 use super::mix;
+use super::parts::Parts;
 
-/// Values by field, in the order of the fields' bytes.
-pub(super) type Hash = OrdMap<Arc<[u8]>, Bytes>;
-/// Members, in the order of their bytes.
-pub(super) type Set = OrdSet<Arc<[u8]>>;
+/// Values by field.
+pub(super) type Hash = Parts<Bytes>;
+/// Members.
+pub(super) type Set = Parts<()>;
 
 /// What a key holds.
 #[derive(Debug, Clone)]
@@ -144,7 +142,7 @@ impl Value {
                     sum.wrapping_add(mix(value, mix(field, seed)))
                 }),
                 Collection::Set(set) => {
-                    set.iter().fold(2, |sum: u64, member| sum.wrapping_add(mix(member, seed)))
+                    set.iter().fold(2, |sum: u64, (member, ())| sum.wrapping_add(mix(member, seed)))
                 }
             },
         }

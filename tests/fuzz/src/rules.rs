@@ -40,7 +40,7 @@ fn said(command: &Command, users: &mut Users) {
     assert_eq!(acl::sealed(&sealed).expect("it was sealed").raw, sealed.raw);
     let call = acl::read(&sealed).expect("it was read");
     if !call.changes() {
-        let _ = users.answer(&call);
+        let _ = users.answer(&call, false);
         return;
     }
     let before = users.clone();
