@@ -1,12 +1,13 @@
 //! The command line, and the [`Plan`] it becomes once everything in it has been checked.
 
 use crate::access::{self, Access};
+use crate::inserts::Inserts;
 use crate::keys::{Dist, KEYS_MAX};
 use crate::knee::{self, Bound};
 use crate::procstat::Probe;
 use crate::protocol::Manner;
 use crate::sides::{self, Flag, Side};
-use crate::workload::{Sizes, Spec};
+use crate::workload::{Mix, Sizes, Spec};
 use crate::zookeeper;
 use clap::{Parser, ValueEnum};
 use std::net::SocketAddr;
@@ -65,8 +66,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 10.0, requires = "sweep")]
     slo_factor: f64,
 
-    /// A YCSB workload: ycsb-a, -b, -c, -d, -f, or a file of its format; for reads, keys, their choice and
-    /// sizes, in place of the flags for those
+    /// A YCSB workload: ycsb-a to ycsb-f, or a file of its format; for the mix of operations, keys, their choice and
+    /// sizes, in place of the flags for those. A scan (ycsb-e) is an MGET of the keys with the next numbers
     #[arg(long, value_name = "NAME|FILE",
           conflicts_with_all = ["command", "read_share", "dist", "value_size"])]
     workload: Option<String>,
@@ -85,10 +86,10 @@ pub(crate) struct Args {
     /// Share of reads, from 0 (only writes, the default) to 1
     #[arg(long, value_name = "0..1")]
     read_share: Option<f64>,
-    /// Number of distinct keys
-    #[arg(long, value_name = "N", default_value_t = 100_000)]
-    keys: u64,
-    /// How keys are chosen: uniform, zipf, zipf:THETA, sequential
+    /// Number of distinct keys [default: 100000, or what a workload's file says]
+    #[arg(long, value_name = "N")]
+    keys: Option<u64>,
+    /// How keys are chosen: uniform, zipf, zipf:THETA, latest (zipf backwards from the newest), sequential
     #[arg(long, value_name = "DIST", default_value = "uniform")]
     dist: Dist,
     /// Size of written values in bytes: 256, or a range such as 16-4096
@@ -127,7 +128,7 @@ pub(crate) struct Args {
     /// Report bytes written to this block device, named as in /proc/diskstats (e.g. vda)
     #[arg(long, value_name = "NAME")]
     device: Option<String>,
-    /// Do not exit with a failure when replies were errors
+    /// Do not exit with a failure when replies were errors, or when arrivals were never sent
     #[arg(long)]
     allow_errors: bool,
     /// Show progress every second even if standard error is no terminal
@@ -161,6 +162,16 @@ pub(crate) enum Target {
 }
 
 impl Target {
+    /// Whether it is asked for several keys at once here.
+    pub(crate) fn scans(self) -> bool {
+        match self {
+            Self::Resp => true,
+            #[cfg(feature = "etcd")]
+            Self::Etcd => true,
+            Self::Zookeeper => false,
+        }
+    }
+
     /// As the command line has it.
     pub(crate) fn name(self) -> String {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
@@ -215,6 +226,12 @@ pub(crate) struct Plan {
     pub(crate) sweep: Option<knee::Range>,
     /// What is asked.
     pub(crate) workload: Spec,
+    /// The workload's name or file, as it was written.
+    pub(crate) workload_name: Option<String>,
+    /// What should be said before anything is measured.
+    pub(crate) notes: Vec<String>,
+    /// The keys that this target has, as runs append to them.
+    pub(crate) inserts: Arc<Inserts>,
     /// Fill every key first.
     pub(crate) fill: bool,
     /// Warm-up, in seconds.
@@ -246,27 +263,38 @@ pub(crate) struct Plan {
 impl Args {
     /// Checks everything that can be checked without connecting.
     pub(crate) fn plan(mut self) -> Result<Plan, String> {
+        let (mut mix, mut notes) = (None, Vec::new());
         if let Some(name) = &self.workload {
             let said = crate::ycsb::read(name)?;
-            self.read_share = Some(said.read_share);
+            mix = Some(said.mix);
             self.dist = said.dist;
             self.value_size = Sizes { min: said.value_bytes, max: said.value_bytes };
-            self.keys = said.keys.unwrap_or(self.keys);
+            if let (Some(keys), Some(records)) = (self.keys, said.keys) {
+                return Err(format!(
+                    "--keys {keys} and recordcount={records} of {name} both say how many keys there are; leave one out"
+                ));
+            }
+            self.keys = self.keys.or(said.keys);
+            if !said.ignored.is_empty() {
+                notes.push(format!("--workload {name}: passed over {}", said.ignored.join(", ")));
+            }
             if self.duration.is_none() && !self.sweep {
                 self.requests = self.requests.or(said.requests);
             }
             // Its reads are of records that were loaded.
             self.fill = true;
         }
+        let keys = self.keys.unwrap_or(KEYS_DEFAULT);
         let share = match (self.command, self.read_share) {
             (Some(Command::Get), _) => 1.0,
             (Some(Command::Mixed), _) => 0.5,
             (Some(Command::Set), _) | (None, None) => 0.0,
             (None, Some(share)) => share,
         };
+        let mix = mix.unwrap_or(Mix::of_reads(share));
         let sides = sides::of(&self.target, &self.addr)?;
         let zookeeper = sides.iter().any(|side| side.target == Target::Zookeeper);
-        self.check_together(&sides)?;
+        self.check_together(&sides, mix)?;
         let runs = self.runs.or(self.rounds);
         let runs = runs.unwrap_or(if sides[0].name.is_empty() || self.sweep { 1 } else { 3 });
         let at_least_one = [
@@ -275,7 +303,7 @@ impl Args {
             ("--threads", self.threads as u64),
             ("--runs", self.runs.unwrap_or(1)),
             ("--rounds", self.rounds.unwrap_or(1)),
-            ("--keys", self.keys),
+            ("--keys", keys),
             ("--requests", self.requests.unwrap_or(1)),
         ];
         if let Some((flag, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
@@ -286,10 +314,10 @@ impl Args {
             "--threads is above --connections; a thread without a connection has nothing to do",
         )?;
         ensure((0.0..=1.0).contains(&share), "--read-share must be between 0 and 1")?;
-        ensure(self.keys <= KEYS_MAX, "--keys: a key has twelve digits, so at most 10^12 keys")?;
+        ensure(keys <= KEYS_MAX, "--keys: a key has twelve digits, so at most 10^12 keys")?;
         if zookeeper {
             ensure(
-                self.keys <= zookeeper::KEYS_MAX,
+                keys <= zookeeper::KEYS_MAX,
                 "--keys: ZooKeeper keeps every key in memory, so at most 10^6",
             )?;
             ensure(
@@ -325,12 +353,15 @@ impl Args {
                 to_per_s: self.sweep_to,
                 p99: self.slo_p99_us.map_or(Bound::Times(self.slo_factor), Bound::Us),
             }),
+            inserts: Arc::new(Inserts::after(keys)),
+            workload_name: self.workload,
+            notes,
             workload: Spec {
-                keys: self.keys,
+                keys,
                 dist: self.dist,
                 value: self.value_size,
                 random_values: self.random_values,
-                read_share: share,
+                mix,
             },
             // All of them or none: what is compared begins alike.
             fill: self.fill || zookeeper,
@@ -350,7 +381,7 @@ impl Args {
     }
 
     /// Flags that only make sense together, or apart.
-    fn check_together(&self, sides: &[Side]) -> Result<(), String> {
+    fn check_together(&self, sides: &[Side], mix: Mix) -> Result<(), String> {
         let named = !sides[0].name.is_empty();
         ensure(
             named || self.rounds.is_none(),
@@ -381,6 +412,14 @@ impl Args {
             !self.by_slot || self.dist != Dist::Sequential,
             "--by-slot passes over the keys of other nodes, and --dist sequential passes over none",
         )?;
+        ensure(
+            !self.by_slot || mix.inserts + mix.scans == 0.0,
+            "--by-slot passes over the keys of other nodes, so it can neither insert one after the other nor scan",
+        )?;
+        ensure(
+            mix.scans == 0.0 || sides.iter().all(|side| side.target.scans()),
+            "scanproportion: ZooKeeper is asked for one key at a time here",
+        )?;
         ensure(self.sweep_from <= self.sweep_to, "--sweep-from is above --sweep-to")?;
         ensure(
             self.slo_p99_us.is_none_or(|us| 0.0 < us && us.is_finite()),
@@ -397,13 +436,14 @@ impl Plan {
     /// The plan for one of its targets.
     pub(crate) fn for_side(&self, side: &Side) -> Self {
         let (name, addrs) = (side.name.clone(), side.addrs.clone());
-        Self { name, target: side.target, addrs, ..self.clone() }
+        let inserts = Arc::new(Inserts::after(self.workload.keys));
+        Self { name, target: side.target, addrs, inserts, ..self.clone() }
     }
 
     /// The plan of `--fill`: every key written once, as fast as the connections allow.
     pub(crate) fn filling(&self) -> Self {
         let mut plan = self.clone();
-        plan.workload.read_share = 0.0;
+        plan.workload.mix = Mix::of_reads(0.0);
         plan.workload.dist = Dist::Sequential;
         plan.ends = Ends::Requests(plan.workload.keys);
         (plan.rate_per_s, plan.warmup_s, plan.runs) = (None, 0.0, 1);
@@ -416,6 +456,8 @@ impl Plan {
     }
 }
 
+/// Distinct keys where nothing says how many.
+const KEYS_DEFAULT: u64 = 100_000;
 /// Operations kept outstanding while filling, at least.
 const FILL_OPS_MIN: usize = 64;
 
@@ -457,7 +499,7 @@ mod tests {
     #[test]
     fn a_workload_says_what_flags_would() {
         let plan = plan("--workload ycsb-b --keys 77 --duration 3").unwrap();
-        assert!((plan.workload.read_share - 0.95).abs() < 1e-9);
+        assert!((plan.workload.mix.reads - 0.95).abs() < 1e-9);
         assert_eq!((plan.workload.keys, plan.workload.value.max, plan.fill), (77, 1000, true));
         assert!(matches!(plan.ends, Ends::After { seconds: 3.0 }));
     }
@@ -499,7 +541,9 @@ mod tests {
             ("--duration 0", "--duration"),
             ("--duration 1 --requests 2", "--requests"),
             ("--command get --read-share 0.1", "--read-share"),
-            ("--workload ycsb-e", "no order"),
+            ("--workload ycsb-e --target zookeeper", "scanproportion"),
+            ("--workload ycsb-e --by-slot", "--by-slot"),
+            ("--workload ycsb-d --by-slot", "--by-slot"),
             ("--workload ycsb-a --read-share 0.1", "--workload"),
             ("--dist pareto", "uniform"),
             ("--value-size 9-3", "empty"),

@@ -3,6 +3,7 @@
 use crate::drawing::Line;
 use crate::measured::{Measured, Results, Sweep};
 use crate::plot::{Axes, Chart};
+use crate::workload::Kind;
 use hdrhistogram::Histogram;
 
 /// As far as percentiles are drawn: one in so many.
@@ -59,17 +60,16 @@ fn line(name: impl Into<String>, colour: usize, points: Vec<(f64, f64)>) -> Line
 fn by_percentile(sides: &[Measured]) -> Chart {
     let lines = match sides {
         [only] => {
-            let (reads, writes) = only.latencies();
-            let both = [("reads", 0, reads), ("writes", 1, writes)].into_iter();
-            both.filter(|(_, _, ns)| !ns.is_empty())
+            let kinds = Kind::ALL.into_iter().enumerate();
+            kinds
+                .map(|(colour, kind)| (kind.plural(), colour, only.latencies(kind).ns))
+                .filter(|(_, _, ns)| !ns.is_empty())
                 .map(|(name, colour, ns)| line(name, colour, curve(&ns)))
                 .collect()
         }
         several => {
             let all = several.iter().enumerate().map(|(colour, side)| {
-                let (mut reads, writes) = side.latencies();
-                reads.add(&writes).expect("all histograms have the same bounds");
-                line(&side.plan.name, colour, curve(&reads))
+                line(&side.plan.name, colour, curve(&side.all_latencies().ns))
             });
             all.collect()
         }

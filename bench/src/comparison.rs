@@ -32,7 +32,8 @@ pub(crate) fn table(sides: &[Measured]) -> String {
         }
         let mut row = title.to_owned();
         for (index, (side, median)) in sides.iter().zip(medians).enumerate() {
-            let _ = write!(row, " | {}", median.map_or_else(|| "–".into(), grouped));
+            let cell = median.map_or_else(|| "–".into(), grouped);
+            let _ = write!(row, " | {}{cell}", side.median().mark(name));
             if index > 0 {
                 let ratio = side.ratio_to(base).get(name);
                 let _ =

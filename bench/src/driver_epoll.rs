@@ -10,7 +10,7 @@ use crate::protocol::{Protocol, Reply};
 use crate::record::{Record, Tally};
 use crate::run::Worker;
 use crate::schedule::Admit;
-use crate::workload::{Kind, Op};
+use crate::workload::{Kind, Op, Stream};
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use std::collections::VecDeque;
@@ -28,8 +28,9 @@ const EVENTS_MAX: usize = 256;
 #[derive(Debug, Clone, Copy)]
 struct Pending {
     intended_ns: u64,
-    kind: Kind,
-    value_bytes: u32,
+    op: Op,
+    /// What was written is a write. Of an operation that reads and then writes, the second half.
+    is_write: bool,
 }
 
 /// One generator thread.
@@ -48,6 +49,9 @@ struct Driver<P> {
     is_free: Vec<bool>,
     /// Connections down or opening; only while there are some are their timers looked at.
     down_count: usize,
+    /// Reads that were answered just now and whose writes are to follow; empty between turns.
+    halves: Vec<Pending>,
+    /// Nothing will be sent any more, but the second halves of what was.
     done: bool,
     record: Record,
     tally: Tally,
@@ -77,6 +81,7 @@ pub(crate) fn run<P: Protocol>(worker: Worker) -> Result<Record, String> {
         free: (0..count).collect(),
         is_free: vec![true; count],
         down_count: 0,
+        halves: Vec::new(),
         done: false,
         tally: Tally::default(),
         sides: (0..count).map(|_| P::new(worker.manner)).collect(),
@@ -94,16 +99,20 @@ impl<P: Protocol> Driver<P> {
         loop {
             let mut now_ns = self.worker.clock.now_ns();
             let next_ns = self.feed(&mut now_ns);
-            if self.done && drain_end_ns == u64::MAX {
+            if self.worker.gate.is_over(now_ns) && drain_end_ns == u64::MAX {
                 drain_end_ns = now_ns + self.worker.drain_ns;
-                self.record.unsent = self.worker.gate.overdue(now_ns);
+                self.record.overdue = self.worker.gate.overdue(now_ns);
+                let slots = self.conns.len() * self.worker.pipeline;
+                self.record.slots_taken = 0 < self.record.overdue && self.pending_count == slots;
             }
             let stopped = self.worker.shared.stop.load(Ordering::Relaxed);
             if stopped || drain_end_ns <= now_ns || (self.done && self.pending_count == 0) {
                 // A run that was interrupted calls nothing unknown: it did not wait.
                 if !stopped {
                     self.record.unknown += self.pending_count as u64;
+                    self.give_up(now_ns);
                 }
+                self.record.due = self.worker.gate.sent();
                 self.say_goodbye();
                 return Ok(self.record);
             }
@@ -178,14 +187,12 @@ impl<P: Protocol> Driver<P> {
                     op = stream.next_op();
                 }
             }
-            let Op { kind, key, value_bytes } = op;
-            match kind {
-                Kind::Read => side.push_read(&mut conn.out, key),
-                Kind::Write => side.push_write(&mut conn.out, key, value_bytes, |out| {
-                    stream.push_value(out, value_bytes);
-                }),
+            match op.kind {
+                Kind::Read | Kind::ReadModifyWrite => side.push_read(&mut conn.out, op.key),
+                Kind::Scan => side.push_scan(&mut conn.out, op.key, op.keys),
+                Kind::Write => push_write(side, &mut conn.out, op, stream),
             }
-            pending.push_back(Pending { intended_ns, kind, value_bytes: value_bytes as u32 });
+            pending.push_back(Pending { intended_ns, op, is_write: op.kind == Kind::Write });
             self.pending_count += 1;
         }
         self.done |= admit == Admit::Done;
@@ -238,25 +245,39 @@ impl<P: Protocol> Driver<P> {
                     return Err(());
                 };
                 self.pending_count -= 1;
+                at += bytes;
+                let Pending { intended_ns, op, is_write } = asked;
                 // A write of a key that is not there wrote nothing.
                 let refused = match &reply {
                     Reply::Refused(text) => Some(text.as_str()),
-                    Reply::Nil if asked.kind == Kind::Write => Some("NIL the key does not exist"),
+                    Reply::Nil if is_write => Some("NIL the key does not exist"),
                     Reply::Good | Reply::Nil => None,
                 };
                 if let Some(text) = refused {
                     self.record.refused(text);
                     self.tally.errors += 1;
                 } else {
-                    let bytes = u64::from(asked.value_bytes);
-                    self.record.answered(asked.kind, asked.intended_ns, now_ns, bytes);
+                    if op.kind == Kind::ReadModifyWrite && !is_write {
+                        self.halves.push(Pending { is_write: true, ..asked });
+                    } else {
+                        self.record.answered(op.kind, intended_ns, now_ns, op.value_bytes as u64);
+                        self.tally.answers += 1;
+                        self.tally.latency_sum_ns += now_ns.saturating_sub(intended_ns);
+                    }
                     if reply == Reply::Nil {
                         self.record.missed(now_ns);
                     }
-                    self.tally.answers += 1;
-                    self.tally.latency_sum_ns += now_ns.saturating_sub(asked.intended_ns);
                 }
-                at += bytes;
+                if op.fresh {
+                    self.worker.stream.settle(op.key);
+                }
+            }
+            // On the slots of their reads, and written to the socket with whatever is sent next: at the end of this turn.
+            for half in self.halves.drain(..) {
+                let (side, out) = (&mut self.sides[slot], &mut self.conns[slot].out);
+                push_write(side, out, half.op, &mut self.worker.stream);
+                self.pending[slot].push_back(half);
+                self.pending_count += 1;
             }
             if at > 0 {
                 self.conns[slot].consume(at);
@@ -279,7 +300,14 @@ impl<P: Protocol> Driver<P> {
     /// A connection broke: nobody knows what became of the operations it still owed.
     fn break_off(&mut self, slot: usize, now_ns: u64) {
         let lost = self.pending[slot].len();
-        self.pending[slot].clear();
+        for Pending { intended_ns, op, .. } in self.pending[slot].drain(..) {
+            if self.worker.gate.is_open() {
+                self.record.never_answered(op.kind, intended_ns, now_ns);
+            }
+            if op.fresh {
+                self.worker.stream.settle(op.key);
+            }
+        }
         self.pending_count -= lost;
         self.record.unknown += lost as u64;
         self.record.disconnects += 1;
@@ -287,6 +315,17 @@ impl<P: Protocol> Driver<P> {
         self.sides[slot] = P::new(self.worker.manner);
         self.conns[slot].break_off(now_ns);
         self.down_count += 1;
+    }
+
+    /// What an open loop had due and is not answered, or was not even sent, counts with its age.
+    fn give_up(&mut self, now_ns: u64) {
+        if !self.worker.gate.is_open() {
+            return;
+        }
+        for Pending { intended_ns, op, .. } in self.pending.iter().flatten() {
+            self.record.never_answered(op.kind, *intended_ns, now_ns);
+        }
+        self.worker.give_up_unsent(&mut self.record, now_ns);
     }
 
     /// Takes leave of the server, so that it need not find out by a timeout that we are gone.
@@ -312,4 +351,11 @@ impl<P: Protocol> Driver<P> {
         }
         next_ns
     }
+}
+
+/// Appends the write of an operation that has one.
+fn push_write<P: Protocol>(side: &mut P, out: &mut Vec<u8>, op: Op, stream: &mut Stream) {
+    side.push_write(out, op.key, op.fresh, op.value_bytes, |out| {
+        stream.push_value(out, op.value_bytes);
+    });
 }

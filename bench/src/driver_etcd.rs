@@ -17,6 +17,7 @@ use h2::client::SendRequest;
 use http::{Method, Request, Version};
 use rustix::time::{self as timerfd, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags};
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -37,8 +38,10 @@ struct Thread {
     worker: RefCell<Worker>,
     record: RefCell<Record>,
     tally: RefCell<Tally>,
-    /// Operations sent and not answered.
-    outstanding: Cell<u64>,
+    /// Operations sent and not answered, by number: what each is, and when it was due.
+    outstanding: RefCell<BTreeMap<u64, (Kind, u64)>>,
+    /// Operations sent so far: the number of the next.
+    sent: Cell<u64>,
     /// Open loop: one permit per arrival that is due.
     due: Option<Semaphore>,
     /// The run is over; what is dropped from now on has been counted.
@@ -68,7 +71,8 @@ pub(crate) fn run(mut worker: Worker) -> Result<Record, String> {
         worker: RefCell::new(worker),
         record: RefCell::new(Record::new(window)),
         tally: RefCell::new(Tally::default()),
-        outstanding: Cell::new(0),
+        outstanding: RefCell::default(),
+        sent: Cell::new(0),
         ended: Cell::new(false),
     });
     tasks.block_on(&runtime, all(&thread, senders))?;
@@ -107,11 +111,17 @@ async fn all(thread: &Rc<Thread>, senders: Vec<SendRequest<Bytes>>) -> Result<()
         let worker = thread.worker.borrow();
         thread.tally.borrow_mut().hand_over(&worker.shared);
         let now_ns = clock.now_ns();
-        if done_ns.is_none() && worker.gate.is_done(now_ns) {
+        if done_ns.is_none() && worker.gate.is_over(now_ns) {
             done_ns = Some(now_ns);
+            let mut record = thread.record.borrow_mut();
+            record.overdue = worker.gate.overdue(now_ns);
+            let slots = worker.addrs.len() * worker.pipeline;
+            let taken = thread.outstanding.borrow().len() == slots;
+            record.slots_taken = 0 < record.overdue && taken;
         }
         if worker.shared.stop.load(Ordering::Relaxed) {
             thread.ended.set(true);
+            thread.record.borrow_mut().due = worker.gate.sent();
             return Ok(());
         }
         if done_ns.is_some_and(|done_ns| done_ns + drain_ns <= now_ns) {
@@ -120,8 +130,16 @@ async fn all(thread: &Rc<Thread>, senders: Vec<SendRequest<Bytes>>) -> Result<()
     }
     thread.ended.set(true);
     let mut record = thread.record.borrow_mut();
-    record.unknown += thread.outstanding.get();
-    record.unsent = thread.worker.borrow().gate.overdue(clock.now_ns());
+    let mut worker = thread.worker.borrow_mut();
+    let (outstanding, now_ns) = (thread.outstanding.borrow(), clock.now_ns());
+    record.unknown += outstanding.len() as u64;
+    if worker.gate.is_open() {
+        for (kind, intended_ns) in outstanding.values() {
+            record.never_answered(*kind, *intended_ns, now_ns);
+        }
+        worker.give_up_unsent(&mut record, now_ns);
+    }
+    record.due = worker.gate.sent();
     Ok(())
 }
 
@@ -184,8 +202,17 @@ async fn slot(thread: Rc<Thread>, mut sender: SendRequest<Bytes>) -> Result<(), 
         if let Some(permit) = permit {
             permit.forget();
         }
-        let outstanding = Outstanding::new(&thread);
-        let reply = call(&mut sender, op.kind, body).await.map_err(|_| Broken)?;
+        let outstanding = Outstanding::new(&thread, op, intended_ns);
+        let path = if op.kind == Kind::Write { etcd_wire::PUT_PATH } else { etcd_wire::RANGE_PATH };
+        let mut reply = call(&mut sender, path, body).await.map_err(|_| Broken)?;
+        if let (Kind::ReadModifyWrite, Reply::Good { found }) = (op.kind, &reply) {
+            if !found {
+                thread.missed();
+            }
+            sender = sender.ready().await.map_err(|_| Broken)?;
+            let body = thread.put(op);
+            reply = call(&mut sender, etcd_wire::PUT_PATH, body).await.map_err(|_| Broken)?;
+        }
         outstanding.answered();
         thread.on_reply(op, intended_ns, &reply);
     }
@@ -195,13 +222,17 @@ async fn slot(thread: Rc<Thread>, mut sender: SendRequest<Bytes>) -> Result<(), 
 /// everything still alive is counted by [`all`].
 struct Outstanding<'a> {
     thread: &'a Thread,
+    number: u64,
+    op: Op,
+    intended_ns: u64,
     answered: bool,
 }
 
 impl<'a> Outstanding<'a> {
-    fn new(thread: &'a Thread) -> Self {
-        thread.outstanding.set(thread.outstanding.get() + 1);
-        Self { thread, answered: false }
+    fn new(thread: &'a Thread, op: Op, intended_ns: u64) -> Self {
+        let number = thread.sent.replace(thread.sent.get() + 1);
+        thread.outstanding.borrow_mut().insert(number, (op.kind, intended_ns));
+        Self { thread, number, op, intended_ns, answered: false }
     }
 
     fn answered(mut self) {
@@ -211,9 +242,18 @@ impl<'a> Outstanding<'a> {
 
 impl Drop for Outstanding<'_> {
     fn drop(&mut self) {
-        self.thread.outstanding.set(self.thread.outstanding.get() - 1);
+        self.thread.outstanding.borrow_mut().remove(&self.number);
+        let worker = self.thread.worker.borrow();
         if !self.answered && !self.thread.ended.get() {
-            self.thread.record.borrow_mut().unknown += 1;
+            let mut record = self.thread.record.borrow_mut();
+            record.unknown += 1;
+            if worker.gate.is_open() {
+                let now_ns = worker.clock.now_ns();
+                record.never_answered(self.op.kind, self.intended_ns, now_ns);
+            }
+        }
+        if self.op.fresh {
+            worker.stream.settle(self.op.key);
         }
     }
 }
@@ -228,12 +268,26 @@ impl Thread {
         let stream = &mut worker.stream;
         let op = stream.next_op();
         let body = match op.kind {
-            Kind::Read => etcd_wire::range(op.key),
+            Kind::Read | Kind::ReadModifyWrite => etcd_wire::range(op.key),
+            Kind::Scan => etcd_wire::range_of(op.key, op.keys),
             Kind::Write => etcd_wire::put(op.key, op.value_bytes, |out| {
                 stream.push_value(out, op.value_bytes);
             }),
         };
         Some((op, intended_ns, body.into()))
+    }
+
+    /// The write of an operation whose read has been answered.
+    fn put(&self, op: Op) -> Bytes {
+        let stream = &mut self.worker.borrow_mut().stream;
+        let push_value = |out: &mut Vec<u8>| stream.push_value(out, op.value_bytes);
+        etcd_wire::put(op.key, op.value_bytes, push_value).into()
+    }
+
+    /// A read found nothing.
+    fn missed(&self) {
+        let now_ns = self.worker.borrow().clock.now_ns();
+        self.record.borrow_mut().missed(now_ns);
     }
 
     fn is_done(&self) -> bool {
@@ -242,8 +296,7 @@ impl Thread {
     }
 
     fn answers(&self) -> u64 {
-        let record = self.record.borrow();
-        record.reads.len() + record.writes.len()
+        self.record.borrow().samples()
     }
 
     fn on_reply(&self, op: Op, intended_ns: u64, reply: &Reply) {
@@ -288,13 +341,10 @@ async fn connect(addr: SocketAddr) -> Result<SendRequest<Bytes>, String> {
 /// One unary gRPC call.
 async fn call(
     sender: &mut SendRequest<Bytes>,
-    kind: Kind,
+    path: &str,
     body: Bytes,
 ) -> Result<Reply, h2::Error> {
-    let path = match kind {
-        Kind::Read => etcd_wire::RANGE_PATH,
-        Kind::Write => etcd_wire::PUT_PATH,
-    };
+    let reads = path == etcd_wire::RANGE_PATH;
     let request = Request::builder()
         .version(Version::HTTP_2)
         .method(Method::POST)
@@ -311,7 +361,7 @@ async fn call(
         let chunk = chunk?;
         // Giving the window back keeps the connection from stalling after 64 KiB.
         body.flow_control().release_capacity(chunk.len())?;
-        if kind == Kind::Read {
+        if reads {
             message.extend_from_slice(&chunk);
         }
     }
@@ -322,7 +372,7 @@ async fn call(
         value.map_or("", |value| value.to_str().unwrap_or("(not text)"))
     };
     Ok(match field("grpc-status") {
-        "0" => Reply::Good { found: kind == Kind::Write || etcd_wire::found(&message) },
+        "0" => Reply::Good { found: !reads || etcd_wire::found(&message) },
         code => Reply::Error(format!("{} {}", etcd_wire::status_name(code), field("grpc-message"))),
     })
 }

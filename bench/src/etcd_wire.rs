@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! gRPC frame      │ 0 (not compressed) │ length, 4 bytes big endian │ protobuf message │
-//! PutRequest      1: key, 2: value          RangeRequest   1: key
+//! PutRequest      1: key, 2: value          RangeRequest   1: key, 2: the key it ends before
 //! RangeResponse   1: header, 2: one per key found, …
 //! ```
 //!
@@ -33,6 +33,16 @@ pub(crate) fn put(key: u64, value_bytes: usize, push_value: impl FnOnce(&mut Vec
 pub(crate) fn range(key: u64) -> Vec<u8> {
     let mut out = start(FRAME_BYTES + KEY_BYTES + 2);
     push_key(&mut out, key);
+    finish(out)
+}
+
+/// A framed RangeRequest of `keys` neighbouring keys, from the first up to the one after the last. Keys are numbers of a
+/// fixed width, so their order is that of their numbers.
+pub(crate) fn range_of(key: u64, keys: u64) -> Vec<u8> {
+    let mut out = start(FRAME_BYTES + 2 * (KEY_BYTES + 2));
+    push_key(&mut out, key);
+    out.extend_from_slice(&[2 << 3 | 2, KEY_BYTES as u8]);
+    out.extend_from_slice(&write_key(key + keys));
     finish(out)
 }
 
@@ -133,6 +143,13 @@ mod tests {
         want.extend([b'v'; 200]);
         assert_eq!(put, want);
         assert_eq!(range(7)[..7], [0, 0, 0, 0, 18, 0x0a, 16]);
+        let scan = [
+            &[0, 0, 0, 0, 36, 0x0a, 16][..],
+            b"key:000000000007",
+            &[0x12, 16],
+            b"key:000000000012",
+        ];
+        assert_eq!(range_of(7, 5), scan.concat());
     }
 
     #[test]

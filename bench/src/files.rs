@@ -41,10 +41,8 @@ pub(crate) fn write(plan: &Plan, results: &Results) -> Result<(), String> {
 
 /// The latencies of all runs as HdrHistogram's percentile table.
 fn percentiles(results: &Results, path: &Path) -> io::Result<()> {
-    let mut all = record::histogram();
-    for outcome in results.sides.iter().flat_map(|side| &side.outcomes) {
-        all.add(outcome.record.all()).expect("all histograms have the same bounds");
-    }
+    let mut all = record::Latencies::default();
+    results.sides.iter().for_each(|side| all.add(&side.all_latencies()));
     let mut out = BufWriter::new(File::create(path)?);
-    report::write_hgrm(&all, &mut out).and_then(|()| out.flush())
+    report::write_hgrm(&all.ns, &mut out).and_then(|()| out.flush())
 }

@@ -67,7 +67,7 @@ fn plain(figures: Option<&Figures>) -> Value {
 
 fn swept(side: &Side, sweep: &Sweep, at_knee: Option<&Measured>) -> Value {
     let mut value = identity(side);
-    value["knee"] = sweep::said(sweep.knee).into();
+    value["knee"] = sweep::said(sweep).into();
     value["knee_ops_per_s"] = sweep.knee.rate_per_s().into();
     let steps = sweep.steps.iter().map(|step| {
         let mut value = plain(Some(&step.figures));
@@ -106,6 +106,7 @@ fn settings(plan: &Plan) -> Value {
     };
     let open = plan.rate_per_s.is_some() || plan.sweep.is_some();
     json!({
+        "workload": plan.workload_name,
         "tls": plan.access.tls.is_some(),
         "loop": if open { "open" } else { "closed" },
         "rate_ops_per_s": plan.rate_per_s,
@@ -120,7 +121,12 @@ fn settings(plan: &Plan) -> Value {
         "value_min_bytes": plan.workload.value.min,
         "value_max_bytes": plan.workload.value.max,
         "random_values": plan.workload.random_values,
-        "read_share_ratio": plan.workload.read_share,
+        "read_share_ratio": plan.workload.mix.reads,
+        "update_share_ratio": plan.workload.mix.updates,
+        "insert_share_ratio": plan.workload.mix.inserts,
+        "scan_share_ratio": plan.workload.mix.scans,
+        "scan_keys_max": plan.workload.mix.scan_keys_max,
+        "read_modify_write_share_ratio": plan.workload.mix.read_modify_writes,
         "warmup_s": plan.warmup_s,
         "duration_s": duration_s,
         "requests_count": requests,

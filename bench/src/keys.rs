@@ -18,9 +18,14 @@ pub(crate) enum Dist {
     Uniform,
     /// Key `k` (from 1) with weight `1 / k^theta`; `0 < theta`.
     Zipf(f64),
+    /// Zipf backwards from the newest key, with YCSB's skew: the one written last is the hottest.
+    Latest,
     /// Every key once, in order, then from the start again.
     Sequential,
 }
+
+/// YCSB's customary skew.
+pub(crate) const THETA: f64 = 0.99;
 
 impl FromStr for Dist {
     type Err = String;
@@ -29,24 +34,26 @@ impl FromStr for Dist {
         match text.split_once(':') {
             None if text == "uniform" => Ok(Self::Uniform),
             None if text == "sequential" => Ok(Self::Sequential),
-            // YCSB's customary skew.
-            None if text == "zipf" => Ok(Self::Zipf(0.99)),
+            None if text == "latest" => Ok(Self::Latest),
+            None if text == "zipf" => Ok(Self::Zipf(THETA)),
             Some(("zipf", theta)) => match theta.parse::<f64>() {
                 Ok(theta) if theta > 0.0 && theta <= 10.0 => Ok(Self::Zipf(theta)),
                 _ => Err(format!("zipf wants a theta above 0 and at most 10, not '{theta}'")),
             },
-            _ => Err(format!("'{text}' is none of uniform, zipf, zipf:THETA, sequential")),
+            _ => Err(format!("'{text}' is none of uniform, zipf, zipf:THETA, latest, sequential")),
         }
     }
 }
 
-/// An endless stream of key numbers in `0..keys`. One per generator thread.
+/// An endless stream of key numbers. One per generator thread.
 #[derive(Debug, Clone)]
 pub(crate) enum Sampler {
-    /// `Dist::Uniform` over this many keys.
-    Uniform(u64),
+    /// `Dist::Uniform`.
+    Uniform,
     /// `Dist::Zipf`.
     Zipf(Zipf),
+    /// `Dist::Latest`.
+    Latest(Zipf),
     /// `Dist::Sequential`: this thread takes `next`, `next + stride`, … modulo `keys`.
     Sequential {
         /// Number of keys.
@@ -62,17 +69,19 @@ impl Sampler {
     /// A sampler for thread `thread` of `threads`.
     pub(crate) fn new(dist: Dist, keys: u64, thread: u64, threads: u64) -> Self {
         match dist {
-            Dist::Uniform => Self::Uniform(keys),
+            Dist::Uniform => Self::Uniform,
             Dist::Zipf(theta) => Self::Zipf(Zipf::new(keys, theta)),
+            Dist::Latest => Self::Latest(Zipf::new(keys, THETA)),
             Dist::Sequential => Self::Sequential { keys, next: thread, stride: threads },
         }
     }
 
-    /// The next key number.
-    pub(crate) fn next(&mut self, rng: &mut fastrand::Rng) -> u64 {
+    /// The next key number, of the `there` keys that there are by now; in order, of those that there were at first.
+    pub(crate) fn next(&mut self, rng: &mut fastrand::Rng, there: u64) -> u64 {
         match self {
-            Self::Uniform(keys) => rng.u64(0..*keys),
-            Self::Zipf(zipf) => zipf.sample(rng) - 1,
+            Self::Uniform => rng.u64(0..there),
+            Self::Zipf(zipf) => zipf.over(there).sample(rng) - 1,
+            Self::Latest(zipf) => there - zipf.over(there).sample(rng),
             Self::Sequential { keys, next, stride } => {
                 let key = *next % *keys;
                 *next += *stride;
@@ -105,6 +114,15 @@ impl Zipf {
         zipf.h_last = zipf.h(keys as f64 + 0.5);
         zipf.sure_within = 2.0 - zipf.h_inverse(zipf.h(2.5) - zipf.weight(2.0));
         zipf
+    }
+
+    /// The same over another number of keys: only the end of the curve moves.
+    fn over(&mut self, keys: u64) -> &Self {
+        if self.keys != keys {
+            self.keys = keys;
+            self.h_last = self.h(keys as f64 + 0.5);
+        }
+        self
     }
 
     /// A rank in `1..=keys`; 1 is the hottest.
@@ -166,7 +184,7 @@ mod tests {
         let (mut rng, mut sampler) = (fastrand::Rng::with_seed(7), Sampler::new(dist, keys, 0, 1));
         let mut counts = vec![0_u64; keys as usize];
         for _ in 0..200_000 {
-            counts[sampler.next(&mut rng) as usize] += 1;
+            counts[sampler.next(&mut rng, keys) as usize] += 1;
         }
         counts.iter().map(|&count| count as f64 / 200_000.0).collect()
     }
@@ -189,6 +207,23 @@ mod tests {
     }
 
     #[test]
+    fn latest_is_zipf_backwards_from_the_newest_key_and_follows_it() {
+        let mut shares = shares(Dist::Latest, 1_000);
+        shares.reverse();
+        let zipf = self::shares(Dist::Zipf(THETA), 1_000);
+        for rank in [0, 1, 9] {
+            let (got, want) = (shares[rank], zipf[rank]);
+            assert!((got - want).abs() < 0.15 * want, "rank {rank}: {got} {want}");
+        }
+        let mut rng = fastrand::Rng::with_seed(1);
+        let mut grown = Sampler::new(Dist::Latest, 10, 0, 1);
+        let drawn: Vec<u64> = (0..10_000).map(|_| grown.next(&mut rng, 1_000)).collect();
+        assert!(drawn.iter().all(|key| *key < 1_000));
+        let newest = drawn.iter().filter(|key| **key == 999).count() as f64 / 10_000.0;
+        assert!((newest - zipf[0]).abs() < 0.15 * zipf[0], "{newest} {}", zipf[0]);
+    }
+
+    #[test]
     fn zipf_of_one_key_is_that_key() {
         assert_eq!(shares(Dist::Zipf(0.99), 1), [1.0]);
     }
@@ -206,7 +241,7 @@ mod tests {
         let mut seen = vec![0; 10];
         for thread in 0..2 {
             let mut sampler = Sampler::new(Dist::Sequential, 10, thread, 2);
-            (0..5).for_each(|_| seen[sampler.next(&mut rng) as usize] += 1);
+            (0..5).for_each(|_| seen[sampler.next(&mut rng, 10) as usize] += 1);
         }
         assert_eq!(seen, [1; 10]);
     }
@@ -216,7 +251,7 @@ mod tests {
         let draw = || {
             let mut rng = fastrand::Rng::with_seed(42);
             let mut sampler = Sampler::new(Dist::Zipf(0.99), 100_000, 0, 1);
-            (0..100).map(|_| sampler.next(&mut rng)).collect::<Vec<_>>()
+            (0..100).map(|_| sampler.next(&mut rng, 100_000)).collect::<Vec<_>>()
         };
         assert_eq!(draw(), draw());
     }

@@ -4,7 +4,7 @@
 //! args ──► Plan ──┬─► rounds: targets in turn ──┐
 //! (sides: whom)   └─► sweep: rates in turn ─────┴─► run::once ──┬─► driver_epoll (conn; resp, zookeeper) ──┐
 //!                         knee: which next                      └─► driver_etcd                            │
-//!                                                  keys, workload: what       schedule: when               │
+//!                                         keys, inserts, workload: what       schedule: when               │
 //!                                                  procstat: what servers used      timeline, record ◄─────┘
 //!                                                                                        │
 //!     files: json, html, plots (charts, plot, font), hgrm  ◄── measured: Results ◄── report: Figures
@@ -28,6 +28,7 @@ mod etcd_wire;
 mod files;
 mod font;
 mod html;
+mod inserts;
 mod json;
 mod keys;
 mod knee;
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
 fn load(plan: &Plan) -> Result<ExitCode, String> {
     let stop = watch_signals()?;
     let printer = Printer { to_stderr: plan.json.as_deref() == Some(Path::new("-")) };
+    plan.notes.iter().for_each(|note| printer.line(note));
     rounds::fill(plan, &stop, &printer)?;
     let results = if plan.sweep.is_some() {
         sweep::run(plan, &stop, &printer)?
@@ -92,12 +94,22 @@ fn load(plan: &Plan) -> Result<ExitCode, String> {
         eprintln!("load: {errors} replies were errors (--allow-errors accepts them)");
         return Ok(ExitCode::FAILURE);
     }
+    let unsent = |side: &&Measured| side.median().unsent_share() > report::UNSENT_SHARE_MAX;
+    if let Some(side) = results.sides.iter().find(unsent)
+        && !plan.allow_errors
+        && !stop.load(Ordering::Relaxed)
+    {
+        eprintln!(
+            "load: {}{:.1} % of what was due was never sent (--allow-errors accepts it)",
+            whom(side),
+            side.median().unsent_share() * 100.0
+        );
+        return Ok(ExitCode::FAILURE);
+    }
     let mut silent =
         results.sides.iter().filter(|side| side.outcomes.iter().all(|o| o.record.ops == 0));
     if let Some(side) = silent.next() {
-        let whom =
-            if side.plan.name.is_empty() { String::new() } else { format!("{}: ", side.plan.name) };
-        eprintln!("load: {whom}nothing was answered inside the measured window");
+        eprintln!("load: {}nothing was answered inside the measured window", whom(side));
         return Ok(ExitCode::FAILURE);
     }
     if plan.sweep.is_some() && results.sides.len() < plan.sides.len() {
@@ -105,6 +117,11 @@ fn load(plan: &Plan) -> Result<ExitCode, String> {
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Which target is meant, if there are several.
+fn whom(side: &Measured) -> String {
+    if side.plan.name.is_empty() { String::new() } else { format!("{}: ", side.plan.name) }
 }
 
 /// The first Ctrl-C or SIGTERM ends the run and prints; a second one ends the program.

@@ -2,9 +2,10 @@
 
 use crate::args::Plan;
 use crate::knee::{Knee, Verdict};
+use crate::record::Latencies;
 use crate::report::Figures;
 use crate::run::Outcome;
-use hdrhistogram::Histogram;
+use crate::workload::Kind;
 
 /// The runs of one target under one plan.
 #[derive(Debug)]
@@ -40,15 +41,18 @@ impl Measured {
         Figures::median(&rounds.map(|(mine, base)| mine.ratio_to(base)).collect::<Vec<_>>())
     }
 
-    /// The latencies of all runs: reads, and writes.
-    pub(crate) fn latencies(&self) -> (Histogram<u64>, Histogram<u64>) {
-        let mut reads = crate::record::histogram();
-        let mut writes = crate::record::histogram();
-        for outcome in &self.outcomes {
-            reads.add(&outcome.record.reads).expect("all histograms have the same bounds");
-            writes.add(&outcome.record.writes).expect("all histograms have the same bounds");
-        }
-        (reads, writes)
+    /// The latencies of one kind of operation, of all runs.
+    pub(crate) fn latencies(&self, kind: Kind) -> Latencies {
+        let mut all = Latencies::default();
+        self.outcomes.iter().for_each(|outcome| all.add(&outcome.record.latencies(kind)));
+        all
+    }
+
+    /// The latencies of all kinds of operations.
+    pub(crate) fn all_latencies(&self) -> Latencies {
+        let mut all = Latencies::default();
+        Kind::ALL.iter().for_each(|kind| all.add(&self.latencies(*kind)));
+        all
     }
 
     /// Error replies of all runs.
@@ -85,6 +89,16 @@ impl Sweep {
         let mut steps: Vec<&Step> = self.steps.iter().collect();
         steps.sort_by(|a, b| a.rate_per_s.total_cmp(&b.rate_per_s));
         steps
+    }
+
+    /// The rate that ended the search with every slot taken, at the knee or the next above it: what was found may be the
+    /// bound on outstanding operations, and not the server's.
+    pub(crate) fn full_at(&self) -> Option<f64> {
+        let knee = self.knee.rate_per_s().unwrap_or(0.0);
+        let steps = self.by_rate();
+        let above = steps.iter().find(|step| knee < step.rate_per_s);
+        let at = steps.iter().filter(|step| step.rate_per_s == knee);
+        at.chain(above).find(|step| step.figures.is_full()).map(|step| step.rate_per_s)
     }
 }
 

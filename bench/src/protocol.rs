@@ -50,11 +50,17 @@ pub(crate) trait Protocol {
     /// Appends a read of one key.
     fn push_read(&mut self, out: &mut Vec<u8>, key: u64);
 
-    /// Appends a write of one key; `push_value` appends the `value_bytes` bytes of the value itself.
+    /// Appends a read of `keys` neighbouring keys, the first of which is `key`. The command line allows it only where
+    /// [`crate::args::Target::scans`] does.
+    fn push_scan(&mut self, out: &mut Vec<u8>, key: u64, keys: u64);
+
+    /// Appends a write of one key, which may be `fresh`: not there yet. `push_value` appends the `value_bytes` bytes of
+    /// the value itself.
     fn push_write(
         &mut self,
         out: &mut Vec<u8>,
         key: u64,
+        fresh: bool,
         value_bytes: usize,
         push_value: impl FnOnce(&mut Vec<u8>),
     );

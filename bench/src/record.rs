@@ -24,14 +24,14 @@ pub(crate) fn histogram() -> Histogram<u64> {
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
     window: Window,
-    /// Latencies of reads answered after warm-up.
-    pub(crate) reads: Histogram<u64>,
-    /// Latencies of writes answered after warm-up.
-    pub(crate) writes: Histogram<u64>,
+    /// Latencies of what was answered after warm-up, by kind; with the ages of what was due and never answered.
+    latencies: [Histogram<u64>; Kind::ALL.len()],
+    /// Those ages alone: each is a latency's lower bound.
+    ages: [Histogram<u64>; Kind::ALL.len()],
     /// Operations answered inside the window. Replies of the drain after it have a latency in the
     /// histograms, so that a stall at the end shows, but are not throughput.
     pub(crate) ops: u64,
-    /// Writes among them.
+    /// Those among them that wrote.
     pub(crate) acked_writes: u64,
     /// Bytes of values written by those operations.
     pub(crate) payload_bytes: u64,
@@ -45,8 +45,14 @@ pub(crate) struct Record {
     pub(crate) disconnects: u64,
     /// Operations whose outcome nobody knows: their connection broke, or no reply came in time.
     pub(crate) unknown: u64,
-    /// Open loop: arrivals that were due and never sent, because every slot was taken.
+    /// Open loop: arrivals that were due in all.
+    pub(crate) due: u64,
+    /// Of those, the ones that were still waiting for a free slot when the window ended.
+    pub(crate) overdue: u64,
+    /// Of those, the ones that were not even sent while replies were waited for.
     pub(crate) unsent: u64,
+    /// When the window ended with arrivals overdue, every slot of a thread was taken.
+    pub(crate) slots_taken: bool,
     /// When the last operation of the window was answered.
     pub(crate) last_ns: u64,
     /// The operations of the window by when they were answered.
@@ -58,8 +64,8 @@ impl Record {
     pub(crate) fn new(window: Window) -> Self {
         Self {
             window,
-            reads: histogram(),
-            writes: histogram(),
+            latencies: [(); Kind::ALL.len()].map(|()| histogram()),
+            ages: [(); Kind::ALL.len()].map(|()| histogram()),
             ops: 0,
             acked_writes: 0,
             payload_bytes: 0,
@@ -68,7 +74,10 @@ impl Record {
             error_texts: Vec::new(),
             disconnects: 0,
             unknown: 0,
+            due: 0,
+            overdue: 0,
             unsent: 0,
+            slots_taken: false,
             last_ns: 0,
             timeline: Timeline::new(window.warm_end_ns),
         }
@@ -86,18 +95,36 @@ impl Record {
         if !counts {
             return;
         }
-        let latencies = match kind {
-            Kind::Read => &mut self.reads,
-            Kind::Write => &mut self.writes,
-        };
-        latencies.saturating_record(now_ns.saturating_sub(intended_ns));
+        self.latencies[kind as usize].saturating_record(now_ns.saturating_sub(intended_ns));
         if now_ns < self.window.end_ns {
             self.ops += 1;
-            self.acked_writes += u64::from(kind == Kind::Write);
+            self.acked_writes += u64::from(kind.writes());
             self.payload_bytes += bytes;
             self.last_ns = now_ns;
             self.timeline.count(now_ns);
         }
+    }
+
+    /// Notes that an operation which counts from `intended_ns` will not be answered, or not even be sent: its latency is at
+    /// least its age at `now_ns`.
+    pub(crate) fn never_answered(&mut self, kind: Kind, intended_ns: u64, now_ns: u64) {
+        // What was due and lost before the window belongs to the warm-up.
+        if self.window.warm_end_ns <= now_ns {
+            let age_ns = now_ns.saturating_sub(intended_ns);
+            self.latencies[kind as usize].saturating_record(age_ns);
+            self.ages[kind as usize].saturating_record(age_ns);
+        }
+    }
+
+    /// Latencies of one kind of operation.
+    pub(crate) fn latencies(&self, kind: Kind) -> Latencies {
+        let at = kind as usize;
+        Latencies { ns: self.latencies[at].clone(), ages_ns: self.ages[at].clone() }
+    }
+
+    /// How many operations have a latency.
+    pub(crate) fn samples(&self) -> u64 {
+        self.latencies.iter().map(Histogram::len).sum()
     }
 
     /// Notes that the read answered last found nothing.
@@ -128,9 +155,10 @@ impl Record {
 
     /// Adds another thread's record of the same window.
     pub(crate) fn merge(&mut self, other: &Self) {
-        let same = "both histograms were made by histogram()";
-        self.reads.add(&other.reads).expect(same);
-        self.writes.add(&other.writes).expect(same);
+        let pairs = self.latencies.iter_mut().zip(&other.latencies);
+        for (mine, theirs) in pairs.chain(self.ages.iter_mut().zip(&other.ages)) {
+            mine.add(theirs).expect(SAME);
+        }
         self.ops += other.ops;
         self.acked_writes += other.acked_writes;
         self.payload_bytes += other.payload_bytes;
@@ -141,16 +169,59 @@ impl Record {
         other.error_texts.iter().for_each(|text| self.keep_text(text));
         self.disconnects += other.disconnects;
         self.unknown += other.unknown;
+        self.due += other.due;
+        self.overdue += other.overdue;
         self.unsent += other.unsent;
+        self.slots_taken |= other.slots_taken;
         self.last_ns = self.last_ns.max(other.last_ns);
         self.timeline.merge(&other.timeline);
     }
 
-    /// Reads and writes together.
-    pub(crate) fn all(&self) -> Histogram<u64> {
-        let mut all = self.reads.clone();
-        all.add(&self.writes).expect("both histograms were made by histogram()");
+    /// Operations of all kinds together.
+    pub(crate) fn all(&self) -> Latencies {
+        let mut all = Latencies::default();
+        Kind::ALL.iter().for_each(|kind| all.add(&self.latencies(*kind)));
         all
+    }
+}
+
+/// Every histogram here can be added to every other.
+const SAME: &str = "all histograms were made by histogram()";
+
+/// Latencies, and which of them are only known to be at least so long.
+#[derive(Debug, Clone)]
+pub(crate) struct Latencies {
+    /// All of them, in nanoseconds.
+    pub(crate) ns: Histogram<u64>,
+    /// The lower bounds among them.
+    ages_ns: Histogram<u64>,
+}
+
+impl Default for Latencies {
+    fn default() -> Self {
+        Self { ns: histogram(), ages_ns: histogram() }
+    }
+}
+
+impl Latencies {
+    /// Adds others to them.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.ns.add(&other.ns).expect(SAME);
+        self.ages_ns.add(&other.ages_ns).expect(SAME);
+    }
+
+    /// The same if everything that was never answered had taken for ever. A percentile that is the same in both is
+    /// known; of every other only a lower bound is.
+    pub(crate) fn at_worst(&self) -> Histogram<u64> {
+        let mut worst = self.ns.clone();
+        worst.subtract(&self.ages_ns).expect("every age is one of the latencies");
+        worst.saturating_record_n(LATENCY_NS_MAX, self.ages_ns.len());
+        worst
+    }
+
+    /// Whether some are lower bounds.
+    pub(crate) fn is_bounded(&self) -> bool {
+        !self.ages_ns.is_empty()
     }
 }
 
@@ -213,8 +284,29 @@ mod tests {
         record.answered(Kind::Write, 150, 450, 8); // answered while draining
         assert_eq!((record.ops, record.payload_bytes), (1, 8));
         assert_eq!(record.timeline.counts(), [1]);
-        assert_eq!(record.writes.len(), 2);
-        assert_eq!(record.writes.max(), 300);
+        let writes = record.latencies(Kind::Write).ns;
+        assert_eq!((writes.len(), writes.max()), (2, 300));
+    }
+
+    #[test]
+    fn what_is_never_answered_counts_with_its_age() {
+        let mut record = Record::new(Window { start_ns: 0, warm_end_ns: 100, end_ns: 10_000 });
+        record.never_answered(Kind::Read, 10, 90); // lost in warm-up
+        for n in 0..97 {
+            record.answered(Kind::Read, 1_000, 2_000 + n, 0);
+        }
+        for _ in 0..3 {
+            record.never_answered(Kind::Read, 5_000, 9_000);
+        }
+        let mut all = Record::new(record.window);
+        all.merge(&record);
+        let reads = all.all();
+        assert_eq!((reads.ns.len(), all.ops), (100, 97));
+        let (least, worst) = (&reads.ns, reads.at_worst());
+        assert_eq!(worst.len(), 100);
+        assert_eq!(least.value_at_quantile(0.97), worst.value_at_quantile(0.97), "it is known");
+        assert!(least.value_at_quantile(0.99) < worst.value_at_quantile(0.99), "it is a bound");
+        assert!(reads.is_bounded() && !all.latencies(Kind::Write).is_bounded());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! median are all made from them, so they cannot disagree.
 
 use crate::args::Plan;
+use crate::record::Latencies;
 use crate::run::Outcome;
 use crate::workload::Kind;
 use hdrhistogram::Histogram;
@@ -13,8 +14,26 @@ use std::io::{self, Write};
 
 /// The numbers of one run, or the median of several. A number that was not asked for, or does
 /// not exist, is `None`.
-#[derive(Debug, Clone)]
-pub(crate) struct Figures(Vec<(&'static str, Option<f64>)>);
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Figures {
+    all: Vec<(&'static str, Option<f64>)>,
+    /// Names of those that are lower bounds: operations that were never answered reach them.
+    bounds: Vec<&'static str>,
+    /// How many operations can be outstanding in all, if an open loop had all of them outstanding and arrivals waiting.
+    slots_taken: Option<Slots>,
+}
+
+/// What bounds the operations that can be outstanding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Slots {
+    connections: usize,
+    pipeline: usize,
+}
+
+/// Arrivals that waited for a slot when the window ended are worth a word above this share.
+const OVERDUE_SHARE_MAX: f64 = 0.01;
+/// Above this share of arrivals that were never sent a run fails.
+pub(crate) const UNSENT_SHARE_MAX: f64 = 0.03;
 
 impl Figures {
     /// The figures of one run.
@@ -30,17 +49,18 @@ impl Figures {
             ("throughput_ops_per_s", per(Some(ops), outcome.window_s)),
             ("payload_bytes_per_s", per(Some(payload), outcome.window_s)),
         ];
-        figures.extend(latencies(&record.all(), ALL));
-        let mixed = !record.reads.is_empty() && !record.writes.is_empty();
-        for (kind, names) in [(Kind::Read, READS), (Kind::Write, WRITES)] {
-            let histogram = match kind {
-                Kind::Read => &record.reads,
-                Kind::Write => &record.writes,
-            };
-            if mixed {
-                figures.extend(latencies(histogram, names));
-            }
+        let mut bounds = Vec::new();
+        let mut extend = |of: &Latencies, names| {
+            let (values, bounded) = latencies(of, names);
+            figures.extend(values);
+            bounds.extend(bounded);
+        };
+        extend(&record.all(), ALL);
+        let mix = plan.workload.mix;
+        for kind in Kind::ALL.into_iter().filter(|kind| mix.is_mixed() && 0.0 < mix.share(*kind)) {
+            extend(&record.latencies(kind), names(kind));
         }
+        let open = |count: u64| plan.rate_per_s.map(|_| count as f64);
         figures.extend([
             ("server_cpu_us_per_op", per(outcome.usage.cpu_us, ops)),
             ("server_write_bytes_per_op", per(write_bytes, ops)),
@@ -52,19 +72,22 @@ impl Figures {
             ("window_s", Some(outcome.window_s)),
             ("ops_count", Some(ops)),
             ("acked_writes_count", Some(record.acked_writes as f64)),
-            ("latency_samples_count", Some((record.reads.len() + record.writes.len()) as f64)),
+            ("latency_samples_count", Some(record.samples() as f64)),
             ("missing_keys_count", Some(record.missing as f64)),
             ("errors_count", Some(record.errors_count() as f64)),
             ("disconnects_count", Some(record.disconnects as f64)),
             ("unknown_outcomes_count", Some(record.unknown as f64)),
-            ("unsent_arrivals_count", plan.rate_per_s.map(|_| record.unsent as f64)),
+            ("due_arrivals_count", open(record.due)),
+            ("overdue_arrivals_count", open(record.overdue)),
+            ("unsent_arrivals_count", open(record.unsent)),
         ]);
-        Self(figures)
+        let slots = Slots { connections: plan.connections, pipeline: plan.pipeline };
+        Self { all: figures, bounds, slots_taken: record.slots_taken.then_some(slots) }
     }
 
     /// The median of each figure by itself. Of an even number of runs, the mean of the middle two.
     pub(crate) fn median(runs: &[Self]) -> Self {
-        let Some(first) = runs.first() else { return Self(Vec::new()) };
+        let Some(first) = runs.first() else { return Self::default() };
         let median_of = |name: &'static str| {
             let mut values: Vec<f64> = runs.iter().filter_map(|run| run.get(name)).collect();
             values.sort_by(f64::total_cmp);
@@ -76,7 +99,13 @@ impl Figures {
             };
             (name, median)
         };
-        Self(first.0.iter().map(|(name, _)| median_of(name)).collect())
+        // Of one run that is a bound the median may be one, too.
+        let bounded = |name: &&str| runs.iter().any(|run| run.is_bound(name));
+        Self {
+            all: first.all.iter().map(|(name, _)| median_of(name)).collect(),
+            bounds: first.all.iter().map(|(name, _)| *name).filter(bounded).collect(),
+            slots_taken: runs.iter().find_map(|run| run.slots_taken),
+        }
     }
 
     /// Each figure divided by that of `base`, where both are and that is no division by zero.
@@ -85,18 +114,72 @@ impl Figures {
             let base = base.get(name).filter(|base| *base > 0.0);
             (*name, mine.zip(base).map(|(mine, base)| mine / base))
         };
-        Self(self.0.iter().map(ratio).collect())
+        Self { all: self.all.iter().map(ratio).collect(), ..Self::default() }
     }
 
     /// Made-up figures.
     #[cfg(test)]
     pub(crate) fn of(figures: &[(&'static str, f64)]) -> Self {
-        Self(figures.iter().map(|(name, value)| (*name, Some(*value))).collect())
+        let all = figures.iter().map(|(name, value)| (*name, Some(*value))).collect();
+        Self { all, ..Self::default() }
     }
 
     /// A figure by name.
     pub(crate) fn get(&self, name: &str) -> Option<f64> {
-        self.0.iter().find(|(known, _)| *known == name)?.1
+        self.all.iter().find(|(known, _)| *known == name)?.1
+    }
+
+    /// Whether a figure is a lower bound.
+    pub(crate) fn is_bound(&self, name: &str) -> bool {
+        self.bounds.contains(&name)
+    }
+
+    /// What stands before a figure: that it is a lower bound, or nothing.
+    pub(crate) fn mark(&self, name: &str) -> &'static str {
+        if self.is_bound(name) { "≥" } else { "" }
+    }
+
+    /// The share of arrivals that were never sent.
+    pub(crate) fn unsent_share(&self) -> f64 {
+        self.share_of_due("unsent_arrivals_count")
+    }
+
+    /// The share of arrivals that were still waiting for a slot when the window ended.
+    pub(crate) fn overdue_share(&self) -> f64 {
+        self.share_of_due("overdue_arrivals_count")
+    }
+
+    /// Whether arrivals waited because as much was outstanding as can be: then the figures are of that bound as well.
+    pub(crate) fn is_full(&self) -> bool {
+        self.slots_taken.is_some() && OVERDUE_SHARE_MAX < self.overdue_share()
+    }
+
+    /// What there is to say of arrivals that waited for a slot at the end.
+    fn arrivals_problem(&self) -> Option<String> {
+        let share = self.overdue_share().max(self.unsent_share());
+        if share <= OVERDUE_SHARE_MAX {
+            return None;
+        }
+        let count = |name| self.get(name).unwrap_or(0.0);
+        let why = match self.slots_taken {
+            Some(Slots { connections, pipeline }) => format!(
+                "all {connections} × {pipeline} slots were taken: more --connections, or the server is slower than --rate"
+            ),
+            None => {
+                "slots were free: the generator came too late (--threads), or connections were down"
+                    .into()
+            }
+        };
+        Some(format!(
+            "{:.0} arrivals overdue at the end, {:.0} of them never sent ({why})",
+            count("overdue_arrivals_count"),
+            count("unsent_arrivals_count"),
+        ))
+    }
+
+    fn share_of_due(&self, name: &str) -> f64 {
+        let due = self.get("due_arrivals_count").filter(|due| *due > 0.0);
+        due.zip(self.get(name)).map_or(0.0, |(due, count)| count / due)
     }
 
     /// One or a few lines for people.
@@ -104,22 +187,23 @@ impl Figures {
         // Only a run without a single good answer lacks figures; NaN says so well enough.
         let get = |name| self.get(name).unwrap_or(f64::NAN);
         let mut text = format!("{label:<8} {:>9.0} ops/s", get("throughput_ops_per_s"));
+        let marked = |name| format!("{}{:.0}", self.mark(name), get(name));
         let mut spread = |title: &str, names: Names| {
             let [p50, p90, p99, p99_9, max, _] = names;
             let _ = write!(
                 text,
-                "{title}  p50 {:.0}  p90 {:.0}  p99 {:.0}  p99.9 {:.0}  max {:.0} µs",
-                get(p50),
-                get(p90),
-                get(p99),
-                get(p99_9),
-                get(max),
+                "{title}  p50 {}  p90 {}  p99 {}  p99.9 {}  max {} µs",
+                marked(p50),
+                marked(p90),
+                marked(p99),
+                marked(p99_9),
+                marked(max),
             );
         };
         spread("", ALL);
-        for (title, names) in [("\n           reads  ", READS), ("\n           writes ", WRITES)] {
-            if self.get(names[0]).is_some() {
-                spread(title, names);
+        for kind in Kind::ALL {
+            if self.get(names(kind)[0]).is_some() {
+                spread(&format!("\n           {:<7}", kind.plural()), names(kind));
             }
         }
         let mut costs = Vec::new();
@@ -145,12 +229,12 @@ impl Figures {
             ("errors_count", "errors"),
             ("disconnects_count", "disconnects"),
             ("unknown_outcomes_count", "unknown outcomes"),
-            ("unsent_arrivals_count", "arrivals never sent: the server is slower than --rate"),
         ] {
             if let Some(count) = self.get(name).filter(|count| *count > 0.0) {
                 troubles.push(format!("{count:.0} {what}"));
             }
         }
+        troubles.extend(self.arrivals_problem());
         if !troubles.is_empty() {
             let _ = write!(text, "\n           {}", troubles.join(" · "));
         }
@@ -161,8 +245,8 @@ impl Figures {
 impl Serialize for Figures {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         // A map by hand: counts stay whole numbers, and digits below a nanosecond are noise.
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for (name, value) in &self.0 {
+        let mut map = serializer.serialize_map(None)?;
+        for (name, value) in &self.all {
             match value {
                 Some(value) if name.ends_with("_count") && value.fract() == 0.0 => {
                     map.serialize_entry(name, &(*value as u64))?;
@@ -170,6 +254,9 @@ impl Serialize for Figures {
                 Some(value) => map.serialize_entry(name, &((value * 1e3).round() / 1e3))?,
                 None => map.serialize_entry(name, &None::<f64>)?,
             }
+        }
+        if !self.bounds.is_empty() {
+            map.serialize_entry("lower_bounds", &self.bounds)?;
         }
         map.end()
     }
@@ -203,11 +290,51 @@ const WRITES: Names = [
     "write_latency_mean_us",
 ];
 
-fn latencies(ns: &Histogram<u64>, names: Names) -> Vec<(&'static str, Option<f64>)> {
-    let at = |quantile| ns.value_at_quantile(quantile) as f64;
-    let values = [at(0.5), at(0.9), at(0.99), at(0.999), ns.max() as f64, ns.mean()];
-    let us = values.map(|value| (!ns.is_empty()).then_some(value / 1e3));
-    names.into_iter().zip(us).collect()
+const SCANS: Names = [
+    "scan_latency_p50_us",
+    "scan_latency_p90_us",
+    "scan_latency_p99_us",
+    "scan_latency_p99_9_us",
+    "scan_latency_max_us",
+    "scan_latency_mean_us",
+];
+const READ_MODIFY_WRITES: Names = [
+    "read_modify_write_latency_p50_us",
+    "read_modify_write_latency_p90_us",
+    "read_modify_write_latency_p99_us",
+    "read_modify_write_latency_p99_9_us",
+    "read_modify_write_latency_max_us",
+    "read_modify_write_latency_mean_us",
+];
+
+/// The names of one kind's latencies.
+fn names(kind: Kind) -> Names {
+    match kind {
+        Kind::Read => READS,
+        Kind::Write => WRITES,
+        Kind::Scan => SCANS,
+        Kind::ReadModifyWrite => READ_MODIFY_WRITES,
+    }
+}
+
+/// Latencies by name, and the names of those that are lower bounds.
+fn latencies(
+    of: &Latencies,
+    names: Names,
+) -> (Vec<(&'static str, Option<f64>)>, Vec<&'static str>) {
+    let values = |ns: &Histogram<u64>| {
+        let at = |quantile| ns.value_at_quantile(quantile) as f64;
+        [at(0.5), at(0.9), at(0.99), at(0.999), ns.max() as f64, ns.mean()]
+    };
+    let least = values(&of.ns);
+    let us = least.map(|value| (!of.ns.is_empty()).then_some(value / 1e3));
+    let figures = names.into_iter().zip(us).collect();
+    if !of.is_bounded() {
+        return (figures, Vec::new());
+    }
+    let worst = values(&of.at_worst());
+    let bounded = names.into_iter().zip(least.into_iter().zip(worst));
+    (figures, bounded.filter(|(_, (least, worst))| least < worst).map(|(name, _)| name).collect())
 }
 
 /// HdrHistogram's percentile table, in microseconds, as its plotting tools read it.
@@ -243,9 +370,13 @@ pub(crate) fn write_hgrm(ns: &Histogram<u64>, out: &mut impl Write) -> io::Resul
 mod tests {
     use super::*;
 
+    fn made(all: Vec<(&'static str, Option<f64>)>) -> Figures {
+        Figures { all, ..Figures::default() }
+    }
+
     #[test]
     fn the_median_ignores_one_bad_run() {
-        let run = |value| Figures(vec![("a_us", Some(value)), ("b_us", None)]);
+        let run = |value| made(vec![("a_us", Some(value)), ("b_us", None)]);
         let odd = Figures::median(&[run(10.0), run(900.0), run(11.0)]);
         assert_eq!((odd.get("a_us"), odd.get("b_us")), (Some(11.0), None));
         let even = Figures::median(&[run(10.0), run(20.0)]);
@@ -255,14 +386,14 @@ mod tests {
     #[test]
     fn a_ratio_needs_both_and_no_zero() {
         let base = Figures::of(&[("a_us", 4.0), ("b_us", 0.0), ("c_us", 1.0)]);
-        let mine = Figures(vec![("a_us", Some(1.0)), ("b_us", Some(1.0)), ("c_us", None)]);
+        let mine = made(vec![("a_us", Some(1.0)), ("b_us", Some(1.0)), ("c_us", None)]);
         let ratio = mine.ratio_to(&base);
         assert_eq!(["a_us", "b_us", "c_us"].map(|name| ratio.get(name)), [Some(0.25), None, None]);
     }
 
     #[test]
     fn counts_are_whole_and_missing_figures_are_null() {
-        let figures = Figures(vec![("z_us", Some(1.5)), ("a_count", Some(2.0)), ("m_s", None)]);
+        let figures = made(vec![("z_us", Some(1.5)), ("a_count", Some(2.0)), ("m_s", None)]);
         let text = serde_json::to_string(&figures).unwrap();
         assert_eq!(text, r#"{"z_us":1.5,"a_count":2,"m_s":null}"#);
     }

@@ -65,10 +65,15 @@ impl Protocol for Resp {
         push_get(out, key);
     }
 
+    fn push_scan(&mut self, out: &mut Vec<u8>, key: u64, keys: u64) {
+        push_mget(out, key, keys);
+    }
+
     fn push_write(
         &mut self,
         out: &mut Vec<u8>,
         key: u64,
+        _fresh: bool,
         value_bytes: usize,
         push_value: impl FnOnce(&mut Vec<u8>),
     ) {
@@ -193,6 +198,18 @@ fn push_get(out: &mut Vec<u8>, key: u64) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Appends `MGET key …` of neighbouring keys.
+fn push_mget(out: &mut Vec<u8>, key: u64, keys: u64) {
+    out.push(b'*');
+    push_decimal(out, keys as usize + 1);
+    out.extend_from_slice(b"\r\n$4\r\nMGET\r\n");
+    for key in key..key + keys {
+        out.extend_from_slice(b"$16\r\n");
+        out.extend_from_slice(&write_key(key));
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
 /// Appends `SET key value`; `push_value` appends the `value_bytes` bytes of the value itself.
 fn push_set(
     out: &mut Vec<u8>,
@@ -291,10 +308,12 @@ mod tests {
     fn requests_are_what_redis_expects() {
         let mut out = Vec::new();
         push_get(&mut out, 7);
+        push_mget(&mut out, 9, 2);
         push_set(&mut out, 8, 3, |out| out.extend_from_slice(b"abc"));
         assert_eq!(
             out,
             b"*2\r\n$3\r\nGET\r\n$16\r\nkey:000000000007\r\n\
+              *3\r\n$4\r\nMGET\r\n$16\r\nkey:000000000009\r\n$16\r\nkey:000000000010\r\n\
               *3\r\n$3\r\nSET\r\n$16\r\nkey:000000000008\r\n$3\r\nabc\r\n"
         );
     }

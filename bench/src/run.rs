@@ -78,6 +78,17 @@ impl Worker {
     }
 }
 
+impl Worker {
+    /// Arrivals that were due and not even sent count with their age, as what they would have been.
+    pub(crate) fn give_up_unsent(&mut self, record: &mut Record, now_ns: u64) {
+        while let Some(intended_ns) = self.gate.give_up(now_ns) {
+            let (kind, _) = self.stream.next_kind();
+            record.never_answered(kind, intended_ns, now_ns);
+            record.unsent += 1;
+        }
+    }
+}
+
 /// What generator threads tell the main thread.
 enum News {
     Ready,
@@ -97,7 +108,7 @@ pub(crate) struct Outcome {
     pub(crate) own_cpu_us: Option<f64>,
     /// Why `usage` is incomplete, if it is.
     pub(crate) usage_problem: Option<String>,
-    /// Ctrl-C ended the run early.
+    /// Ctrl-C ended the run early: it stands for itself, and is left out of medians.
     pub(crate) interrupted: bool,
 }
 
@@ -114,6 +125,7 @@ pub(crate) fn once(plan: &Plan, run: u64, stop: &AtomicBool) -> Result<Outcome, 
     } else {
         None
     };
+    plan.inserts.begin();
     let mut starts = Vec::new();
     for thread in 0..threads {
         let (start_sender, start) = mpsc::channel();
@@ -133,7 +145,12 @@ pub(crate) fn once(plan: &Plan, run: u64, stop: &AtomicBool) -> Result<Outcome, 
             manner: plan.manner,
             access: Arc::clone(&plan.access),
             leaders: leaders.clone(),
-            stream: Stream::new(&plan.workload, plan.seed, run, thread, threads),
+            stream: Stream::new(
+                &plan.workload,
+                Arc::clone(&plan.inserts),
+                (plan.seed, run),
+                (thread, threads),
+            ),
             gate: Gate::new(never, None, None),
             clock,
             shared: Arc::clone(&shared),

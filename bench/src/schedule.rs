@@ -10,6 +10,9 @@
 //! therefore shows its stall once per arrival it delayed, not once per connection; leaving those
 //! waits out is what is called coordinated omission.
 //!
+//! When the window ends, arrivals that were due in it and found no slot are still sent, for as long as replies are waited
+//! for. Left out, a server could shorten its percentiles by being too slow for them.
+//!
 //! Arrivals are evenly spaced, so the queue of waiting ones is a single number: the next index.
 
 /// The generator's clock: nanoseconds since it was made. Copied to every thread of a run.
@@ -35,7 +38,7 @@ pub(crate) struct Window {
     pub(crate) start_ns: u64,
     /// When measuring begins; `start_ns <= warm_end_ns`.
     pub(crate) warm_end_ns: u64,
-    /// When sending and measuring end; `u64::MAX` if a number of requests ends the run instead.
+    /// When measuring ends, and nothing is due any more; `u64::MAX` if a number of requests ends the run instead.
     pub(crate) end_ns: u64,
 }
 
@@ -119,7 +122,33 @@ impl Gate {
 
     /// Whether nothing will be let through any more, asked without taking anything.
     pub(crate) fn is_done(&self, now_ns: u64) -> bool {
+        let end_ns = self.window.end_ns;
+        self.quota == 0
+            || match &self.arrivals {
+                None => end_ns <= now_ns,
+                Some(arrivals) => end_ns <= arrivals.due_ns(),
+            }
+    }
+
+    /// Whether the window is over: from then on replies are waited for, and nothing new is due.
+    pub(crate) fn is_over(&self, now_ns: u64) -> bool {
         self.quota == 0 || self.window.end_ns <= now_ns
+    }
+
+    /// Arrivals let through so far.
+    pub(crate) fn sent(&self) -> u64 {
+        self.arrivals.as_ref().map_or(0, |arrivals| arrivals.next_index)
+    }
+
+    /// Takes the next arrival due by `now_ns` (or the window's end), to be given up: when it was due.
+    pub(crate) fn give_up(&mut self, now_ns: u64) -> Option<u64> {
+        let until_ns = now_ns.min(self.window.end_ns);
+        let arrivals = self.arrivals.as_mut().filter(|_| self.quota > 0)?;
+        let due_ns = arrivals.due_ns();
+        (due_ns < until_ns).then(|| {
+            arrivals.next_index += 1;
+            due_ns
+        })
     }
 
     /// Whether arrivals follow a schedule.
@@ -162,9 +191,16 @@ mod tests {
         assert_eq!(gate.admit(4_500), Admit::Send(3_000));
         assert_eq!(gate.admit(4_500), Admit::Send(4_000));
         assert_eq!(gate.admit(4_500), Admit::Wait(5_000));
-        // Arrivals 5,000 to 9,000 never got their turn.
-        assert_eq!(gate.admit(20_000), Admit::Done);
+        // It stalled again, past the window's end: what was due in it is sent all the same, and nothing else.
+        assert!(gate.is_over(20_000) && !gate.is_done(20_000));
         assert_eq!(gate.overdue(20_000), 5);
+        assert_eq!(gate.admit(20_000), Admit::Send(5_000));
+        assert_eq!(gate.admit(20_000), Admit::Send(6_000));
+        // Arrivals 7,000 to 9,000 never got their turn, and each has an age.
+        let given_up: Vec<u64> = std::iter::from_fn(|| gate.give_up(30_000)).collect();
+        assert_eq!(given_up, [7_000, 8_000, 9_000]);
+        assert_eq!((gate.admit(30_000), gate.overdue(30_000)), (Admit::Done, 0));
+        assert_eq!(gate.sent(), 9);
     }
 
     #[test]

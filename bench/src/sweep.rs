@@ -44,7 +44,7 @@ pub(crate) fn run(plan: &Plan, stop: &AtomicBool, printer: &Printer) -> Result<R
     for runner in runners {
         let sweep =
             Sweep { name: runner.plan.name, steps: runner.steps, knee: runner.search.knee() };
-        printer.line(&label(&sweep.name, &said(sweep.knee)));
+        printer.line(&label(&sweep.name, &said(&sweep)));
         sides.extend(runner.at_knee);
         sweeps.push(sweep);
     }
@@ -93,13 +93,14 @@ fn heading() -> String {
 
 fn row(step: &Step) -> String {
     let get = |name| step.figures.get(name).unwrap_or(f64::NAN);
+    let marked = |name| format!("{}{:.0}", step.figures.mark(name), get(name));
     format!(
-        "{:>10} {:>10.0} {:>9.0} {:>9.0} {:>9.0} {:>9.0} {:>8.0}  {}",
+        "{:>10} {:>10.0} {:>9} {:>9} {:>9} {:>9.0} {:>8.0}  {}",
         step.rate_per_s,
         get("throughput_ops_per_s"),
-        get("latency_p50_us"),
-        get("latency_p99_us"),
-        get("latency_p99_9_us"),
+        marked("latency_p50_us"),
+        marked("latency_p99_us"),
+        marked("latency_p99_9_us"),
         get("unsent_arrivals_count"),
         get("errors_count"),
         verdict(step.verdict),
@@ -116,8 +117,8 @@ pub(crate) fn verdict(verdict: Verdict) -> &'static str {
 }
 
 /// A knee in words.
-pub(crate) fn said(knee: Knee) -> String {
-    match knee {
+pub(crate) fn said(sweep: &Sweep) -> String {
+    let knee = match sweep.knee {
         Knee::At(rate) => format!("knee: {rate}/s"),
         Knee::AtLeast(rate) => {
             format!("knee: above {rate}/s, which is as far as --sweep-to let it look")
@@ -127,6 +128,12 @@ pub(crate) fn said(knee: Knee) -> String {
         }
         Knee::Unknown(Some(rate)) => format!("knee: not found yet; {rate}/s was kept up with"),
         Knee::Unknown(None) => "knee: not found; no rate was measured".into(),
+    };
+    match sweep.full_at() {
+        Some(rate) => format!(
+            "{knee} (at {rate}/s all slots were taken: with more --connections it may be higher)"
+        ),
+        None => knee,
     }
 }
 

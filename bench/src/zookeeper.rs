@@ -15,7 +15,7 @@
 //!
 //! The server answers a session's requests in order, each with the request's own xid; any other xid
 //! means that the stream cannot be trusted. A znode has to exist before `setData`, so the run that fills
-//! writes with `create`, to which "exists already" is a good answer.
+//! writes with `create`, and so does an insert. "Exists already", which nothing else is answered with, is a good answer.
 //!
 //! There are no pings: a connection under load has something to say in every third of the 40 s a
 //! session lasts. A read is answered by the member the connection goes to, from what it has: sequentially
@@ -97,14 +97,19 @@ impl Protocol for ZooKeeper {
         self.push_request(out, GET_DATA, key, |out| out.push(0));
     }
 
+    fn push_scan(&mut self, _out: &mut Vec<u8>, _key: u64, _keys: u64) {
+        unreachable!("the command line refuses scans of ZooKeeper");
+    }
+
     fn push_write(
         &mut self,
         out: &mut Vec<u8>,
         key: u64,
+        fresh: bool,
         value_bytes: usize,
         push_value: impl FnOnce(&mut Vec<u8>),
     ) {
-        let creating = self.manner.creating;
+        let creating = fresh || self.manner.creating;
         self.push_request(out, if creating { CREATE } else { SET_DATA }, key, |out| {
             push_int(out, value_bytes as i32);
             push_value(out);
@@ -138,7 +143,7 @@ impl Protocol for ZooKeeper {
         self.answered = due;
         let reply = match error {
             0 => Reply::Good,
-            NODE_EXISTS if self.manner.creating => Reply::Good,
+            NODE_EXISTS => Reply::Good,
             NO_NODE => Reply::Nil,
             code => Reply::Refused(format!("{} (code {code})", error_name(code))),
         };
@@ -246,7 +251,7 @@ mod tests {
         let mut session = session(false);
         let mut out = Vec::new();
         session.push_read(&mut out, 7);
-        session.push_write(&mut out, 7, 3, |out| out.extend_from_slice(b"abc"));
+        session.push_write(&mut out, 7, false, 3, |out| out.extend_from_slice(b"abc"));
         let get = [&[0, 0, 0, 30, 0, 0, 0, 1, 0, 0, 0, 4][..], PATH, &[0]].concat();
         let set = [
             &[0, 0, 0, 40, 0, 0, 0, 2, 0, 0, 0, 5][..],
@@ -260,7 +265,10 @@ mod tests {
     #[test]
     fn a_fill_creates_lasting_znodes_open_to_all() {
         let mut out = Vec::new();
-        session(true).push_write(&mut out, 7, 1, |out| out.push(b'v'));
+        session(true).push_write(&mut out, 7, false, 1, |out| out.push(b'v'));
+        let mut inserted = Vec::new();
+        session(false).push_write(&mut inserted, 7, true, 1, |out| out.push(b'v'));
+        assert_eq!(inserted, out, "an insert makes its znode as well");
         let want = [
             &[0, 0, 0, 65, 0, 0, 0, 1, 0, 0, 0, 1][..],
             PATH,
@@ -287,7 +295,7 @@ mod tests {
         for (creating, error, want) in [
             (false, NO_NODE, Some(Reply::Nil)),
             (true, NODE_EXISTS, Some(Reply::Good)),
-            (false, NODE_EXISTS, None),
+            (false, NODE_EXISTS, Some(Reply::Good)),
             (false, -4, None),
         ] {
             let got = session(creating).take_reply(&reply(1, error, b""));

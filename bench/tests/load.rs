@@ -44,7 +44,11 @@ fn load(addr: &str, flags: &str) -> (Output, serde_json::Value) {
     let output = Command::new(env!("CARGO_BIN_EXE_bench"))
         .args(if addr.is_empty() { vec![] } else { vec!["--addr", addr] })
         .args(["--warmup", "0", "--json", "-"])
-        .args(if flags.contains("--value-size") { &[][..] } else { &["--value-size", "1"] })
+        .args(if flags.contains("--value-size") || flags.contains("--workload") {
+            &[][..]
+        } else {
+            &["--value-size", "1"]
+        })
         .args(flags.split_whitespace())
         .output()
         .unwrap();
@@ -306,6 +310,237 @@ fn targets_side_by_side_take_turns_and_are_compared_with_the_first() {
     for word in [">÷ all</th>", ">half run 3</th>", "<dt>half</dt><dd>resp: 127.0.0.1:"] {
         assert!(page.contains(word), "{word} is missing");
     }
+}
+
+/// One command as a server reads it: its name, and the numbers of its keys.
+type Asked = (String, Vec<u64>);
+
+/// A small Redis: keeps which keys were set, and what each connection asked for that asked for something.
+#[derive(Clone, Default)]
+struct Keeper {
+    keys: Arc<Mutex<std::collections::BTreeSet<u64>>>,
+    asked: Arc<Mutex<Vec<Vec<Asked>>>>,
+}
+
+impl Keeper {
+    fn serve(&self) -> String {
+        let keeper = self.clone();
+        serve(move |stream| keeper.answer(stream))
+    }
+
+    fn answer(&self, mut stream: TcpStream) {
+        let (mut input, mut buffer, mut mine) = (Vec::new(), [0; 4096], None);
+        while let Ok(bytes @ 1..) = stream.read(&mut buffer) {
+            input.extend_from_slice(&buffer[..bytes]);
+            let mut output = Vec::new();
+            while let Some((command, bytes)) = command(&input) {
+                input.drain(..bytes);
+                output.extend_from_slice(&self.execute(&command));
+                let mut asked = self.asked.lock().unwrap();
+                let number = *mine.get_or_insert_with(|| {
+                    asked.push(Vec::new());
+                    asked.len() - 1
+                });
+                asked[number].push(command);
+            }
+            if stream.write_all(&output).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn execute(&self, (name, keys): &Asked) -> Vec<u8> {
+        let mut there = self.keys.lock().unwrap();
+        let one = |key| if there.contains(key) { "$1\r\nx\r\n" } else { "$-1\r\n" };
+        match name.as_str() {
+            "GET" => one(&keys[0]).into(),
+            "MGET" => {
+                let all: String = keys.iter().map(one).collect();
+                format!("*{}\r\n{all}", keys.len()).into_bytes()
+            }
+            "SET" => {
+                there.insert(keys[0]);
+                b"+OK\r\n".to_vec()
+            }
+            other => format!("-ERR {other}\r\n").into_bytes(),
+        }
+    }
+}
+
+/// The whole command at the start of `input`, and its length.
+fn command(input: &[u8]) -> Option<(Asked, usize)> {
+    let mut at = 0;
+    let mut line = |sign: u8| {
+        let rest = input.get(at..)?;
+        let end = rest.windows(2).position(|it| it == b"\r\n")?;
+        assert_eq!(rest[0], sign, "{}", String::from_utf8_lossy(rest));
+        at += end + 2;
+        let number: usize = std::str::from_utf8(&rest[1..end]).unwrap().parse().unwrap();
+        if sign == b'*' {
+            return Some((number, &b""[..]));
+        }
+        let word = input.get(at..at + number + 2)?;
+        at += number + 2;
+        Some((number, &word[..number]))
+    };
+    let (count, _) = line(b'*')?;
+    let words: Option<Vec<&[u8]>> = (0..count).map(|_| line(b'$').map(|it| it.1)).collect();
+    let words = words?;
+    let key = |word: &&[u8]| std::str::from_utf8(word.strip_prefix(b"key:")?).ok()?.parse().ok();
+    let name = String::from_utf8_lossy(words[0]).into_owned();
+    Some(((name, words[1..].iter().filter_map(key).collect()), at))
+}
+
+#[test]
+fn ycsb_d_appends_keys_and_reads_the_newest() {
+    let keeper = Keeper::default();
+    let addr = keeper.serve();
+    let flags = "--workload ycsb-d -c 4 --threads 2 --keys 1000 -n 3000 --runs 2";
+    let (output, json) = load(&addr, flags);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(json["plan"]["insert_share_ratio"], 0.05);
+    let asked: Vec<Asked> = keeper.asked.lock().unwrap().concat();
+    let sets = asked.iter().filter(|(name, _)| name == "SET").map(|(_, keys)| keys[0]);
+    let mut fresh: Vec<u64> = sets.filter(|key| *key >= 1000).collect();
+    fresh.sort_unstable();
+    // Of both runs: the second goes on where the first was.
+    assert!(fresh.iter().copied().eq(1000..1000 + fresh.len() as u64), "{fresh:?}");
+    assert!((210..400).contains(&fresh.len()), "5 % of 6000: {}", fresh.len());
+    let reads: Vec<u64> =
+        asked.iter().filter(|(name, _)| name == "GET").map(|(_, keys)| keys[0]).collect();
+    assert_eq!(reads.len() + fresh.len(), 6000);
+    // Zipf backwards: the newest tenth is most of it; from the first key on, it would be next to nothing.
+    let newest = reads.iter().filter(|key| 900 <= **key).count();
+    assert!(newest * 10 > reads.len() * 6, "{newest} of {}", reads.len());
+    for run in json["runs"].as_array().unwrap() {
+        assert_eq!(run["missing_keys_count"], 0, "an insert is read when it has been answered");
+        assert!(run["write_latency_p50_us"].is_f64() && run["read_latency_p50_us"].is_f64());
+        assert!(run.get("scan_latency_p50_us").is_none(), "{run}");
+    }
+}
+
+#[test]
+fn ycsb_e_reads_neighbours_with_one_command() {
+    let keeper = Keeper::default();
+    let addr = keeper.serve();
+    let (output, json) = load(&addr, "--workload ycsb-e -c 2 -P 2 --keys 1000 -n 2000");
+    assert!(output.status.success(), "{output:?}");
+    let asked: Vec<Asked> = keeper.asked.lock().unwrap().concat();
+    let of = |name: &str| asked.iter().filter(|it| it.0 == name).count();
+    let (scans, inserts) = (of("MGET"), of("SET") - 1000);
+    assert_eq!((scans + inserts, of("GET")), (2000, 0));
+    assert!((1850..1950).contains(&scans), "95 % of 2000: {scans}");
+    let mut lengths = std::collections::BTreeSet::new();
+    for (_, keys) in asked.iter().filter(|it| it.0 == "MGET") {
+        assert!(keys.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{keys:?}");
+        lengths.insert(keys.len());
+    }
+    assert!(lengths.first() == Some(&1) && lengths.last() == Some(&100), "{lengths:?}");
+    let first = asked.iter().filter(|it| it.0 == "MGET" && it.1[0] == 0).count();
+    assert!(first * 20 > scans, "a zipf-chosen start: {first} of {scans} at the first key");
+    let run = &json["runs"][0];
+    assert!(run["scan_latency_p99_us"].is_f64() && run["write_latency_p99_us"].is_f64(), "{run}");
+    assert!(run.get("read_latency_p50_us").is_none(), "{run}");
+}
+
+#[test]
+fn ycsb_f_writes_what_it_has_read_and_counts_both_as_one() {
+    let keeper = Keeper::default();
+    let addr = keeper.serve();
+    let (output, json) = load(&addr, "--workload ycsb-f -c 1 --keys 200 -n 1000");
+    assert!(output.status.success(), "{output:?}");
+    let asked = keeper.asked.lock().unwrap().last().unwrap().clone();
+    let reads = asked.iter().filter(|it| it.0 == "GET").count();
+    let writes = asked.len() - reads;
+    assert_eq!(reads, 1000, "every operation begins with a read");
+    assert!((420..580).contains(&writes), "half of 1000: {writes}");
+    for pair in asked.windows(2).filter(|pair| pair[1].0 == "SET") {
+        assert_eq!((pair[0].0.as_str(), &pair[0].1), ("GET", &pair[1].1), "of the key just read");
+    }
+    let run = &json["runs"][0];
+    assert_eq!((&run["ops_count"], &run["latency_samples_count"]), (&1000.into(), &1000.into()));
+    assert_eq!(run["acked_writes_count"], writes);
+    assert!(run["read_modify_write_latency_p50_us"].is_f64(), "{run}");
+    assert!(run.get("write_latency_p50_us").is_none(), "{run}");
+    // With several outstanding each write still follows its own read.
+    let keeper = Keeper::default();
+    let addr = keeper.serve();
+    let (output, json) = load(&addr, "--workload ycsb-f -c 1 -P 8 --keys 200 -n 1000");
+    assert!(output.status.success() && json["runs"][0]["ops_count"] == 1000, "{output:?}");
+    let mut read = BTreeMap::new();
+    for (name, keys) in keeper.asked.lock().unwrap().last().unwrap() {
+        let balance: &mut i32 = read.entry(keys[0]).or_default();
+        *balance += if name == "GET" { 1 } else { -1 };
+        assert!(*balance >= 0, "a write of {} that nothing read before", keys[0]);
+    }
+}
+
+#[test]
+fn a_workload_s_file_is_followed_and_what_is_passed_over_is_said() {
+    let keeper = Keeper::default();
+    let addr = keeper.serve();
+    let dir = Dir::new("workload");
+    let file = dir.0.join("mine");
+    let text = "recordcount=40\noperationcount=300\nreadproportion=1\nupdateproportion=0\n\
+                readallfields=true\nfieldcount=1\nfieldlength=8\n";
+    std::fs::write(&file, text).unwrap();
+    let (output, json) = load(&addr, &format!("--workload {} -c 2", file.display()));
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("passed over readallfields"));
+    assert_eq!(json["runs"][0]["ops_count"], 300);
+    assert_eq!(keeper.keys.lock().unwrap().len(), 40);
+    let (output, _) = load(&addr, &format!("--workload {} --keys 50", file.display()));
+    let problem = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && problem.contains("recordcount=40"), "{problem}");
+}
+
+#[test]
+fn what_was_due_and_never_sent_is_in_the_percentiles() {
+    // Ten answers, then silence. At 1000/s, 500 are due in the window; what waits for a slot is never sent.
+    let addr = serve(|stream| {
+        answer(stream, |n| {
+            if n >= 10 {
+                thread::sleep(Duration::from_secs(60));
+            }
+            Some(b"+OK\r\n")
+        });
+    });
+    let flags = "-c 1 -P 4 --rate 1000/s --duration 0.5 --drain 0.5";
+    let (output, json) = load(&addr, flags);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("never sent") && text.contains("p99 ≥"), "{text}");
+    assert!(text.contains("all 1 × 4 slots were taken"), "{text}");
+    let run = &json["runs"][0];
+    let count = |name: &str| run[name].as_u64().unwrap();
+    assert_eq!(count("due_arrivals_count"), 500);
+    assert_eq!(count("latency_samples_count"), 500, "every one of them has a latency: {run}");
+    assert_eq!(count("unsent_arrivals_count") + 4, 500 - count("ops_count"));
+    // The median was due in the middle of the window, so at the end of the drain it is 0.75 s old.
+    assert!(run["latency_p50_us"].as_f64().unwrap() > 7e5, "{run}");
+    let bounds = run["lower_bounds"].as_array().unwrap();
+    assert!(bounds.contains(&"latency_p50_us".into()), "{bounds:?}");
+    assert!(load(&addr, &format!("{flags} --allow-errors")).0.status.success());
+}
+
+#[test]
+fn what_was_due_is_sent_while_replies_are_waited_for() {
+    // Still for a second from the first operation on: all of the window passes meanwhile.
+    let addr = serve(|stream| {
+        answer(stream, |n| {
+            if n == 10 {
+                thread::sleep(Duration::from_secs(1));
+            }
+            Some(b"+OK\r\n")
+        });
+    });
+    let (output, json) = load(&addr, "-c 1 --rate 1000/s --duration 0.5 --drain 60");
+    assert!(output.status.success(), "{output:?}");
+    let run = &json["runs"][0];
+    assert_eq!(run["latency_samples_count"], 500, "{run}");
+    assert_eq!(run["unsent_arrivals_count"], 0);
+    assert!(run["overdue_arrivals_count"].as_u64() > Some(400), "{run}");
+    assert!(run["latency_p50_us"].as_f64().unwrap() > 5e5 && run.get("lower_bounds").is_none());
 }
 
 #[test]
