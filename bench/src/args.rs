@@ -134,8 +134,8 @@ pub(crate) struct Args {
     /// Show progress every second even if standard error is no terminal
     #[arg(long)]
     progress: bool,
-    /// Write the latencies of all runs as an HdrHistogram percentile table
-    #[arg(long, value_name = "FILE")]
+    /// Write the latencies of all runs as an HdrHistogram percentile table; `-` is standard output, as of --json
+    #[arg(long, value_name = "FILE|-")]
     hgrm: Option<PathBuf>,
     /// Write a report as one HTML page that needs nothing else
     #[arg(long, value_name = "FILE")]
@@ -391,6 +391,11 @@ impl Args {
             !named || self.sweep || self.runs.is_none(),
             "--runs with named targets: they take turns, and --rounds says how often",
         )?;
+        let dash = |path: &Option<PathBuf>| crate::files::is_stdout(path.as_deref());
+        ensure(
+            !dash(&self.hgrm) || !dash(&self.json),
+            "--hgrm - and --json -: standard output has room for one of them",
+        )?;
         let alone = sides.len() == 1;
         ensure(
             alone || self.hgrm.is_none(),
@@ -552,6 +557,7 @@ mod tests {
             ("--target a=127.0.0.1:1 --runs 2", "--rounds"),
             ("--target a=127.0.0.1:1 --target b=127.0.0.1:2 --hgrm f", "--hgrm"),
             ("--target a=127.0.0.1:1 --target b=127.0.0.1:2 --server-pids 1", "--server-pids"),
+            ("--hgrm - --json -", "standard output"),
             ("--sweep --rate 5", "--rate"),
             ("--sweep --requests 5", "--requests"),
             ("--sweep --rounds 2", "--rounds"),

@@ -173,7 +173,7 @@ mod tests {
             step(4e3, 9e3, Verdict::Slow),
             step(2e3, 60.0, Verdict::Kept),
         ];
-        let chart = by_rate(&[Sweep { name: "a".into(), steps, knee: Knee::At(2e3) }]);
+        let chart = by_rate(&[Sweep { name: "a".into(), steps, knee: Knee::At(2e3), ended: None }]);
         let [p99, p50] = &chart.lines[..] else { panic!("two lines") };
         assert_eq!((p99.name.as_str(), p50.name.as_str()), ("a p99", "a p50"));
         assert_eq!(p99.points, [(1e3, 50.0), (2e3, 60.0), (4e3, 9e3)]);

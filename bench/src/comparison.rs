@@ -5,7 +5,7 @@ use crate::plot::grouped;
 use std::fmt::Write as _;
 
 /// What the table has, where it was measured: a figure's name, and what people call it.
-const ROWS: [(&str, &str); 9] = [
+pub(crate) const ROWS: [(&str, &str); 9] = [
     ("throughput_ops_per_s", "operations/s"),
     ("latency_p50_us", "p50, µs"),
     ("latency_p90_us", "p90, µs"),
@@ -20,24 +20,26 @@ const ROWS: [(&str, &str); 9] = [
 /// The table, in Markdown, which reads well in a terminal too.
 pub(crate) fn table(sides: &[Measured]) -> String {
     let Some(base) = sides.first() else { return String::new() };
-    let head = sides.iter().enumerate().map(|(index, side)| match index {
-        0 => side.plan.name.clone(),
-        _ => format!("{} | ÷ {}", side.plan.name, base.plan.name),
-    });
-    let mut rows = vec![format!("median | {}", head.collect::<Vec<_>>().join(" | "))];
+    let mut head = vec!["median".to_owned()];
+    for (index, side) in sides.iter().enumerate() {
+        head.push(escaped(&side.plan.name));
+        if index > 0 {
+            head.push(format!("÷ {}", escaped(&base.plan.name)));
+        }
+    }
+    let mut rows = vec![head];
     for (name, title) in ROWS {
         let medians: Vec<Option<f64>> = sides.iter().map(|side| side.median().get(name)).collect();
         if medians.iter().all(|median| median.is_none_or(|n| n == 0.0)) {
             continue;
         }
-        let mut row = title.to_owned();
+        let mut row = vec![title.to_owned()];
         for (index, (side, median)) in sides.iter().zip(medians).enumerate() {
             let cell = median.map_or_else(|| "–".into(), grouped);
-            let _ = write!(row, " | {}{cell}", side.median().mark(name));
+            row.push(format!("{}{cell}", side.median().mark(name)));
             if index > 0 {
                 let ratio = side.ratio_to(base).get(name);
-                let _ =
-                    write!(row, " | {}", ratio.map_or_else(|| "–".into(), |r| format!("{r:.2}")));
+                row.push(ratio.map_or_else(|| "–".into(), |r| format!("{r:.2}")));
             }
         }
         rows.push(row);
@@ -45,9 +47,13 @@ pub(crate) fn table(sides: &[Measured]) -> String {
     aligned(&rows)
 }
 
-/// Rows of `a | b | c` as a table of Markdown whose columns are as wide as they have to be.
-fn aligned(rows: &[String]) -> String {
-    let cells: Vec<Vec<&str>> = rows.iter().map(|row| row.split(" | ").collect()).collect();
+/// A name as it may stand in a table of Markdown.
+fn escaped(name: &str) -> String {
+    name.replace('|', "\\|")
+}
+
+/// Rows of cells as a table of Markdown whose columns are as wide as they have to be.
+pub(crate) fn aligned(cells: &[Vec<String>]) -> String {
     let columns = cells.iter().map(Vec::len).max().unwrap_or(0);
     let width_of = |column: usize| {
         cells.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
@@ -56,7 +62,7 @@ fn aligned(rows: &[String]) -> String {
     let mut text = String::new();
     for (index, row) in cells.iter().enumerate() {
         for (column, width) in widths.iter().enumerate() {
-            let cell = row.get(column).unwrap_or(&"");
+            let cell = row.get(column).map_or("", String::as_str);
             let _ = match column {
                 0 => write!(text, "| {cell:<width$} |"),
                 _ => write!(text, " {cell:>width$} |"),
@@ -83,10 +89,12 @@ mod tests {
 
     #[test]
     fn a_table_is_markdown_in_columns() {
-        let rows = ["median | a | b | ÷ a", "p99, µs | 1,200 | 600 | 0.50"].map(String::from);
+        let row = |cells: [&str; 4]| cells.map(escaped).to_vec();
+        let rows = [row(["median", "a", "b", "÷ a"]), row(["p99, µs", "1,200", "600", "0.50"])];
         let expected = "| median  |     a |   b |  ÷ a |\n\
                         |---------|------:|----:|-----:|\n\
                         | p99, µs | 1,200 | 600 | 0.50 |";
         assert_eq!(aligned(&rows), expected);
+        assert_eq!(escaped("a | b"), "a \\| b");
     }
 }

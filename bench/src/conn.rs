@@ -24,7 +24,7 @@ const BACK_OFF_NS_MIN: u64 = 10_000_000;
 /// Longest pause before connecting again.
 const BACK_OFF_NS_MAX: u64 = 1_000_000_000;
 /// How long the connections opened before a run may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Input buffers begin at this size and double for a reply that does not fit.
 const INPUT_BYTES_MIN: usize = 16 << 10;
 
@@ -217,9 +217,7 @@ impl Conn {
     }
 }
 
-/// Speaks TLS if it is to be, logs in, and lets the protocol say what comes first. Once per connection, so it may
-/// block.
-/// Begins a connection: TLS, a password, and what the protocol says first.
+/// Begins a connection: TLS, a password, and what the protocol says first. Once per connection, so it may block.
 pub(crate) fn greet<P: Protocol>(
     stream: TcpStream,
     addr: SocketAddr,

@@ -28,6 +28,9 @@ pub(crate) fn of(plan: &Plan, results: &Results) -> Value {
         },
         "plan": settings(plan),
     });
+    if let Some(extent) = results.extent(plan) {
+        document["interrupted"] = extent.into();
+    }
     let measured = |name: &str| results.sides.iter().find(|side| side.plan.name == name);
     if plan.sweep.is_some() {
         document["knee_definition"] = sweep::definition(plan).into();
@@ -49,6 +52,16 @@ pub(crate) fn of(plan: &Plan, results: &Results) -> Value {
             value
         });
         document["targets"] = all.collect();
+    }
+    for (index, side) in plan.sides.iter().enumerate() {
+        let mine = match document.get_mut("targets") {
+            Some(targets) => &mut targets[index],
+            None => &mut document,
+        };
+        if let Some(why) = results.ended(&side.name) {
+            mine["ended"] = why.into();
+        }
+        mine["server_version"] = results.versions.get(index).cloned().flatten().into();
     }
     document
 }

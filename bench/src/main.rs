@@ -19,6 +19,7 @@ mod args;
 mod charts;
 mod comparison;
 mod conn;
+mod contact;
 mod drawing;
 mod driver_epoll;
 #[cfg(feature = "etcd")]
@@ -56,7 +57,6 @@ use args::{Args, Plan};
 use clap::Parser;
 use measured::{Measured, Results};
 use printer::Printer;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -74,49 +74,73 @@ fn main() -> ExitCode {
 /// Performs the plan and reports. A failure here means there is nothing to report.
 fn load(plan: &Plan) -> Result<ExitCode, String> {
     let stop = watch_signals()?;
-    let printer = Printer { to_stderr: plan.json.as_deref() == Some(Path::new("-")) };
+    let stdout_is_taken =
+        [&plan.json, &plan.hgrm].iter().any(|path| files::is_stdout(path.as_deref()));
+    let printer = Printer { to_stderr: stdout_is_taken };
+    files::probe(plan)?;
+    let versions = contact::all(plan)?;
     plan.notes.iter().for_each(|note| printer.line(note));
     rounds::fill(plan, &stop, &printer)?;
-    let results = if plan.sweep.is_some() {
+    let (sides, sweeps) = if plan.sweep.is_some() {
         sweep::run(plan, &stop, &printer)?
     } else {
-        Results { sides: rounds::run(plan, &stop, &printer)?, sweeps: Vec::new() }
+        (rounds::run(plan, &stop, &printer), Vec::new())
     };
+    let results = Results { sides, sweeps, versions, interrupted: stop.load(Ordering::Relaxed) };
     if results.sides.len() > 1 {
         printer.line(&format!("\n{}", comparison::table(&results.sides)));
     }
-    if stop.load(Ordering::Relaxed) {
-        eprintln!("load: interrupted; the numbers are of what was measured until then");
+    if let Some(extent) = results.extent(plan) {
+        printer.line(&extent);
     }
-    files::write(plan, &results)?;
+    let problems = files::write(plan, &results);
+    problems.iter().for_each(|problem| eprintln!("load: {problem}"));
+    let code = verdict(plan, &results);
+    Ok(if results.interrupted {
+        ExitCode::from(INTERRUPTED)
+    } else if problems.is_empty() {
+        code
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// What a shell says of a program that Ctrl-C has ended.
+const INTERRUPTED: u8 = 130;
+
+/// Whether the results are what was asked for; says why, if they are not.
+fn verdict(plan: &Plan, results: &Results) -> ExitCode {
     let errors: u64 = results.sides.iter().map(Measured::errors_count).sum();
     if errors > 0 && !plan.allow_errors {
         eprintln!("load: {errors} replies were errors (--allow-errors accepts them)");
-        return Ok(ExitCode::FAILURE);
+        return ExitCode::FAILURE;
     }
     let unsent = |side: &&Measured| side.median().unsent_share() > report::UNSENT_SHARE_MAX;
     if let Some(side) = results.sides.iter().find(unsent)
         && !plan.allow_errors
-        && !stop.load(Ordering::Relaxed)
+        && !results.interrupted
     {
         eprintln!(
             "load: {}{:.1} % of what was due was never sent (--allow-errors accepts it)",
             whom(side),
             side.median().unsent_share() * 100.0
         );
-        return Ok(ExitCode::FAILURE);
+        return ExitCode::FAILURE;
     }
     let mut silent =
         results.sides.iter().filter(|side| side.outcomes.iter().all(|o| o.record.ops == 0));
     if let Some(side) = silent.next() {
         eprintln!("load: {}nothing was answered inside the measured window", whom(side));
-        return Ok(ExitCode::FAILURE);
+        return ExitCode::FAILURE;
     }
     if plan.sweep.is_some() && results.sides.len() < plan.sides.len() {
         eprintln!("load: not every target has a knee in the range that was swept");
-        return Ok(ExitCode::FAILURE);
+        return ExitCode::FAILURE;
     }
-    Ok(ExitCode::SUCCESS)
+    match plan.sides.iter().any(|side| results.ended(&side.name).is_some()) {
+        true => ExitCode::FAILURE,
+        false => ExitCode::SUCCESS,
+    }
 }
 
 /// Which target is meant, if there are several.

@@ -16,12 +16,14 @@ pub(crate) struct Measured {
     pub(crate) outcomes: Vec<Outcome>,
     /// The figures of each.
     pub(crate) figures: Vec<Figures>,
+    /// Why there are no more runs, if the target failed before the last.
+    pub(crate) ended: Option<String>,
 }
 
 impl Measured {
     /// Nothing yet.
     pub(crate) fn new(plan: Plan) -> Self {
-        Self { plan, outcomes: Vec::new(), figures: Vec::new() }
+        Self { plan, outcomes: Vec::new(), figures: Vec::new(), ended: None }
     }
 
     /// Adds a run.
@@ -30,14 +32,28 @@ impl Measured {
         self.figures.push(figures);
     }
 
-    /// The median of all runs.
+    /// The figures of the runs that were not cut short; of all, if every one was.
+    fn whole(&self) -> Vec<Figures> {
+        let runs = || self.outcomes.iter().zip(&self.figures);
+        let whole: Vec<Figures> =
+            runs().filter(|(run, _)| !run.interrupted).map(|(_, it)| it.clone()).collect();
+        if whole.is_empty() { self.figures.clone() } else { whole }
+    }
+
+    /// How many runs were not cut short.
+    pub(crate) fn whole_count(&self) -> usize {
+        self.outcomes.iter().filter(|run| !run.interrupted).count()
+    }
+
+    /// The median of the runs that were not cut short.
     pub(crate) fn median(&self) -> Figures {
-        Figures::median(&self.figures)
+        Figures::median(&self.whole())
     }
 
     /// Each figure's ratio to that of `base` in the same round, and of these the median.
     pub(crate) fn ratio_to(&self, base: &Self) -> Figures {
-        let rounds = self.figures.iter().zip(&base.figures);
+        let (mine, base) = (self.whole(), base.whole());
+        let rounds = mine.iter().zip(&base);
         Figures::median(&rounds.map(|(mine, base)| mine.ratio_to(base)).collect::<Vec<_>>())
     }
 
@@ -81,6 +97,8 @@ pub(crate) struct Sweep {
     pub(crate) steps: Vec<Step>,
     /// What was found.
     pub(crate) knee: Knee,
+    /// Why there are no more rates, if the target failed before the search was over.
+    pub(crate) ended: Option<String>,
 }
 
 impl Sweep {
@@ -109,4 +127,36 @@ pub(crate) struct Results {
     pub(crate) sides: Vec<Measured>,
     /// Of a sweep, what was found for every target; else empty.
     pub(crate) sweeps: Vec<Sweep>,
+    /// Ctrl-C ended it early.
+    pub(crate) interrupted: bool,
+    /// Of every target, in the order of the plan, the version that it says it is.
+    pub(crate) versions: Vec<Option<String>>,
+}
+
+impl Results {
+    /// Why a target failed before it was measured to the end, by its name.
+    pub(crate) fn ended(&self, name: &str) -> Option<&str> {
+        let sides = self.sides.iter().map(|side| (&side.plan.name, &side.ended));
+        let sweeps = self.sweeps.iter().map(|sweep| (&sweep.name, &sweep.ended));
+        let mut all = sides.chain(sweeps).filter(|(known, _)| *known == name);
+        all.find_map(|(_, ended)| ended.as_deref())
+    }
+
+    /// How many rounds all targets have had that did not fail; of one target, runs.
+    pub(crate) fn whole_rounds(&self) -> usize {
+        let sides = self.sides.iter().filter(|side| side.ended.is_none());
+        sides.map(Measured::whole_count).min().unwrap_or(0)
+    }
+
+    /// How much was measured, if it is not all.
+    pub(crate) fn extent(&self, plan: &Plan) -> Option<String> {
+        let what = if plan.name.is_empty() { "runs" } else { "rounds" };
+        match (self.interrupted, plan.sweep.is_some()) {
+            (false, _) => None,
+            (true, true) => Some("some rates, interrupted".into()),
+            (true, false) => {
+                Some(format!("{} of {} {what}, interrupted", self.whole_rounds(), plan.runs))
+            }
+        }
+    }
 }

@@ -25,11 +25,7 @@ pub(crate) fn fill(plan: &Plan, stop: &AtomicBool, printer: &Printer) -> Result<
 }
 
 /// Measures every target `plan.runs` times.
-pub(crate) fn run(
-    plan: &Plan,
-    stop: &AtomicBool,
-    printer: &Printer,
-) -> Result<Vec<Measured>, String> {
+pub(crate) fn run(plan: &Plan, stop: &AtomicBool, printer: &Printer) -> Vec<Measured> {
     let mut sides: Vec<Measured> =
         plan.sides.iter().map(|side| Measured::new(plan.for_side(side))).collect();
     for round in 0..plan.runs {
@@ -38,7 +34,19 @@ pub(crate) fn run(
                 break;
             }
             let side = &mut sides[index];
-            let outcome = run::once(&side.plan, round, stop)?;
+            if side.ended.is_some() {
+                continue;
+            }
+            let outcome = match run::once(&side.plan, round, stop) {
+                Ok(outcome) => outcome,
+                Err(why) => {
+                    // What was measured until here is worth having, and so are the others.
+                    let why = format!("ended in round {}: {why}", round + 1);
+                    eprintln!("load: {}", label(&side.plan.name, &why));
+                    side.ended = Some(why);
+                    continue;
+                }
+            };
             let figures = Figures::new(&outcome, &side.plan);
             printer.line(&figures.text(&label(&side.plan.name, &format!("run {}", round + 1))));
             printer::errors(&outcome);
@@ -48,7 +56,7 @@ pub(crate) fn run(
     for side in sides.iter().filter(|side| side.figures.len() > 1) {
         printer.line(&side.median().text(&label(&side.plan.name, "median")));
     }
-    Ok(sides)
+    sides
 }
 
 /// The targets of a round, in turn; each is the first in one round of as many as there are.

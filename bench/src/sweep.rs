@@ -4,7 +4,7 @@
 
 use crate::args::Plan;
 use crate::knee::{KEPT_RATIO, Knee, Search, Seen, Verdict};
-use crate::measured::{Measured, Results, Step, Sweep};
+use crate::measured::{Measured, Step, Sweep};
 use crate::printer::{self, Printer};
 use crate::report::Figures;
 use crate::rounds::label;
@@ -17,10 +17,16 @@ struct Runner {
     search: Search,
     steps: Vec<Step>,
     at_knee: Option<Measured>,
+    /// Why it goes no further.
+    ended: Option<String>,
 }
 
 /// Sweeps every target of `plan`, which has a range to sweep.
-pub(crate) fn run(plan: &Plan, stop: &AtomicBool, printer: &Printer) -> Result<Results, String> {
+pub(crate) fn run(
+    plan: &Plan,
+    stop: &AtomicBool,
+    printer: &Printer,
+) -> Result<(Vec<Measured>, Vec<Sweep>), String> {
     let range = plan.sweep.ok_or("there is no range to sweep")?;
     let mut runners: Vec<Runner> = plan
         .sides
@@ -30,28 +36,43 @@ pub(crate) fn run(plan: &Plan, stop: &AtomicBool, printer: &Printer) -> Result<R
             search: Search::new(range),
             steps: Vec::new(),
             at_knee: None,
+            ended: None,
         })
         .collect();
     printer.line(&label(if plan.name.is_empty() { "" } else { "target" }, &heading()));
-    while !stop.load(Ordering::Relaxed) && runners.iter().any(|it| it.search.next().is_some()) {
+    while !stop.load(Ordering::Relaxed) && runners.iter().any(|it| it.next().is_some()) {
         for runner in &mut runners {
-            if let (false, Some(rate)) = (stop.load(Ordering::Relaxed), runner.search.next()) {
-                runner.step(rate, stop, printer)?;
+            if let (false, Some(rate)) = (stop.load(Ordering::Relaxed), runner.next())
+                && let Err(why) = runner.step(rate, stop, printer)
+            {
+                // What was measured until here is worth having, and so are the others.
+                let why = format!("ended at {rate}/s: {why}");
+                eprintln!("load: {}", label(&runner.plan.name, &why));
+                runner.ended = Some(why);
             }
         }
     }
     let (mut sides, mut sweeps) = (Vec::new(), Vec::new());
     for runner in runners {
-        let sweep =
-            Sweep { name: runner.plan.name, steps: runner.steps, knee: runner.search.knee() };
+        let sweep = Sweep {
+            knee: runner.search.knee(),
+            name: runner.plan.name,
+            steps: runner.steps,
+            ended: runner.ended,
+        };
         printer.line(&label(&sweep.name, &said(&sweep)));
         sides.extend(runner.at_knee);
         sweeps.push(sweep);
     }
-    Ok(Results { sides, sweeps })
+    Ok((sides, sweeps))
 }
 
 impl Runner {
+    /// The rate to try next; `None` when there is nothing more to find.
+    fn next(&self) -> Option<f64> {
+        self.search.next().filter(|_| self.ended.is_none())
+    }
+
     /// Offers one rate, `runs` times, and judges the median.
     fn step(&mut self, rate: f64, stop: &AtomicBool, printer: &Printer) -> Result<(), String> {
         let plan = Plan { rate_per_s: Some(rate), ..self.plan.clone() };

@@ -130,7 +130,7 @@ fn the_json_has_every_field_and_the_table_reads_back() {
     assert!(page.starts_with("<!doctype html>"), "{page}");
     for word in [
         "<svg",
-        "latency p99, µs",
+        "p99, µs</th>",
         ">run 2</th>",
         ">median</th>",
         "<dt>connections</dt><dd>4</dd>",
@@ -288,7 +288,9 @@ fn targets_side_by_side_take_turns_and_are_compared_with_the_first() {
     );
     let (output, json) = load("", &flags);
     assert!(output.status.success(), "{output:?}");
-    assert_eq!(*turns.lock().unwrap(), ["all", "half", "half", "all", "all", "half"]);
+    // Both are connected to before the first round.
+    let turns = turns.lock().unwrap().clone();
+    assert_eq!(turns, ["all", "half", "all", "half", "half", "all", "all", "half"]);
     let [first, second] = &json["targets"].as_array().unwrap()[..] else { panic!("{json}") };
     assert_eq!((&first["name"], &second["name"]), (&"all".into(), &"half".into()));
     assert_eq!(first["ratio_to_first"]["ops_count"], 1);
@@ -544,6 +546,138 @@ fn what_was_due_is_sent_while_replies_are_waited_for() {
 }
 
 #[test]
+fn a_target_that_is_not_there_is_learnt_before_the_first_round() {
+    let answered = Arc::new(Mutex::new(0));
+    let addr = serve({
+        let answered = Arc::clone(&answered);
+        move |stream| {
+            answer(stream, |_| {
+                *answered.lock().unwrap() += 1;
+                Some(b"+OK\r\n")
+            });
+        }
+    });
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (output, _) = load("", &format!("--target a={addr} --target b={gone} -n 10"));
+    let problem = String::from_utf8_lossy(&output.stderr);
+    assert!(problem.contains(&format!("b: cannot connect to {gone}")), "{problem}");
+    assert_eq!((output.status.code(), *answered.lock().unwrap()), (Some(1), 0));
+}
+
+#[test]
+fn a_target_that_fails_in_the_middle_is_marked_and_the_others_go_on() {
+    let there = serve(|stream| answer(stream, |_| Some(b"+OK\r\n")));
+    // It is looked at, has one round, and is gone in the second.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let gone = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for _ in 0..2 {
+            let (stream, _) = listener.accept().unwrap();
+            thread::spawn(|| answer(stream, |_| Some(b"+OK\r\n")));
+        }
+    });
+    let dir = Dir::new("ended");
+    let page = dir.0.join("page");
+    let flags = format!(
+        "--target there={there} --target gone={gone} --rounds 3 -c 1 -n 50 --html {}",
+        page.display()
+    );
+    let (output, json) = load("", &flags);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let [first, second] = &json["targets"].as_array().unwrap()[..] else { panic!("{json}") };
+    assert_eq!(first["runs"].as_array().unwrap().len(), 3);
+    assert_eq!(second["runs"].as_array().unwrap().len(), 1);
+    assert!(second["ended"].as_str().unwrap().contains("round 2"), "{second}");
+    assert!(first.get("ended").is_none());
+    assert!(std::fs::read_to_string(page).unwrap().contains("ended in round 2"));
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_learnt_first_and_costs_no_other() {
+    let addr = serve(|stream| answer(stream, |_| Some(b"+OK\r\n")));
+    for flag in ["--html", "--png", "--hgrm"] {
+        let (output, _) = load(&addr, &format!("-c 1 -n 10 {flag} /proc/none/file"));
+        let problem = String::from_utf8_lossy(&output.stderr);
+        assert!(problem.contains(flag) && !problem.contains("ops/s"), "{problem}");
+        assert_eq!(output.status.code(), Some(1));
+    }
+    // One that goes away meanwhile: the others are written all the same.
+    let dir = Dir::new("files");
+    let (html, hgrm) = (dir.0.join("sub/page"), dir.0.join("table"));
+    std::fs::create_dir(dir.0.join("sub")).unwrap();
+    let gone = Mutex::new(Some(dir.0.join("sub")));
+    let gone = Arc::new(gone);
+    let addr = serve(move |stream| {
+        let gone = Arc::clone(&gone);
+        answer(stream, move |_| {
+            if let Some(dir) = gone.lock().unwrap().take() {
+                std::fs::remove_dir(dir).unwrap();
+            }
+            Some(b"+OK\r\n")
+        });
+    });
+    let flags = format!("-c 1 -n 10 --html {} --hgrm {}", html.display(), hgrm.display());
+    let (output, json) = load(&addr, &flags);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--html"));
+    assert_eq!(json["runs"][0]["ops_count"], 10);
+    assert!(std::fs::read_to_string(hgrm).unwrap().contains("#[Max"));
+}
+
+#[test]
+fn the_percentile_table_may_be_standard_output() {
+    let addr = serve(|stream| answer(stream, |_| Some(b"+OK\r\n")));
+    let output = Command::new(env!("CARGO_BIN_EXE_bench"))
+        .args(["--addr", &addr, "-d", "1", "--warmup", "0", "-c", "1", "-n", "10", "--hgrm", "-"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let table = String::from_utf8_lossy(&output.stdout);
+    assert!(table.trim_start().starts_with("Value") && !table.contains("ops/s"), "{table}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("ops/s"));
+}
+
+#[test]
+fn an_interrupted_round_is_no_part_of_the_medians() {
+    // The first round is answered at once; in the second every answer takes its time.
+    let slow = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let addr = serve(move |stream| {
+        let slow = Arc::clone(&slow);
+        answer(stream, move |_| {
+            if slow.fetch_add(1, std::sync::atomic::Ordering::Relaxed) >= 50 {
+                thread::sleep(Duration::from_millis(200));
+            }
+            Some(b"+OK\r\n")
+        });
+    });
+    let mut child = Command::new(env!("CARGO_BIN_EXE_bench"))
+        .args(["--target", &format!("one={addr}"), "--rounds", "20", "-d", "1", "--warmup", "0"])
+        .args(["-c", "1", "-n", "50", "--progress", "--json", "-"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stderr = std::io::BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("run 2/20 · measuring") {
+        line.clear();
+        assert!(std::io::BufRead::read_line(&mut stderr, &mut line).unwrap() > 0);
+    }
+    let kill = Command::new("sh").args(["-c", &format!("kill -INT {}", child.id())]).status();
+    assert!(kill.unwrap().success());
+    let mut text = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(json["interrupted"], "1 of 20 rounds, interrupted");
+    let target = &json["targets"][0];
+    assert_eq!(target["runs"].as_array().unwrap().len(), 2);
+    assert_eq!(target["runs"][1]["interrupted"], true);
+    assert_eq!(target["median"]["ops_count"], 50, "of the first alone: {target}");
+    assert_eq!(target["median"]["latency_p50_us"], target["runs"][0]["latency_p50_us"]);
+}
+
+#[test]
 fn error_replies_fail_the_program_unless_allowed() {
     let addr = serve(|stream| {
         answer(stream, |n| Some(if n % 2 == 0 { b"-BUSY not now\r\n" } else { b"+OK\r\n" }));
@@ -600,8 +734,8 @@ fn ctrl_c_prints_what_was_measured() {
     let asked = Instant::now();
     let mut text = String::new();
     child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
-    assert!(child.wait().unwrap().success());
-    assert!(text.contains("ops/s"), "{text}");
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(text.contains("ops/s") && text.contains("0 of 1 runs, interrupted"), "{text}");
     assert!(asked.elapsed() < Duration::from_secs(300), "it did not wait for --duration");
 }
 
