@@ -2,7 +2,7 @@
 
 use crate::drawing::Line;
 use crate::measured::{Measured, Results, Sweep};
-use crate::plot::{Axes, Chart};
+use crate::plot::{Axes, Chart, grouped};
 use crate::workload::Kind;
 use hdrhistogram::Histogram;
 
@@ -22,12 +22,20 @@ pub(crate) struct Named {
 /// All charts that have something on them.
 pub(crate) fn of(results: &Results) -> Vec<Named> {
     let swept = !results.sweeps.is_empty();
+    let rate = results.sides.first().and_then(|side| side.plan.rate_per_s);
+    let note = match (swept, rate) {
+        (true, _) => "at the knee; open loop: latency from when an operation was due".to_owned(),
+        (false, Some(rate)) => {
+            format!("open loop at {}/s: latency from when an operation was due", grouped(rate))
+        }
+        (false, None) => "closed loop: latency from when an operation was sent".to_owned(),
+    };
     let all = [
         Named {
             file: "latency-vs-rate",
             caption: "Latency by offered rate: p99, and p50 paler. Counted from when an operation was due. \
                       The ring is the knee.",
-            chart: by_rate(&results.sweeps),
+            chart: by_rate(&results.sweeps, "open loops: latency from when an operation was due"),
         },
         Named {
             file: "latency-by-percentile",
@@ -37,7 +45,7 @@ pub(crate) fn of(results: &Results) -> Vec<Named> {
                 "Latency by percentile, all runs together. Counted from when an operation was due, if there is a \
                  rate, and from when it was sent, if there is none."
             },
-            chart: by_percentile(&results.sides),
+            chart: by_percentile(&results.sides, &note),
         },
         Named {
             file: "throughput-over-time",
@@ -47,17 +55,17 @@ pub(crate) fn of(results: &Results) -> Vec<Named> {
                 "Operations answered over time, from the end of warm-up on. Of several targets, the mean of all \
                  rounds."
             },
-            chart: over_time(&results.sides),
+            chart: over_time(&results.sides, &note),
         },
     ];
     all.into_iter().filter(|named| !named.chart.is_empty()).collect()
 }
 
 fn line(name: impl Into<String>, colour: usize, points: Vec<(f64, f64)>) -> Line {
-    Line { name: name.into(), colour, faint: false, points, mark: None }
+    Line { name: name.into(), colour, faint: false, dashed: false, points, mark: None }
 }
 
-fn by_percentile(sides: &[Measured]) -> Chart {
+fn by_percentile(sides: &[Measured], note: &str) -> Chart {
     let lines = match sides {
         [only] => {
             let kinds = Kind::ALL.into_iter().enumerate();
@@ -74,7 +82,8 @@ fn by_percentile(sides: &[Measured]) -> Chart {
             all.collect()
         }
     };
-    Chart { axes: Axes::Percentiles, lines }
+    let note = note.to_owned();
+    Chart { title: "Latency by percentile", note, axes: Axes::Percentiles, lines }
 }
 
 /// Latency in µs over one in how many operations is slower.
@@ -87,7 +96,7 @@ fn curve(ns: &Histogram<u64>) -> Vec<(f64, f64)> {
     points.filter(|(slower, us)| *slower <= TAIL_MAX && *us > 0.0).collect()
 }
 
-fn over_time(sides: &[Measured]) -> Chart {
+fn over_time(sides: &[Measured], note: &str) -> Chart {
     let runs = |side: &Measured| -> Vec<Vec<(f64, f64)>> {
         let rates = side.outcomes.iter().map(|run| run.record.timeline.rates(run.window_s));
         rates.map(level).collect()
@@ -103,7 +112,8 @@ fn over_time(sides: &[Measured]) -> Chart {
             .map(|(colour, side)| line(&side.plan.name, colour, mean(&runs(side))))
             .collect(),
     };
-    Chart { axes: Axes::Time, lines }
+    let note = note.split(':').next().unwrap_or_default().to_owned();
+    Chart { title: "Operations answered over time", note, axes: Axes::Time, lines }
 }
 
 /// A run of a single interval as a level line; a single point would not be seen.
@@ -124,7 +134,7 @@ fn mean(runs: &[Vec<(f64, f64)>]) -> Vec<(f64, f64)> {
     (0..length).map(at).collect()
 }
 
-fn by_rate(sweeps: &[Sweep]) -> Chart {
+fn by_rate(sweeps: &[Sweep], note: &str) -> Chart {
     let mut lines = Vec::new();
     for (colour, sweep) in sweeps.iter().enumerate() {
         for (figure, title, faint) in
@@ -138,12 +148,41 @@ fn by_rate(sweeps: &[Sweep]) -> Chart {
                 .collect();
             let knee = sweep.knee.rate_per_s().filter(|_| !faint);
             let mark = knee.and_then(|knee| points.iter().copied().find(|(rate, _)| *rate == knee));
-            let name = format!("{} {title}", sweep.name).trim().to_owned();
+            let mut name = format!("{} {title}", sweep.name).trim().to_owned();
+            if let (Some(knee), Some(_)) = (knee, mark) {
+                name = format!("{name}, knee {}/s", grouped(knee));
+            }
             lines.push(Line { mark, faint, ..line(name, colour, points) });
         }
     }
-    Chart { axes: Axes::Rates, lines }
+    lines.extend(bounds(sweeps));
+    let note = note.to_owned();
+    Chart { title: "Latency by offered rate", note, axes: Axes::Rates, lines }
 }
+
+/// What the p99 may be, as a dashed line over all rates: one for all, or of each target its own.
+fn bounds(sweeps: &[Sweep]) -> Vec<Line> {
+    let shared = sweeps.windows(2).all(|pair| pair[0].bound_us == pair[1].bound_us);
+    let rates = |of: &[Sweep]| {
+        let rates = of.iter().flat_map(|sweep| &sweep.steps).map(|step| step.rate_per_s);
+        rates.fold((f64::INFINITY, 0.0_f64), |(least, most), it| (least.min(it), most.max(it)))
+    };
+    let all = if shared { sweeps.chunks(sweeps.len().max(1)) } else { sweeps.chunks(1) };
+    all.enumerate()
+        .filter_map(|(colour, of)| {
+            let (us, (least, most)) = (of.first()?.bound_us?, rates(of));
+            let whose = if shared { "" } else { of[0].name.as_str() };
+            let name = format!("{whose} bound of p99, {} µs", grouped(us)).trim().to_owned();
+            let points =
+                if us < BOUND_DRAWN_US_MAX { vec![(least, us), (most, us)] } else { vec![] };
+            let (colour, faint) = if shared { (3, false) } else { (colour, true) };
+            Some(Line { faint, dashed: true, ..line(name, colour, points) })
+        })
+        .collect()
+}
+
+/// A bound above a minute is none, and would only flatten the rest.
+const BOUND_DRAWN_US_MAX: f64 = 6e7;
 
 #[cfg(test)]
 mod tests {
@@ -173,9 +212,20 @@ mod tests {
             step(4e3, 9e3, Verdict::Slow),
             step(2e3, 60.0, Verdict::Kept),
         ];
-        let chart = by_rate(&[Sweep { name: "a".into(), steps, knee: Knee::At(2e3), ended: None }]);
-        let [p99, p50] = &chart.lines[..] else { panic!("two lines") };
-        assert_eq!((p99.name.as_str(), p50.name.as_str()), ("a p99", "a p50"));
+        let chart = by_rate(
+            &[Sweep {
+                name: "a".into(),
+                steps,
+                knee: Knee::At(2e3),
+                bound_us: Some(500.0),
+                ended: None,
+            }],
+            "",
+        );
+        let [p99, p50, bound] = &chart.lines[..] else { panic!("three lines") };
+        assert_eq!((p99.name.as_str(), p50.name.as_str()), ("a p99, knee 2,000/s", "a p50"));
+        assert_eq!((bound.name.as_str(), bound.is_dashed()), ("bound of p99, 500 µs", true));
+        assert_eq!(bound.points, [(1e3, 500.0), (4e3, 500.0)]);
         assert_eq!(p99.points, [(1e3, 50.0), (2e3, 60.0), (4e3, 9e3)]);
         assert_eq!((p99.mark, p50.mark), (Some((2e3, 60.0)), None));
     }

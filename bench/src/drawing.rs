@@ -2,7 +2,6 @@
 //! numbers on its axes. What a chart is of, and where it is written, is for the `plot.rs` of each.
 
 use crate::font;
-use plotters::chart::SeriesLabelStyle;
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{Ranged, ValueFormatter};
 use plotters::prelude::*;
@@ -30,8 +29,23 @@ pub(crate) struct Line {
     pub(crate) faint: bool,
     /// Points, by rising x; on a logarithmic axis above zero.
     pub(crate) points: Vec<(f64, f64)>,
+    /// Dashed: not measured, but a bound.
+    pub(crate) dashed: bool,
     /// A point to make a mark of: the knee.
     pub(crate) mark: Option<(f64, f64)>,
+}
+
+impl Line {
+    /// Its colour.
+    pub(crate) fn style(&self) -> RGBColor {
+        let colour = COLOURS[self.colour % COLOURS.len()];
+        if self.faint { pale(colour) } else { colour }
+    }
+
+    /// Whether it has gaps: where the colours begin again, they would mean two things.
+    pub(crate) fn is_dashed(&self) -> bool {
+        self.dashed || COLOURS.len() <= self.colour
+    }
 }
 
 /// Draws a chart piece by piece.
@@ -104,36 +118,21 @@ impl Pen {
     {
         let scale = self.scale;
         for line in lines.iter().filter(|line| !line.points.is_empty()) {
-            let colour = COLOURS[line.colour % COLOURS.len()];
-            let style = if line.faint { pale(colour) } else { colour }.stroke_width(2 * scale);
-            let points = LineSeries::new(line.points.iter().copied(), style);
+            let style = line.style().stroke_width(2 * scale);
             let length = 18 * scale as i32;
-            over.draw_series(points.point_size(dots * scale))?
+            let drawn = if line.is_dashed() {
+                let points = line.points.clone().into_iter();
+                over.draw_series(DashedLineSeries::new(points, 6 * scale, 4 * scale, style))?
+            } else {
+                let points = LineSeries::new(line.points.iter().copied(), style);
+                over.draw_series(points.point_size(dots * scale))?
+            };
+            drawn
                 .label(&line.name)
                 .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + length, y)], style));
             over.draw_series(line.mark.map(|at| Circle::new(at, 8 * scale, style)))?;
         }
         Ok(())
-    }
-
-    /// The legend of the lines so far; the caller draws it.
-    pub(crate) fn legend<'a, 'b, B, X, Y>(
-        self,
-        over: &'b mut ChartContext<'a, B, Cartesian2d<X, Y>>,
-        position: SeriesLabelPosition,
-    ) -> SeriesLabelStyle<'a, 'b, B, Cartesian2d<X, Y>>
-    where
-        B: DrawingBackend + 'a,
-        X: Ranged<ValueType = f64>,
-        Y: Ranged<ValueType = f64>,
-    {
-        let mut legend = over.configure_series_labels();
-        legend
-            .position(position)
-            .background_style(WHITE.mix(0.85))
-            .border_style(RGBColor(200, 200, 200))
-            .label_font(self.text(13));
-        legend
     }
 }
 

@@ -58,6 +58,7 @@ pub(crate) fn page(plan: &Plan, results: &Results) -> Result<String, String> {
     for target in list(&json["targets"]) {
         let (protocol, addresses) = (text_of(&target["target"]), text_of(&target["addresses"]));
         setting(&name_of(target), &format!("{protocol}: {addresses}"), &mut body);
+        setting(&format!("{} is", name_of(target)), &text_of(&target["server_version"]), &mut body);
         let ended = text_of(&target["ended"]);
         if !ended.is_empty() {
             troubles.push(format!("{} {ended}", name_of(target)).trim().to_owned());
@@ -68,12 +69,20 @@ pub(crate) fn page(plan: &Plan, results: &Results) -> Result<String, String> {
         .iter()
         .map(|trouble| format!("<p><strong>{}</strong></p>\n", escaped(trouble)))
         .collect();
+    // Of one target without a name it stands at the top.
+    setting("server", &text_of(&json["server_version"]), &mut body);
     for (name, value) in json["plan"].as_object().into_iter().flatten() {
         setting(&words(name), &text_of(value), &mut body);
     }
     let (command, machine) = (shown(&json["command"]), &json["machine"]);
-    let machine =
-        format!("{} cores, Linux {}", shown(&machine["cores_count"]), shown(&machine["kernel"]));
+    let machine = format!(
+        "{} · {} · {} cores, Linux {} · {}",
+        shown(&json["date"]),
+        shown(&machine["processor"]),
+        shown(&machine["cores_count"]),
+        shown(&machine["kernel"]),
+        shown(&json["generator"]),
+    );
     Ok(format!(
         "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width\"><title>Load report</title>\n\

@@ -10,21 +10,25 @@
 //! The runs of a sweep are those at its knee.
 
 use crate::args::{Ends, Plan};
+use crate::knee::Bound;
 use crate::measured::{Measured, Results, Sweep};
 use crate::report::Figures;
 use crate::run::Outcome;
 use crate::sides::Side;
-use crate::sweep;
+use crate::{origin, sweep};
 use serde_json::{Value, json};
 
 /// The document. `plan` is that of the whole program.
 pub(crate) fn of(plan: &Plan, results: &Results) -> Value {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut document = json!({
-        "command": std::env::args().collect::<Vec<_>>().join(" "),
+        "command": origin::command(std::env::args()),
+        "date": origin::date(),
+        "generator": origin::generator(),
         "machine": {
             "cores_count": std::thread::available_parallelism().map_or(0, usize::from),
             "kernel": kernel.trim(),
+            "processor": origin::processor(),
         },
         "plan": settings(plan),
     });
@@ -125,6 +129,10 @@ fn settings(plan: &Plan) -> Value {
         "rate_ops_per_s": plan.rate_per_s,
         "sweep_from_ops_per_s": plan.sweep.map(|range| range.from_per_s),
         "sweep_to_ops_per_s": plan.sweep.map(|range| range.to_per_s),
+        "sweep_p99_max": plan.sweep.map(|range| match range.p99 {
+            Bound::Us(us) => format!("{us} µs"),
+            Bound::Times(times) => format!("{times} × that at the lowest rate"),
+        }),
         "connections_count": plan.connections,
         "pipeline_count": plan.pipeline,
         "threads_count": plan.threads,

@@ -136,6 +136,15 @@ impl Search {
         verdict
     }
 
+    /// What the p99 may be, in microseconds; of a multiple, once the lowest rate has been seen.
+    pub(crate) fn bound_us(&self) -> Option<f64> {
+        let us = match self.range.p99 {
+            Bound::Us(us) => Some(us),
+            Bound::Times(times) => self.base_p99_us.map(|base| base * times),
+        };
+        us.filter(|us| us.is_finite())
+    }
+
     /// What is known by now.
     pub(crate) fn knee(&self) -> Knee {
         match (self.good_per_s, self.bad_per_s) {

@@ -34,6 +34,7 @@ mod json;
 mod keys;
 mod knee;
 mod measured;
+mod origin;
 mod plot;
 mod printer;
 mod procstat;
@@ -87,7 +88,9 @@ fn load(plan: &Plan) -> Result<ExitCode, String> {
         (rounds::run(plan, &stop, &printer), Vec::new())
     };
     let results = Results { sides, sweeps, versions, interrupted: stop.load(Ordering::Relaxed) };
-    if results.sides.len() > 1 {
+    if results.sweeps.len() > 1 {
+        printer.line(&format!("\n{}", comparison::of_sweeps(&results.sweeps)));
+    } else if results.sides.len() > 1 {
         printer.line(&format!("\n{}", comparison::table(&results.sides)));
     }
     if let Some(extent) = results.extent(plan) {

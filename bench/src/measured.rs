@@ -97,6 +97,8 @@ pub(crate) struct Sweep {
     pub(crate) steps: Vec<Step>,
     /// What was found.
     pub(crate) knee: Knee,
+    /// The bound of the p99, in microseconds; of a multiple of the first p99, once that is known.
+    pub(crate) bound_us: Option<f64>,
     /// Why there are no more rates, if the target failed before the search was over.
     pub(crate) ended: Option<String>,
 }
@@ -107,6 +109,11 @@ impl Sweep {
         let mut steps: Vec<&Step> = self.steps.iter().collect();
         steps.sort_by(|a, b| a.rate_per_s.total_cmp(&b.rate_per_s));
         steps
+    }
+
+    /// What came of a rate, if it was tried.
+    pub(crate) fn at(&self, rate_per_s: f64) -> Option<&Step> {
+        self.steps.iter().find(|step| step.rate_per_s == rate_per_s)
     }
 
     /// The rate that ended the search with every slot taken, at the knee or the next above it: what was found may be the

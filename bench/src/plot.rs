@@ -14,6 +14,17 @@ const SIZE: (u32, u32) = (860, 420);
 /// Pixels of a PNG for each of them: sharp on the screens that pages are read on.
 const PNG_SCALE: u32 = 2;
 
+/// Room for title and note of a PNG.
+const HEAD_HEIGHT: u32 = 46;
+/// Where the legend begins, below the plot's left edge, and the height of its rows.
+const LEGEND_LEFT: u32 = 86;
+const LEGEND_ROW_HEIGHT: u32 = 18;
+/// A longer name is cut short in the legend.
+const NAME_CHARS_MAX: usize = 40;
+/// Titles of the axes of [`Axes::Rates`].
+const TITLES_OF_RATES: (&str, &str) =
+    ("offered operations a second (log scale)", "latency, µs (log scale)");
+
 /// What the axes are of, and with which scales.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Axes {
@@ -28,6 +39,10 @@ pub(crate) enum Axes {
 /// One chart.
 #[derive(Debug, Clone)]
 pub(crate) struct Chart {
+    /// What it is of.
+    pub(crate) title: &'static str,
+    /// A line below that: which loop, and from when latency counts.
+    pub(crate) note: String,
     /// What the axes are.
     pub(crate) axes: Axes,
     /// What is drawn over them.
@@ -40,12 +55,15 @@ impl Chart {
         self.lines.iter().all(|line| line.points.is_empty())
     }
 
-    /// As one `<svg>` element that refers to nothing.
+    /// As one `<svg>` element that refers to nothing, on the ground and with the colour of text of the page that it is in; the
+    /// page has title and note.
     pub(crate) fn svg(&self) -> Result<String, String> {
         let mut svg = String::new();
-        self.draw(SVGBackend::with_string(&mut svg, SIZE).into_drawing_area(), 1)
+        self.draw(SVGBackend::with_string(&mut svg, SIZE).into_drawing_area(), 1, false)
             .map_err(|problem| format!("the chart: {problem}"))?;
-        Ok(svg)
+        Ok(svg
+            .replace("fill=\"#FFFFFF\"", "fill=\"none\"")
+            .replace("\"#000000\"", "\"currentColor\""))
     }
 
     /// As the bytes of a PNG file of 1720 × 840 pixels.
@@ -53,7 +71,7 @@ impl Chart {
         let (width, height) = (SIZE.0 * PNG_SCALE, SIZE.1 * PNG_SCALE);
         let mut pixels = vec![0; width as usize * height as usize * 3];
         let area = BitMapBackend::with_buffer(&mut pixels, (width, height)).into_drawing_area();
-        self.draw(area, PNG_SCALE).map_err(|problem| format!("the chart: {problem}"))?;
+        self.draw(area, PNG_SCALE, true).map_err(|problem| format!("the chart: {problem}"))?;
         let mut file = Vec::new();
         let mut encoder = png::Encoder::new(&mut file, width, height);
         encoder.set_color(png::ColorType::Rgb);
@@ -64,7 +82,12 @@ impl Chart {
         Ok(file)
     }
 
-    fn draw<B>(&self, area: DrawingArea<B, Shift>, scale: u32) -> Result<(), Box<dyn Error>>
+    fn draw<B>(
+        &self,
+        area: DrawingArea<B, Shift>,
+        scale: u32,
+        is_titled: bool,
+    ) -> Result<(), Box<dyn Error>>
     where
         B: DrawingBackend,
         B::ErrorType: 'static,
@@ -73,34 +96,91 @@ impl Chart {
         let (least, most) = span(points().map(|point| point.1));
         let (first, last) = span(points().map(|point| point.0));
         let pen = Pen { scale };
-        let mut builder = pen.ground(&area)?;
+        area.fill(&WHITE)?;
+        let head = if is_titled { HEAD_HEIGHT * scale } else { 0 };
+        let (top, rest) = area.split_vertically(head);
+        if is_titled {
+            crate::font::register();
+            let at = |y: u32| ((14 * scale) as i32, (y * scale) as i32);
+            top.draw(&Text::new(self.title.to_owned(), at(10), pen.text(17)))?;
+            top.draw(&Text::new(self.note.clone(), at(31), pen.text(12)))?;
+        }
+        let rows = self.legend_rows();
+        let foot = rows.len() as u32 * LEGEND_ROW_HEIGHT + 6;
+        let (middle, bottom) = rest.split_vertically((SIZE.1 - foot) * scale - head);
+        let mut builder = pen.ground(&middle)?;
         match self.axes {
             Axes::Percentiles => {
                 let x = (1.0..(last * 1.5).max(20.0))
                     .log_scale()
                     .with_key_points(vec![2.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6]);
-                let (y, marks) = logarithmic(least / 1.5..above(least, most));
+                let (y, marks) = logarithmic(least / 1.5..above(most));
                 let over = builder.build_cartesian_2d(x, y.log_scale().with_key_points(marks))?;
-                self.fill(pen, over, ("percentile", "latency, µs"), &percentile)?;
+                self.fill(pen, over, ("percentile", "latency, µs (log scale)"), &percentile)?;
             }
             Axes::Time => {
                 let over =
-                    builder.build_cartesian_2d(0.0..last.max(0.1), 0.0..most.max(1.0) * 1.3)?;
+                    builder.build_cartesian_2d(0.0..last.max(0.1), 0.0..most.max(1.0) * 1.1)?;
                 self.fill(pen, over, ("seconds", "operations a second"), &|seconds| {
                     format!("{}", (seconds * 100.0).round() / 100.0)
                 })?;
             }
             Axes::Rates => {
                 let (x, x_marks) = logarithmic(first / 1.2..last * 1.2);
-                let (y, y_marks) = logarithmic(least / 1.5..above(least, most));
+                let (y, y_marks) = logarithmic(least / 1.5..above(most));
                 let over = builder.build_cartesian_2d(
                     x.log_scale().with_key_points(x_marks),
                     y.log_scale().with_key_points(y_marks),
                 )?;
-                self.fill(pen, over, ("offered operations a second", "latency, µs"), &grouped)?;
+                self.fill(pen, over, TITLES_OF_RATES, &grouped)?;
             }
         }
+        self.legend(pen, &bottom, &rows)?;
         area.present()?;
+        Ok(())
+    }
+
+    /// Which lines are named in which row below the plot: as many in each as fit.
+    fn legend_rows(&self) -> Vec<Vec<&Line>> {
+        let (mut rows, mut left): (Vec<Vec<&Line>>, u32) = (Vec::new(), 0);
+        for line in self.lines.iter().filter(|line| !line.points.is_empty()) {
+            let width = legend_width(line);
+            if rows.is_empty() || left < width {
+                rows.push(Vec::new());
+                left = SIZE.0 - LEGEND_LEFT;
+            }
+            left = left.saturating_sub(width);
+            rows.last_mut().expect("one was just made").push(line);
+        }
+        rows
+    }
+
+    fn legend<B>(
+        &self,
+        pen: Pen,
+        area: &DrawingArea<B, Shift>,
+        rows: &[Vec<&Line>],
+    ) -> Result<(), Box<dyn Error>>
+    where
+        B: DrawingBackend,
+        B::ErrorType: 'static,
+    {
+        let scale = pen.scale as i32;
+        for (row, lines) in (0..).zip(rows) {
+            let (mut x, y) = (LEGEND_LEFT as i32, row * LEGEND_ROW_HEIGHT as i32 + 2);
+            for line in lines {
+                let style = line.style().stroke_width(2 * pen.scale);
+                let ends: &[(i32, i32)] =
+                    if line.is_dashed() { &[(0, 7), (11, 18)] } else { &[(0, 18)] };
+                for (from, to) in ends {
+                    let at = |dx: i32| ((x + dx) * scale, (y + 7) * scale);
+                    area.draw(&PathElement::new(vec![at(*from), at(*to)], style))?;
+                }
+                let at = ((x + 24) * scale, y * scale);
+                area.draw(&Text::new(shortened(&line.name), at, pen.text(13)))?;
+                x += legend_width(line) as i32;
+            }
+        }
         Ok(())
     }
 
@@ -124,13 +204,21 @@ impl Chart {
             Axes::Rates => 3,
             Axes::Percentiles | Axes::Time => 0,
         };
-        pen.lines(&mut over, &self.lines, dots)?;
-        pen.legend(&mut over, SeriesLabelPosition::UpperLeft)
-            .legend_area_size(22 * pen.scale)
-            .margin(8 * pen.scale)
-            .draw()?;
-        Ok(())
+        pen.lines(&mut over, &self.lines, dots)
     }
+}
+
+/// A name for the legend, no longer than there is room for.
+fn shortened(name: &str) -> String {
+    if name.chars().count() <= NAME_CHARS_MAX {
+        return name.to_owned();
+    }
+    name.chars().take(NAME_CHARS_MAX - 1).chain(['…']).collect()
+}
+
+/// What a line takes in the legend: its sample, its name, and a gap.
+fn legend_width(line: &Line) -> u32 {
+    24 + shortened(&line.name).chars().count() as u32 * 8 + 16
 }
 
 /// The least and the greatest value; 1 and 1 if there is none.
@@ -140,9 +228,9 @@ fn span(values: impl Iterator<Item = f64>) -> (f64, f64) {
     if least <= most { (least, most) } else { (1.0, 1.0) }
 }
 
-/// The top of a logarithmic axis: with room that no line reaches, for the legend.
-fn above(least: f64, most: f64) -> f64 {
-    most * 1.5 * (most / least).powf(0.25)
+/// The top of a logarithmic axis.
+fn above(most: f64) -> f64 {
+    most * 1.5
 }
 
 /// A range and its marks.
@@ -173,8 +261,17 @@ mod tests {
     fn chart(axes: Axes, points: Vec<(f64, f64)>) -> Chart {
         let mark = points.first().copied();
         Chart {
+            title: "A title",
+            note: "a note".into(),
             axes,
-            lines: vec![Line { name: "here".into(), colour: 1, faint: false, points, mark }],
+            lines: vec![Line {
+                name: "here".into(),
+                colour: 1,
+                faint: false,
+                dashed: false,
+                points,
+                mark,
+            }],
         }
     }
 
@@ -191,6 +288,9 @@ mod tests {
             for word in ["here", "<polyline", words[0], words[1]] {
                 assert!(svg.contains(word), "{axes:?}: {word} is missing");
             }
+            // The page's own ground and colour of text, light or dark.
+            assert!(svg.contains("currentColor"), "{svg}");
+            assert!(!svg.contains("#000000") && !svg.contains("#FFFFFF"), "{svg}");
         }
     }
 
@@ -218,6 +318,27 @@ mod tests {
             assert!(empty.is_empty() && empty.png().is_ok(), "{axes:?}");
         }
         assert!(chart(Axes::Time, vec![(0.5, 0.0), (1.5, 0.0)]).svg().is_ok());
+    }
+
+    #[test]
+    fn the_legend_has_every_name_below_the_plot_in_rows_that_fit() {
+        let mut chart = chart(Axes::Rates, vec![(100.0, 900.0), (3000.0, 12_000.0)]);
+        let line = chart.lines[0].clone();
+        let long = "a name that is much longer than there is room for in any legend";
+        chart.lines = (0..8)
+            .map(|colour| Line { name: format!("{colour} {long}"), colour, ..line.clone() })
+            .collect();
+        let rows = chart.legend_rows();
+        assert_eq!(rows.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 2, 2]);
+        let svg = chart.svg().expect("it is drawn");
+        let name = shortened(&chart.lines[0].name);
+        assert!(
+            name.starts_with("0 a name") && name.ends_with('…') && svg.contains(&name),
+            "{name}"
+        );
+        // The seventh has the colour of the first, and gaps.
+        let dashed: Vec<bool> = chart.lines.iter().map(Line::is_dashed).collect();
+        assert_eq!(dashed, [false, false, false, false, false, false, true, true]);
     }
 
     #[test]

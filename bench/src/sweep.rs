@@ -56,6 +56,7 @@ pub(crate) fn run(
     for runner in runners {
         let sweep = Sweep {
             knee: runner.search.knee(),
+            bound_us: runner.search.bound_us(),
             name: runner.plan.name,
             steps: runner.steps,
             ended: runner.ended,

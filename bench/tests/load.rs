@@ -138,6 +138,12 @@ fn the_json_has_every_field_and_the_table_reads_back() {
     ] {
         assert!(page.contains(word), "{word} is missing");
     }
+    // Where it was made, and how to make it again.
+    for (field, word) in [("date", "UTC"), ("generator", "load 0."), ("command", "--hgrm")] {
+        let said = json[field].as_str().unwrap();
+        assert!(said.contains(word) && page.contains(said), "{field}: {said}");
+    }
+    assert_eq!(json["plan"]["seed"], 1);
     needs_nothing_else(&page);
     let table = std::fs::read_to_string(&hgrm).unwrap();
     std::fs::remove_file(&hgrm).unwrap();

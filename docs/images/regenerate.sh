@@ -11,6 +11,12 @@ TARGET=${CARGO_TARGET_DIR:-target}
 OUTRIGGER=${OUTRIGGER:-$TARGET/release/outrigger} LOAD=${LOAD:-$TARGET/release/bench} PORT=${PORT:-27700}
 fail() { echo "regenerate: $*" >&2; exit 1; }
 [ -x "$OUTRIGGER" ] && [ -x "$LOAD" ] || fail "build first: cargo build --release && cargo build --release -p bench"
+# A picture of a debug build shows times that nobody will see.
+for program in "$OUTRIGGER" "$LOAD"; do
+    case $(realpath "$program") in
+    */debug/*) fail "$program is a debug build; cargo build --release && cargo build --release -p bench" ;;
+    esac
+done
 for tool in chromium python3; do command -v "$tool" >/dev/null || fail "$tool is missing; apt-get install $tool"; done
 mkdir -p "$TARGET"
 data=$(mktemp -d "$(realpath "$TARGET")/images.XXXXXX")

@@ -53,7 +53,12 @@ impl Chart {
         )?;
         pen.axes(&mut over, (self.x, &grouped), (self.y, &grouped))?;
         pen.lines(&mut over, &self.lines, 3)?;
-        pen.legend(&mut over, SeriesLabelPosition::UpperRight).draw()?;
+        over.configure_series_labels()
+            .position(SeriesLabelPosition::UpperRight)
+            .background_style(WHITE.mix(0.85))
+            .border_style(RGBColor(200, 200, 200))
+            .label_font(pen.text(13))
+            .draw()?;
         area.present()?;
         Ok(())
     }
@@ -80,7 +85,14 @@ mod tests {
     use super::*;
 
     fn chart(points: Vec<(f64, f64)>) -> Chart {
-        let line = Line { name: "etcd p99".into(), colour: 1, faint: false, points, mark: None };
+        let line = Line {
+            name: "etcd p99".into(),
+            colour: 1,
+            faint: false,
+            dashed: false,
+            points,
+            mark: None,
+        };
         Chart {
             title: "T".into(),
             x: "connections",

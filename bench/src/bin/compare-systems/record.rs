@@ -189,7 +189,7 @@ fn charts(suite: &Suite, at: usize, results: &Results) -> Vec<(&'static str, Cha
             // A system whose own knee is the lowest has the same points twice.
             points.dedup();
             let name = format!("{}{label}", system.name());
-            Line { name, colour: system as usize, faint, points, mark: None }
+            Line { name, colour: system as usize, faint, dashed: false, points, mark: None }
         };
         suite.systems.iter().map(of_system).collect()
     };
