@@ -14,10 +14,11 @@ use outrigger::entry::EntryKind;
 use outrigger::group::SessionRequest;
 use outrigger::id::GroupId;
 use outrigger::store::{stamp, transaction};
-use outrigger::wal::{RunKind, file_name};
+use outrigger::wal::{Found, RunKind, file_name};
 use outrigger::wire::resp::Command;
 
-use crate::scan::{Result, Verdict, scan};
+use crate::held::unknown_group;
+use crate::scan::{Result, scan};
 
 /// Which entries, and how they are shown.
 #[derive(clap::Args)]
@@ -27,6 +28,9 @@ pub(crate) struct Arguments {
     /// What the payload must hold, byte by byte; nothing shows every entry.
     #[arg(default_value = "")]
     text: String,
+    /// Bytes that the payload must hold, as hexadecimal digits, in place of the text.
+    #[arg(long, conflicts_with = "text", value_parser = bytes_of_hex, value_name = "DIGITS")]
+    hex: Option<Needle>,
     /// Only entries of this group.
     #[arg(long)]
     group: Option<u64>,
@@ -39,6 +43,23 @@ pub(crate) struct Arguments {
     /// One JSON object per line.
     #[arg(long)]
     json: bool,
+}
+
+/// Bytes to look for.
+#[derive(Debug, Clone)]
+struct Needle(Vec<u8>);
+
+fn bytes_of_hex(digits: &str) -> std::result::Result<Needle, String> {
+    let values: Option<Vec<u8>> = digits
+        .chars()
+        .map(|digit| digit.to_digit(16).and_then(|value| u8::try_from(value).ok()))
+        .collect();
+    match values {
+        Some(values) if !values.is_empty() && values.len() % 2 == 0 => {
+            Ok(Needle(values.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()))
+        }
+        _ => Err("two hexadecimal digits for each byte".into()),
+    }
 }
 
 /// Longest text shown for people.
@@ -59,21 +80,80 @@ struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
     session: Option<String>,
     bytes: usize,
-    /// The commands; what is no text is replaced.
-    commands: Vec<Vec<String>>,
+    /// The commands, word by word.
+    commands: Vec<Vec<Word>>,
+}
+
+/// A word of a command: a string if it is text, and else an object that holds its bytes.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+enum Word {
+    Text(String),
+    Bytes {
+        #[serde(rename = "base64", serialize_with = "as_base64")]
+        bytes: Vec<u8>,
+    },
+}
+
+impl Word {
+    fn of(word: &[u8]) -> Self {
+        match std::str::from_utf8(word) {
+            Ok(text) => Self::Text(text.to_owned()),
+            Err(_) => Self::Bytes { bytes: word.to_vec() },
+        }
+    }
+
+    /// For people: in quotes where it needs them.
+    fn shown(&self) -> String {
+        match self {
+            Self::Text(text)
+                if !text.is_empty()
+                    && text.chars().all(|it| it.is_ascii_graphic() && it != '"') =>
+            {
+                text.clone()
+            }
+            Self::Text(text) => format!("{text:?}"),
+            Self::Bytes { bytes } => format!("\"{}\"", bytes.escape_ascii()),
+        }
+    }
+}
+
+fn as_base64<S: serde::Serializer>(
+    bytes: &[u8],
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    serializer.serialize_str(&base64(bytes))
+}
+
+/// Bytes as RFC 4648, section 4, has them, padded.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let at = |place: usize| u32::from(chunk.get(place).copied().unwrap_or(0));
+        let bits = at(0) << 16 | at(1) << 8 | at(2);
+        for place in 0..4 {
+            let digit = DIGITS[(bits >> (18 - 6 * place) & 63) as usize];
+            text.push(if place <= chunk.len() { char::from(digit) } else { '=' });
+        }
+    }
+    text
 }
 
 /// Prints every entry that is asked for; the report goes to `out`.
 pub(crate) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<()> {
     let mut printed = Ok(());
     let mut found = 0;
-    let verdict = scan(&arguments.dir, &mut |run| {
+    let mut is_known = arguments.group.is_none();
+    let text = arguments.hex.as_ref().map_or(arguments.text.as_bytes(), |hex| &hex.0);
+    let scanned = scan(&arguments.dir, &mut |found_there| {
+        let Found::Run(run) = found_there else { return };
         let is_wanted = arguments.group.is_none_or(|group| GroupId(group) == run.group);
+        is_known |= is_wanted;
         if run.kind != RunKind::Log || !is_wanted {
             return;
         }
         for (index, entry) in (run.first.0..).zip(run.entries()) {
-            let text = arguments.text.as_bytes();
             let holds = text.is_empty() || entry.payload.windows(text.len()).any(|it| it == text);
             if !holds || !(arguments.from..=arguments.to).contains(&index) || printed.is_err() {
                 continue;
@@ -98,13 +178,14 @@ pub(crate) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<()> {
     })?;
     printed?;
     if !arguments.json {
-        let torn = match verdict {
-            Verdict::Whole(recovered) if recovered.torn.is_some() => ", and a torn end",
+        let torn = match &scanned.recovered {
+            Some(recovered) if recovered.torn.is_some() => ", and a torn end",
             _ => "",
         };
         writeln!(out, "{found} entries found{torn}")?;
     }
-    Ok(())
+    let unknown = arguments.group.filter(|_| !is_known).map(|group| unknown_group(GroupId(group)));
+    scanned.judged(unknown.into_iter().collect())
 }
 
 fn row_of(kind: EntryKind, payload: &[u8]) -> Row {
@@ -145,24 +226,16 @@ fn row_of(kind: EntryKind, payload: &[u8]) -> Row {
         Ok(whole) => whole.commands,
         Err(_) => vec![command],
     };
-    let words = |command: &Command| command.args().map(text).collect();
+    let words = |command: &Command| command.args().map(Word::of).collect();
     row.commands = commands.iter().map(words).collect();
     row
-}
-
-fn text(word: &[u8]) -> String {
-    String::from_utf8_lossy(word).into_owned()
 }
 
 /// What an entry says, for people: words in quotes where they need them.
 fn shown(row: &Row) -> String {
     let mut parts: Vec<String> = row.session.iter().map(|it| format!("session {it}")).collect();
     parts.extend(row.unix_ms.map(|at| format!("at {at}")));
-    let quoted = |word: &String| match word.chars().all(|it| it.is_ascii_graphic() && it != '"') {
-        true if !word.is_empty() => word.clone(),
-        _ => format!("{word:?}"),
-    };
-    let said = |words: &Vec<String>| words.iter().map(quoted).collect::<Vec<_>>().join(" ");
+    let said = |words: &Vec<Word>| words.iter().map(Word::shown).collect::<Vec<_>>().join(" ");
     parts.extend(row.commands.iter().map(said));
     let mut text = parts.join("; ");
     if SHOWN_BYTES_MAX < text.len() {
@@ -171,4 +244,25 @@ fn shown(row: &Row) -> String {
         text.push('…');
     }
     if text.is_empty() { text } else { format!("  {text}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_are_no_text_keep_every_bit() {
+        for (bytes, text) in [("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")]
+        {
+            assert_eq!(base64(bytes.as_bytes()), text);
+        }
+        let json = |word: &[u8]| serde_json::to_string(&Word::of(word)).expect("words");
+        assert_eq!(json(b"\xff\xfe"), r#"{"base64":"//4="}"#);
+        assert_eq!(json("é".as_bytes()), "\"é\"");
+        assert_eq!(Word::of(b"\xff a").shown(), r#""\xff a""#);
+        assert_eq!(bytes_of_hex("00fF").expect("two").0, [0, 255]);
+        assert!(
+            bytes_of_hex("0").is_err() && bytes_of_hex("zz").is_err() && bytes_of_hex("").is_err()
+        );
+    }
 }

@@ -5,13 +5,14 @@ use std::path::Path;
 
 use bytes::Bytes;
 
+use outrigger::entry::EntryKind;
 use outrigger::group::snapshot::{PIECE_HEADER_BYTES, Part, PieceHeader};
-use outrigger::group::{Incoming, SnapshotMeta};
+use outrigger::group::{GroupState, Incoming, SnapshotMeta};
 use outrigger::id::{EntryId, GroupId, Index, SegmentSeq, Term};
 use outrigger::raft::effects::HardState;
-use outrigger::wal::{RecoveredRun, RunKind};
+use outrigger::wal::{Found, Loss, RecoveredRun, RunKind, Whose};
 
-use crate::scan::{Result, Verdict, scan};
+use crate::scan::{Result, Scanned, scan};
 
 /// One group.
 pub(crate) struct Held {
@@ -27,6 +28,12 @@ pub(crate) struct Held {
     pub(crate) is_removed: bool,
     /// Part of it was found lost and is not back.
     pub(crate) is_forgotten: bool,
+    /// Something of it was lost while it was read.
+    has_gaps: bool,
+    /// The entries in front of the last gap, for when it turns out that none was lost in it.
+    in_front: Option<Vec<Span>>,
+    /// Configuration entries that count, ascending.
+    configs: Vec<(EntryId, Bytes)>,
 }
 
 /// Entries of one run.
@@ -47,6 +54,8 @@ pub(crate) struct Snapshot {
     pub(crate) segments: (SegmentSeq, SegmentSeq),
     /// How it became whole: taken, or installed.
     pub(crate) whole: Option<RunKind>,
+    /// Pieces of it are lost: a start does not know it.
+    pub(crate) is_cut: bool,
     /// What it says beside the machine, or why it says nothing.
     pub(crate) meta: std::result::Result<SnapshotMeta, String>,
     /// The machine's chunks, if they were wanted.
@@ -62,6 +71,7 @@ impl Snapshot {
             bytes: 0,
             segments: (segment, segment),
             whole: None,
+            is_cut: false,
             meta: Err("it was not finished".into()),
             chunks: Vec::new(),
             incoming: Some(Incoming::checking(group, entry)),
@@ -102,12 +112,87 @@ impl Held {
             snapshots: Vec::new(),
             is_removed: false,
             is_forgotten: false,
+            has_gaps: false,
+            in_front: None,
+            configs: Vec::new(),
         }
     }
 
     /// The latest snapshot that is whole.
     pub(crate) fn stored(&self) -> Option<&Snapshot> {
-        self.snapshots.iter().rfind(|it| it.whole.is_some())
+        self.snapshots.iter().rfind(|it| it.whole.is_some() && !it.is_cut)
+    }
+
+    /// The state of the group as of what is known to be committed: that of the latest snapshot, or `beginning`, and
+    /// the changes behind it. Nothing if nobody says with whom it began.
+    pub(crate) fn state(&self, beginning: Option<&GroupState>) -> Option<GroupState> {
+        let stored =
+            self.stored().and_then(|it| Some((it.entry.index, it.meta.as_ref().ok()?.state()?)));
+        let (from, mut state) = match stored {
+            Some((index, state)) => (index, state),
+            None => (Index(0), beginning.cloned().unwrap_or_default()),
+        };
+        for (entry, payload) in &self.configs {
+            if from < entry.index && entry.index <= self.hard_state.commit {
+                // A change that does not fit changes nothing, as for the node.
+                let _ = state.apply(entry.index, payload);
+            }
+        }
+        let is_known = state.membership.members().next().is_some();
+        is_known.then_some(state)
+    }
+
+    /// Something that was durable here is gone, and may have been of this group. What was known to be committed
+    /// stands; what was not may have been replaced in what is gone.
+    fn on_loss(&mut self) {
+        let committed = self.hard_state.commit;
+        if self.in_front.is_none() {
+            self.in_front = Some(self.spans.clone());
+        }
+        self.cut_behind(committed);
+        if let Some(snapshot) = self.snapshots.last_mut().filter(|it| it.whole.is_none()) {
+            snapshot.incoming = None;
+            snapshot.is_cut = true;
+            snapshot.meta = Err("pieces of it are lost".into());
+        }
+        (self.is_forgotten, self.has_gaps) = (true, true);
+    }
+
+    /// Entries behind this one no more count.
+    fn cut_behind(&mut self, last: Index) {
+        self.spans.retain(|span| span.first <= last);
+        if let Some(span) = self.spans.last_mut() {
+            span.last = span.last.min(last);
+        }
+        self.configs.retain(|(entry, _)| entry.index <= last);
+    }
+
+    /// Says a run of a whole replica: the log ended with `last` when it was written. An entry names all in front of it
+    /// (Raft §5.3), so if it is here, nothing is missing.
+    fn heed_end(&mut self, last: EntryId) {
+        let ends_so = |spans: &[Span]| {
+            spans.last().is_some_and(|it| (it.term, it.last) == (last.term, last.index))
+        };
+        let is_stored = self.stored().is_some_and(|it| it.entry == last);
+        if let Some(spans) = self.in_front.take_if(|spans| ends_so(spans)) {
+            self.spans = spans;
+            self.is_forgotten = false;
+        } else if is_stored || (ends_so(&self.spans) && self.missing().is_empty()) {
+            self.is_forgotten = false;
+        }
+    }
+
+    /// Entries behind the latest snapshot that are not here, from where to where, though later ones are.
+    pub(crate) fn missing(&self) -> Vec<(Index, Index)> {
+        let mut next = self.first_needed();
+        let mut missing = Vec::new();
+        for span in &self.spans {
+            if next < span.first {
+                missing.push((next, span.first.prev()));
+            }
+            next = next.max(span.last.next());
+        }
+        missing
     }
 
     /// The first entry that is needed: behind the latest snapshot.
@@ -134,25 +219,39 @@ impl Held {
 
     fn on_run(&mut self, run: &RecoveredRun<'_>, keep: bool) {
         let segment = run.location.segment;
-        (self.hard_state, self.stated) = (run.hard_state, segment);
+        let before = self.hard_state;
+        self.stated = segment;
+        // A life that had lost its promises goes on in a term that may be lower than the one known here.
+        if before.term <= run.hard_state.term {
+            self.hard_state = run.hard_state;
+        }
+        self.hard_state.commit = before.commit.max(run.hard_state.commit);
         let entry = EntryId { term: run.run_term, index: run.first };
         self.is_forgotten |= run.is_forgetful;
         match run.kind {
-            RunKind::SaidAgain => {}
+            RunKind::SaidAgain => self.heed_end(entry),
             RunKind::Log if run.count == 0 => {}
             RunKind::Log => {
                 // Entries at and behind the first are superseded.
-                self.spans.retain(|span| span.first < run.first);
-                if let Some(last) = self.spans.last_mut() {
-                    last.last = last.last.min(run.first.prev());
+                self.cut_behind(run.first.prev());
+                for (index, entry) in (run.first.0..).zip(run.entries()) {
+                    if entry.kind == EntryKind::Config {
+                        let id = EntryId { term: run.run_term, index: Index(index) };
+                        self.configs.push((id, Bytes::copy_from_slice(entry.payload)));
+                    }
                 }
                 let last = run.first.plus(run.count - 1);
                 self.spans.push(Span { first: run.first, last, term: run.run_term, segment });
             }
             RunKind::SnapshotPiece => {
                 let group = run.group;
-                let is_next =
-                    self.snapshots.last().is_some_and(|it| it.entry == entry && it.whole.is_none());
+                let is_begun = run.entries().next().is_some_and(|piece| {
+                    PieceHeader::parse(piece.payload).is_ok_and(|it| it.number == 0)
+                });
+                let is_next = self.snapshots.last().is_some_and(|it| {
+                    // Behind a gap it may have been begun anew.
+                    it.entry == entry && it.whole.is_none() && !(it.is_cut && is_begun)
+                });
                 if !is_next {
                     self.snapshots.push(Snapshot::begun(group, entry, segment));
                 }
@@ -161,15 +260,21 @@ impl Held {
                 }
             }
             RunKind::SnapshotTaken | RunKind::SnapshotInstalled => {
-                if run.kind == RunKind::SnapshotInstalled {
-                    self.spans.clear();
-                }
+                let has_gaps = self.has_gaps;
                 if let Some(snapshot) = self.snapshots.last_mut().filter(|it| it.entry == entry) {
                     snapshot.end(run.kind);
+                    snapshot.is_cut |= has_gaps && snapshot.meta.is_err();
+                }
+                let is_here = self.stored().is_some_and(|it| it.entry == entry);
+                if run.kind == RunKind::SnapshotInstalled && (is_here || !has_gaps) {
+                    self.spans.clear();
+                    self.configs.clear();
+                    self.in_front = None;
                 }
             }
             RunKind::Tombstone => self.is_removed = true,
             RunKind::PromisesForgotten | RunKind::EntriesForgotten => self.is_forgotten = true,
+            RunKind::Recalled if self.has_gaps => self.heed_end(entry),
             RunKind::Recalled => self.is_forgotten = false,
         }
     }
@@ -179,11 +284,35 @@ impl Held {
 pub(crate) fn held(
     dir: &Path,
     keep: impl Fn(GroupId) -> bool,
-) -> Result<(BTreeMap<GroupId, Held>, Verdict)> {
-    let mut groups = BTreeMap::new();
-    let verdict = scan(dir, &mut |run| {
-        let held = groups.entry(run.group).or_insert_with(Held::new);
-        held.on_run(&run, keep(run.group));
+) -> Result<(BTreeMap<GroupId, Held>, Scanned)> {
+    let mut groups = BTreeMap::<GroupId, Held>::new();
+    // A gap that may have been of any group is one of those, too, of which nothing was read yet.
+    let mut is_anybodys = false;
+    let scanned = scan(dir, &mut |found| match found {
+        Found::Run(run) => {
+            let held = groups.entry(run.group).or_insert_with(|| {
+                let mut held = Held::new();
+                if is_anybodys {
+                    held.on_loss();
+                }
+                held
+            });
+            held.on_run(&run, keep(run.group));
+        }
+        Found::Lost(Loss { whose: Whose::Anybody, .. }) => {
+            is_anybodys = true;
+            groups.values_mut().for_each(Held::on_loss);
+        }
+        Found::Lost(Loss { whose: Whose::Groups(whose), .. }) => {
+            for group in whose {
+                groups.entry(group).or_insert_with(Held::new).on_loss();
+            }
+        }
     })?;
-    Ok((groups, verdict))
+    Ok((groups, scanned))
+}
+
+/// What to say if a group is asked for of which the log says nothing.
+pub(crate) fn unknown_group(group: GroupId) -> String {
+    format!("the log holds nothing of group {group}")
 }

@@ -6,6 +6,7 @@
 
 mod grep;
 mod held;
+mod home;
 mod live;
 #[cfg(feature = "planted-bugs")]
 mod planted;

@@ -17,7 +17,7 @@ use outrigger::store::StateMachine as _;
 use outrigger::store::map::Map;
 use outrigger::wal::RunKind;
 
-use crate::held::{Snapshot, held};
+use crate::held::{Snapshot, held, unknown_group};
 use crate::scan::{Result, Stop};
 
 /// What to do with the snapshots of a shard's log.
@@ -38,6 +38,9 @@ pub(crate) enum Command {
         /// Only this group.
         #[arg(long)]
         group: Option<u64>,
+        /// One JSON object per line.
+        #[arg(long)]
+        json: bool,
     },
     /// Writes the latest snapshot of a group as commands, for redis-cli --pipe.
     Extract {
@@ -71,13 +74,13 @@ struct Row {
 pub(crate) fn run(command: &Command, out: &mut dyn Write) -> Result<()> {
     match command {
         Command::List { dir, json } => list(dir, *json, out),
-        Command::Verify { dir, group } => verify(dir, group.map(GroupId), out),
+        Command::Verify { dir, group, json } => verify(dir, group.map(GroupId), *json, out),
         Command::Extract { dir, group, out: path } => extract(dir, GroupId(*group), path, out),
     }
 }
 
 fn list(dir: &Path, json: bool, out: &mut dyn Write) -> Result<()> {
-    let (groups, _) = held(dir, |_| false)?;
+    let (groups, scanned) = held(dir, |_| false)?;
     if !json {
         writeln!(out, "group  entry        pieces       bytes  segments      state")?;
     }
@@ -93,11 +96,12 @@ fn list(dir: &Path, json: bool, out: &mut dyn Write) -> Result<()> {
                 first_segment: it.segments.0.0,
                 last_segment: it.segments.1.0,
                 state: match it.whole {
+                    _ if it.is_cut => "damaged",
                     None => "unfinished",
                     Some(RunKind::SnapshotInstalled) => "installed",
                     Some(_) => "taken",
                 },
-                superseded: it.whole.is_some() && Some(it.segments) != latest,
+                superseded: it.whole.is_some() && !it.is_cut && Some(it.segments) != latest,
                 fault: it.whole.and_then(|_| it.meta.as_ref().err().cloned()),
             };
             if json {
@@ -115,43 +119,79 @@ fn list(dir: &Path, json: bool, out: &mut dyn Write) -> Result<()> {
             )?;
         }
     }
-    Ok(())
+    scanned.judged(Vec::new())
 }
 
-/// The machine of a group's latest snapshot.
-fn machine(group: GroupId, stored: &Snapshot) -> Result<Map> {
+/// The machine of a group's latest snapshot, or why it makes none.
+fn machine(group: GroupId, stored: &Snapshot) -> std::result::Result<Map, String> {
     let unfit = |what: &dyn std::fmt::Display| {
-        Stop::Unfit(format!("group {group}: the snapshot at {} is unfit: {what}", stored.entry))
+        format!("group {group}: the snapshot at {} is unfit: {what}", stored.entry)
     };
     stored.meta.as_ref().map_err(|fault| unfit(fault))?;
     Map::from_chunks(stored.chunks.iter().cloned()).map_err(|error| unfit(&error))
 }
 
-fn verify(dir: &Path, only: Option<GroupId>, out: &mut dyn Write) -> Result<()> {
-    let (groups, _) = held(dir, |group| only.is_none_or(|only| only == group))?;
+#[derive(Serialize)]
+struct Verified {
+    group: u64,
+    term: u64,
+    index: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keys: Option<u64>,
+    /// In hexadecimal digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<String>,
+    /// Why it makes no state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fault: Option<String>,
+}
+
+fn verify(dir: &Path, only: Option<GroupId>, json: bool, out: &mut dyn Write) -> Result<()> {
+    let (groups, scanned) = held(dir, |group| only.is_none_or(|only| only == group))?;
     let mut count = 0;
+    let mut unfit: Vec<String> =
+        only.filter(|only| !groups.contains_key(only)).map(unknown_group).into_iter().collect();
     for (group, held) in groups.iter().filter(|(group, _)| only.is_none_or(|it| it == **group)) {
         let Some(stored) = held.stored() else { continue };
-        let map = machine(*group, stored)?;
-        let digest = map.digest();
-        writeln!(
-            out,
-            "group {group}: {} keys at {}, digest {digest:016x}",
-            map.len(),
-            stored.entry
-        )?;
-        count += 1;
+        let entry = stored.entry;
+        let (group_id, term, index) = (group.0, entry.term.0, entry.index.0);
+        let mut row =
+            Verified { group: group_id, term, index, keys: None, digest: None, fault: None };
+        match machine(*group, stored) {
+            Ok(map) => {
+                let (keys, digest) = (map.len(), format!("{:016x}", map.digest()));
+                if !json {
+                    writeln!(out, "group {group}: {keys} keys at {entry}, digest {digest}")?;
+                }
+                (row.keys, row.digest) = (Some(keys), Some(digest));
+                count += 1;
+            }
+            Err(fault) => {
+                row.fault = Some(fault.clone());
+                unfit.push(fault);
+            }
+        }
+        if json {
+            writeln!(out, "{}", serde_json::to_string(&row).expect("numbers and words"))?;
+        }
     }
-    Ok(writeln!(out, "whole: {count} snapshots")?)
+    if !json {
+        writeln!(out, "whole: {count} snapshots")?;
+    }
+    scanned.judged(unfit)
 }
 
 fn extract(dir: &Path, group: GroupId, path: &Path, out: &mut dyn Write) -> Result<()> {
-    let (groups, _) = held(dir, |it| it == group)?;
-    let stored = groups
-        .get(&group)
-        .and_then(|held| held.stored())
-        .ok_or_else(|| Stop::Unfit(format!("the log holds no whole snapshot of group {group}")))?;
-    let map = machine(group, stored)?;
+    let (groups, scanned) = held(dir, |it| it == group)?;
+    let unfit = |why: String| scanned.judged(vec![why]);
+    let Some(held) = groups.get(&group) else { return unfit(unknown_group(group)) };
+    let Some(stored) = held.stored() else {
+        return unfit(format!("the log holds no whole snapshot of group {group}"));
+    };
+    let map = match machine(group, stored) {
+        Ok(map) => map,
+        Err(fault) => return unfit(fault),
+    };
     let failed = |error| Stop::File(path.to_owned(), error);
     let mut file = BufWriter::new(File::create_new(path).map_err(failed)?);
     let mut commands = 0;
@@ -161,5 +201,6 @@ fn extract(dir: &Path, group: GroupId, path: &Path, out: &mut dyn Write) -> Resu
     }
     file.into_inner().map_err(|error| failed(error.into_error()))?.sync_all().map_err(failed)?;
     let keys = map.len();
-    Ok(writeln!(out, "{keys} keys of group {group} at {}: {commands} commands", stored.entry)?)
+    writeln!(out, "{keys} keys of group {group} at {}: {commands} commands", stored.entry)?;
+    scanned.judged(Vec::new())
 }

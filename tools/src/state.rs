@@ -15,10 +15,12 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use outrigger::group::GroupState;
 use outrigger::id::{GroupId, ReplicaId, SegmentSeq};
 use outrigger::wal::file_name;
 
 use crate::held::{Held, held};
+use crate::home::Home;
 use crate::scan::{Result, segments};
 
 /// What to ask of a shard's log about raft.
@@ -58,9 +60,12 @@ struct Row {
     last_term: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     snapshot: Option<String>,
-    /// As of the snapshot.
-    voters: Vec<u64>,
-    learners: Vec<u64>,
+    /// As of what is known to be committed; null if nobody says with whom the group began.
+    voters: Option<Vec<u64>>,
+    learners: Option<Vec<u64>>,
+    /// Entries that are not here though later ones are, from where to where.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    missing: Vec<(u64, u64)>,
     removed: bool,
     forgotten: bool,
 }
@@ -68,15 +73,16 @@ struct Row {
 /// Carries out `command`; the report goes to `out`.
 pub(crate) fn run(command: &Command, out: &mut dyn Write) -> Result<()> {
     let Command::State { dir, json } = command;
-    let (groups, _) = held(dir, |_| false)?;
+    let (groups, scanned) = held(dir, |_| false)?;
+    let beginning = Home::of_log(dir).and_then(|(home, _)| home.beginning());
     if !json {
         writeln!(
             out,
-            "group   term  vote    commit  entries                 snapshot     members as of the snapshot"
+            "group   term  vote    commit  entries                 snapshot     members"
         )?;
     }
     for (group, held) in &groups {
-        let row = row(*group, held);
+        let row = row(*group, held, beginning.as_ref());
         if *json {
             writeln!(out, "{}", serde_json::to_string(&row).expect("numbers and words"))?;
             continue;
@@ -87,9 +93,12 @@ pub(crate) fn run(command: &Command, out: &mut dyn Write) -> Result<()> {
             _ => "none".into(),
         };
         let snapshot = row.snapshot.as_deref().unwrap_or("none");
-        let mut members = names(&row.voters);
-        if !row.learners.is_empty() {
-            members += &format!(" learning {}", names(&row.learners));
+        let mut members = row.voters.as_deref().map_or_else(|| "?".into(), names);
+        if let Some(learners) = row.learners.as_deref().filter(|it| !it.is_empty()) {
+            members += &format!(" learning {}", names(learners));
+        }
+        for (first, last) in &row.missing {
+            members += &format!("  without {first}..={last}");
         }
         let notes = [(row.removed, "  removed"), (row.forgotten, "  part of it is lost")];
         let notes: String = notes.iter().filter(|(is, _)| *is).map(|(_, note)| *note).collect();
@@ -98,16 +107,16 @@ pub(crate) fn run(command: &Command, out: &mut dyn Write) -> Result<()> {
             "{group:>5} {term:>6} {vote:>5} {commit:>9}  {entries:<22}  {snapshot:<11}  {members}{notes}"
         )?;
     }
-    Ok(())
+    scanned.judged(Vec::new())
 }
 
 fn names(nodes: &[u64]) -> String {
     nodes.iter().map(u64::to_string).collect::<Vec<_>>().join(" ")
 }
 
-fn row(group: GroupId, held: &Held) -> Row {
+fn row(group: GroupId, held: &Held, beginning: Option<&GroupState>) -> Row {
     let stored = held.stored();
-    let membership = stored.and_then(|it| it.meta.as_ref().ok()?.membership());
+    let membership = held.state(beginning).map(|state| state.membership);
     let ids = |ids: &[ReplicaId]| ids.iter().map(|id| id.0).collect::<Vec<_>>();
     Row {
         group: group.0,
@@ -118,8 +127,9 @@ fn row(group: GroupId, held: &Held) -> Row {
         last: held.spans.last().map(|span| span.last.0),
         last_term: held.spans.last().map(|span| span.term.0),
         snapshot: stored.map(|it| it.entry.to_string()),
-        voters: membership.as_ref().map_or_else(Vec::new, |it| ids(&it.incoming)),
-        learners: membership.as_ref().map_or_else(Vec::new, |it| ids(&it.learners)),
+        voters: membership.as_ref().map(|it| ids(&it.incoming)),
+        learners: membership.as_ref().map(|it| ids(&it.learners)),
+        missing: held.missing().into_iter().map(|(first, last)| (first.0, last.0)).collect(),
         removed: held.is_removed,
         forgotten: held.is_forgotten,
     }
@@ -137,7 +147,7 @@ struct SegmentRow {
 /// Who holds which segment; the report goes to `out`.
 pub(crate) fn run_segments(arguments: &Segments, out: &mut dyn Write) -> Result<()> {
     let Segments { dir, json } = arguments;
-    let (groups, _) = held(dir, |_| false)?;
+    let (groups, scanned) = held(dir, |_| false)?;
     if !json {
         writeln!(out, "segment               groups  held by")?;
     }
@@ -152,7 +162,7 @@ pub(crate) fn run_segments(arguments: &Segments, out: &mut dyn Write) -> Result<
         let holders = if holders.is_empty() { "nobody".into() } else { holders.join(", ") };
         writeln!(out, "{}  {:>6}  {holders}", file_name(segment), row.groups)?;
     }
-    Ok(())
+    scanned.judged(Vec::new())
 }
 
 fn segment_row(segment: SegmentSeq, groups: &BTreeMap<GroupId, Held>) -> SegmentRow {

@@ -95,8 +95,11 @@ impl Node {
     }
 
     fn say(&mut self, line: &str) {
-        let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
-        let (conn, seq, command) = (ConnId(1), 0, Words::from_args(&args));
+        self.say_bytes(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>());
+    }
+
+    fn say_bytes(&mut self, args: &[&[u8]]) {
+        let (conn, seq, command) = (ConnId(1), 0, Words::from_args(args));
         let manner = Manner::default();
         let request = Request { conn, seq, command, after_writes: false, manner };
         self.shard.on_event(self.now, Event::Request(request));
@@ -199,7 +202,7 @@ fn snapshots_are_listed_verified_and_extracted() {
     assert_eq!(commands.matches("$3\r\nSET\r\n").count(), KEYS + 1);
     assert!(commands.contains("$4\r\nPXAT\r\n"), "a key that expires goes on expiring");
     let none = complaint(&["snapshot", "extract"], &log.0, &["--group", "7", "/nowhere"]);
-    assert!(none.contains("no whole snapshot of group 7"), "{none}");
+    assert!(none.contains("nothing of group 7"), "{none}");
 }
 
 #[test]
@@ -228,7 +231,7 @@ fn the_state_of_each_group_and_who_holds_what() {
 }
 
 #[test]
-fn a_torn_end_is_told_and_damage_stops_every_tool() {
+fn a_torn_end_is_told_and_no_tool_stops_at_damage() {
     let log = written("damaged");
     // The file that was written last, and where its last batch begins.
     let dump = said(&["wal", "dump"], &log.0, &[]);
@@ -244,23 +247,178 @@ fn a_torn_end_is_told_and_damage_stops_every_tool() {
     assert!(said(&["wal", "grep"], &log.0, &[]).ends_with(", and a torn end\n"));
     assert!(!said(&["wal", "grep"], &log.0, &[]).contains("needle"), "the last entry is gone");
 
-    // A bit in what is proven to have been durable.
+    // A bit in what is proven to have been durable, in one place and then in two.
     fs::write(&file, &whole).unwrap();
-    let first = fs::read_dir(&log.0).unwrap().map(|it| it.unwrap().path()).min().unwrap();
-    let mut damaged = fs::read(&first).unwrap();
-    damaged[4096 + 200] ^= 1;
-    fs::write(&first, damaged).unwrap();
-    for words in [
-        &["wal", "check"][..],
-        &["wal", "grep"],
-        &["snapshot", "list"],
-        &["snapshot", "verify"],
-        &["raft", "state"],
-        &["segments"],
-    ] {
-        let told = complaint(words, &log.0, &[]);
-        assert!(told.starts_with("damaged: "), "{words:?}: {told}");
+    let flip = |file: usize, at: usize| {
+        let mut files: Vec<_> =
+            fs::read_dir(&log.0).unwrap().map(|it| it.unwrap().path()).collect();
+        files.sort();
+        let mut damaged = fs::read(&files[file]).unwrap();
+        damaged[at] ^= 1;
+        fs::write(&files[file], damaged).unwrap();
+    };
+    for places in 1..=2 {
+        flip(places - 1, 4096 + 200);
+        let shown = |words: &[&str], rest: &[&str]| {
+            let output = tool(words, &log.0, rest);
+            assert_eq!(output.status.code(), Some(1), "{words:?}: {output:?}");
+            let told = String::from_utf8(output.stderr).unwrap();
+            let lines: Vec<&str> = told.lines().collect();
+            assert_eq!(lines.len(), places + 1, "{words:?}: {told}");
+            assert!(lines[..places].iter().all(|it| it.starts_with("damaged: ")), "{told}");
+            let warning =
+                format!("warning: damaged places: {places}; what is shown is what a start");
+            assert!(lines[places].starts_with(&warning), "{told}");
+            String::from_utf8(output.stdout).unwrap()
+        };
+        assert!(shown(&["wal", "check"], &[]).starts_with("damaged: "));
+        let check = shown(&["wal", "check"], &["--json"]);
+        assert_eq!(check.matches(r#""offset":4096,"#).count(), places, "{check}");
+        assert!(check.contains(r#""whole":false,"refused":false"#), "{check}");
+        let dump = shown(&["wal", "dump"], &[]);
+        assert_eq!(dump.matches("  4096  damaged: ").count(), places, "{dump}");
+        assert!(dump.contains(last), "what lies behind is there: {dump}");
+        assert!(shown(&["wal", "grep"], &["needle"]).contains("command  SET needle haystack"));
+        assert_eq!(shown(&["snapshot", "list"], &[]).matches("  taken").count(), 2);
+        let verified = shown(&["snapshot", "verify"], &[]);
+        assert!(verified.ends_with("whole: 2 snapshots\n"), "{verified}");
+        let out = log.0.join(format!("{places}.resp"));
+        shown(&["snapshot", "extract"], &["--group", "1", out.to_str().unwrap()]);
+        assert!(fs::metadata(&out).unwrap().len() > 100 << 10);
+        assert_eq!(shown(&["raft", "state"], &[]).lines().count(), 3);
+        assert!(shown(&["segments"], &[]).contains("(the snapshot at 1/"));
     }
     let nowhere = complaint(&["segments"], Path::new("/no/such/log"), &[]);
     assert!(nowhere.contains("/no/such/log"), "{nowhere}");
+}
+
+#[test]
+fn a_snapshot_that_lost_a_piece_is_not_taken_for_whole_and_the_other_is() {
+    let log = written("piece");
+    let rows = said(&["wal", "dump"], &log.0, &["--json", "--group", "0"]);
+    let piece = rows.lines().find(|row| row.contains(r#""kind":"snapshot_piece""#)).unwrap();
+    let number = |name: &str| {
+        let rest = piece.split_once(&format!("\"{name}\":")).unwrap().1;
+        rest.split([',', '}']).next().unwrap().parse::<u64>().unwrap()
+    };
+    let file = log.0.join(file_name(SegmentSeq(number("segment"))));
+    let mut bytes = fs::read(&file).unwrap();
+    let at = number("offset") as usize;
+    // Behind the headers: a value that this piece holds.
+    let value = bytes[at..].windows(64).position(|it| it == [b'v'; 64]).unwrap();
+    bytes[at + value] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let list = tool(&["snapshot", "list"], &log.0, &[]);
+    let list = String::from_utf8(list.stdout).unwrap();
+    assert_eq!(list.matches("  damaged, pieces of it are lost").count(), 1, "{list}");
+    assert_eq!(list.matches("  taken").count(), 1, "{list}");
+    let verified = tool(&["snapshot", "verify"], &log.0, &["--json"]);
+    let verified = String::from_utf8(verified.stdout).unwrap();
+    assert_eq!(verified.lines().count(), 1, "{verified}");
+    assert!(
+        verified.starts_with(r#"{"group":1,"#) && verified.contains(r#""digest":""#),
+        "{verified}"
+    );
+    let out = log.0.join("0.resp");
+    let none =
+        complaint(&["snapshot", "extract"], &log.0, &["--group", "0", out.to_str().unwrap()]);
+    assert!(none.contains("no whole snapshot of group 0") && !out.exists(), "{none}");
+}
+
+#[test]
+fn a_directory_without_a_log_is_no_whole_log() {
+    let node = Scratch::new("no-log");
+    let every: [(&[&str], &[&str]); 8] = [
+        (&["wal", "check"], &[]),
+        (&["wal", "dump"], &[]),
+        (&["wal", "grep"], &[]),
+        (&["snapshot", "list"], &[]),
+        (&["snapshot", "verify"], &[]),
+        (&["snapshot", "extract"], &["--group", "0", "/nowhere"]),
+        (&["raft", "state"], &[]),
+        (&["segments"], &[]),
+    ];
+    for (words, rest) in every {
+        let told = complaint(words, &node.0, rest);
+        assert!(told.starts_with("no segments here") && !told.contains("did you mean"), "{told}");
+    }
+    let core = node.0.join("core-0");
+    fs::create_dir_all(&core).unwrap();
+    for (words, rest) in every {
+        let told = complaint(words, &node.0, rest);
+        assert!(told.ends_with(&format!("did you mean {}\n", core.display())), "{told}");
+    }
+    // Prepared and never written.
+    fs::write(core.join(file_name(SegmentSeq(1))), vec![0; SEGMENT_BYTES]).unwrap();
+    assert_eq!(said(&["wal", "check"], &core, &[]), "whole: an empty log, 1 unused files\n");
+
+    let log = written("no-group");
+    for words in [&["wal", "dump"][..], &["wal", "grep"], &["snapshot", "verify"]] {
+        let told = complaint(words, &log.0, &["--group", "7"]);
+        assert_eq!(told, "the log holds nothing of group 7\n", "{words:?}");
+    }
+    // A first segment without its header is no empty log.
+    let only = Scratch::new("no-header");
+    let name = file_name(SegmentSeq(1));
+    let mut bytes = fs::read(log.0.join(&name)).unwrap();
+    bytes[8] ^= 1;
+    fs::write(only.0.join(&name), bytes).unwrap();
+    let told = complaint(&["wal", "check"], &only.0, &[]);
+    assert!(told.contains("no segment has a whole header"), "{told}");
+}
+
+#[test]
+fn members_come_from_beside_the_log_when_no_snapshot_names_them() {
+    let mut node = Node::new();
+    node.say("SET k v");
+    let home = Scratch::new("members");
+    let core = home.0.join("core-0");
+    fs::create_dir_all(&core).unwrap();
+    node.write_to(&core);
+    let state = said(&["raft", "state"], &core, &[]);
+    assert!(state.lines().skip(1).all(|row| row.ends_with("  ?")), "{state}");
+    let json = said(&["raft", "state"], &core, &["--json"]);
+    assert!(json.lines().all(|row| row.contains(r#""voters":null,"learners":null"#)), "{json}");
+    let identity =
+        "cluster = \"00000000000000c1\"\nnode = 1\n[bootstrap]\n1 = \"127.0.0.1:7379\"\n";
+    fs::write(home.0.join("identity.toml"), identity).unwrap();
+    let json = said(&["raft", "state"], &core, &["--json"]);
+    assert!(json.lines().all(|row| row.contains(r#""voters":[1],"learners":[]"#)), "{json}");
+    let stranger = identity.replace("c1", "c2");
+    fs::write(home.0.join("identity.toml"), stranger).unwrap();
+    let told = complaint(&["wal", "check"], &core, &[]);
+    assert!(told.contains("a start of the node refuses this log"), "{told}");
+}
+
+#[test]
+fn a_dump_is_in_hex_where_everything_is_and_as_json_and_of_a_range() {
+    let log = written("dump");
+    let dump = said(&["wal", "dump"], &log.0, &[]);
+    assert!(dump.contains("  cluster 00000000000000c1 node 1 shard "), "{dump}");
+    let json = said(&["wal", "dump"], &log.0, &["--json"]);
+    assert!(json.lines().all(|line| line.starts_with('{') && line.ends_with('}')), "{json}");
+    assert!(json.contains(r#""cluster":"00000000000000c1""#), "{json}");
+    assert!(json.lines().last().unwrap().starts_with(r#"{"whole":true"#), "{json}");
+    let range = ["--group", "0", "--from", "2", "--to", "3", "--json"];
+    let range = said(&["wal", "dump"], &log.0, &range);
+    let of_runs: Vec<&str> = range.lines().filter(|it| it.contains(r#""kind":"#)).collect();
+    assert_eq!(of_runs.len(), 2, "{range}");
+    assert!(
+        of_runs
+            .iter()
+            .all(|it| it.contains(r#""first":2,"last":2"#) || it.contains(r#""first":3,"last":3"#))
+    );
+    assert!(said(&["wal", "check"], &log.0, &["--json"]).starts_with(r#"{"whole":true"#));
+}
+
+#[test]
+fn bytes_that_are_no_text_are_found_and_shown_as_they_are() {
+    let mut node = Node::new();
+    node.say_bytes(&[b"SET", b"raw\xff\xfe", b"plain"]);
+    let scratch = Scratch::new("bytes");
+    node.write_to(&scratch.0);
+    let found = said(&["wal", "grep"], &scratch.0, &["--hex", "FFfe"]);
+    assert!(found.contains(r#"SET "raw\xff\xfe" plain"#) && found.ends_with("1 entries found\n"));
+    let json = said(&["wal", "grep"], &scratch.0, &["--hex", "fffe", "--json"]);
+    assert!(json.contains(r#""commands":[["SET",{"base64":"cmF3//4="},"plain"]]"#), "{json}");
 }
