@@ -183,6 +183,8 @@ impl Source for Stretch<'_> {
 
     fn answer(&mut self, reply: Reply) {
         let given = self.given.take().expect("the machine answers what it was not given");
+        // The same on every replica: sessions keep it.
+        let reply = reply.carried();
         if let Some((id, seq)) = given.request {
             self.sessions.note(id, self.done.next());
             self.sessions.ran(id, seq, reply.clone());

@@ -6,11 +6,11 @@ use std::fmt;
 use bytes::Bytes;
 
 use crate::entry::{Entry, EntryKind, SESSION_HEADER_BYTES};
-use crate::id::{EntryId, GroupId, Index, ReplicaId, SegmentSeq, Tick, UnixMs};
+use crate::id::{EntryId, GroupId, Index, ReplicaId, SegmentSeq, Term, Tick, UnixMs};
 use crate::limits::{COMMAND_BYTES_MAX, SLOW_OPS_MAX};
 use crate::planted::{Planted, planted};
 use crate::raft::effects::{Effects, HardState, Persist, PersistSeq, RoleEvent, RoleKind};
-use crate::raft::message::Message;
+use crate::raft::message::{Message, MessageKind};
 use crate::raft::{self, LogChange, ProposeRefusal, Raft, ReadRefusal, Source};
 use crate::store::StateMachine;
 use crate::store::batch::{Batch, Stop};
@@ -90,6 +90,8 @@ pub struct Replica {
     to_apply: Option<Index>,
     /// The machine cannot go on. The core has failed then, too.
     pub(super) stopped: Option<Stop>,
+    /// Whom this replica, which has failed and follows nobody, heard lead last: its clients are sent there.
+    heard_leading: (Term, ReplicaId),
     /// The driver was told that the core failed.
     failure_told: bool,
     /// Reads that take as long as this, in ms, are slow; and those that did and were not taken yet.
@@ -141,6 +143,7 @@ impl Replica {
             sealed_last: last,
             to_apply: None,
             stopped: None,
+            heard_leading: (Term(0), ReplicaId::NONE),
             failure_told: false,
             slow_after_ms: u64::MAX,
             slow_reads: Vec::new(),
@@ -334,7 +337,7 @@ impl Replica {
             && nearby
             && now.since(fresh_at) < u64::from(command.manner.stale_ms)
         {
-            return Verdict::Answered(self.machine.read_at(&command.body, wall));
+            return Verdict::Answered(self.look_up(&command.body, wall));
         }
         let leads = self.raft.status().role == RoleKind::Leader;
         // What is due by now is gone before the read is answered.
@@ -361,6 +364,7 @@ impl Replica {
         command: GroupCommand,
         origin: Origin,
     ) -> Verdict {
+        let leader = if self.is_failed() { self.heard_leading.1 } else { leader };
         // A command that was forwarded once is not forwarded again: two nodes that each believe
         // the other leads would pass it back and forth (FAULTS: RedisRaft bug 13).
         if leader.is_some() && !matches!(origin, Origin::Node(..)) {
@@ -381,8 +385,20 @@ impl Replica {
         if self.is_installing() || self.is_of_the_removed(message) {
             return;
         }
+        if self.is_failed() {
+            self.overhear(message);
+        }
         if let Some(change) = self.raft.step(message, now) {
             self.mirror(change, entries, answers);
+        }
+    }
+
+    /// A replica that has failed heeds no message, but who leads can be told from it.
+    fn overhear(&mut self, message: &Message) {
+        use MessageKind::{Append, Heartbeat, Snapshot};
+        let leads = matches!(message.kind, Append | Heartbeat | Snapshot);
+        if leads && self.heard_leading.0 <= message.term {
+            self.heard_leading = (message.term, message.from);
         }
     }
 
@@ -543,6 +559,11 @@ impl Replica {
         std::mem::take(&mut self.slow_reads).into_iter()
     }
 
+    /// What the machine says to a read, within the bounds of any reply.
+    fn look_up(&self, body: &Bytes, wall: UnixMs) -> Reply {
+        self.machine.read_at(body, wall).carried()
+    }
+
     /// Answers the reads that may see the state as it is, with `applied` applied.
     #[inline]
     fn answer_reads(&mut self, now: Tick, wall: UnixMs, applied: Index, answers: &mut Answers) {
@@ -559,7 +580,7 @@ impl Replica {
                 self.slow_reads.push((took_ms, read.body.clone()));
             }
             self.fresh_at = self.fresh_at.max(Some(read.asked));
-            answers.push((read.origin, self.machine.read_at(&read.body, wall)));
+            answers.push((read.origin, self.look_up(&read.body, wall)));
         }
     }
 
@@ -570,7 +591,7 @@ impl Replica {
         let (mut done, mut commands) = (before, 0);
         while done < last {
             let next = done.next();
-            self.reads.before_apply(next, |body| self.machine.read_at(body, wall));
+            self.reads.before_apply(next, |body| self.machine.read_at(body, wall).carried());
             let entry = self.cache.get(next).expect("entries stay in memory until applied");
             let mut has_yielded = false;
             if entry.kind == EntryKind::Config {
@@ -616,6 +637,10 @@ impl Replica {
         let group = self.group;
         answers.extend(self.reads.drain().map(|origin| (origin, refusal::no_leader(group))));
         self.fresh_at = None;
+        let status = self.raft.status();
+        if status.role != RoleKind::Leader {
+            self.heard_leading = (status.term, status.leader);
+        }
         self.raft.stop(now);
         self.stopped = Some(stop);
     }
@@ -872,9 +897,7 @@ mod tests {
     #[test]
     fn a_read_confirmed_late_does_not_see_the_write_sent_after_it() {
         use crate::group::{GroupState, PartId, ReplicaRecovery};
-        use crate::id::Term;
         use crate::raft::Config;
-        use crate::raft::message::MessageKind;
         use crate::store::connection::Manner;
         use crate::store::map::Map;
         use crate::wire::resp::Command;

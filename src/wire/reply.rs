@@ -48,8 +48,12 @@ pub enum Reply {
 #[error("the forwarded answer is not a RESP3 reply")]
 pub struct DecodeError;
 
-/// Deepest nesting of a forwarded answer.
-const DEPTH_MAX: usize = 8;
+/// Deepest nesting of a forwarded answer, and so of any reply of a state machine: an array in an array is at depth 1.
+pub const DEPTH_MAX: usize = 8;
+/// What one part of a reply counts beside its text.
+const PART_BYTES: usize = 32;
+/// The short statuses that are read back from a forwarded answer as what they were.
+const STATUSES: [&str; 4] = ["string", "none", "hash", "set"];
 
 impl Reply {
     /// An error of this kind. `text` must hold no line ends; they are replaced by blanks.
@@ -124,21 +128,102 @@ impl Reply {
     /// About how many bytes this is when encoded: never less, and at most 32 per part more.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        const PART: usize = 32;
-        PART + match self {
-            Self::Ok | Self::Int(_) | Self::Nil | Self::NilArray => 0,
-            Self::Simple(text) => text.len(),
-            Self::Error(text) | Self::Verbatim(text) => text.len(),
-            Self::Bulk(bytes) => bytes.len(),
-            Self::Array(items) | Self::Set(items) => items.iter().map(Self::bytes).sum(),
-            Self::Map(pairs) => pairs.iter().map(|(key, value)| key.bytes() + value.bytes()).sum(),
-        }
+        PART_BYTES
+            + match self {
+                Self::Ok | Self::Int(_) | Self::Nil | Self::NilArray => 0,
+                Self::Simple(text) => text.len(),
+                Self::Error(text) | Self::Verbatim(text) => text.len(),
+                Self::Bulk(bytes) => bytes.len(),
+                Self::Array(items) | Self::Set(items) => items.iter().map(Self::bytes).sum(),
+                Self::Map(pairs) => {
+                    pairs.iter().map(|(key, value)| key.bytes() + value.bytes()).sum()
+                }
+            }
     }
 
     /// This reply, if it is within [`limits::REPLY_BYTES_MAX`].
     #[must_use]
     pub fn within_limit(self) -> Self {
         if self.bytes() > limits::REPLY_BYTES_MAX { Self::too_large() } else { self }
+    }
+
+    /// The reply of a state machine as it is given to whoever asked, here and on other nodes alike. Past
+    /// [`limits::REPLY_BYTES_MAX`] or [`DEPTH_MAX`] it is an error that names the bound. What would not be read back
+    /// from a forwarded answer as it was becomes what is: text becomes bytes, the lines of an error one line.
+    #[must_use]
+    pub(crate) fn carried(self) -> Self {
+        match self.weigh(0, &mut 0) {
+            Ok(true) => self,
+            Ok(false) => self.mended(0),
+            Err(refusal) => refusal,
+        }
+    }
+
+    /// Adds to `bytes` what [`Self::bytes`] counts, and says whether a forwarded answer keeps all of it; an error past a
+    /// bound. Stops there, so that no reply takes long.
+    fn weigh(&self, depth: usize, bytes: &mut usize) -> Result<bool, Self> {
+        if DEPTH_MAX < depth {
+            let text = format!("the reply would be nested more than {DEPTH_MAX} deep");
+            return Err(Self::error("ERR", text));
+        }
+        let mut is_kept = true;
+        let text = match self {
+            Self::Ok | Self::Int(_) | Self::Nil => 0,
+            Self::Bulk(bytes) => bytes.len(),
+            Self::NilArray => {
+                is_kept = depth == 0;
+                0
+            }
+            Self::Simple(text) => {
+                is_kept = STATUSES.contains(text);
+                text.len()
+            }
+            Self::Error(text) => {
+                is_kept = !text.contains(['\r', '\n']);
+                text.len()
+            }
+            Self::Verbatim(text) => {
+                is_kept = false;
+                text.len()
+            }
+            Self::Array(_) | Self::Set(_) | Self::Map(_) => 0,
+        };
+        *bytes = bytes.saturating_add(PART_BYTES + text);
+        if limits::REPLY_BYTES_MAX < *bytes {
+            return Err(Self::too_large());
+        }
+        match self {
+            Self::Array(items) | Self::Set(items) => {
+                for item in items {
+                    is_kept &= item.weigh(depth + 1, bytes)?;
+                }
+            }
+            Self::Map(pairs) => {
+                for (key, value) in pairs {
+                    is_kept &= key.weigh(depth + 1, bytes)?;
+                    is_kept &= value.weigh(depth + 1, bytes)?;
+                }
+            }
+            _ => {}
+        }
+        Ok(is_kept)
+    }
+
+    fn mended(self, depth: usize) -> Self {
+        let inner = |item: Self| item.mended(depth + 1);
+        match self {
+            Self::NilArray if 0 < depth => Self::Nil,
+            Self::Simple(text) if !STATUSES.contains(&text) => Self::bulk(text),
+            Self::Verbatim(text) => Self::Bulk(text.into()),
+            Self::Error(text) => Self::Error(text.replace(['\r', '\n'], " ")),
+            Self::Array(items) => Self::Array(items.into_iter().map(inner).collect()),
+            Self::Set(items) => Self::Set(items.into_iter().map(inner).collect()),
+            Self::Map(pairs) => {
+                let pairs = pairs.into_iter().map(|(key, value)| (inner(key), inner(value)));
+                Self::Map(pairs.collect())
+            }
+            other => other,
+        }
     }
 
     /// Appends the encoding.
@@ -264,10 +349,10 @@ fn decode(bytes: &Bytes, at: &mut usize, depth: usize) -> Result<Reply, DecodeEr
         }
         // A simple status becomes a bulk string in no reply of ours: state machines answer with
         // `Ok` or with one of these, the names of types.
-        b'+' if text == b"string" => Reply::Simple("string"),
-        b'+' if text == b"none" => Reply::Simple("none"),
-        b'+' if text == b"hash" => Reply::Simple("hash"),
-        b'+' if text == b"set" => Reply::Simple("set"),
+        b'+' => {
+            let status = STATUSES.into_iter().find(|status| status.as_bytes() == text);
+            Reply::Simple(status.ok_or(DecodeError)?)
+        }
         b'*' if text == b"-1" && depth == 0 => Reply::NilArray,
         b'*' | b'~' => {
             let count = count()?;
@@ -360,12 +445,41 @@ mod tests {
         })
     }
 
+    #[test]
+    fn a_reply_past_a_bound_is_an_error_that_names_it() {
+        let nested = |depth| (0..depth).fold(Reply::Ok, |inner, _| Reply::Array(vec![inner]));
+        assert_eq!(nested(DEPTH_MAX).carried(), nested(DEPTH_MAX));
+        let deep = nested(DEPTH_MAX + 1).carried();
+        assert!(deep.error_text().contains("8 deep"), "{deep:?}");
+        let large = |bytes| Reply::Array(vec![Reply::Bulk(vec![0; bytes].into())]);
+        let most = limits::REPLY_BYTES_MAX - 2 * PART_BYTES;
+        assert_eq!(large(most).carried(), large(most));
+        assert_eq!(large(most + 1).carried(), Reply::too_large());
+        let many = Reply::Array(vec![Reply::Ok; limits::REPLY_BYTES_MAX / PART_BYTES]);
+        assert_eq!(many.carried(), Reply::too_large());
+    }
+
     proptest! {
         #[test]
         fn forwarded_answers_come_back_as_they_were(
             reply in prop_oneof![9 => any_answer(), 1 => Just(Reply::NilArray)],
         ) {
             prop_assert_eq!(Reply::decode(&reply.encode_forwarded()), Ok(reply));
+        }
+
+        #[test]
+        fn what_a_machine_replies_is_the_same_here_and_on_another_node(
+            reply in any_answer(),
+            other in prop_oneof![
+                Just(Reply::NilArray),
+                Just(Reply::Simple("PONG")),
+                Just(Reply::Verbatim("a\r\nb".into())),
+                Just(Reply::Error("ERR a\r\nb".into())),
+            ],
+        ) {
+            prop_assert_eq!(reply.clone().carried(), reply.clone(), "as it is");
+            let carried = Reply::Map(vec![(reply, Reply::Array(vec![other]))]).carried();
+            prop_assert_eq!(Reply::decode(&carried.encode_forwarded()), Ok(carried));
         }
 
         #[test]

@@ -90,7 +90,7 @@ struct Alone {
 
 impl Alone {
     /// Leads its group; entry 1 is its term's.
-    fn leading(machine: Machine) -> Self {
+    fn leading(machine: impl StateMachine + 'static) -> Self {
         let recovery = ReplicaRecovery::new(GROUP, Box::new(machine), 1 << 20);
         let replica = recovery
             .beginning(GroupState::first(&[NodeId(1)], &[]))
@@ -327,4 +327,53 @@ fn a_machine_must_answer_before_it_asks_for_more() {
         .beginning(GroupState::first(&[NodeId(1)], &[]));
     recovery.on_run(run, entries.into_iter()).expect("it follows");
     recovery.settle();
+}
+
+/// Replies with as many bytes as it is asked for, and nested as deeply.
+struct Verbose;
+
+impl Verbose {
+    fn reply(payload: &Bytes) -> Reply {
+        let large = Reply::Bulk(vec![b'x'; 17 << 20].into());
+        let deep = || (0..20).fold(Reply::Ok, |inner, _| Reply::Array(vec![inner]));
+        if payload == "deep" { deep() } else { large }
+    }
+}
+
+impl StateMachine for Verbose {
+    fn apply(&mut self, _: Index, payload: &Bytes, _: Wanted) -> Reply {
+        Self::reply(payload)
+    }
+    fn read(&self, payload: &Bytes) -> Reply {
+        Self::reply(payload)
+    }
+    fn digest(&self) -> u64 {
+        0
+    }
+    fn len(&self) -> u64 {
+        0
+    }
+    fn freeze(&self) -> Box<dyn Frozen> {
+        whole::frozen("")
+    }
+    fn restoring(&self) -> Box<dyn Restoring> {
+        whole::restoring(|_| None)
+    }
+}
+
+#[test]
+fn a_reply_past_a_bound_is_an_error_whoever_asks_and_whatever_is_kept_of_it() {
+    let mut alone = Alone::leading(Verbose);
+    let open = alone.ask(Access::Write, Some(SessionRequest::Open(SESSION)));
+    let (write, request) = (alone.write(), alone.request(1));
+    (0..3).for_each(|_| alone.turn());
+    let (read, again) = (alone.ask(Access::Read, None), alone.request(1));
+    // Looked up before the entry behind it, and when its leadership is confirmed.
+    (0..3).for_each(|_| alone.turn());
+    let heard = alone.heard();
+    assert!(heard.contains(&(open, Reply::Ok)));
+    for asked in [write, request, read, again] {
+        assert!(heard.contains(&(asked, Reply::too_large())), "{asked}: {heard:?}");
+    }
+    assert!(alone.replica.sessions().digest() != 0 && heard.len() == 5);
 }
