@@ -7,6 +7,7 @@
 //!      prep-N: makes log segments      read-N: reads sealed ones
 //! ```
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
@@ -141,10 +142,14 @@ struct End {
 pub type Machines = Arc<dyn Fn(GroupId) -> Box<dyn StateMachine> + Send + Sync>;
 
 /// A running node. When it is dropped it is told to stop, and not waited for.
+///
+/// It is `Send` but not `Sync`: one thread waits for its end. Others have a [`Client`] and a [`Stopper`], which are both.
 #[derive(Debug)]
 pub struct Node {
     mailboxes: Vec<Arc<Mailbox<Mail>>>,
     ends: mpsc::Receiver<End>,
+    /// Why the first core to fail did.
+    cause: OnceCell<Fatal>,
     port: Option<SocketAddr>,
     admin: Option<AdminPort>,
     pub(super) keyring: Arc<Keyring>,
@@ -158,6 +163,16 @@ impl Drop for Node {
 }
 
 /// Stops a node from another thread; may be cloned and used twice.
+///
+/// ```no_run
+/// # fn with(node: outrigger::Node) -> Result<(), Box<dyn std::error::Error>> {
+/// let stopper = node.stopper();
+/// let waits = std::thread::spawn(move || node.join());
+/// stopper.stop();
+/// waits.join().expect("it does not panic")?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Stopper {
     mailboxes: Vec<Arc<Mailbox<Mail>>>,
@@ -243,7 +258,8 @@ impl Node {
         });
         let (tell, ends) = mpsc::channel();
         let keyring = Arc::clone(&setup.keyring);
-        let node = Self { mailboxes, ends, port, admin, keyring, client };
+        let cause = OnceCell::new();
+        let node = Self { mailboxes, ends, cause, port, admin, keyring, client };
         let setup = Arc::new(setup);
         let mut peers = Some(peers);
         for core in (0..setup.cores).map(ShardId) {
@@ -289,19 +305,38 @@ impl Node {
     /// Wait for the end: somebody else stops the node ([`Self::stopper`]), or it has to stop itself.
     ///
     /// # Errors
-    /// The first core's reason to stop. The other cores may still run, and are told to stop as the node is dropped.
+    /// The first core's reason to stop, each time it is asked. The other cores may still run, and are told to stop as the
+    /// node is dropped.
+    ///
+    /// ```no_run
+    /// # fn with(node: outrigger::Node) -> Result<(), Box<dyn std::error::Error>> {
+    /// let stopper = node.stopper();
+    /// std::thread::spawn(move || {
+    ///     let _ = std::io::stdin().read_line(&mut String::new());
+    ///     stopper.stop(); // from any thread, as often as anybody likes
+    /// });
+    /// node.join()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn join(&self) -> Result<(), Fatal> {
-        while let Some(end) = self.next_end() {
-            end?;
-        }
-        Ok(())
+        while self.cause.get().is_none() && self.next_end() {}
+        self.cause()
     }
 
-    /// How the next core ends; none after the last. Every core holds a sender until it has sent.
-    pub(super) fn next_end(&self) -> Option<Result<(), Fatal>> {
-        let End { core, result } = self.ends.recv().ok()?;
+    /// Waits for the next core to end; false after the last. Every core holds a sender until it has sent.
+    pub(super) fn next_end(&self) -> bool {
+        let Ok(End { core, result }) = self.ends.recv() else { return false };
         tracing::debug!(%core, ?result, "core ended");
-        Some(result)
+        if let Err(cause) = result {
+            self.cause.get_or_init(|| cause);
+        }
+        true
+    }
+
+    /// Why the first core to fail did, of those whose end was waited for.
+    pub(super) fn cause(&self) -> Result<(), Fatal> {
+        self.cause.get().map_or(Ok(()), |cause| Err(cause.clone()))
     }
 }
 
@@ -357,9 +392,10 @@ struct Farewell {
 impl Drop for Farewell {
     fn drop(&mut self) {
         let core = self.core;
+        // First: whoever hears that the core has ended, and looks, sees that it leads nothing.
+        self.board.core_ended(core);
         // Calls that nobody took are answered here, by being dropped; those that were taken went with the loop.
         drop(self.mailbox.close());
-        self.board.core_ended();
         let result = self.result.take().unwrap_or_else(|| {
             Err(Fatal::new(format!("core {core} panicked; this is a bug, its report is above")))
         });

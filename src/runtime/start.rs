@@ -165,11 +165,8 @@ impl Node {
     /// Why a core had stopped itself, or could not stop cleanly.
     pub fn stop(self) -> Result<(), Fatal> {
         self.stopper().stop();
-        let mut result = Ok(());
-        while let Some(end) = self.next_end() {
-            result = result.and(end);
-        }
-        result
+        while self.next_end() {}
+        self.cause()
     }
 }
 

@@ -113,6 +113,10 @@ pub enum TailEnd {
     /// The node stopped, or the replica left its group.
     #[error("the node has stopped")]
     Stopped,
+    /// The replica takes part in nothing any more, and its machine executes nothing ([`GroupStatus::failed`]); what it had
+    /// executed was told before this. Subscribe on another node, from the index after the last one heard.
+    #[error("this node's replica of the group has stopped; subscribe on another node")]
+    Failed,
 }
 
 /// Why the next change of role cannot be told.
@@ -279,7 +283,10 @@ impl Board {
     fn role_changed(&self, group: GroupId, event: &RoleEvent) {
         let RoleEvent { role, term, leader, .. } = *event;
         let leader = leader.is_some().then_some(NodeId(leader.0));
-        let change = RoleChange { group, role, term, leader };
+        self.tell(RoleChange { group, role, term, leader });
+    }
+
+    fn tell(&self, change: RoleChange) {
         for feed in self.feeds() {
             feed.feed(|state| {
                 if state.missed == 0 && state.queue.len() < ROLE_EVENTS_MAX {
@@ -291,8 +298,21 @@ impl Board {
         }
     }
 
-    /// A core has ended; after the last one subscribers hear so.
-    pub(super) fn core_ended(&self) {
+    /// A core has ended, and what was published of its groups with it: whoever led does not. After the last core
+    /// subscribers hear so.
+    pub(super) fn core_ended(&self, core: ShardId) {
+        let places = self.groups.iter().enumerate();
+        for (group, place) in places.skip(core.0.into()).step_by(self.tails.len()) {
+            let mut status = place.lock().unwrap_or_else(PoisonError::into_inner);
+            let (was, ends) = (*status, &mut *status);
+            (ends.role, ends.leader, ends.leader_ready) = (RoleKind::Follower, None, false);
+            let term = ends.term;
+            drop(status);
+            if (was.role, was.leader) != (RoleKind::Follower, None) {
+                let (group, role) = (GroupId(group as u64), RoleKind::Follower);
+                self.tell(RoleChange { group, role, term, leader: None });
+            }
+        }
         if self.cores.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.feeds().iter().for_each(|feed| feed.finish(TailEnd::Stopped));
         }
@@ -356,6 +376,9 @@ impl Roles {
     }
 
     /// The next change, on this thread; none if there is none within `patience`.
+    ///
+    /// # Errors
+    /// [`RolesEnd`], inside the `Some`.
     pub fn wait(&mut self, patience: Duration) -> Option<Result<RoleChange, RolesEnd>> {
         self.feed.wait(patience, Self::take)
     }
@@ -400,6 +423,9 @@ impl Tail {
     }
 
     /// The next command, on this thread; none if there is none within `patience`.
+    ///
+    /// # Errors
+    /// [`TailEnd`], inside the `Some`: the tail is over, and says the same from then on.
     pub fn wait(&mut self, patience: Duration) -> Option<Result<Change, TailEnd>> {
         self.feed.wait(patience, Self::take)
     }
@@ -445,9 +471,42 @@ mod tests {
         let next: Vec<_> = heard();
         let [Ok(change)] = next[..] else { panic!("{next:?}") };
         assert_eq!((change.term.0, change.leader), (ROLE_EVENTS_MAX as u64 + 4, None));
-        board.core_ended();
+        board.core_ended(ShardId(0));
         assert_eq!(roles.wait(Duration::ZERO), Some(Err(RolesEnd::Stopped)));
         assert_eq!(board.subscribe().wait(Duration::ZERO), Some(Err(RolesEnd::Stopped)));
+    }
+
+    #[test]
+    fn what_a_core_led_is_led_by_nobody_after_its_end_and_roles_say_so() {
+        let board = Board::new(4, 2);
+        let leads = GroupStatus {
+            role: RoleKind::Leader,
+            term: Term(3),
+            leader: Some(NodeId(1)),
+            leader_ready: true,
+            ..GroupStatus::default()
+        };
+        board.groups.iter().for_each(|place| *place.lock().expect("nobody panics") = leads);
+        let mut roles = board.subscribe();
+        board.core_ended(ShardId(1));
+        let status = |group| board.status(GroupId(group)).expect("there is such a group");
+        for group in [1, 3] {
+            let ended = GroupStatus {
+                role: RoleKind::Follower,
+                leader: None,
+                leader_ready: false,
+                ..leads
+            };
+            assert_eq!(status(group), ended);
+            let change = roles.wait(Duration::ZERO).expect("told").expect("not slow");
+            let expected = (GroupId(group), RoleKind::Follower, None);
+            assert_eq!((change.group, change.role, change.leader), expected);
+        }
+        assert_eq!(roles.wait(Duration::ZERO), None, "the other core lives");
+        assert_eq!((status(0), status(2)), (leads, leads));
+        board.core_ended(ShardId(0));
+        let rest: Vec<_> = std::iter::from_fn(|| roles.wait(Duration::ZERO)).take(3).collect();
+        assert_eq!(rest[2], Err(RolesEnd::Stopped), "changes first: {rest:?}");
     }
 
     #[test]

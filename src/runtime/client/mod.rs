@@ -142,8 +142,11 @@ impl Client {
 
     /// A command of the Redis protocol, as from a connection of its own: `MEMBER ADD`, `DRAIN`, `INFO`, and with the
     /// machine we ship the commands of `docs/commands.md`. Every error reply but `UNCERTAIN` means "not
-    /// executed", as there.
+    /// executed", as there. No arguments at all are no command: [`Why::Invalid`].
     pub fn command<A: AsRef<[u8]>>(&self, args: &[A]) -> Call {
+        if args.is_empty() {
+            return Call::refused(Why::Invalid, Bytes::new());
+        }
         let args: Vec<&[u8]> = args.iter().map(AsRef::as_ref).collect();
         let command = Command::from_args(&args);
         let payload = command.raw.clone();

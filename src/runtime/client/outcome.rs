@@ -101,7 +101,9 @@ impl Why {
             Self::Removed => "this node was removed from the group",
             Self::NoSession => "the session is not open",
             Self::PastRequest => "the session has gone past this request",
-            Self::Invalid => "there is no such group, or the payload is too long",
+            Self::Invalid => {
+                "there is no such group, the payload is too long, or there is no command"
+            }
             Self::Stopped => "the node has stopped",
         }
     }
@@ -126,7 +128,8 @@ pub(super) fn read(kind: Kind, reply: Reply) -> Answer {
     if !reply.is_error() {
         return Answer::Executed(reply);
     }
-    if reply.is_uncertain() {
+    // Nothing but the machine says so of a read: it changes nothing, so its outcome is never open.
+    if reply.is_uncertain() && kind != Kind::Read {
         return Answer::Unknown(reply.error_text().to_owned());
     }
     let why = Why::of(reply.error_text()).or(match kind {
@@ -167,6 +170,12 @@ mod tests {
         let reply = refusal::uncertain("x");
         let text = reply.error_text().to_owned();
         assert_eq!(read(Kind::Write, reply), Answer::Unknown(text));
+    }
+
+    #[test]
+    fn a_read_is_never_unknown_whatever_its_machine_says() {
+        let reply = Reply::error("UNCERTAIN", "says the machine");
+        assert_eq!(read(Kind::Read, reply.clone()), Answer::Executed(reply));
     }
 
     #[test]

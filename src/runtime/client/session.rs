@@ -23,7 +23,8 @@ use super::{Call, Client};
 /// answer to its last one only.
 ///
 /// The group remembers [`SESSIONS_MAX`](crate::limits::SESSIONS_MAX) sessions, on every replica and in every
-/// snapshot, and forgets the one that was used the longest ago.
+/// snapshot, and of their answers [`SESSION_REPLY_BYTES_MAX`](crate::limits::SESSION_REPLY_BYTES_MAX) bytes in all. Past
+/// either it forgets the one that was used the longest ago, whose next request is [`Why::NoSession`].
 ///
 /// ```no_run
 /// # use outrigger::{id::GroupId, runtime::client::Failure, Client};
@@ -75,10 +76,12 @@ impl Session {
         self.seq
     }
 
-    /// A number for a new request: whoever takes one has heard, or given up on, the answer to the one before.
+    /// A number for a new request: whoever takes one has heard, or given up on, the answer to the one before. After the
+    /// last number there is, `u64::MAX`, it is 0, which [`Self::run`] refuses: open another session.
     pub const fn next_seq(&mut self) -> u64 {
-        self.seq += 1;
-        self.seq
+        let Some(seq) = self.seq.checked_add(1) else { return 0 };
+        self.seq = seq;
+        seq
     }
 
     /// Sends request `seq`, for the first time or again; with the same payload each time, through any node.

@@ -80,6 +80,11 @@ impl Cursor {
             let state = self.feed.lock();
             (state.end.is_some(), has_room(&state))
         };
+        if applied < *next && replica.status().failure.is_some() {
+            // The machine executes nothing any more, and all that it has executed was told.
+            self.feed.finish(TailEnd::Failed);
+            return false;
+        }
         if applied < *next || waits || !has_room_now || has_ended {
             return !has_ended;
         }
@@ -100,7 +105,12 @@ impl Cursor {
                 *next = next.next();
             }
         });
-        true
+        // Otherwise it may be long before the core has another turn.
+        let is_over = applied < *next && replica.status().failure.is_some();
+        if is_over {
+            self.feed.finish(TailEnd::Failed);
+        }
+        !is_over
     }
 
     /// A read has come back: this tail's, or one that another tail asked for and that does for it as well.
