@@ -22,7 +22,12 @@ use super::wait::{PATIENCE, wait_for};
 static ONE_CLUSTER: Mutex<()> = Mutex::new(());
 const GROUP: GroupId = GroupId(1);
 
-/// A sum; a write of `n` bytes adds n. It refuses what is over 100 bytes in words of its own. The `Rc` makes it `!Send`.
+/// A reply that fits no frame.
+fn large() -> Reply {
+    Reply::Bulk(vec![b'x'; 17 << 20].into())
+}
+
+/// A sum; a write of `n` bytes adds n. To `large` it replies more than may be. It refuses what is over 100 bytes in words of its own. The `Rc` makes it `!Send`.
 struct Sum(std::rc::Rc<u64>);
 
 impl Sum {
@@ -37,10 +42,10 @@ impl StateMachine for Sum {
             return Reply::error("ERR", "too much at once");
         }
         self.0 = (*self.0 + payload.len() as u64).into();
-        Reply::Int(*self.0 as i64)
+        if payload == "large" { large() } else { Reply::Int(*self.0 as i64) }
     }
-    fn read(&self, _: &Bytes) -> Reply {
-        Reply::Int(*self.0 as i64)
+    fn read(&self, payload: &Bytes) -> Reply {
+        if payload == "large" { large() } else { Reply::Int(*self.0 as i64) }
     }
     fn digest(&self) -> u64 {
         *self.0
@@ -167,6 +172,23 @@ fn what_a_machine_refuses_is_a_result_and_what_cannot_be_is_given_back() {
         assert_eq!(failure.into_payload(), payload);
     }
     assert_eq!(insist(|| client.read(GROUP, "")), Reply::Int(0));
+}
+
+#[test]
+fn a_reply_past_the_bound_is_an_error_on_every_node_and_kills_none() {
+    let three = Three::start("embedded-large");
+    for id in [three.node(true), three.node(false)] {
+        let client = three.client(id);
+        assert_eq!(insist(|| client.write(GROUP, "large")), Reply::too_large());
+        assert_eq!(insist(|| client.read(GROUP, "large")), Reply::too_large());
+        let nearby = || client.read_nearby(GROUP, "large", Duration::ZERO);
+        assert_eq!(insist(nearby), Reply::too_large());
+    }
+    let client = three.client(three.node(false));
+    assert_eq!(insist(|| client.read(GROUP, "")), Reply::Int(10), "both were executed");
+    for node in three.nodes.values() {
+        assert!(node.wait_until_ready(PATIENCE), "a node has died: {}", three.told());
+    }
 }
 
 #[test]
@@ -336,6 +358,8 @@ fn commands_of_operators_need_no_client_port() {
     assert!(client.command(&["MEMBER", "LIST"]).wait().is_ok());
     let wrong = client.command(&["NOSUCH"]).wait().expect_err("no such command");
     assert_eq!(wrong.why(), Some(Why::Invalid));
+    let none = client.command::<&str>(&[]).wait().expect_err("no command");
+    assert_eq!(none.why(), Some(Why::Invalid));
     node.stop().expect("a clean end");
 }
 
@@ -393,7 +417,13 @@ fn a_core_that_dies_answers_its_calls_and_the_node_says_why() {
     assert!(outcomes.iter().all(Result::is_err));
     assert_eq!(hear(client.write(GROUP, "x")).expect_err("dead").why(), Some(Why::Stopped));
     assert_eq!(client.write(GroupId(0), "x").wait(), Ok(Reply::Ok), "the other core lives");
+    let status = client.status(GROUP).expect("there is such a group");
+    assert_eq!((status.role, status.leader), (RoleKind::Follower, None), "it leads no more");
+    assert!(!status.leader_ready && client.status(GroupId(0)).expect("likewise").leader_ready);
+    let joined = node.join().expect_err("a core died");
+    assert_eq!(node.join(), Err(joined.clone()), "each time it is asked");
     let cause = node.stop().expect_err("a core died");
+    assert_eq!(cause, joined);
     assert!(cause.to_string().contains("core 1 panicked"), "{cause}");
 }
 
@@ -444,12 +474,17 @@ fn a_machine_that_cannot_go_on_stops_its_group_or_its_node_and_says_why() {
         assert_eq!(outcome, Ok(Reply::Int(number)), "one a turn, however many are committed");
     }
     let mut roles = client.roles();
+    let mut tail = client.tail(GROUP, Some(Index(1))).expect("there is room");
     let unknown = hear(client.write(GROUP, "group")).expect_err("not executed");
     assert!(matches!(unknown, Failure::Unknown { .. }), "{unknown}");
     let change = roles.wait(PATIENCE).expect("in time").expect("not slow");
     assert_eq!((change.group, change.role, change.leader), (GROUP, RoleKind::Follower, None));
     let status = client.status(GROUP).expect("there is such a group");
     assert!(status.failed && status.applied < status.commit, "{status:?}");
+    let told = || tail.wait(PATIENCE).expect("in time").map(|change| change.payload);
+    let told: Vec<_> = std::iter::repeat_with(told).take(101).collect();
+    assert!(told[..100].iter().all(|payload| *payload == Ok(Bytes::from("x"))));
+    assert_eq!(told[100], Err(TailEnd::Failed), "what was executed, and that there is no more");
     let refused = hear(client.write(GROUP, "x")).expect_err("nobody leads it");
     assert_eq!(refused.why(), Some(Why::NoLeader));
     assert_eq!(hear(client.write(GroupId(0), "x")), Ok(Reply::Int(1)), "other groups go on");
