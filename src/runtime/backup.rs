@@ -29,6 +29,7 @@ use crate::wire::resp::Command;
 use super::asker::{Asker, Said, is_shut_out, may_change};
 use super::clock;
 use super::fatal::Fatal;
+use super::private;
 
 /// What `ctl backup` can be told.
 #[derive(Debug, Args)]
@@ -133,7 +134,7 @@ pub(super) fn backup(
 ) -> Result<(), Fatal> {
     let dir = &options.dir;
     let in_dir = |error: io::Error| Fatal::new(format!("cannot write {}: {error}", dir.display()));
-    fs::create_dir_all(dir).map_err(in_dir)?;
+    private::create_dir_all(dir).map_err(in_dir)?;
     if fs::read_dir(dir).map_err(in_dir)?.next().is_some() {
         let dir = dir.display();
         return Err(Fatal::new(format!(
@@ -179,7 +180,7 @@ pub(super) fn backup(
 }
 
 fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create(path)?;
+    let mut file = private::file().create(true).truncate(true).write(true).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
@@ -204,7 +205,9 @@ fn take(asker: &mut Asker, dir: &Path, group: u64, groups: u64) -> io::Result<Re
         Taken { group, file, term: term as u64, index: index as u64, pieces: 0, bytes: 0 };
     let entry = EntryId { term: Term(taken.term), index: Index(taken.index) };
     let mut checked = Incoming::checking(GroupId(group), entry);
-    let mut out = BufWriter::new(File::create(dir.join(&taken.file))?);
+    let mut options = private::file();
+    let file = options.create(true).truncate(true).write(true).open(dir.join(&taken.file))?;
+    let mut out = BufWriter::new(file);
     loop {
         let piece = match asker.ask(&["BACKUP", "NEXT", &name, &number])? {
             Said::Nothing => break,

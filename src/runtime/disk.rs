@@ -16,6 +16,7 @@ use rustix::io::ReadWriteFlags;
 use crate::config::FlushMethod;
 use crate::limits::BLOCK_BYTES;
 
+use super::private;
 use super::ring::Buffer;
 
 /// The name of the file that is written, in the directory that is measured.
@@ -135,7 +136,7 @@ impl Scratch {
     pub fn new(dir: &Path) -> io::Result<Self> {
         let path = dir.join(NAME);
         let flag = rustix::fs::OFlags::DIRECT.bits() as i32;
-        let mut options = File::options();
+        let mut options = private::file();
         let file =
             options.create(true).truncate(true).write(true).custom_flags(flag).open(&path)?;
         let scratch = Self { file, path };

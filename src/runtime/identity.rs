@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::id::{ClusterId, Incarnation, NodeId, SegmentSeq};
 
 use super::fatal::Fatal;
+use super::private;
 use super::segments::Directory;
 
 pub mod text;
@@ -127,7 +128,7 @@ impl Home {
     /// other cores or groups, if its identity file is damaged, or if the disk refuses.
     pub fn open(config: &Config) -> Result<Self, Fatal> {
         let dir = &config.dir;
-        fs::create_dir_all(dir).map_err(|error| failed("create", dir, &error))?;
+        private::create_dir_all(dir).map_err(|error| failed("create", dir, &error))?;
         let lock = lock(dir)?;
         let path = dir.join("identity.toml");
         let cluster = config.cluster_id();
@@ -185,6 +186,22 @@ impl Home {
             keeper: Keeper { dir: dir.clone(), saved },
             lock: Arc::new(lock),
         })
+    }
+
+    /// The same, of a directory that is a node's already: nothing is made where there is none.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and if there is no identity file.
+    pub fn open_existing(config: &Config) -> Result<Self, Fatal> {
+        let path = config.dir.join("identity.toml");
+        match fs::metadata(&path) {
+            Ok(_) => Self::open(config),
+            Err(error) => Err(Fatal::new(format!(
+                "{} is not the directory of a node: cannot read {}: {error}; is --dir right?",
+                config.dir.display(),
+                path.display(),
+            ))),
+        }
     }
 
     /// Tells nodes apart that began with other members: a hash of their ids, zero if the node joined
@@ -246,7 +263,7 @@ fn failed(what: &str, path: &Path, error: &std::io::Error) -> Fatal {
 
 fn lock(dir: &Path) -> Result<File, Fatal> {
     let path = dir.join("LOCK");
-    let mut file = File::options()
+    let mut file = private::file()
         .create(true)
         .truncate(false)
         .read(true)
@@ -377,7 +394,7 @@ fn save(dir: &Path, path: &Path, saved: &Saved) -> Result<(), Fatal> {
         .render()
         .map_err(|error| Fatal::new(format!("cannot encode the identity: {error}")))?;
     let put = |to: &Path| -> std::io::Result<()> {
-        let mut file = File::options().create(true).truncate(false).write(true).open(to)?;
+        let mut file = private::file().create(true).truncate(false).write(true).open(to)?;
         file.write_all(text.as_bytes())?;
         file.set_len(text.len() as u64)?;
         file.sync_all()

@@ -158,6 +158,8 @@ pub mod wal_reader;
 #[doc(hidden)]
 pub mod wal_writer;
 
+mod private;
+
 #[cfg(test)]
 mod certificates;
 #[cfg(test)]

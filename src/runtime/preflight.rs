@@ -1,7 +1,7 @@
 //! What a node needs from the machine, checked before it starts: each refusal says what is missing,
 //! why it is needed, and the remedy.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::limits;
 
 use super::fatal::Fatal;
+use super::private;
 
 /// Memory each core's rings lock, in bytes; glommio refuses to start with less.
 const MEMLOCK_PER_CORE: u64 = 512 << 10;
@@ -94,12 +95,12 @@ pub(super) fn open_files(clients_max: usize) -> Result<usize, Fatal> {
 
 /// One aligned block, written past the page cache as the log will be.
 pub(super) fn direct_io(dir: &Path) -> Result<(), Fatal> {
-    fs::create_dir_all(dir)
+    private::create_dir_all(dir)
         .map_err(|error| Fatal::new(format!("cannot create {}: {error}", dir.display())))?;
     let path = dir.join("preflight.tmp");
     let flag = rustix::fs::OFlags::DIRECT.bits() as i32;
     let opened =
-        File::options().create(true).truncate(true).write(true).custom_flags(flag).open(&path);
+        private::file().create(true).truncate(true).write(true).custom_flags(flag).open(&path);
     let result = opened.and_then(|mut file| {
         // Over-allocate so that an aligned block lies inside.
         let memory = vec![0u8; 2 * limits::BLOCK_BYTES];

@@ -26,6 +26,7 @@ use crate::wal;
 
 use super::fatal::Fatal;
 use super::identity::Home;
+use super::private;
 use super::recovery::Recovery;
 use super::segments::Directory;
 
@@ -39,10 +40,10 @@ const WARNING: &str = "\
 /// Plans, or applies the plan of this name. Returns what to print.
 ///
 /// # Errors
-/// When the node runs, its log cannot be read, a group cannot go on alone, the plan is another one, or
+/// When the directory is no node's, the node runs, its log cannot be read, a group cannot go on alone, the plan is another one, or
 /// the disk refuses.
 pub fn quorum_loss(config: &Config, apply: Option<&str>) -> Result<String, Fatal> {
-    let home = Home::open(config)?;
+    let home = Home::open_existing(config)?;
     let mut cores = Vec::new();
     for core in 0..config.cores {
         let directory = Directory::open(config.dir.join(format!("core-{core}")))
@@ -112,14 +113,33 @@ fn perform(path: &Path, write: &wal::Write) -> Result<(), Fatal> {
 /// Adds to the directory's record of such interventions, durably.
 fn audit(dir: &Path, what: &str) -> Result<(), Fatal> {
     let path = dir.join("quorum-loss.log");
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let record = format!("[{} s since 1970] {}\n", now.as_secs(), what.trim_end());
-    let written = File::options().create(true).append(true).open(&path).and_then(|mut file| {
+    let now =
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let record = format!("[{}, {now} s since 1970] {}\n", rfc_3339(now), what.trim_end());
+    let mut options = private::file();
+    let written = options.create(true).append(true).open(&path).and_then(|mut file| {
         file.write_all(record.as_bytes())?;
         file.sync_all()?;
         File::open(dir)?.sync_all()
     });
     written.map_err(|error| Fatal::new(format!("cannot write {}: {error}", path.display())))
+}
+
+/// Seconds since 1970 as an operator reads them: `2026-11-29T08:42:00Z`.
+fn rfc_3339(seconds: u64) -> String {
+    let (days, of_day) = (seconds / 86_400, seconds % 86_400);
+    // Years begin in March here, so that the day that comes and goes is the last; 400 of them are an era of 146,097 days,
+    // and day 719,468 of the first era is 1970-01-01.
+    let day = days + 719_468;
+    let (era, of_era) = (day / 146_097, day % 146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let since_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * since_march + 2) / 5 + 1;
+    let month = if since_march < 10 { since_march + 3 } else { since_march - 9 };
+    let year = 400 * era + year_of_era + u64::from(month <= 2);
+    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
 fn shard_config(config: &Config, home: &Home, core: u16) -> shard::Config {
@@ -130,5 +150,25 @@ fn shard_config(config: &Config, home: &Home, core: u16) -> shard::Config {
         cores: config.cores,
         addresses: home.bootstrap.clone(),
         ..shard::Config::new(home.cluster, crate::id::NodeId(config.id), &nodes, config.groups)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_told_as_dates() {
+        for (seconds, expected) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (951_868_800, "2000-03-01T00:00:00Z"),
+            (1_796_000_000, "2026-11-30T00:53:20Z"),
+            (4_107_542_399, "2100-02-28T23:59:59Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(rfc_3339(seconds), expected, "{seconds}");
+        }
     }
 }

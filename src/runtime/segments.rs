@@ -59,6 +59,7 @@ use crate::limits::{BLOCK_BYTES, SEGMENT_BYTES};
 use crate::wal;
 
 use super::identity::lock_in_time;
+use super::private;
 
 /// One write of zeros, in bytes: small enough to let the log's own writes in between.
 const ZEROS_BYTES: usize = 256 << 10;
@@ -107,7 +108,7 @@ impl Directory {
     /// # Errors
     /// When it cannot be made durable.
     pub fn open(path: PathBuf) -> io::Result<Self> {
-        fs::create_dir_all(&path)?;
+        private::create_dir_all(&path)?;
         if let Some(parent) = path.parent() {
             sync_directory(parent)?;
         }
@@ -272,7 +273,7 @@ impl Directory {
         if noted < first {
             let path = self.path.join(FIRST);
             let tmp = path.with_extension("tmp");
-            let mut file = File::create(&tmp)?;
+            let mut file = private::file().create(true).truncate(true).write(true).open(&tmp)?;
             file.write_all(wal::first_text(first).as_bytes())?;
             file.sync_all()?;
             fs::rename(&tmp, &path)?;
@@ -539,7 +540,7 @@ fn is_full(error: &io::Error) -> bool {
 /// Write a whole segment of zeros to `path` and make it durable. Past the page cache if the file
 /// system can: 64 MiB of zeros would push out pages that somebody reads.
 fn write_zeros(path: &Path) -> io::Result<Origin> {
-    let mut options = OpenOptions::new();
+    let mut options = private::file();
     options.write(true).create(true).truncate(true);
     let mut file = match options.clone().custom_flags(libc::O_DIRECT).open(path) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => options.open(path)?,
@@ -559,7 +560,7 @@ fn write_zeros(path: &Path) -> io::Result<Origin> {
 /// Reserve the blocks of a whole segment at `path`, and make that durable. They are unwritten extents to the file
 /// system: they read as zeros until something was written to them and that has become durable.
 fn reserve(path: &Path) -> io::Result<Origin> {
-    let file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
+    let file = private::file().write(true).create(true).truncate(true).open(path)?;
     match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, SEGMENT_BYTES as u64) {
         Ok(()) => file.sync_all().map(|()| Origin::Reserved),
         Err(rustix::io::Errno::OPNOTSUPP) => write_zeros(path),

@@ -24,6 +24,7 @@ use crate::limits;
 use super::access::{self, Access};
 use super::asker::Said;
 use super::fatal::Fatal;
+use super::private;
 
 /// What `up` can be told.
 #[derive(Debug, Clone, Args)]
@@ -232,7 +233,7 @@ struct Member {
 /// cluster is ready.
 pub fn up(options: &Options) -> Result<(), Fatal> {
     let access = Access::open(&options.access)?;
-    fs::create_dir_all(&options.dir)
+    private::create_dir_all(&options.dir)
         .map_err(|error| Fatal::new(format!("cannot create {}: {error}", options.dir.display())))?;
     let file = options.dir.join("cluster.json");
     let saved = match fs::read_to_string(&file) {
@@ -283,7 +284,9 @@ pub fn up(options: &Options) -> Result<(), Fatal> {
 
 fn write_whole(path: &Path, text: &str) -> Result<(), Fatal> {
     let temporary = path.with_extension("json.tmp");
-    fs::write(&temporary, text)
+    let mut options = private::file();
+    let made = options.create(true).truncate(true).write(true).open(&temporary);
+    made.and_then(|mut file| file.write_all(text.as_bytes()))
         .and_then(|()| fs::rename(&temporary, path))
         .map_err(|error| Fatal::new(format!("cannot write {}: {error}", path.display())))
 }

@@ -11,6 +11,25 @@ fn quorum_loss(node: &Node, extra: &[&str]) -> std::process::Output {
 }
 
 #[test]
+fn a_directory_that_is_no_nodes_is_refused_by_name_and_not_made() {
+    let cluster = Cluster::prepare("quorum-loss-mistyped", 1, &["--groups", "4"]);
+    let node = &cluster.nodes[0];
+    let refused = || {
+        let output = quorum_loss(node, &[]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        let named = format!("{} is not the directory of a node", node.dir.display());
+        assert!(said.contains(&named) && output.stdout.is_empty(), "{output:?}");
+    };
+    let _ = std::fs::remove_dir_all(&node.dir);
+    refused();
+    assert!(!node.dir.exists(), "nothing is made");
+    std::fs::create_dir_all(&node.dir).expect("it is ours");
+    refused();
+    assert_eq!(std::fs::read_dir(&node.dir).expect("made above").count(), 0);
+}
+
+#[test]
 fn contract_row_59_the_last_node_goes_on_alone_after_a_plan_was_read_and_applied() {
     let mut cluster = Cluster::start("quorum-loss", 3, &["--groups", "4", "--cores", "2"]);
     let mut client = cluster.nodes[0].client();
@@ -47,6 +66,8 @@ fn contract_row_59_the_last_node_goes_on_alone_after_a_plan_was_read_and_applied
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let audit = std::fs::read_to_string(audit).expect("what was done is written down");
     assert!(audit.contains(&format!("plan {name} is durable")), "{audit}");
+    let time = audit.strip_prefix("[20").and_then(|rest| rest.split_once("Z, "));
+    assert!(time.is_some_and(|(time, _)| time.len() == 17), "the time comes first: {audit}");
     assert!(audit.contains("group 3: node 1 alone; removed: 2, 3"), "{audit}");
 
     // By itself it serves everything that was acknowledged, and takes more; twice, because the log goes
