@@ -1,5 +1,5 @@
-//! What clients were refused for: counted, and told in one line a second at most, so that whoever
-//! tries passwords does not fill the disk with what is written about it.
+//! What clients and peers were refused for: counted, and told in one line a second at most, so that whoever
+//! tries passwords, or throws bytes at the peer port, does not fill the disk with what is written about it.
 
 use std::net::{SocketAddr, TcpStream};
 
@@ -53,5 +53,61 @@ impl Doorkeeper {
             %core, wrong_passwords, failed_handshakes, http_requests, last = %address, %reason, "clients refused",
         );
         *self = Self { told_at: now, ..Self::default() };
+    }
+}
+
+/// Connections to the peer port that one core refused since that was last told.
+#[derive(Debug, Default)]
+pub struct PeerDoorkeeper {
+    refused: u64,
+    /// Whom it happened to last, and why.
+    last: Option<(SocketAddr, String)>,
+    told_at: Option<Tick>,
+}
+
+impl PeerDoorkeeper {
+    /// A connection was refused. The first one, and the first after a quiet second, is told at once.
+    pub fn note(&mut self, address: SocketAddr, reason: String, now: Tick) {
+        self.refused += 1;
+        self.last = Some((address, reason));
+        self.tell(now);
+    }
+
+    /// Tells what has come together, if it is time to.
+    pub fn tell(&mut self, now: Tick) {
+        if let Some((count, address, reason)) = self.take(now) {
+            tracing::warn!(count, last = %address, reason, "peer refused");
+        }
+    }
+
+    /// How many, the last address and its reason, if it is time to tell.
+    fn take(&mut self, now: Tick) -> Option<(u64, SocketAddr, String)> {
+        if self.told_at.is_some_and(|told| now.since(told) < TOLD_MS) {
+            return None;
+        }
+        let (address, reason) = self.last.take()?;
+        self.told_at = Some(now);
+        Some((std::mem::take(&mut self.refused), address, reason))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_peer_is_told_at_once_and_the_others_once_a_second() {
+        let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let mut door = PeerDoorkeeper::default();
+        let mut told = Vec::new();
+        for ms in 0..2500 {
+            door.refused += 15;
+            door.last = Some((address, format!("at {ms}")));
+            told.extend(door.take(Tick(ms)).map(|(count, _, reason)| (count, reason)));
+        }
+        let expected = [(15, "at 0"), (15_000, "at 1000"), (15_000, "at 2000")];
+        assert_eq!(told, expected.map(|(count, reason)| (count, reason.to_owned())));
+        assert_eq!(door.take(Tick(3000)).map(|(count, ..)| count), Some(499 * 15), "the rest");
+        assert_eq!(door.take(Tick(9000)), None, "nothing to tell");
     }
 }

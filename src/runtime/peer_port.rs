@@ -28,6 +28,7 @@ use crate::shard::Event;
 use crate::wire::{Content, Expected, FrameReader, Hello, HelloError};
 
 use super::clock::HELLO_MS;
+use super::doorkeeper::PeerDoorkeeper;
 use super::identity::{Fact, Known};
 use super::keyring::Keyring;
 use super::peer_stream::PeerStream;
@@ -79,6 +80,7 @@ pub struct PeerPort {
     /// Only core 0 has it.
     memory: Option<Memory>,
     heard_at: Tick,
+    doorkeeper: PeerDoorkeeper,
     /// Frames refused since the last look.
     rejected: u64,
     /// Connections closed for their silence since the last look.
@@ -141,6 +143,7 @@ impl PeerPort {
             seen: BTreeMap::new(),
             memory,
             heard_at: Tick(0),
+            doorkeeper: PeerDoorkeeper::default(),
             rejected: 0,
             silent: 0,
         })
@@ -166,14 +169,14 @@ impl PeerPort {
                 }
             };
             if GREETINGS_MAX <= self.greetings.count() {
-                tracing::warn!(%address, "too many peers are shaking hands; closed");
+                self.doorkeeper.note(address, "too many peers are shaking hands".into(), now);
                 continue;
             }
             let keys = self.keyring.as_ref().and_then(|keyring| keyring.keys().peers);
             let stream = match PeerStream::accept(socket, keys.as_ref()) {
                 Ok(stream) => stream,
                 Err(error) => {
-                    tracing::warn!(%address, %error, "a peer's connection failed at once");
+                    self.doorkeeper.note(address, format!("it failed at once: {error}"), now);
                     continue;
                 }
             };
@@ -192,8 +195,8 @@ impl PeerPort {
             let watched = socket::prepare_peer(socket)
                 .and_then(|()| poller.add(socket, token, Interest::READ));
             if let Err(error) = watched {
-                tracing::warn!(%address, %error, "a peer's connection failed at once");
                 greetings.remove(key);
+                self.doorkeeper.note(address, format!("it failed at once: {error}"), now);
             }
         }
     }
@@ -246,6 +249,7 @@ impl PeerPort {
 
     /// Time has passed: close handshakes that take too long, and say who is still connected.
     pub fn tick(&mut self, now: Tick) {
+        self.doorkeeper.tell(now);
         if HEARD_MS <= now.since(self.heard_at) {
             self.heard_at = now;
             let mut nodes = Vec::new();
@@ -258,7 +262,8 @@ impl PeerPort {
         }
         for key in self.greetings.keys(|greeting| greeting.until <= now) {
             if let Some(greeting) = self.greetings.remove(key) {
-                tracing::warn!(address = %greeting.address, "no hello within {HELLO_MS} ms; closed");
+                let reason = format!("no hello within {HELLO_MS} ms");
+                self.doorkeeper.note(greeting.address, reason, now);
             }
         }
     }
@@ -334,7 +339,7 @@ impl PeerPort {
         let hello = match read_hello(greeting) {
             Ok(None) => return None,
             Ok(Some(hello)) => hello,
-            Err(reason) => return self.refuse(key, &reason),
+            Err(reason) => return self.refuse(key, reason, now),
         };
         match self.judge(&hello) {
             Ok(judged) => {
@@ -350,14 +355,14 @@ impl PeerPort {
                     }
                 }
             }
-            Err(reason) => self.refuse(key, &reason),
+            Err(reason) => self.refuse(key, reason, now),
         }
     }
 
-    fn refuse(&mut self, key: u64, reason: &str) -> Option<(ShardId, Greeted)> {
+    fn refuse(&mut self, key: u64, reason: String, now: Tick) -> Option<(ShardId, Greeted)> {
         let greeting = self.greetings.remove(key)?;
         self.rejected += 1;
-        tracing::warn!(address = %greeting.address, reason, "peer refused");
+        self.doorkeeper.note(greeting.address, reason, now);
         None
     }
 
@@ -377,16 +382,17 @@ impl PeerPort {
             .remove(greeting.stream.socket())
             .and_then(|()| greeting.stream.send_all(&answer));
         if let Err(error) = sent {
-            return self.refuse(key, &error.to_string());
+            return self.refuse(key, error.to_string(), now);
         }
         if is_stranger {
             let node = hello.node;
             return self.refuse(
                 key,
-                &format!(
+                format!(
                     "node {node} has been in the cluster with another directory, which it has lost: \
                      it must come back under a new --id"
                 ),
+                now,
             );
         }
         let Greeting { stream, mut reader, .. } = self.greetings.remove(key)?;

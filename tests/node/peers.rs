@@ -58,6 +58,33 @@ fn rejected(node: &Node, what: &str, bytes: &[u8]) {
     });
 }
 
+#[test]
+fn a_flood_of_garbage_is_told_in_few_lines_that_count_it_all() {
+    const COUNT: u64 = 500;
+    let cluster = Cluster::start("peer-flood", 1, &["--groups", "2"]);
+    let node = &cluster.nodes[0];
+    let told = || -> Vec<u64> {
+        let log = node.log();
+        let lines = log.lines().filter(|line| line.contains("peer refused"));
+        let counts = lines.map(|line| {
+            let (_, count) = line.split_once("count=").expect("counted");
+            assert!(line.contains("last=127.0.0.1:") && line.contains("reason="), "{line}");
+            let digits: String = count.chars().take_while(char::is_ascii_digit).collect();
+            digits.parse().expect("a number")
+        });
+        counts.collect()
+    };
+    for _ in 0..COUNT {
+        let mut socket = dial(node.peer);
+        let _ = socket.write_all(&[b'x'; 256]);
+        assert!(is_closed(&socket));
+    }
+    wait_until("all of them are told", || told().iter().sum::<u64>() == COUNT);
+    let told = told();
+    assert_eq!(told[0], 1, "the first at once: {told:?}");
+    assert!((told.len() as u64) < COUNT / 4, "not a line for each: {told:?}");
+}
+
 fn still_works(clients: &mut [Client], round: &str) {
     for (number, client) in clients.iter_mut().enumerate() {
         let key = format!("peers:{number}");
