@@ -239,6 +239,28 @@ pub struct Settings {
     pub peer_tls_ca: Option<PathBuf>,
 }
 
+/// What is wrong with a file, in one line: a supervisor shows the last line a node said. Values are left out:
+/// any of them may be a password in the wrong place.
+fn without_values(message: &str) -> String {
+    let message = message.replace('\n', " ");
+    let quotes_a_value =
+        message.starts_with("invalid type: ") || message.starts_with("invalid value: ");
+    match message.rsplit_once(", expected ") {
+        Some((_, expected)) if quotes_a_value => format!("not of its kind, expected {expected}"),
+        _ => message,
+    }
+}
+
+/// The setting that a line of a file begins with, if it is one: any other word may be part of a value.
+fn setting_of(line: &str) -> Option<&str> {
+    let is_of_a_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    let line = line.trim_start();
+    let key = line.split(|letter| !is_of_a_name(letter)).next().filter(|key| !key.is_empty())?;
+    let read = toml::from_str::<Settings>(&format!("{key} = 0"));
+    let is_unknown = read.is_err_and(|error| error.message().starts_with("unknown field"));
+    (!is_unknown).then_some(key)
+}
+
 /// Why settings cannot be used: which, what it is, what it may be.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ConfigError {
@@ -297,18 +319,13 @@ impl Settings {
     /// If it is not TOML, or names a setting that does not exist.
     pub fn from_text(path: &Path, text: &str) -> Result<Self, ConfigError> {
         toml::from_str(text).map_err(|error| {
-            // In one line: a supervisor shows the last line a node said.
-            let message = error.message().replace('\n', " ");
+            let message = without_values(error.message());
             let cause = match error.span() {
                 Some(span) => {
                     let line = text[..span.start.min(text.len())].matches('\n').count();
-                    let said = text.lines().nth(line).unwrap_or_default().trim();
-                    // A password is not for the log, however wrongly it is written.
-                    let names_another = said.contains('=') && !said.contains("pass");
-                    if text.contains("requirepass") && !names_another {
-                        format!("line {}: not TOML, or not a text in quotes", line + 1)
-                    } else {
-                        format!("line {}, `{said}`: {message}", line + 1)
+                    match text.lines().nth(line).and_then(setting_of) {
+                        Some(key) => format!("line {}, `{key}`: {message}", line + 1),
+                        None => format!("line {}: {message}", line + 1),
                     }
                 }
                 None => message,

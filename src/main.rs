@@ -221,13 +221,13 @@ fn peer(text: &str) -> Result<(String, SocketAddr), String> {
 }
 
 impl Serve {
-    fn settings(self) -> Result<Settings, Fatal> {
+    fn settings(self) -> Result<Settings, Misconfigured> {
         let mut peers = None;
         for (id, address) in self.peers.into_iter().flatten() {
             let peers = peers.get_or_insert_with(BTreeMap::new);
             if let Some(other) = peers.insert(id.clone(), address) {
                 let cause = format!("--peers names node {id} twice: {other} and {address}");
-                return Err(Fatal::new(cause));
+                return Err(Misconfigured(cause));
             }
         }
         Ok(Settings {
@@ -274,7 +274,7 @@ impl Serve {
         })
     }
 
-    fn run(self) -> Result<(), Fatal> {
+    fn run(self) -> Result<(), Failure> {
         if let Some(parent) = self.parent_pid {
             up::end_with(parent)?;
         }
@@ -285,12 +285,13 @@ impl Serve {
             return Ok(());
         }
         let id = config.id;
-        serve::serve(&config).map_err(|fatal| Fatal::new(format!("node {id} stopped: {fatal}")))
+        let result = serve::serve(&config);
+        result.map_err(|fatal| Failure::Fatal(Fatal::new(format!("node {id} stopped: {fatal}"))))
     }
 
     /// The configuration that flags and file make together.
-    fn resolve(self) -> Result<Config, Fatal> {
-        let refused = |error: outrigger::config::ConfigError| Fatal::new(error.to_string());
+    fn resolve(self) -> Result<Config, Misconfigured> {
+        let refused = |error: outrigger::config::ConfigError| Misconfigured(error.to_string());
         let file = match &self.config {
             Some(path) => Settings::from_file(path).map_err(refused)?,
             None => Settings::default(),
@@ -298,7 +299,7 @@ impl Serve {
         let origin = self.config.as_ref().map(|path| format!("{}: ", path.display()));
         self.settings()?.over(file).resolve().map_err(|error| {
             // The value may come from a flag as well; the file is where to look first.
-            Fatal::new(format!("{}{error}", origin.unwrap_or_default()))
+            Misconfigured(format!("{}{error}", origin.unwrap_or_default()))
         })
     }
 }
@@ -314,10 +315,36 @@ struct QuorumLoss {
 }
 
 impl QuorumLoss {
-    fn run(self) -> Result<(), Fatal> {
+    fn run(self) -> Result<(), Failure> {
         let config = self.serve.resolve()?;
         print!("{}", quorum_loss::quorum_loss(&config, self.apply.as_deref())?);
         Ok(())
+    }
+}
+
+/// Flags and file that make no configuration: why, in one line.
+#[derive(Debug)]
+struct Misconfigured(String);
+
+/// Why a command ended without success.
+#[derive(Debug)]
+enum Failure {
+    /// It does not get better by itself. Exits with 2, as for a flag that does not exist, and systemd does not try
+    /// again (docs/outrigger.service).
+    Misconfigured(Misconfigured),
+    /// Anything else. Exits with 1.
+    Fatal(Fatal),
+}
+
+impl From<Misconfigured> for Failure {
+    fn from(cause: Misconfigured) -> Self {
+        Self::Misconfigured(cause)
+    }
+}
+
+impl From<Fatal> for Failure {
+    fn from(fatal: Fatal) -> Self {
+        Self::Fatal(fatal)
     }
 }
 
@@ -356,23 +383,23 @@ fn main() -> ExitCode {
     let result = match command {
         Command::Serve(serve) => serve.run(),
         Command::QuorumLoss(options) => options.run(),
-        Command::Up(options) => up::up(&options),
-        Command::Ctl(options) => ctl::ctl(&options),
-        Command::Top(options) => top::top(&options),
-        Command::Drain(options) => ctl::drain(&options),
-        Command::Doctor(options) => doctor::doctor(&options),
+        Command::Up(options) => up::up(&options).map_err(Failure::from),
+        Command::Ctl(options) => ctl::ctl(&options).map_err(Failure::from),
+        Command::Top(options) => top::top(&options).map_err(Failure::from),
+        Command::Drain(options) => ctl::drain(&options).map_err(Failure::from),
+        Command::Doctor(options) => doctor::doctor(&options).map_err(Failure::from),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(fatal) => {
-            // One line that names the cause; a supervisor shows the last line it saw.
-            match format {
-                LogFormat::Human => eprintln!("outrigger: {fatal}"),
-                LogFormat::Json => tracing::error!("{fatal}"),
-            }
-            ExitCode::FAILURE
-        }
+    let (cause, code) = match result {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Misconfigured(Misconfigured(cause))) => (cause, ExitCode::from(2)),
+        Err(Failure::Fatal(fatal)) => (fatal.to_string(), ExitCode::FAILURE),
+    };
+    // One line that names the cause; a supervisor shows the last line it saw.
+    match format {
+        LogFormat::Human => eprintln!("outrigger: {cause}"),
+        LogFormat::Json => tracing::error!("{cause}"),
     }
+    code
 }
 
 #[cfg(test)]

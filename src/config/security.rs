@@ -171,6 +171,18 @@ mod tests {
             "requirepass = [\"secret\"]",
             "requirepass=\"secret",
             "requirepass = \"\"\"\nsecret",
+            "requirepass = \"\"\"\nsecret = 1",
+            "requirepass \"secret\"",
+            "requirepass = { a = \"secret\" }",
+            "requirepas = \"secret\"",
+            "require-pass = \"secret\"",
+            "password = \"secret\"",
+            "groups = \"secret\"",
+            "client = \"secret\"",
+            "peers = \"secret\"",
+            "peers = { 1 = \"secret\" }",
+            "id = secret",
+            "requirepass =\nsecret",
         ] {
             let error = security(broken).expect_err("not a text");
             assert!(error.contains("line ") && !error.contains("secret"), "{error}");
