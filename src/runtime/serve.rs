@@ -21,10 +21,7 @@ pub fn serve(config: &Config) -> Result<(), Fatal> {
     process::use_small_pages();
     let node = Node::start_with(config, Arc::new(|_| Box::new(Map::new())))?;
     let keyring = Arc::clone(&node.keyring);
-    // Without files to read again, the end of the terminal ends the node as ever.
-    let wanted =
-        if keyring.has_files() { &[SIGTERM, SIGINT, SIGHUP][..] } else { &[SIGTERM, SIGINT] };
-    let mut signals = Signals::new(wanted)
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|error| Fatal::new(format!("cannot listen for signals: {error}")))?;
     let handle = signals.handle();
     let stopper = node.stopper();
@@ -52,8 +49,13 @@ pub fn serve(config: &Config) -> Result<(), Fatal> {
     result
 }
 
-/// Certificates, keys and the password, read again.
+/// Certificates, keys and the password, read again. A node without such files goes on as it is: whoever reloads all
+/// services of a machine does not mean to end one.
 fn reload(keyring: &Keyring) {
+    if !keyring.has_files() {
+        tracing::info!("SIGHUP: no certificates, keys or password to read again");
+        return;
+    }
     match keyring.reload() {
         Ok(()) => {
             tracing::info!("certificates, keys and password read again: new connections use them")

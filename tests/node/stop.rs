@@ -8,6 +8,7 @@ use outrigger::limits::SPARE_SEGMENTS;
 use crate::client::Reply;
 use crate::cluster::{Cluster, Node, OUTRIGGER, TestDir, free_address};
 use crate::config::run;
+use crate::wait::wait_until;
 
 /// A refusal to start: non-zero, one line on stderr, and that line names the cause.
 #[track_caller]
@@ -49,6 +50,15 @@ fn sigterm_ends_well_and_keeps_the_data() {
         assert_eq!(client.say(&format!("SET more:{round} v")), Reply::ok());
         assert_eq!(client.say("DBSIZE").integer(), 51 + round);
     }
+}
+
+#[test]
+fn sighup_ends_no_node_that_has_nothing_to_read_again() {
+    let cluster = Cluster::start("sighup", 1, &["--groups", "2"]);
+    let mut client = cluster.nodes[0].client();
+    cluster.nodes[0].signal(rustix::process::Signal::HUP);
+    wait_until("it is told", || cluster.nodes[0].log().contains("SIGHUP: no certificates"));
+    assert_eq!(client.say("SET after reload"), Reply::ok(), "on the same connection");
 }
 
 #[test]
