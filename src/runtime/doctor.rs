@@ -3,6 +3,7 @@
 
 use std::fmt::{self, Write as _};
 use std::fs;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -26,11 +27,12 @@ const INCREDIBLE_FLUSH: Duration = Duration::from_micros(15);
 /// The command line of `doctor`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// Where a node would keep everything; made if it does not exist.
+    /// Where a node would keep everything; need not exist.
     #[arg(default_value = ".")]
     pub dir: PathBuf,
     /// Cores the node would use, one executor each.
-    #[arg(long, value_name = "C", default_value_t = 1)]
+    #[arg(long, value_name = "C", default_value_t = 1,
+          value_parser = clap::value_parser!(u16).range(1..=i64::from(limits::CORES_MAX)))]
     pub cores: u16,
 }
 
@@ -47,6 +49,9 @@ struct Report {
     kernel: String,
     clients: Option<usize>,
     governor: Option<String>,
+    /// Cores the node would use, and those that the machine lets it use.
+    cores: u16,
+    processors: Option<usize>,
 }
 
 /// Prints the page.
@@ -58,12 +63,25 @@ pub fn doctor(options: &Options) -> Result<(), Fatal> {
     print!("{report}");
     match report.obstacles.len() {
         0 => Ok(()),
-        count => Err(Fatal::new(format!("a node cannot start here: {count} obstacles, see above"))),
+        1 => Err(Fatal::new("no node belongs here: 1 obstacle, see above")),
+        count => Err(Fatal::new(format!("no node belongs here: {count} obstacles, see above"))),
     }
 }
 
 impl Report {
+    /// What is found at `dir`, which is made for that if it is missing, and then removed.
     fn of(dir: &Path, cores: u16) -> Self {
+        let is_missing = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.exists();
+        let missing: Vec<&Path> = dir.ancestors().take_while(is_missing).collect();
+        let report = Self::of_made(dir, cores);
+        for dir in missing {
+            // Somebody else may have put something there meanwhile: it stays then.
+            let _ = fs::remove_dir(dir);
+        }
+        report
+    }
+
+    fn of_made(dir: &Path, cores: u16) -> Self {
         let mut obstacles = Vec::new();
         let mut note = |checked: Result<(), Fatal>| {
             obstacles.extend(checked.err().map(|fatal| fatal.to_string()));
@@ -82,10 +100,12 @@ impl Report {
         let stat = rustix::fs::statvfs(dir).ok();
         let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let filesystem = mount_of(&mounts, &dir).unwrap_or_else(|| "unknown".into());
+        note(survives_a_reboot(&filesystem));
         let read = |path| fs::read_to_string(path).ok().map(|text: String| text.trim().to_owned());
         Self {
             obstacles,
-            filesystem: mount_of(&mounts, &dir).unwrap_or_else(|| "unknown".into()),
+            filesystem,
             dir,
             free_mib: stat.map(|it| it.f_bavail.saturating_mul(it.f_frsize) >> 20),
             flushes,
@@ -93,6 +113,8 @@ impl Report {
             kernel: read("/proc/sys/kernel/osrelease").unwrap_or_else(|| "unknown".into()),
             clients,
             governor: read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+            cores,
+            processors: std::thread::available_parallelism().ok().map(NonZero::get),
         }
     }
 
@@ -122,7 +144,18 @@ impl Report {
                 "Linux {major}.{minor} works; from 6.1 on, a core's ring interrupts it less"
             ));
         }
-        if !["ext4", "xfs"].iter().any(|known| self.filesystem.starts_with(known)) {
+        if let Some(processors) = self.processors
+            && processors < usize::from(self.cores)
+        {
+            advice.push(format!(
+                "{} on {}: they take turns, and each waits for the others. --cores is best at most the \
+                 processors that nothing else uses, and is fixed at the first start",
+                counted(usize::from(self.cores), "core"),
+                counted(processors, "processor"),
+            ));
+        }
+        let is_known = ["ext4", "xfs", "tmpfs", "ramfs"];
+        if !is_known.iter().any(|known| self.filesystem.starts_with(known)) {
             advice.push(format!("{} is untested; ext4 and xfs are tested", self.filesystem));
         }
         if let Some(governor) = &self.governor
@@ -136,7 +169,8 @@ impl Report {
             && clients < limits::CONNECTIONS_DEFAULT
         {
             advice.push(format!(
-                "open files are limited: {clients} clients can connect, not {}. Raise LimitNOFILE= in the systemd unit",
+                "open files are limited: {} can connect, not {}. Raise LimitNOFILE= in the systemd unit",
+                counted(clients, "client"),
                 limits::CONNECTIONS_DEFAULT
             ));
         }
@@ -181,6 +215,20 @@ impl fmt::Display for Report {
     }
 }
 
+/// A node that comes back from a reboot without its log has forgotten what it voted and acknowledged.
+fn survives_a_reboot(filesystem: &str) -> Result<(), Fatal> {
+    match filesystem.split(' ').next() {
+        Some(kind @ ("tmpfs" | "ramfs")) => Err(Fatal::new(format!(
+            "{kind} is memory: a reboot loses everything that is kept here. Remedy: put --dir on ext4 or xfs"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
 /// Filesystem and device of the longest mount point above `dir`, of a table like `/proc/self/mounts`.
 fn mount_of(mounts: &str, dir: &Path) -> Option<String> {
     let mounts = mounts.lines().filter_map(|line| {
@@ -208,6 +256,7 @@ mod tests {
         report.flushes = Some(Flushes::of_micros(&[micros], &[micros * 2]));
         (report.kernel, report.filesystem) = ("6.18.44".into(), "ext4 on /dev/vda".into());
         (report.governor, report.clients) = (None, Some(limits::CONNECTIONS_DEFAULT));
+        (report.cores, report.processors) = (2, Some(2));
         report
     }
 
@@ -248,6 +297,12 @@ mod tests {
         assert!(lazy.contains("governor is powersave"), "{lazy}");
         let few = advice(|it| it.clients = Some(10));
         assert!(few.starts_with("open files are limited: 10 clients"), "{few}");
+        let one = advice(|it| it.clients = Some(1));
+        assert!(one.starts_with("open files are limited: 1 client can"), "{one}");
+        let crowded = advice(|it| it.cores = 3);
+        assert!(crowded.starts_with("3 cores on 2 processors: "), "{crowded}");
+        let single = advice(|it| it.processors = Some(1));
+        assert!(single.starts_with("2 cores on 1 processor: "), "{single}");
     }
 
     #[test]
@@ -262,7 +317,32 @@ mod tests {
             "{report}"
         );
         let options = Options { dir: file.join("below"), cores: 1 };
-        assert!(doctor(&options).unwrap_err().to_string().starts_with("a node cannot start here"));
+        assert!(
+            doctor(&options)
+                .unwrap_err()
+                .to_string()
+                .starts_with("no node belongs here: 1 obstacle,")
+        );
+    }
+
+    #[test]
+    fn memory_is_no_place_for_a_node() {
+        let refusal = survives_a_reboot("tmpfs on tmpfs").unwrap_err().to_string();
+        assert!(refusal.starts_with("tmpfs is memory: a reboot loses everything"), "{refusal}");
+        assert!(survives_a_reboot("ramfs on none").is_err());
+        assert_eq!(survives_a_reboot("ext4 on /dev/vda"), Ok(()));
+    }
+
+    #[test]
+    fn what_was_made_to_look_at_is_removed_and_nothing_else() {
+        let scratch = scratch::Scratch::new("doctor-leaves");
+        Report::of(&scratch.path().join("one/two"), 1);
+        assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
+        let there = scratch.path().join("there");
+        fs::create_dir(&there).unwrap();
+        Report::of(&there.join("below"), 1);
+        Report::of(&there, 1);
+        assert!(there.exists() && fs::read_dir(&there).unwrap().count() == 0);
     }
 
     #[test]
