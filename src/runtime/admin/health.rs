@@ -11,8 +11,12 @@ use crate::shard::report::GroupReport;
 use super::gather::CoreReport;
 use super::http::{Response, Status};
 
-/// `/livez`: every core has turned lately. Not whether it gets anywhere: a restart would not help that.
+/// `/livez`: every core has turned lately. Not whether it gets anywhere: a restart would not help that. While the node
+/// stops, it is alive whatever its cores do: those that have ended turn no more, and whoever kills it then loses the clean end.
 pub(super) fn live(pulse: &Pulse, now: Tick) -> Response {
+    if pulse.is_stopping() {
+        return Response::text(Status::Ok, "live");
+    }
     let still = pulse.stillness(now).filter(|(_, ms)| ADMIN_TURN_MS_MAX < *ms);
     let still: Vec<String> =
         still.map(|(core, ms)| format!("core {core} has not turned for {ms} ms")).collect();

@@ -320,7 +320,10 @@ mod tests {
         }
         assert_eq!(get(&port, "/livez"), (200, "live\n".to_owned()));
         assert_eq!(get(&port, "/").0, 200);
+        assert_eq!(health::live(&shared.pulse, Tick(1 << 40)).status, Status::Unavailable);
         shared.pulse.stop();
+        let ended = health::live(&shared.pulse, Tick(1 << 40));
+        assert_eq!(ended.status, Status::Ok, "cores that have ended are no reason to kill it");
         let (_, body) = get(&port, "/readyz");
         assert_eq!(body, "not ready\nthe node stops\ncore 0 replays its log\n");
         let mut mail = Vec::new();

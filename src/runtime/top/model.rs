@@ -27,6 +27,8 @@ pub struct Node {
     pub now: Option<Sample>,
     /// What it said before that.
     pub before: Option<Sample>,
+    /// Its id, as it last said it; empty if it never did.
+    pub id: String,
     /// Why it is of no use, if it is not.
     pub trouble: Option<String>,
 }
@@ -121,7 +123,9 @@ impl Cluster {
         match heard {
             Heard::Info(text) => {
                 node.before = node.now.take();
-                node.now = Some(Sample::parse(at_ms, &text));
+                let now = Sample::parse(at_ms, &text);
+                node.id = now.text("node_id").to_owned();
+                node.now = Some(now);
                 node.trouble = None;
             }
             Heard::Refused(why) | Heard::Nothing(why) => {
