@@ -7,6 +7,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use outrigger::wal::FORMAT_VERSION;
+
 use crate::client::Reply;
 use crate::cluster::Cluster;
 use crate::script::play;
@@ -14,15 +16,21 @@ use crate::wait::wait_until;
 
 /// One node of two groups, whose directory is what a release left.
 fn left_by(release: &str) -> Cluster {
-    let mut cluster = Cluster::prepare(&format!("golden-{release}"), 1, &["--groups", "2"]);
-    let node = &mut cluster.nodes[0];
+    let mut cluster = unpacked(release);
+    cluster.nodes[0].start();
+    cluster.wait_ready();
+    cluster
+}
+
+/// The same, before it starts.
+fn unpacked(release: &str) -> Cluster {
+    let cluster = Cluster::prepare(&format!("golden-{release}"), 1, &["--groups", "2"]);
+    let node = &cluster.nodes[0];
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let archive = root.join(format!("tests/golden/{release}.tar.gz"));
     std::fs::create_dir_all(&node.dir).expect("it is ours");
     let unpacked = Command::new("tar").arg("-xzf").arg(&archive).arg("-C").arg(&node.dir).status();
     assert!(unpacked.expect("tar is there").success(), "{} cannot be unpacked", archive.display());
-    node.start();
-    cluster.wait_ready();
     cluster
 }
 
@@ -62,4 +70,55 @@ fn what_0_1_0_left_is_read() {
         cluster.nodes[0].start();
         cluster.wait_ready();
     }
+}
+
+/// The newest archive, and the format of the log in it.
+const NEWEST: (&str, u32) = ("0.1.0-format-5", 5);
+
+/// Collections, a deadline, users; then `kill -9`.
+#[test]
+fn what_format_5_left_is_read() {
+    let mut cluster = left_by(NEWEST.0);
+    for round in 0..2 {
+        let mut client = cluster.nodes[0].client();
+        if round == 0 {
+            let expected = Reply::bulk("29835d0145d43676");
+            wait_until("all of it is applied, and has the digest it had", || {
+                client.say("DEBUG DIGEST") == expected
+            });
+        }
+        play(
+            &mut client,
+            r#"
+            GET string          => "value+tail"
+            GET counter         => "42"
+            HGETALL hash        => ["name" "Ada"]
+            SMEMBERS set        => ["a" "b"]
+            PEXPIRETIME expires => :33000000000000
+            EXISTS deleted      => :0
+            DBSIZE              => :5
+            "#,
+        );
+        let users = client.say("ACL LIST").to_string();
+        assert!(users.contains("user ada on") && !users.contains("user gone"), "{users}");
+        assert_eq!(client.say("AUTH ada golden"), Reply::ok());
+        assert_eq!(client.say(&format!("SET a:later {round}")), Reply::ok());
+        assert!(client.say("GET string").to_string().contains("NOPERM"), "judged by what was read");
+        client.say("DEL a:later");
+        drop(client);
+        cluster.nodes[0].stop();
+        cluster.nodes[0].start();
+        cluster.wait_ready();
+    }
+}
+
+/// Whoever raises the format leaves a directory of it here.
+#[test]
+fn the_newest_archive_is_of_the_present_format() {
+    let cluster = unpacked(NEWEST.0);
+    let segment = cluster.nodes[0].dir.join("core-0/0000000000000001.seg");
+    let bytes = std::fs::read(segment).expect("unpacked");
+    // Behind the magic number and the checksum of the header.
+    assert_eq!(bytes[12..16], NEWEST.1.to_le_bytes());
+    assert_eq!(NEWEST.1, FORMAT_VERSION, "make an archive of the new format");
 }
