@@ -190,7 +190,7 @@ fn top_shows_all_nodes_and_says_who_is_down() {
     cluster.nodes[2].kill();
     wait_until("the third node is missed", || {
         let text = top(&cluster.nodes[0]);
-        text.contains("2 of 3 nodes, 2 of 2 groups led") && text.contains("down: ")
+        text.contains("2 of 3 nodes, 2 of 2 groups led") && text.contains(" down ")
     });
     let output = run(Command::new(OUTRIGGER).args(["top", "--node", &address, "--once"]));
     assert!(!output.status.success());
