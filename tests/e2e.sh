@@ -40,7 +40,7 @@ connection_commands() {
     like "HELLO 2" $'server\noutrigger\nversion\n*\nproto\n2\nid\n*\nrole\nmaster*' cli "$P1" hello 2
     is "HELLO 4" "NOPROTO unsupported protocol version" cli "$P1" hello 4
     like "COMMAND" "*get*" cli "$P1" command
-    is "COMMAND COUNT" 75 cli "$P1" command count
+    is "COMMAND COUNT" 85 cli "$P1" command count
     like "COMMAND DOCS" $'get\nsummary\n*' cli "$P1" command docs get
     like "COMMAND INFO" $'get\n2\nreadonly*' cli "$P1" command info get
     is "CONFIG GET save, as redis-benchmark asks" "save" echo "$(cli "$P1" config get save | head -n 1)"
