@@ -180,7 +180,7 @@ pub(super) fn backup(
 }
 
 fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = private::file().create(true).truncate(true).write(true).open(path)?;
+    let mut file = private::create(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
@@ -205,9 +205,7 @@ fn take(asker: &mut Asker, dir: &Path, group: u64, groups: u64) -> io::Result<Re
         Taken { group, file, term: term as u64, index: index as u64, pieces: 0, bytes: 0 };
     let entry = EntryId { term: Term(taken.term), index: Index(taken.index) };
     let mut checked = Incoming::checking(GroupId(group), entry);
-    let mut options = private::file();
-    let file = options.create(true).truncate(true).write(true).open(dir.join(&taken.file))?;
-    let mut out = BufWriter::new(file);
+    let mut out = BufWriter::new(private::create(&dir.join(&taken.file))?);
     loop {
         let piece = match asker.ask(&["BACKUP", "NEXT", &name, &number])? {
             Said::Nothing => break,

@@ -1,7 +1,7 @@
 //! What a node makes is its owner's alone: data, and digests of passwords, are for nobody else on the machine. What
 //! is there already keeps the mode that somebody gave it.
 
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
@@ -21,6 +21,14 @@ pub(super) fn file() -> OpenOptions {
     options
 }
 
+/// An empty file to write to, made or emptied.
+///
+/// # Errors
+/// As [`File::create`].
+pub(super) fn create(path: &Path) -> io::Result<File> {
+    file().write(true).create(true).truncate(true).open(path)
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -36,12 +44,12 @@ mod tests {
         let above = scratch.path().join("above");
         let (below, made) = (above.join("below"), above.join("file"));
         create_dir_all(&below).unwrap();
-        file().create(true).write(true).truncate(true).open(&made).unwrap();
+        create(&made).unwrap();
         assert_eq!([mode(&above), mode(&below), mode(&made)], [0o700, 0o700, 0o600]);
         fs::set_permissions(&above, fs::Permissions::from_mode(0o750)).unwrap();
         fs::set_permissions(&made, fs::Permissions::from_mode(0o640)).unwrap();
         create_dir_all(&below).unwrap();
-        file().create(true).write(true).truncate(true).open(&made).unwrap();
+        create(&made).unwrap();
         assert_eq!([mode(&above), mode(&made)], [0o750, 0o640]);
     }
 }

@@ -273,7 +273,7 @@ impl Directory {
         if noted < first {
             let path = self.path.join(FIRST);
             let tmp = path.with_extension("tmp");
-            let mut file = private::file().create(true).truncate(true).write(true).open(&tmp)?;
+            let mut file = private::create(&tmp)?;
             file.write_all(wal::first_text(first).as_bytes())?;
             file.sync_all()?;
             fs::rename(&tmp, &path)?;
@@ -560,7 +560,7 @@ fn write_zeros(path: &Path) -> io::Result<Origin> {
 /// Reserve the blocks of a whole segment at `path`, and make that durable. They are unwritten extents to the file
 /// system: they read as zeros until something was written to them and that has become durable.
 fn reserve(path: &Path) -> io::Result<Origin> {
-    let file = private::file().write(true).create(true).truncate(true).open(path)?;
+    let file = private::create(path)?;
     match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, SEGMENT_BYTES as u64) {
         Ok(()) => file.sync_all().map(|()| Origin::Reserved),
         Err(rustix::io::Errno::OPNOTSUPP) => write_zeros(path),

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use outrigger::wal::FORMAT_VERSION;
 
-use crate::client::Reply;
+use crate::client::{Client, Reply};
 use crate::cluster::Cluster;
 use crate::script::play;
 use crate::wait::wait_until;
@@ -34,6 +34,21 @@ fn unpacked(release: &str) -> Cluster {
     cluster
 }
 
+fn restart(cluster: &mut Cluster) {
+    cluster.nodes[0].stop();
+    cluster.nodes[0].start();
+    cluster.wait_ready();
+}
+
+/// All that a release had applied is applied, and has the digest it had. The end of the log is when the new leader's
+/// first entry is applied.
+fn wait_for_digest(client: &mut Client, digest: &str) {
+    let expected = Reply::bulk(digest);
+    wait_until("all of it is applied, and has the digest it had", || {
+        client.say("DEBUG DIGEST") == expected
+    });
+}
+
 /// A snapshot of both groups, entries behind it, a transaction, a session, deadlines; then `kill -9`.
 #[test]
 fn what_0_1_0_left_is_read() {
@@ -41,11 +56,7 @@ fn what_0_1_0_left_is_read() {
     for round in 0..2 {
         let mut client = cluster.nodes[0].client();
         if round == 0 {
-            // Of what is applied: the end of the log is when the new leader's first entry is.
-            let expected = Reply::bulk("bc97d891e70bc11e");
-            wait_until("all of it is applied, and has the digest it had", || {
-                client.say("DEBUG DIGEST") == expected
-            });
+            wait_for_digest(&mut client, "bc97d891e70bc11e");
         }
         play(
             &mut client,
@@ -66,9 +77,7 @@ fn what_0_1_0_left_is_read() {
         client.say(&format!("SET later {round}"));
         client.say("DEL later");
         drop(client);
-        cluster.nodes[0].stop();
-        cluster.nodes[0].start();
-        cluster.wait_ready();
+        restart(&mut cluster);
     }
 }
 
@@ -82,10 +91,7 @@ fn what_format_5_left_is_read() {
     for round in 0..2 {
         let mut client = cluster.nodes[0].client();
         if round == 0 {
-            let expected = Reply::bulk("29835d0145d43676");
-            wait_until("all of it is applied, and has the digest it had", || {
-                client.say("DEBUG DIGEST") == expected
-            });
+            wait_for_digest(&mut client, "29835d0145d43676");
         }
         play(
             &mut client,
@@ -106,9 +112,7 @@ fn what_format_5_left_is_read() {
         assert!(client.say("GET string").to_string().contains("NOPERM"), "judged by what was read");
         client.say("DEL a:later");
         drop(client);
-        cluster.nodes[0].stop();
-        cluster.nodes[0].start();
-        cluster.wait_ready();
+        restart(&mut cluster);
     }
 }
 

@@ -148,6 +148,7 @@ pub(super) mod tests {
     use super::*;
     use crate::id::{ClusterId, GroupId, Index, NodeId, ReplicaId, Term};
     use crate::raft::effects::RoleKind;
+    use crate::runtime::explain::{self, Explainer};
     use crate::shard::report::{Counters, DriverReport, GroupReport, LinkReport};
 
     /// What core `core` of two could tell, with one group of its own.
@@ -185,9 +186,8 @@ pub(super) mod tests {
         let mut flushes = Durations::default();
         flushes.record(std::time::Duration::from_micros(700));
         flushes.record(std::time::Duration::from_millis(40));
-        let (turns, mut explainer) =
-            (Durations::default(), crate::runtime::explain::Explainer::default());
-        let (commit, leg) = crate::runtime::explain::tests::explained(3, 5_000);
+        let (turns, mut explainer) = (Durations::default(), Explainer::default());
+        let (commit, leg) = explain::tests::explained(3, 5_000);
         explainer.count(&[commit], &[leg]);
         shard.driver.commits = explainer.lately(Tick(0));
         shard.driver.flushes = flushes.spread();

@@ -183,17 +183,17 @@ impl Port {
             }
             let served = self.conns.iter().filter(|conn| conn.is_served()).count();
             let mut conn = Conn::new(socket, self.names, now);
-            let silent = self.conns.iter_mut().find(|conn| conn.is_reading());
-            if ADMIN_CONNECTIONS_MAX <= served
-                && let Some(oldest) = silent
-            {
-                // Whoever says nothing must not have a supervisor believe that the node is dead.
-                oldest.give_way();
-            } else if ADMIN_CONNECTIONS_MAX <= served {
-                let why = format!(
-                    "{ADMIN_CONNECTIONS_MAX} connections are open already, and that is all; again later"
-                );
-                conn.answer(&Response::text(Status::Unavailable, why), now);
+            if ADMIN_CONNECTIONS_MAX <= served {
+                match self.conns.iter_mut().find(|conn| conn.is_reading()) {
+                    // Whoever says nothing must not have a supervisor believe that the node is dead.
+                    Some(oldest) => oldest.give_way(),
+                    None => {
+                        let why = format!(
+                            "{ADMIN_CONNECTIONS_MAX} connections are open already, and that is all; again later"
+                        );
+                        conn.answer(&Response::text(Status::Unavailable, why), now);
+                    }
+                }
             }
             self.conns.push(conn);
         }
