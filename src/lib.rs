@@ -126,7 +126,8 @@
 //! # Features
 //!
 //! `runtime` (default) brings glommio, sockets, files and the server. Without it the crate is exactly
-//! the part that can be replayed, simulator included, and builds on any operating system.
+//! the part that can be replayed, simulator included, and builds on any operating system. `tool` is part of `runtime`, and
+//! alone adds to that what looks at the log that a node left (`outrigger tool`).
 
 pub mod entry;
 pub mod id;
@@ -146,6 +147,10 @@ pub mod wal;
 pub mod store;
 
 pub mod sim;
+
+#[cfg(feature = "tool")]
+#[doc(hidden)]
+pub mod tool;
 
 #[cfg(feature = "runtime")]
 pub mod config;

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use outrigger::config::{Config, Settings};
 use outrigger::runtime::fatal::Fatal;
 use outrigger::runtime::{ctl, doctor, quorum_loss, serve, top, up};
+use outrigger::tool;
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
@@ -41,6 +42,9 @@ enum Command {
     Top(top::Options),
     /// Have a node hand over what it leads, and stop.
     Drain(ctl::DrainOptions),
+    /// Look at the log that a node left on disk, or still writes; reads only.
+    #[command(subcommand, after_help = TOOL_EXAMPLES)]
+    Tool(tool::Tool),
     /// Measure the disk under a directory, look at kernel and limits, and advise.
     #[command(after_help = DOCTOR_EXAMPLE)]
     Doctor(doctor::Options),
@@ -65,6 +69,12 @@ const CTL_EXAMPLES: &str = "Examples:
   outrigger ctl --node 10.0.0.1:6379 restore /backups/today       into an empty cluster, of any size
   outrigger ctl --node 10.0.0.1:6379 member promote 4             waits until node 4 has caught up
 More in docs/operations.md.";
+
+const TOOL_EXAMPLES: &str = "Examples, of a node in /var/lib/outrigger:
+  outrigger tool wal check /var/lib/outrigger/core-0          whether the log may be believed
+  outrigger tool wal grep /var/lib/outrigger/core-0 precious  the entries that hold some text
+  outrigger tool raft state /var/lib/outrigger/core-0 --json  what it says of each group
+Exit code 1: something is damaged or missing; what could be shown was shown. More in docs/operations.md.";
 
 const DOCTOR_EXAMPLE: &str = "Example: outrigger doctor /var/lib/outrigger
 It overwrites a file of 4 MiB there for a second or two, and removes it. Exit code 1: a node could not start.";
@@ -332,6 +342,8 @@ enum Failure {
     /// It does not get better by itself. Exits with 2, as for a flag that does not exist, and systemd does not try
     /// again (docs/outrigger.service).
     Misconfigured(Misconfigured),
+    /// What a tool has to complain of, line by line. Exits with 1.
+    Shown(String),
     /// Anything else. Exits with 1.
     Fatal(Fatal),
 }
@@ -354,9 +366,12 @@ impl Command {
         match self {
             Self::Serve(serve) => serve.log_format,
             Self::QuorumLoss(options) => options.serve.log_format,
-            Self::Up(_) | Self::Ctl(_) | Self::Top(_) | Self::Drain(_) | Self::Doctor(_) => {
-                LogFormat::Human
-            }
+            Self::Up(_)
+            | Self::Ctl(_)
+            | Self::Top(_)
+            | Self::Drain(_)
+            | Self::Tool(_)
+            | Self::Doctor(_) => LogFormat::Human,
         }
     }
 }
@@ -387,11 +402,16 @@ fn main() -> ExitCode {
         Command::Ctl(options) => ctl::ctl(&options).map_err(Failure::from),
         Command::Top(options) => top::top(&options).map_err(Failure::from),
         Command::Drain(options) => ctl::drain(&options).map_err(Failure::from),
+        Command::Tool(tool) => tool::run(&tool, &mut std::io::stdout()).map_err(Failure::Shown),
         Command::Doctor(options) => doctor::doctor(&options).map_err(Failure::from),
     };
     let (cause, code) = match result {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failure::Misconfigured(Misconfigured(cause))) => (cause, ExitCode::from(2)),
+        Err(Failure::Shown(lines)) => {
+            eprintln!("{lines}");
+            return ExitCode::FAILURE;
+        }
         Err(Failure::Fatal(fatal)) => (fatal.to_string(), ExitCode::FAILURE),
     };
     // One line that names the cause; a supervisor shows the last line it saw.

@@ -3,7 +3,7 @@
 #
 #     tests/tour.sh          what it says is checked at the end; half a minute, once everything is built
 #
-# Settings, by environment variable: TOUR_BIN, a directory with built `outrigger`, `bench`, `tools`, and the example `counter`, if
+# Settings, by environment variable: TOUR_BIN, a directory with built `outrigger`, `bench`, and the example `counter`, if
 # it is there: they are used, and nothing is built. Needs redis-cli with TLS (Debian: redis-tools) and openssl. The ports are those of the page.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -36,7 +36,6 @@ if [ -n "${TOUR_BIN:-}" ]; then
         case "$1 ${2:-}" in
             "build --release") ;;
             "load --") shift 2; "$BIN/bench" "$@" ;;
-            tool*) shift; "$BIN/tools" "$@" ;;
             "run --quiet") if [ -x "$BIN/counter" ]; then "$BIN/counter"; else command cargo "$@"; fi ;;
             *) command cargo "$@" ;;
         esac

@@ -5,7 +5,8 @@
 //!                                   outrigger up
 //! ```
 //!
-//! Nothing here but `embedded.rs` and `executors.rs`, which run nodes in their own process, knows how the server works; every expectation is a promise made to the outside:
+//! Nothing here but `embedded.rs` and `executors.rs`, which run nodes in their own process, and `tool.rs`, which
+//! writes a log with the pure core, knows how the server works; every expectation is a promise made to the outside:
 //! Redis' own behaviour, DESIGN §7, the issue's text, `--help`. Commands are told as transcripts
 //! (`script.rs`) and share one cluster; whoever breaks things starts a cluster of their own.
 //! No test asserts a speed: deadlines are generous, and only say when to stop waiting.
@@ -56,6 +57,7 @@ mod security;
 mod sessions;
 mod snapshots;
 mod stop;
+mod tool;
 mod transactions;
 mod up;
 mod users;

@@ -1,23 +1,16 @@
-//! Tools around the node: look at what it left on disk, run it in the simulator, kill it, and
-//! compare its core with a peer's transcripts.
+//! Tools around the node: run it in the simulator, kill it, compare its core with a peer's transcripts, and look at what
+//! it left on disk (`outrigger::tool`, which the node's binary has as well).
 //!
 //! `rounds` is also the witness of the power rig (`tests/power`): nodes as child processes, writers,
 //! and the ledger that says which writes must be there.
 
-mod grep;
-mod held;
-mod home;
 mod live;
 #[cfg(feature = "planted-bugs")]
 mod planted;
 mod replay;
 pub mod rounds;
-mod scan;
 mod sim;
-mod snapshot;
-mod state;
 mod transcripts;
-mod wal;
 
 use std::process::ExitCode;
 
@@ -36,17 +29,9 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Subject {
-    /// A shard's log; reads only.
-    #[command(subcommand)]
-    Wal(wal::Command),
-    /// The snapshots in a shard's log; reads only.
-    #[command(subcommand)]
-    Snapshot(snapshot::Command),
-    /// What a shard's log says of its groups; reads only.
-    #[command(subcommand)]
-    Raft(state::Command),
-    /// Who holds which segment of a shard's log; reads only.
-    Segments(state::Segments),
+    /// Those that `outrigger tool` has as well.
+    #[command(flatten)]
+    Look(outrigger::tool::Tool),
     /// Whole clusters under a seed, with faults.
     Sim(sim::Arguments),
     /// The life of a cluster under load: members come, lead, are drained, and go.
@@ -65,12 +50,8 @@ enum Subject {
 /// Does what the command line says.
 #[must_use]
 pub fn run() -> ExitCode {
-    let out = &mut std::io::stdout();
     let result = match Arguments::parse().subject {
-        Subject::Wal(command) => looked(wal::run(&command, out)),
-        Subject::Snapshot(command) => looked(snapshot::run(&command, out)),
-        Subject::Raft(command) => looked(state::run(&command, out)),
-        Subject::Segments(arguments) => looked(state::run_segments(&arguments, out)),
+        Subject::Look(tool) => outrigger::tool::run(&tool, &mut std::io::stdout()),
         Subject::Sim(arguments) => sim::run(&arguments).map_err(|failed| failed.to_string()),
         Subject::Live(arguments) => live::run(&arguments).map_err(|failed| failed.to_string()),
         Subject::Rounds(arguments) => rounds::run(&arguments).map_err(|failed| failed.to_string()),
@@ -95,10 +76,20 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// Whoever reads the output may stop when they have seen enough.
-fn looked(result: Result<(), scan::Stop>) -> Result<(), String> {
-    match result {
-        Ok(()) | Err(scan::Stop::Reader) => Ok(()),
-        Err(stop) => Err(stop.to_string()),
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn what_the_node_can_show_of_a_log_is_here_as_well() {
+        Arguments::command().debug_assert();
+        for line in
+            ["tool wal check d", "tool snapshot list d", "tool raft state d", "tool segments d"]
+        {
+            let subject = Arguments::try_parse_from(line.split(' ')).map(|it| it.subject);
+            assert!(matches!(subject, Ok(Subject::Look(_))), "{line}");
+        }
     }
 }

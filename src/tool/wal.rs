@@ -12,19 +12,17 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use outrigger::id::{GroupId, SegmentSeq};
-use outrigger::limits::BLOCK_BYTES;
-use outrigger::wal::{
-    BatchRef, Damage, Location, RunKind, RunRef, SegmentHeader, batch_at, file_name,
-};
+use crate::id::{GroupId, SegmentSeq};
+use crate::limits::BLOCK_BYTES;
+use crate::wal::{BatchRef, Damage, Location, RunKind, RunRef, SegmentHeader, batch_at, file_name};
 
-use crate::grep;
-use crate::held::unknown_group;
-use crate::scan::{Result, Scanned, read, scan, segments};
+use super::grep;
+use super::held::unknown_group;
+use super::scan::{Result, Scanned, read, scan, segments};
 
 /// What to do with a shard's log.
-#[derive(clap::Subcommand)]
-pub(crate) enum Command {
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
     /// Verify every byte; fails if the log is damaged.
     Check {
         /// The directory of one shard's segments.
@@ -40,8 +38,8 @@ pub(crate) enum Command {
 }
 
 /// Which runs, and how they are shown.
-#[derive(clap::Args)]
-pub(crate) struct Dump {
+#[derive(Debug, clap::Args)]
+pub struct Dump {
     /// The directory of one shard's segments.
     dir: PathBuf,
     /// Only runs of this group.

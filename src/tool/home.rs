@@ -6,9 +6,9 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use outrigger::group::GroupState;
-use outrigger::id::{ClusterId, NodeId, ShardId};
-use outrigger::wal::Identity;
+use crate::group::GroupState;
+use crate::id::{ClusterId, NodeId, ShardId};
+use crate::wal::Identity;
 
 /// What the file says.
 #[derive(Debug, Default, PartialEq, Eq)]

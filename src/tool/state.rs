@@ -15,17 +15,17 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use outrigger::group::GroupState;
-use outrigger::id::{GroupId, ReplicaId, SegmentSeq};
-use outrigger::wal::file_name;
+use crate::group::GroupState;
+use crate::id::{GroupId, ReplicaId, SegmentSeq};
+use crate::wal::file_name;
 
-use crate::held::{Held, held};
-use crate::home::Home;
-use crate::scan::{Result, segments};
+use super::held::{Held, held};
+use super::home::Home;
+use super::scan::{Result, segments};
 
 /// What to ask of a shard's log about raft.
-#[derive(clap::Subcommand)]
-pub(crate) enum Command {
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
     /// Term, vote, commit, entries, snapshot and members of each group, as a start would find them.
     State {
         /// The directory of one shard's segments.
@@ -37,8 +37,8 @@ pub(crate) enum Command {
 }
 
 /// Where to look for who holds what.
-#[derive(clap::Args)]
-pub(crate) struct Segments {
+#[derive(Debug, clap::Args)]
+pub struct Segments {
     /// The directory of one shard's segments.
     dir: PathBuf,
     /// One JSON object per line.

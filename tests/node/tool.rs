@@ -1,7 +1,5 @@
-//! The tools that look at a log, from the outside: what they print of a log that is whole, of one whose end is
+//! `outrigger tool`, which looks at a log, from the outside: what it prints of a log that is whole, of one whose end is
 //! torn, and of one that is damaged.
-
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -131,8 +129,8 @@ fn written(name: &str) -> Scratch {
 }
 
 fn tool(words: &[&str], dir: &Path, rest: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tools"));
-    command.args(words).arg(dir).args(rest).output().unwrap()
+    let mut command = Command::new(env!("CARGO_BIN_EXE_outrigger"));
+    command.arg("tool").args(words).arg(dir).args(rest).output().unwrap()
 }
 
 #[track_caller]

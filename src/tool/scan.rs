@@ -7,13 +7,13 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::{fs, result};
 
-use outrigger::id::SegmentSeq;
-use outrigger::limits::BLOCK_BYTES;
-use outrigger::wal::{
+use crate::id::SegmentSeq;
+use crate::limits::BLOCK_BYTES;
+use crate::wal::{
     Damage, Found, Identity, Loss, Recovered, Recovery, SegmentHeader, parse_file_name, parse_first,
 };
 
-use crate::home::Home;
+use super::home::Home;
 
 /// Why it ended early, or well but with something to complain of.
 #[derive(Debug)]
@@ -151,7 +151,7 @@ fn whose(dir: &Path, all: &[(SegmentSeq, PathBuf)]) -> Result<Option<(Identity, 
         let bytes = read(path)?;
         longest = longest.max(bytes.len());
         if owner.is_none() && bytes.iter().any(|byte| *byte != 0) {
-            let name = outrigger::wal::file_name(*segment);
+            let name = crate::wal::file_name(*segment);
             return Err(Stop::Unfit(format!(
                 "damaged: no segment has a whole header, and {name} is not empty: whose log this is \
                  cannot be told without the node's identity.toml beside it"

@@ -5,14 +5,14 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use outrigger::entry::EntryKind;
-use outrigger::group::snapshot::{PIECE_HEADER_BYTES, Part, PieceHeader};
-use outrigger::group::{GroupState, Incoming, SnapshotMeta};
-use outrigger::id::{EntryId, GroupId, Index, SegmentSeq, Term};
-use outrigger::raft::effects::HardState;
-use outrigger::wal::{Found, Loss, RecoveredRun, RunKind, Whose};
+use crate::entry::EntryKind;
+use crate::group::snapshot::{PIECE_HEADER_BYTES, Part, PieceHeader};
+use crate::group::{GroupState, Incoming, SnapshotMeta};
+use crate::id::{EntryId, GroupId, Index, SegmentSeq, Term};
+use crate::raft::effects::HardState;
+use crate::wal::{Found, Loss, RecoveredRun, RunKind, Whose};
 
-use crate::scan::{Result, Scanned, scan};
+use super::scan::{Result, Scanned, scan};
 
 /// One group.
 pub(crate) struct Held {

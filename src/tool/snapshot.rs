@@ -12,17 +12,17 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use outrigger::id::GroupId;
-use outrigger::store::StateMachine as _;
-use outrigger::store::map::Map;
-use outrigger::wal::RunKind;
+use crate::id::GroupId;
+use crate::store::StateMachine as _;
+use crate::store::map::Map;
+use crate::wal::RunKind;
 
-use crate::held::{Snapshot, held, unknown_group};
-use crate::scan::{Result, Stop};
+use super::held::{Snapshot, held, unknown_group};
+use super::scan::{Result, Stop};
 
 /// What to do with the snapshots of a shard's log.
-#[derive(clap::Subcommand)]
-pub(crate) enum Command {
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
     /// Every snapshot there is, in the order of the log.
     List {
         /// The directory of one shard's segments.
