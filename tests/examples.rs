@@ -53,3 +53,92 @@ fn the_table_finds_its_rows_again_in_its_own_file_and_without_it() {
     assert_eq!(table::fill(&dir, &peer).expect("it runs"), Reply::bulk("apple 99"));
     let _ = std::fs::remove_dir_all(dir);
 }
+
+/// Entries for a machine, without a node and a log.
+#[cfg(feature = "runtime")]
+struct Entries {
+    all: Vec<bytes::Bytes>,
+    answered: usize,
+}
+
+#[cfg(feature = "runtime")]
+impl outrigger::store::batch::Source for Entries {
+    fn next_entry(&mut self) -> Option<outrigger::store::batch::Committed<'_>> {
+        let index = outrigger::id::Index(self.answered as u64 + 1);
+        let wanted = outrigger::store::Wanted::No;
+        let payload = self.all.get(self.answered)?;
+        Some(outrigger::store::batch::Committed { index, payload, wanted })
+    }
+
+    fn answer(&mut self, reply: Reply) {
+        assert_eq!(reply, Reply::Ok);
+        self.answered += 1;
+    }
+}
+
+#[cfg(feature = "runtime")]
+#[test]
+fn the_table_reads_what_its_thread_has_not_written_yet_and_a_snapshot_holds_it() {
+    use std::collections::BTreeMap;
+
+    use outrigger::StateMachine as _;
+    use outrigger::store::batch::Batch;
+
+    let dir = dir("recent");
+    std::fs::create_dir_all(&dir).expect("a directory");
+    let path = std::path::PathBuf::from(format!("{dir}/table.redb"));
+    // More than may be recent at once; every seventh removes what an earlier one has written, or nothing.
+    let mut model = BTreeMap::new();
+    let mut rows = Vec::new();
+    for number in 0..3 * table::RECENT_MAX {
+        let key = format!("key {}", number * 31 % (table::RECENT_MAX + 500));
+        let value = if number % 7 == 0 { String::new() } else { format!("value {number}") };
+        rows.push(bytes::Bytes::from(format!("{key}={value}")));
+        if value.is_empty() {
+            model.remove(&key)
+        } else {
+            model.insert(key, value)
+        };
+    }
+    let last = rows.len() as u64;
+    let mut entries = Entries { all: rows, answered: 0 };
+    let mut machine = table::Table::open(&path);
+    while entries.answered < entries.all.len() {
+        machine.apply_batch(&mut Batch::new(&mut entries)).expect("a disk");
+    }
+    // Whatever the thread has got to by now.
+    let same = |machine: &dyn outrigger::StateMachine| {
+        assert_eq!(machine.len(), model.len() as u64);
+        for (key, value) in &model {
+            assert_eq!(machine.read(&key.clone().into()), Reply::bulk(value.clone()), "{key}");
+        }
+        assert_eq!(
+            machine.read(&"key 0".into()),
+            model.get("key 0").map_or(Reply::Nil, |it| Reply::bulk(it.clone()))
+        );
+        machine.digest()
+    };
+    let digest = same(&machine);
+
+    // A snapshot, and what is executed beside it is not in there.
+    let mut frozen = machine.freeze();
+    let mut restoring = machine.restoring();
+    entries.all.push("later=1".into());
+    machine.apply_batch(&mut Batch::new(&mut entries)).expect("a disk");
+    while let Some(chunk) = frozen.next_chunk(4 << 10) {
+        restoring.chunk(&chunk).expect("its own chunk");
+    }
+    assert_ne!(machine.digest(), digest);
+    // The end of a table waits for its thread, as the core does when a snapshot has taken its place.
+    drop(frozen);
+    drop(machine);
+    let reopened = table::Table::open(&path);
+    assert_eq!((reopened.durable(), reopened.len()), (last + 1, model.len() as u64 + 1));
+    let restored = restoring.finish().expect("all of it");
+    assert_eq!(same(&*restored), digest);
+    drop((restored, reopened));
+    let reopened = table::Table::open(&path);
+    assert_eq!((reopened.durable(), same(&reopened)), (last, digest), "it took the other's name");
+    drop(reopened);
+    let _ = std::fs::remove_dir_all(dir);
+}
