@@ -10,27 +10,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-TARGET=${CARGO_TARGET_DIR:-target}
-OUTRIGGER=${OUTRIGGER:-$TARGET/release/outrigger} LOAD=${LOAD:-$TARGET/release/bench}
 CONNECTIONS=${CONNECTIONS:-1 16 64 256} DURATION=${DURATION:-4} VALUE_SIZE=${VALUE_SIZE:-256} PORT=${PORT:-27500}
 EVENTS=raw_syscalls:sys_enter,syscalls:sys_enter_io_uring_enter,syscalls:sys_enter_recvfrom
 EVENTS+=,syscalls:sys_enter_sendmsg,syscalls:sys_enter_sendto,context-switches,page-faults
 
-fail() { echo "calls: $*" >&2; exit 1; }
-[ -x "$OUTRIGGER" ] && [ -x "$LOAD" ] || fail "build first: cargo build --release && cargo build --release -p bench"
-for tool in perf python3; do command -v "$tool" >/dev/null || fail "$tool is missing"; done
-mkdir -p "$TARGET"
-data=$(mktemp -d "$(realpath "$TARGET")/calls.XXXXXX")
 . bench/cluster.sh
-load=
-finish() {
-    trap - EXIT
-    [ -z "$load" ] || { kill "$load" 2>/dev/null || true; wait "$load" 2>/dev/null || true; }
-    stop_nodes
-    rm -rf "$data"
-}
-trap finish EXIT
-trap 'exit 130' INT TERM
+for tool in perf python3; do command -v "$tool" >/dev/null || fail "$tool is missing"; done
+begin calls
 
 start_nodes "$OUTRIGGER" "$data/run" "$PORT"
 "$LOAD" --addr "$addrs" -c 64 --value-size "$VALUE_SIZE" --fill --warmup 0 --duration 0.1 >/dev/null

@@ -1,5 +1,8 @@
 # Three nodes to measure, for scripts that say `. bench/cluster.sh`.
 #
+#     begin NAME
+#         finds the release binaries OUTRIGGER and LOAD, makes the directory `data` (in DATA, or beside the build), and sees to the
+#         end: processes in `load` and `up` are ended, `data` is removed
 #     start_nodes OUTRIGGER DIR PORT [WORDS for `outrigger up`]
 #         starts them in DIR and returns once they are ready; sets `up` (the process to end), `pids` and `addrs`
 #     stop_nodes
@@ -7,9 +10,27 @@
 #     commit_and_machine
 #         prints two rows for the table at the head of a record
 #
-# The script has a `fail` of its own.
 # shellcheck shell=bash disable=SC2034 # what is set here is for the script
-up= pids= addrs=
+up= load= pids= addrs=
+TARGET=${CARGO_TARGET_DIR:-target}
+OUTRIGGER=${OUTRIGGER:-$TARGET/release/outrigger} LOAD=${LOAD:-$TARGET/release/bench}
+
+fail() { echo "$(basename "$0" .sh): $*" >&2; exit 1; }
+
+begin() {
+    [ -x "$OUTRIGGER" ] && [ -x "$LOAD" ] || fail "build first: cargo build --release && cargo build --release -p bench"
+    mkdir -p "$TARGET"
+    data=$(mktemp -d "${DATA:-$(realpath "$TARGET")}/$1.XXXXXX")
+    trap finish EXIT
+    trap 'exit 130' INT TERM
+}
+
+finish() {
+    trap - EXIT
+    [ -z "$load" ] || { kill "$load" 2>/dev/null || true; wait "$load" 2>/dev/null || true; }
+    stop_nodes
+    rm -rf "$data"
+}
 
 start_nodes() {
     local outrigger=$1 dir=$2 port=$3

@@ -12,27 +12,23 @@ cd "$(dirname "$0")/.."
 out=${1:?usage: bench/flame.sh OUT, and OUT.svg and OUT.md are written}
 CONNECTIONS=${CONNECTIONS:-256} VALUE_SIZE=${VALUE_SIZE:-256} WARMUP=${WARMUP:-15} DURATION=${DURATION:-8}
 FREQUENCY=${FREQUENCY:-499}
-PORT=${PORT:-27400} target=${CARGO_TARGET_DIR:-target}
-fail() { echo "flame: $*" >&2; exit 1; }
+PORT=${PORT:-27400}
+. bench/cluster.sh
 command -v perf >/dev/null || fail "perf is missing; apt-get install linux-perf"
 # Frame pointers make stacks cheap to take and whole.
 export RUSTFLAGS="${RUSTFLAGS:-} -C force-frame-pointers=yes"
-cargo build --release --quiet --target-dir "$target/flame"
-cargo build --release --quiet --target-dir "$target/flame" --package bench
-bin=$target/flame/release
-
-data=$(mktemp -d "$(realpath "$target")/flame.XXXXXX")
-. bench/cluster.sh
-finish() { trap - EXIT; stop_nodes; rm -rf "$data"; }
-trap finish EXIT
-trap 'exit 130' INT TERM
+cargo build --release --quiet --target-dir "$TARGET/flame"
+cargo build --release --quiet --target-dir "$TARGET/flame" --package bench
+bin=$TARGET/flame/release
+OUTRIGGER=$bin/outrigger LOAD=$bin/bench
+begin flame
 
 # shellcheck disable=SC2086 # words on purpose
-start_nodes "$bin/outrigger" "$data" "$PORT" ${UP_ARGS:-}
+start_nodes "$OUTRIGGER" "$data" "$PORT" ${UP_ARGS:-}
 # Memory that grows is cleared by the kernel, which is not looked for here: all keys exist, and the caches of recent entries
 # are full.
-"$bin/bench" --addr "$addrs" --connections 64 --value-size "$VALUE_SIZE" --fill --warmup 0 --duration 0.1 >/dev/null
-"$bin/bench" --addr "$addrs" --connections "$CONNECTIONS" --value-size "$VALUE_SIZE" --warmup "$WARMUP" \
+"$LOAD" --addr "$addrs" --connections 64 --value-size "$VALUE_SIZE" --fill --warmup 0 --duration 0.1 >/dev/null
+"$LOAD" --addr "$addrs" --connections "$CONNECTIONS" --value-size "$VALUE_SIZE" --warmup "$WARMUP" \
     --duration "$DURATION" --server-pids "$pids" >"$data/load" &
 load=$!
 sleep "$WARMUP.5"

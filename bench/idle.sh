@@ -10,25 +10,16 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-TARGET=${CARGO_TARGET_DIR:-target}
-OUTRIGGER=${OUTRIGGER:-$TARGET/release/outrigger} LOAD=${LOAD:-$TARGET/release/bench}
 IDLE=${IDLE:-9800} ROUNDS=${ROUNDS:-3} DURATION=${DURATION:-4} PORT=${PORT:-27500}
-fail() { echo "idle: $*" >&2; exit 1; }
-[ -x "$OUTRIGGER" ] || fail "no $OUTRIGGER; run: cargo build --release"
-[ -x "$LOAD" ] || fail "no $LOAD; run: cargo build --release -p bench"
+. bench/cluster.sh
 command -v python3 >/dev/null || fail "python3 is missing; apt-get install python3"
 [ "$(ulimit -n)" -gt $((IDLE + 100)) ] || fail "ulimit -n is $(ulimit -n); $((IDLE + 100)) are needed"
-mkdir -p "$TARGET"
-data=$(mktemp -d "${DATA:-$(realpath "$TARGET")}/idle.XXXXXX")
-. bench/cluster.sh
-holder=
+begin idle
+# Who holds them is `load`.
 release() {
-    [ -z "$holder" ] || { kill "$holder" 2>/dev/null || true; wait "$holder" 2>/dev/null || true; }
-    holder=
+    [ -z "$load" ] || { kill "$load" 2>/dev/null || true; wait "$load" 2>/dev/null || true; }
+    load=
 }
-finish() { trap - EXIT; release; stop_nodes; rm -rf "$data"; }
-trap finish EXIT
-trap 'exit 130' INT TERM
 
 hold() { # COUNT: opens them, and returns once each has answered
     : >"$data/held"
@@ -44,9 +35,9 @@ with open(told, "w") as file:
     print("all", file=file)
 signal.pause()
 PYTHON
-    holder=$!
+    load=$!
     until grep -q all "$data/held"; do
-        kill -0 "$holder" 2>/dev/null || fail "not all of $1 connections were accepted"
+        kill -0 "$load" 2>/dev/null || fail "not all of $1 connections were accepted"
         sleep 0.1
     done
 }

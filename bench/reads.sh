@@ -15,29 +15,20 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-TARGET=${CARGO_TARGET_DIR:-target}
-OUTRIGGER=${OUTRIGGER:-$TARGET/release/outrigger} LOAD=${LOAD:-$TARGET/release/bench}
 MODES=${MODES:-index lease follower led} CONNECTIONS=${CONNECTIONS:-1 16 64 256}
 ROUNDS=${ROUNDS:-3} DURATION=${DURATION:-5} WARMUP=${WARMUP:-1} PORT=${PORT:-27200}
 
-fail() { echo "reads: $*" >&2; exit 1; }
-[ -x "$OUTRIGGER" ] || fail "no $OUTRIGGER; run: cargo build --release"
-[ -x "$LOAD" ] || fail "no $LOAD; run: cargo build --release -p bench"
-mkdir -p "$TARGET"
-DATA=$(mktemp -d "${DATA:-$(realpath "$TARGET")}/reads.XXXXXX")
 . bench/cluster.sh
-finish() { trap - EXIT INT TERM; stop_nodes; rm -rf "$DATA"; }
-trap finish EXIT
-trap 'finish; exit 130' INT TERM
+begin reads
 
 flags="--command get --value-size 256 --keys 20000 --warmup $WARMUP --duration $DURATION"
-figure() { sed -n '/"median": {/,/}/p' "$DATA/run.json" | sed -n "s/^ *\"$1\": \([^,]*\),*$/\1/p"; }
+figure() { sed -n '/"median": {/,/}/p' "$data/run.json" | sed -n "s/^ *\"$1\": \([^,]*\),*$/\1/p"; }
 
 for round in $(seq "$ROUNDS"); do
     for mode in $MODES; do
         arguments=()
         [ "$mode" != lease ] && [ "$mode" != led ] || arguments=(--serve-arg=--lease-groups=all)
-        start_nodes "$OUTRIGGER" "$DATA/run" "$PORT" ${arguments[@]+"${arguments[@]}"}
+        start_nodes "$OUTRIGGER" "$data/run" "$PORT" ${arguments[@]+"${arguments[@]}"}
         "$LOAD" --addr "$addrs" -c 16 --command set --value-size 256 --keys 20000 --fill \
             --warmup 0 -n 100 >/dev/null
         for connections in $CONNECTIONS; do
@@ -46,16 +37,16 @@ for round in $(seq "$ROUNDS"); do
             [ "$mode" != led ] || readonly=(--by-slot)
             # shellcheck disable=SC2086 # flags is a list of words
             "$LOAD" --addr "$addrs" -c "$connections" $flags "${readonly[@]}" --seed "$round" \
-                --server-pids "$pids" --json "$DATA/run.json" >"$DATA/run/load" 2>&1 ||
-                { cat "$DATA/run/load" >&2; fail "the run of $mode failed"; }
+                --server-pids "$pids" --json "$data/run.json" >"$data/run/load" 2>&1 ||
+                { cat "$data/run/load" >&2; fail "the run of $mode failed"; }
             row="$mode $connections $round"
             for name in throughput_ops_per_s latency_p50_us latency_p99_us server_cpu_us_per_op; do
                 row+=" $(figure $name)"
             done
-            echo "$row" | tee -a "$DATA/results.tsv" >&2
+            echo "$row" | tee -a "$data/results.tsv" >&2
         done
         stop_nodes
-        rm -rf "$DATA/run"
+        rm -rf "$data/run"
     done
     # Who goes first changes.
     MODES="${MODES#* } ${MODES%% *}"
@@ -97,8 +88,8 @@ awk -v all="$CONNECTIONS" '
                 printf "| %d | %s | %.0f | %.0f | %.0f | %.1f | %s | %s |\n", n, name, m[4], m[5], m[6], m[7],
                     ratio(m[4], base), ratio(m[6], tail)
             }
-    }' "$DATA/results.tsv"
+    }' "$data/results.tsv"
 echo
 echo "Every run: mode, connections, round, ops/s, p50 µs, p99 µs, CPU µs/op"
 echo
-sed 's/^/    /' "$DATA/results.tsv"
+sed 's/^/    /' "$data/results.tsv"

@@ -10,23 +10,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-TARGET=${CARGO_TARGET_DIR:-target}
-OUTRIGGER=${OUTRIGGER:-$TARGET/release/outrigger} LOAD=${LOAD:-$TARGET/release/bench}
 OPERATIONS=${OPERATIONS:-2500000} VALUE=${VALUE:-256} KEYS=${KEYS:-100000} ROUNDS=${ROUNDS:-3} PORT=${PORT:-27600}
-fail() { echo "restart: $*" >&2; exit 1; }
-[ -x "$OUTRIGGER" ] || fail "no $OUTRIGGER; run: cargo build --release"
-[ -x "$LOAD" ] || fail "no $LOAD; run: cargo build --release -p bench"
-mkdir -p "$TARGET"
-data=$(mktemp -d "${DATA:-$(realpath "$TARGET")}/restart.XXXXXX")
 . bench/cluster.sh
-node=
-finish() {
-    trap - EXIT
-    [ -z "$node" ] || { kill "$node" 2>/dev/null || true; wait "$node" 2>/dev/null || true; }
-    rm -rf "$data"
-}
-trap finish EXIT
-trap 'exit 130' INT TERM
+begin restart
 
 ask() { # WORDS: the answer's first line, or nothing
     { exec 3<>"/dev/tcp/127.0.0.1/$PORT" && printf '%s\r\n' "$*" >&3 && read -r -t 1 line <&3 && echo "${line%$'\r'}"; } \
@@ -36,17 +22,17 @@ start() { # DIR CHECKPOINT_MS: ms until the log is replayed and the node leads
     local began=${EPOCHREALTIME/./}
     "$OUTRIGGER" serve --id 1 --dir "$1" --client "127.0.0.1:$PORT" --peer "127.0.0.1:$((PORT + 1))" \
         --peers "1=127.0.0.1:$((PORT + 1))" --election-ms 100 --checkpoint-ms "$2" 2>>"$data/log" &
-    node=$!
+    up=$!
     until [[ $(ask DBSIZE) == :* ]]; do
-        kill -0 "$node" 2>/dev/null || { cat "$data/log" >&2; fail "the node ended early"; }
+        kill -0 "$up" 2>/dev/null || { cat "$data/log" >&2; fail "the node ended early"; }
         sleep 0.01
     done
     took=$(((${EPOCHREALTIME/./} - began) / 1000))
 }
 stop() {
     local began=${EPOCHREALTIME/./}
-    kill -TERM "$node" && wait "$node" || fail "the node did not end well"
-    node=
+    kill -TERM "$up" && wait "$up" || fail "the node did not end well"
+    up=
     took=$(((${EPOCHREALTIME/./} - began) / 1000))
 }
 log_mib() { du -cBM "$1"/core-*/*.seg | awk 'END { print $1 + 0 }'; }

@@ -7,10 +7,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-TARGET=${CARGO_TARGET_DIR:-target}
-OUTRIGGER=${OUTRIGGER:-$TARGET/release/outrigger} LOAD=${LOAD:-$TARGET/release/bench} PORT=${PORT:-27700}
-fail() { echo "regenerate: $*" >&2; exit 1; }
-[ -x "$OUTRIGGER" ] && [ -x "$LOAD" ] || fail "build first: cargo build --release && cargo build --release -p bench"
+PORT=${PORT:-27700}
+. bench/cluster.sh
+begin images
 # A picture of a debug build shows times that nobody will see.
 for program in "$OUTRIGGER" "$LOAD"; do
     case $(realpath "$program") in
@@ -18,18 +17,6 @@ for program in "$OUTRIGGER" "$LOAD"; do
     esac
 done
 for tool in chromium python3; do command -v "$tool" >/dev/null || fail "$tool is missing; apt-get install $tool"; done
-mkdir -p "$TARGET"
-data=$(mktemp -d "$(realpath "$TARGET")/images.XXXXXX")
-. bench/cluster.sh
-load=
-finish() {
-    trap - EXIT
-    [ -z "$load" ] || { kill "$load" 2>/dev/null || true; wait "$load" 2>/dev/null || true; }
-    stop_nodes
-    rm -rf "$data"
-}
-trap finish EXIT
-trap 'exit 130' INT TERM
 
 start_nodes "$OUTRIGGER" "$data/run" "$PORT"
 "$LOAD" --addr "$addrs" --workload ycsb-a --keys 20000 -c 32 --duration 12 --runs 1 --html "$data/load.html" >/dev/null &
