@@ -18,7 +18,8 @@
 //! for. The log is durable before `apply_batch` is called, so the table need not be: what its file has lost in a crash is
 //! in the log still, and is executed again. Each transaction holds the rows *and* the index of the last of their entries, so
 //! the file always says how far it is. After a restart the log is replayed from the last snapshot; entries at or below
-//! the table's watermark have been executed, and are passed over.
+//! the table's watermark have been executed, and are passed over. And because the table says how far its file is
+//! (`durable`), the log holds no copies of it: it is cut behind the watermark.
 //!
 //! That gives a rule to machines with storage: **the reply to an entry that is passed over must be the one it got**,
 //! because a session's retry is answered with it. Here a reply depends on the entry alone. A machine whose replies depend on its
@@ -28,7 +29,7 @@
 //! disk is slower than the log, the machine yields until there is room, and other groups go on. A transaction that fails stops this
 //! replica of its group, by name, and nothing else; the next start executes what the file does not have.
 //!
-//! A snapshot begins with the watermark, so whoever installs it passes over what it holds already. It is made of the recent
+//! A snapshot is for another node, whose log is too far behind. It begins with the watermark, so whoever installs it passes over what it holds already. It is made of the recent
 //! rows and a redb read transaction, which later writes do not disturb.
 
 use std::cmp::Ordering;
@@ -91,11 +92,6 @@ impl Table {
         Table { path, database, applied, recent: Recent::new(), keeper }
     }
 
-    /// The last entry whose rows are durable in the file.
-    pub fn durable(&self) -> u64 {
-        self.keeper.progress.durable.load(atomic::Ordering::Acquire)
-    }
-
     fn view(&self) -> View {
         // The rows first: what is forgotten later was in the file before, and the newest is in either.
         let (recent, applied) = (self.recent.clone(), self.applied);
@@ -110,7 +106,7 @@ impl StateMachine for Table {
             return Err(Stop::Group(format!("{}: {why}", self.path.display())));
         }
         let durable = self.durable();
-        self.recent.retain(|_, (index, _)| durable < *index);
+        self.recent.retain(|_, (index, _)| durable < Some(Index(*index)));
         let mut rows = Vec::new();
         while rows.len() < ROWS_MAX && self.recent.len() < RECENT_MAX {
             let Some(Committed { index: Index(index), payload, .. }) = batch.next_entry() else {
@@ -174,6 +170,16 @@ impl StateMachine for Table {
             }
         }
         len
+    }
+
+    fn durable(&self) -> Option<Index> {
+        Some(Index(self.keeper.progress.durable.load(atomic::Ordering::Acquire)))
+    }
+
+    fn flush(&mut self, through: Index) {
+        // The thread flushes whatever it is given; this tells it of entries that were not for the table.
+        self.applied = self.applied.max(through.0);
+        self.keeper.write(self.applied, Vec::new());
     }
 
     fn freeze(&self) -> Box<dyn Frozen> {

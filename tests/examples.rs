@@ -101,6 +101,7 @@ fn the_table_reads_what_its_thread_has_not_written_yet_and_a_snapshot_holds_it()
         };
     }
     let last = rows.len() as u64;
+    let index = |index| Some(outrigger::id::Index(index));
     let mut entries = Entries { all: rows, answered: 0 };
     let mut machine = table::Table::open(&path);
     while entries.answered < entries.all.len() {
@@ -133,12 +134,22 @@ fn the_table_reads_what_its_thread_has_not_written_yet_and_a_snapshot_holds_it()
     drop(frozen);
     drop(machine);
     let reopened = table::Table::open(&path);
-    assert_eq!((reopened.durable(), reopened.len()), (last + 1, model.len() as u64 + 1));
+    assert_eq!((reopened.durable(), reopened.len()), (index(last + 1), model.len() as u64 + 1));
     let restored = restoring.finish().expect("all of it");
     assert_eq!(same(&*restored), digest);
     drop((restored, reopened));
     let reopened = table::Table::open(&path);
-    assert_eq!((reopened.durable(), same(&reopened)), (last, digest), "it took the other's name");
+    assert_eq!(
+        (reopened.durable(), same(&reopened)),
+        (index(last), digest),
+        "it took the other's name"
+    );
+    // Entries that were not for it count as well, when the log is to be cut.
+    let mut reopened = reopened;
+    reopened.flush(outrigger::id::Index(last + 9));
+    drop(reopened);
+    let reopened = table::Table::open(&path);
+    assert_eq!((reopened.durable(), same(&reopened)), (index(last + 9), digest));
     drop(reopened);
     let _ = std::fs::remove_dir_all(dir);
 }

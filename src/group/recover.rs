@@ -87,6 +87,23 @@ pub enum RunError {
         /// The first entry there is, or the one that should follow the last snapshot.
         first: Index,
     },
+    /// The log in front of a snapshot is gone because the state machine's own storage had it, and that has not.
+    #[error(
+        "group {group}: the state machine's own storage {}, and the log begins behind entry {needed}, because it \
+         had been durable there; bring that storage back, or start this node with an empty directory and a new --id",
+        match durable {
+            Some(index) => format!("ends at entry {index}"),
+            None => "is gone".into(),
+        }
+    )]
+    MachineBehind {
+        /// The group.
+        group: GroupId,
+        /// What the log says was durable there.
+        needed: Index,
+        /// What is ([`StateMachine::durable`]).
+        durable: Option<Index>,
+    },
     /// The state machine wants the node to end, not start ([`Stop::Node`]).
     #[error("group {group}: the state machine cannot go on after entry {after}: {why}")]
     Machine {
@@ -142,6 +159,8 @@ pub struct ReplicaRecovery {
     incoming: Option<Coming>,
     /// The latest whole snapshot.
     stored: Option<Stored>,
+    /// The latest that says that the machine holds it itself, which it does not.
+    machine_lacks: Option<Index>,
     /// The segment of the first run.
     oldest: Option<SegmentSeq>,
     /// The replica was removed.
@@ -263,6 +282,7 @@ impl ReplicaRecovery {
             missing: Index(1),
             incoming: None,
             stored: None,
+            machine_lacks: None,
             oldest: None,
             is_buried: false,
             left_at: EntryId::default(),
@@ -635,7 +655,7 @@ impl ReplicaRecovery {
         if header.number == 0 && header.part == Part::Meta {
             // What the machine holds already is only checked.
             let is_old = self.is_anchored && entry.index <= self.applied;
-            let incoming = if is_old {
+            let incoming = if is_old || self.machine_holds(entry) {
                 Incoming::checking(self.group, entry)
             } else {
                 Incoming::new(self.group, entry, self.machine.restoring())
@@ -651,6 +671,12 @@ impl ReplicaRecovery {
         }
     }
 
+    /// The machine has storage of its own, in which everything up to `entry` is durable. What is committed is committed:
+    /// no snapshot says otherwise, wherever it came from.
+    fn machine_holds(&self, entry: EntryId) -> bool {
+        self.machine.durable() >= Some(entry.index)
+    }
+
     /// The end of a snapshot: from here on it stands for the log up to `entry`, if it is whole.
     fn on_snapshot(&mut self, origin: Origin, entry: EntryId) {
         if self.hard_state.commit < entry.index {
@@ -659,17 +685,28 @@ impl ReplicaRecovery {
         }
         let coming = self.incoming.take_if(|it| it.incoming.entry() == entry);
         let whole = coming.and_then(|Coming { incoming, segment, bytes }| {
+            let is_in_place = incoming.is_in_place();
             let (meta, machine) = incoming.finish().ok()?;
             let (sessions, state) = (meta.sessions().ok()?, meta.state()?);
+            if is_in_place && !self.machine_holds(entry) {
+                self.machine_lacks = Some(entry.index);
+                return None;
+            }
             Some((Stored { entry, segment, bytes }, machine, sessions, state))
         });
+        let is_held = self.machine_holds(entry);
         if entry.index <= self.applied && (self.is_anchored || self.lost.is_some()) {
             self.stored = whole.map_or(self.stored, |(stored, ..)| Some(stored));
             return;
         }
         let installed = origin == Origin::Leader;
-        if let Some((stored, Some(machine), sessions, state)) = whole {
-            self.machine = machine;
+        if let Some((stored, machine, sessions, state)) =
+            whole.filter(|(_, machine, ..)| machine.is_some() || is_held)
+        {
+            // Or it holds as much by itself, and perhaps more.
+            if let Some(machine) = machine {
+                self.machine = machine;
+            }
             self.sessions = sessions;
             self.state = state;
             self.stored = Some(stored);
@@ -846,6 +883,10 @@ impl ReplicaRecovery {
             self.islands.detach();
         } else if !self.is_anchored {
             let (group, first) = (self.group, self.cache.first());
+            if let Some(needed) = self.machine_lacks {
+                let durable = self.machine.durable();
+                return Err(RunError::MachineBehind { group, needed, durable });
+            }
             return Err(match self.missing {
                 Index(1) => RunError::NoSnapshot { group, first },
                 expected => RunError::Gap { group, expected, found: first },

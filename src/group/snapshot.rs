@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   piece 0 … m-1      meta: everything but the machine, in named sections; mostly one piece
-//!   piece m … n-1      the machine's chunks
+//!   piece m … n-1      the machine's chunks; or one without a body, which says that the machine holds its state itself, durably
 //!   piece n            the end: how many pieces came before it, and a digest over them
 //!
 //!   Replica ─ freeze ─► Outgoing ─ next ─► pieces ─► log, lane ─► pieces ─► Incoming ─► meta, machine
@@ -19,9 +19,10 @@
 //!    16  term of the last entry it holds     8   │ which snapshot this is a piece of
 //!    24  index of that entry                 8   ┘
 //!    32  number of the piece                 4
-//!    36  part: 0 meta, 1 machine, 2 end      4
+//!    36  part: 0 meta, 1 machine, 2 end, 3 in place   4
 //!    40  body: meta                              sections, see [`SnapshotMeta`]
 //!              machine                           see the machine's own file
+//!              in place                          nothing
 //!              end                               pieces before it 4, zero 4, crc of their crcs 4, zero 4
 //! ```
 //!
@@ -169,6 +170,8 @@ pub enum Part {
     Machine,
     /// The end.
     End,
+    /// In place of the machine's chunks: they are where it keeps them ([`StateMachine::durable`]). Never sent.
+    InPlace,
 }
 
 /// The header of a piece whose checksum holds.
@@ -209,6 +212,7 @@ impl PieceHeader {
             0 => Part::Meta,
             1 => Part::Machine,
             2 => Part::End,
+            3 => Part::InPlace,
             _ => return Err(PieceError::Damaged { what: "an unknown part of a snapshot" }),
         };
         Ok(Self { group, entry, number, part, crc })
@@ -246,24 +250,26 @@ pub enum PieceError {
 }
 
 /// A snapshot on its way out. Holds the state as it was when it was begun, and shares with the machine
-/// whatever has not changed since.
+/// whatever has not changed since; or notes that the machine holds it itself.
 pub struct Outgoing {
     group: GroupId,
     entry: EntryId,
     meta: Bytes,
-    machine: Box<dyn Frozen>,
+    /// None if the machine holds its state itself.
+    machine: Option<Box<dyn Frozen>>,
     number: u32,
     crcs: crc32fast::Hasher,
     stage: Stage,
 }
 
 /// ```text
-///   Meta ──► Machine ──► End ──► Done
+///   Meta ──► Machine or InPlace ──► End ──► Done
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Meta,
     Machine,
+    End,
     Done,
 }
 
@@ -271,11 +277,17 @@ impl Outgoing {
     /// Begins a snapshot that says `meta` and holds `machine`, frozen at the same entry.
     #[must_use]
     pub fn new(meta: &SnapshotMeta, machine: Box<dyn Frozen>) -> Self {
+        Self { machine: Some(machine), ..Self::in_place(meta) }
+    }
+
+    /// Begins a snapshot that says `meta`, and that the machine holds its state itself. For this node's own log only.
+    #[must_use]
+    pub fn in_place(meta: &SnapshotMeta) -> Self {
         Self {
             group: meta.group,
             entry: meta.entry,
             meta: meta.encode(),
-            machine,
+            machine: None,
             number: 0,
             crcs: crc32fast::Hasher::new(),
             stage: Stage::Meta,
@@ -312,9 +324,17 @@ impl Outgoing {
                 Some(self.piece(Part::Meta, &body))
             }
             Stage::Machine => {
-                if let Some(chunk) = self.machine.next_chunk(SNAPSHOT_PIECE_BYTES) {
+                let Some(machine) = &mut self.machine else {
+                    self.stage = Stage::End;
+                    return Some(self.piece(Part::InPlace, &[]));
+                };
+                if let Some(chunk) = machine.next_chunk(SNAPSHOT_PIECE_BYTES) {
                     return Some(self.piece(Part::Machine, &chunk));
                 }
+                self.stage = Stage::End;
+                self.next_piece()
+            }
+            Stage::End => {
                 self.stage = Stage::Done;
                 let mut body = BytesMut::with_capacity(END_BODY_BYTES);
                 body.put_u32_le(self.number);
@@ -354,6 +374,8 @@ pub struct Incoming {
     meta_bytes: usize,
     /// Takes the chunks; none if the pieces are only to be checked.
     machine: Option<Box<dyn Restoring>>,
+    /// There are no chunks: the machine holds its state itself.
+    is_in_place: bool,
     /// The number of the next piece.
     next: u32,
     crcs: crc32fast::Hasher,
@@ -377,6 +399,7 @@ impl Incoming {
             meta: VecDeque::new(),
             meta_bytes: 0,
             machine: None,
+            is_in_place: false,
             next: 0,
             crcs: crc32fast::Hasher::new(),
             part: Part::Meta,
@@ -393,6 +416,12 @@ impl Incoming {
     #[must_use]
     pub const fn next(&self) -> u32 {
         self.next
+    }
+
+    /// It has no chunks, because the machine of the node that took it holds its state itself.
+    #[must_use]
+    pub const fn is_in_place(&self) -> bool {
+        self.is_in_place
     }
 
     /// All pieces were taken.
@@ -430,6 +459,16 @@ impl Incoming {
             (_, _) if header.number == 0 => {
                 return Err(PieceError::Damaged { what: "a snapshot without meta" });
             }
+            (Part::Meta, Part::InPlace) => {
+                self.machine = None;
+                self.is_in_place = true;
+            }
+            (_, Part::InPlace) => {
+                return Err(PieceError::Damaged { what: "chunks, and a machine that needs none" });
+            }
+            (Part::InPlace, Part::Machine) => {
+                return Err(PieceError::Damaged { what: "chunks of a machine that needs none" });
+            }
             (_, Part::Machine) => {
                 if let Some(machine) = &mut self.machine {
                     machine.chunk(&body)?;
@@ -455,7 +494,8 @@ impl Incoming {
         Ok(())
     }
 
-    /// The snapshot, once it [is whole](Self::is_whole); without a machine if it was only checked.
+    /// The snapshot, once it [is whole](Self::is_whole); without a machine if it was only checked, or [is in
+    /// place](Self::is_in_place).
     ///
     /// # Errors
     /// If an end is missing, or meta or machine do not make sense.
@@ -492,6 +532,10 @@ mod tests {
         let mut map = Map::new();
         (0..keys).for_each(|key| set(&mut map, &format!("key{key}"), &vec![b'v'; value_bytes]));
         map
+    }
+
+    fn machine_of(keys: usize) -> Map {
+        machine(keys, 3)
     }
 
     fn meta() -> SnapshotMeta {
@@ -543,6 +587,35 @@ mod tests {
             assert_eq!(meta.membership().map(|it| it.members().count()), Some(3));
             assert_eq!(meta.sessions(), Ok(sessions()));
             assert_eq!(back.map(|back| back.digest()), Some(machine.digest()));
+        }
+    }
+
+    #[test]
+    fn a_snapshot_in_place_has_no_chunks_and_makes_no_machine() {
+        let mut outgoing = Outgoing::in_place(&meta());
+        let in_place: Vec<Bytes> = std::iter::from_fn(|| outgoing.next_piece()).collect();
+        assert!(outgoing.is_done() && in_place.len() == 3);
+        let mut incoming = incoming();
+        in_place.iter().for_each(|piece| incoming.take(piece).expect("in order"));
+        assert!(incoming.is_whole() && incoming.is_in_place());
+        let (meta, machine) = incoming.finish().expect("whole");
+        assert_eq!(meta, self::meta());
+        assert!(machine.is_none());
+
+        // Both at once, in either order, is neither.
+        let mut chunks = Outgoing::new(&self::meta(), machine_of(1).freeze());
+        let whole: Vec<Bytes> = std::iter::from_fn(|| chunks.next_piece()).collect();
+        let numbered = |piece: &Bytes, number: u32| {
+            let mut piece = piece.to_vec();
+            piece[32..36].copy_from_slice(&number.to_le_bytes());
+            let crc = crc32fast::hash(&piece[4..]).to_le_bytes();
+            piece[..4].copy_from_slice(&crc);
+            Bytes::from(piece)
+        };
+        for (second, third) in [(&whole[1], &in_place[1]), (&in_place[1], &whole[1])] {
+            let both = [whole[0].clone(), second.clone(), numbered(third, 2)];
+            let found = refusal(&both);
+            assert!(matches!(found, Some(PieceError::Damaged { .. })), "{found:?}");
         }
     }
 

@@ -4,6 +4,7 @@
 //! ```text
 //!   begin_snapshot: freeze at `applied`        apply goes on
 //!        │
+//!        ├─ (a machine with storage of its own: when that is durable)
 //!        ├─ a piece per turn ─► aside ─► run ─► placed ─► durable
 //!        │                                                  │ the end's run is durable: the pointer
 //!        ▼                                                  ▼
@@ -73,6 +74,8 @@ pub struct Stored {
 pub(super) struct Taking {
     outgoing: Outgoing,
     bytes: u64,
+    /// The machine holds its state itself, and what it was given is not durable there yet, as far as is known.
+    waits_for_machine: bool,
 }
 
 /// What of the log on disk a replica needs.
@@ -151,6 +154,12 @@ impl Replica {
         self.beside.taking.is_some()
     }
 
+    /// A snapshot is to be taken as soon as the machine has made its storage durable: nothing of it is written yet.
+    #[must_use]
+    pub fn waits_for_machine(&self) -> bool {
+        self.beside.taking.as_ref().is_some_and(|taking| taking.waits_for_machine)
+    }
+
     /// All that a snapshot at this moment says beside the machine.
     #[must_use]
     pub fn snapshot_meta(&self) -> SnapshotMeta {
@@ -166,7 +175,7 @@ impl Replica {
         meta.with_sessions(&self.sessions)
     }
 
-    /// A snapshot as of now, to be cut into pieces while the replica goes on.
+    /// A snapshot as of now, to be cut into pieces while the replica goes on: with the machine's state, whoever keeps it.
     #[must_use]
     pub fn snapshot(&self) -> Outgoing {
         Outgoing::new(&self.snapshot_meta(), self.machine.freeze())
@@ -187,7 +196,14 @@ impl Replica {
             return false;
         }
         debug_assert!(applied <= self.raft.status().durable, "applied before it was durable");
-        self.beside.taking = Some(Taking { outgoing: self.snapshot(), bytes: 0 });
+        let waits_for_machine = self.machine.durable().is_some();
+        let outgoing = if waits_for_machine {
+            self.machine.flush(applied);
+            Outgoing::in_place(&self.snapshot_meta())
+        } else {
+            self.snapshot()
+        };
+        self.beside.taking = Some(Taking { outgoing, bytes: 0, waits_for_machine });
         true
     }
 
@@ -197,8 +213,20 @@ impl Replica {
         if !self.beside.aside.is_empty() {
             return None;
         }
+        let is_failed = self.is_failed();
         let taking = self.beside.taking.as_mut()?;
         let entry = taking.outgoing.entry();
+        if taking.waits_for_machine {
+            if is_failed {
+                // It will not get there in this life.
+                self.beside.taking = None;
+                return None;
+            }
+            if self.machine.durable() < Some(entry.index) {
+                return None;
+            }
+            taking.waits_for_machine = false;
+        }
         let piece = taking.outgoing.next_piece()?;
         let bytes = piece.len();
         taking.bytes += bytes as u64;

@@ -51,6 +51,9 @@ pub struct GroupStatus {
     pub durable: Index,
     /// The last index that is known to be committed.
     pub commit: Index,
+    /// The last index that is durable in the machine's own storage, if it has one
+    /// ([`StateMachine::durable`](crate::StateMachine::durable)).
+    pub machine_durable: Option<Index>,
     /// The replica takes part in nothing any more: its machine has said that it cannot go on
     /// ([`Stop::Group`](crate::store::batch::Stop::Group)), or its log contradicts its group's. What it logs and `INFO` say why.
     pub failed: bool,
@@ -66,6 +69,7 @@ impl Default for GroupStatus {
             applied: Index(0),
             durable: Index(0),
             commit: Index(0),
+            machine_durable: None,
             failed: false,
         }
     }
@@ -261,6 +265,7 @@ impl Board {
             applied: status.applied,
             durable: status.durable,
             commit: status.commit,
+            machine_durable: replica.machine().durable(),
             failed: status.failure.is_some(),
         };
         if let Some(place) = self.groups.get(replica.group().0 as usize) {

@@ -88,6 +88,7 @@ use std::rc::Rc;
 
 use fastrand::Rng;
 
+use crate::id::{GroupId, NodeId};
 use crate::store::StateMachine;
 
 use super::options::Options;
@@ -96,6 +97,8 @@ use super::world;
 
 /// Makes an empty machine.
 pub(super) type Machines = Rc<dyn Fn() -> Box<dyn StateMachine>>;
+/// Opens the machine of a replica.
+pub(super) type Opens = Rc<dyn Fn(NodeId, GroupId) -> Box<dyn StateMachine>>;
 /// Makes the bytes of a command, or of a read.
 pub(super) type Words = Rc<dyn Fn(&mut Rng) -> Vec<u8>>;
 
@@ -103,6 +106,7 @@ pub(super) type Words = Rc<dyn Fn(&mut Rng) -> Vec<u8>>;
 #[derive(Clone)]
 pub struct Check {
     pub(super) machines: Machines,
+    pub(super) opens: Option<Opens>,
     pub(super) writes: Words,
     pub(super) reads: Option<Words>,
     seeds: Range<u64>,
@@ -140,11 +144,21 @@ impl Check {
     pub fn new(machines: impl Fn() -> Box<dyn StateMachine> + 'static) -> Self {
         Self {
             machines: Rc::new(machines),
+            opens: None,
             writes: Rc::new(|_| Vec::new()),
             reads: None,
             seeds: 0..20,
             shape: Rc::new(|_| {}),
         }
+    }
+
+    /// Machines with storage of their own ([`StateMachine::durable`]): opens that of one node's replica of one group, at
+    /// each of its starts. What was not durable there when its machine was dropped, it has lost: nodes crash. A node that loses
+    /// its disk comes back under another id. [`Self::new`]'s are used to tell what is right. They begin empty for each seed if
+    /// this clears them in [`Self::shape`].
+    #[must_use]
+    pub fn opens(self, opens: impl Fn(NodeId, GroupId) -> Box<dyn StateMachine> + 'static) -> Self {
+        Self { opens: Some(Rc::new(opens)), ..self }
     }
 
     /// Commands to execute, from the dice of the world. Default: empty ones.

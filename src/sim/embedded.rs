@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use crate::entry::checksum;
 use crate::group::{GroupCommand, PartId, Replica, SessionRequest};
-use crate::id::{GroupId, Index, ReplicaId, SessionId};
+use crate::id::{GroupId, Index, NodeId, ReplicaId, SessionId};
 use crate::shard::event::Post;
 use crate::shard::stages::Arrival;
 use crate::store::StateMachine;
@@ -90,9 +90,13 @@ impl Embedded {
         }
     }
 
-    /// An empty machine for a replica of `group`.
-    pub(super) fn machine(&self, group: GroupId) -> Box<dyn StateMachine> {
-        watched(group, (self.check.machines)(), &self.ledger)
+    /// The machine of a replica that starts: an empty one, unless it has storage of its own.
+    pub(super) fn machine(&self, node: NodeId, group: GroupId) -> Box<dyn StateMachine> {
+        let machine = match &self.check.opens {
+            Some(opens) => opens(node, group),
+            None => (self.check.machines)(),
+        };
+        watched(group, machine, &self.ledger)
     }
 
     /// Looks at a replica.
@@ -100,6 +104,10 @@ impl Embedded {
         self.ledger.borrow().check()?;
         let (group, applied) = (replica.group(), replica.status().applied);
         if replica.is_gone() || self.seen.insert((id, group), applied) == Some(applied) {
+            return Ok(());
+        }
+        if Some(applied) < replica.machine().durable() {
+            // It has executed more in an earlier life, and is being given that again.
             return Ok(());
         }
         self.ledger.borrow_mut().on_seen(group, applied, replica.machine().digest())

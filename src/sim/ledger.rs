@@ -321,6 +321,14 @@ impl StateMachine for Watched {
         self.machine.len()
     }
 
+    fn durable(&self) -> Option<Index> {
+        self.machine.durable()
+    }
+
+    fn flush(&mut self, through: Index) {
+        self.machine.flush(through);
+    }
+
     fn freeze(&self) -> Box<dyn Frozen> {
         self.machine.freeze()
     }

@@ -135,7 +135,10 @@ impl World {
         let disk = &mut nodes[node].disks[core];
         let first = disk.first();
         let recovering = match embedded {
-            Some(embedded) => Recovering::with_machines(config, &|group| embedded.machine(group)),
+            Some(embedded) => {
+                let node = config.node;
+                Recovering::with_machines(config, &|group| embedded.machine(node, group))
+            }
             None => Recovering::new(config),
         };
         let mut recovering =

@@ -177,6 +177,25 @@ pub trait StateMachine {
         self.len() == 0
     }
 
+    /// The last entry of which everything is durable in storage of the machine's own; none if it keeps its state in memory,
+    /// which is the default. It never goes back while the machine lives. Asked when the machine was opened, it tells
+    /// what had been executed before the start; the log may give those entries again, so that their replies are known,
+    /// and the machine passes over what they would do.
+    ///
+    /// A machine that says something here is not copied into the log: a snapshot of it notes how far it is, once that is
+    /// durable, and the log in front of that may go. If the storage is gone when the log needs it, the node refuses to
+    /// start, and names the group. Another node that needs the state still gets it by [`Self::freeze`].
+    fn durable(&self) -> Option<Index> {
+        None
+    }
+
+    /// The log is to be cut, and the machine was given everything up to `through` that was for it: it begins to make that
+    /// durable, and returns at once. [`Self::durable`] tells when it is, if only by an entry of somebody else's: it
+    /// must reach `through`. Until then the log stays. Called only on who keeps storage of its own.
+    fn flush(&mut self, through: Index) {
+        let _ = through;
+    }
+
     /// The state as it is now, to be written out beside [`Self::apply`], which does not disturb it.
     /// Takes constant time.
     fn freeze(&self) -> Box<dyn Frozen>;

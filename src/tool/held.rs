@@ -58,6 +58,8 @@ pub(crate) struct Snapshot {
     pub(crate) is_cut: bool,
     /// What it says beside the machine, or why it says nothing.
     pub(crate) meta: std::result::Result<SnapshotMeta, String>,
+    /// The machine's state is not in it: it keeps that itself.
+    pub(crate) is_in_place: bool,
     /// The machine's chunks, if they were wanted.
     pub(crate) chunks: Vec<Bytes>,
     incoming: Option<Incoming>,
@@ -73,6 +75,7 @@ impl Snapshot {
             whole: None,
             is_cut: false,
             meta: Err("it was not finished".into()),
+            is_in_place: false,
             chunks: Vec::new(),
             incoming: Some(Incoming::checking(group, entry)),
         }
@@ -98,6 +101,7 @@ impl Snapshot {
     fn end(&mut self, kind: RunKind) {
         self.whole = Some(kind);
         if let Some(incoming) = self.incoming.take() {
+            self.is_in_place = incoming.is_in_place();
             self.meta = incoming.finish().map(|(meta, _)| meta).map_err(|error| error.to_string());
         }
     }

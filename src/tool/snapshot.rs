@@ -99,6 +99,7 @@ fn list(dir: &Path, json: bool, out: &mut dyn Write) -> Result<()> {
                     _ if it.is_cut => "damaged",
                     None => "unfinished",
                     Some(RunKind::SnapshotInstalled) => "installed",
+                    Some(_) if it.is_in_place => "taken in place",
                     Some(_) => "taken",
                 },
                 superseded: it.whole.is_some() && !it.is_cut && Some(it.segments) != latest,
@@ -128,6 +129,9 @@ fn machine(group: GroupId, stored: &Snapshot) -> std::result::Result<Map, String
         format!("group {group}: the snapshot at {} is unfit: {what}", stored.entry)
     };
     stored.meta.as_ref().map_err(|fault| unfit(fault))?;
+    if stored.is_in_place {
+        return Err(unfit(&"the state machine keeps its state in storage of its own"));
+    }
     Map::from_chunks(stored.chunks.iter().cloned()).map_err(|error| unfit(&error))
 }
 
@@ -141,6 +145,9 @@ struct Verified {
     /// In hexadecimal digits.
     #[serde(skip_serializing_if = "Option::is_none")]
     digest: Option<String>,
+    /// The state machine keeps it in storage of its own.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    in_place: bool,
     /// Why it makes no state.
     #[serde(skip_serializing_if = "Option::is_none")]
     fault: Option<String>,
@@ -155,9 +162,26 @@ fn verify(dir: &Path, only: Option<GroupId>, json: bool, out: &mut dyn Write) ->
         let Some(stored) = held.stored() else { continue };
         let entry = stored.entry;
         let (group_id, term, index) = (group.0, entry.term.0, entry.index.0);
-        let mut row =
-            Verified { group: group_id, term, index, keys: None, digest: None, fault: None };
+        let mut row = Verified {
+            group: group_id,
+            term,
+            index,
+            keys: None,
+            digest: None,
+            in_place: false,
+            fault: None,
+        };
         match machine(*group, stored) {
+            _ if stored.is_in_place && stored.meta.is_ok() => {
+                if !json {
+                    writeln!(
+                        out,
+                        "group {group}: at {entry}, in storage of the state machine's own"
+                    )?;
+                }
+                row.in_place = true;
+                count += 1;
+            }
             Ok(map) => {
                 let (keys, digest) = (map.len(), format!("{:016x}", map.digest()));
                 if !json {

@@ -2,6 +2,7 @@
 
 mod corpora;
 mod embed;
+mod kept;
 mod seeds;
 
 /// What the fuzz targets do, built here without a fuzzer.
