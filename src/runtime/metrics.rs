@@ -143,6 +143,10 @@ pub struct Metrics {
     pub turns_before: Window<Durations>,
     /// See there.
     pub flushes_before: Window<Durations>,
+    /// From sending a command on to another node until having its answer.
+    pub forwards: Durations,
+    /// As they were.
+    pub forwards_before: Window<Durations>,
     /// Where the time of commits goes.
     pub explainer: Explainer,
 }

@@ -381,6 +381,9 @@ impl Running {
         self.shard.mark(now, Mark::Replied, ended);
         let (commits, legs) = self.shard.explained();
         self.metrics.explainer.count(commits, legs);
+        for leg in self.shard.forward_legs() {
+            self.metrics.forwards.record_us(leg.us.into(), 1);
+        }
         self.metrics.turn.record_us(ended.since(started).into(), 1);
         Ok(())
     }
@@ -513,6 +516,7 @@ impl Running {
                 shard: self.shard.report(false),
                 flushes: self.parts.writer.durations().clone(),
                 turns: self.metrics.turn.clone(),
+                forwards: self.metrics.forwards.clone(),
                 explained: self.metrics.explainer.all().clone(),
                 draining: self.shard.is_draining(),
             }),
@@ -671,11 +675,19 @@ impl Running {
         if REPORT_MS <= now.since(self.reported) {
             self.reported = now;
             let is_first = parts.core == ShardId(0);
-            let Metrics { turn, turns_before, flushes_before, explainer } = &mut self.metrics;
+            let Metrics {
+                turn,
+                turns_before,
+                flushes_before,
+                forwards,
+                forwards_before,
+                explainer,
+            } = &mut self.metrics;
             let flushes = parts.writer.durations();
             *self.shard.driver_mut() = DriverReport {
                 flushes: flushes.since(flushes_before.earlier(now, flushes)).spread(),
                 turns: turn.since(turns_before.earlier(now, turn)).spread(),
+                forwards: forwards.since(forwards_before.earlier(now, forwards)).spread(),
                 commits: explainer.lately(now),
                 links: parts.links.report(),
                 flush_method: parts.writer.method().name(),

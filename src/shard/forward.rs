@@ -2,11 +2,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use bytes::Bytes;
+
 use crate::group::{GroupCommand, Origin, SessionRequest};
-use crate::id::{GroupId, Incarnation, NodeId, ShardId, Tick};
+use crate::id::{GroupId, Incarnation, Micros, NodeId, ShardId, Tick};
 use crate::store::command::Access;
 use crate::store::connection::Manner;
 use crate::wire::peer::Forward;
+
+use super::stages::Arrival;
 
 /// A forwarded command changes data.
 const FORWARD_WRITE: u8 = 1;
@@ -50,13 +54,18 @@ pub(super) fn unpack(forward: &Forward) -> Option<GroupCommand> {
 }
 
 /// One command on its way.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Forwarded {
     pub(super) to: NodeId,
     pub(super) group: GroupId,
     pub(super) access: Access,
     pub(super) origin: Origin,
     pub(super) deadline: Tick,
+    /// When it reached this node, and when it was sent on; zero if nobody measures.
+    pub(super) arrival: Arrival,
+    pub(super) sent: Micros,
+    /// What it says, for `SLOWLOG`. Its request counts these bytes.
+    pub(super) body: Bytes,
 }
 
 /// One per shard; bounded by the requests the cores of this node hold.
@@ -132,6 +141,9 @@ mod tests {
             access: Access::Write,
             origin: Origin::Here(PartId { request: 0, part: 0 }),
             deadline: Tick(deadline),
+            arrival: Arrival::default(),
+            sent: Micros(0),
+            body: Bytes::new(),
         }
     }
 

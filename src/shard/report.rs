@@ -260,6 +260,8 @@ pub struct DriverReport {
     pub flushes: Spread,
     /// From the start of a turn to its end.
     pub turns: Spread,
+    /// From sending a command on to another node until having its answer.
+    pub forwards: Spread,
     /// Where the time of commits goes.
     pub commits: CommitsReport,
     /// The links to the other nodes.
@@ -453,7 +455,8 @@ pub fn info_text(reports: &[ShardReport], sections: &[Vec<u8>]) -> String {
         line("receive_method", &driver.map_or("", |driver| driver.receive_method));
         for report in reports {
             let core = report.shard;
-            for (what, it) in [("flush", report.driver.flushes), ("turn", report.driver.turns)] {
+            let DriverReport { flushes, turns, forwards, .. } = report.driver;
+            for (what, it) in [("flush", flushes), ("turn", turns), ("forward", forwards)] {
                 line(&format!("{what}_us_core_{core}"), &it);
             }
             for link in &report.driver.links {
@@ -566,6 +569,7 @@ mod tests {
             "groups_recalling:0",
             "disk_full:0",
             "flush_us_core_0:n=0,p50=0,p99=0,p99.9=0,max=0",
+            "forward_us_core_1:n=0,p50=0,p99=0,p99.9=0,max=0",
             "commit_us_core_1:n=0,p50=0,p99=0,p99.9=0,max=0",
             "group_0:role=follower,leader=3,term=4,commit=9,applied=8,first=1,last=10,core=0",
             "group_1:role=leader,leader=3,term=4,commit=9,applied=8,first=1,last=10,core=1",

@@ -335,7 +335,7 @@ impl Shard {
             }
         }
         for answer in frame.answers() {
-            self.on_answered(answer.id, answer.body);
+            self.on_answered(now, answer.id, answer.body);
         }
     }
 
@@ -542,9 +542,16 @@ impl Shard {
                     return;
                 }
                 self.counters.commands_forwarded += 1;
-                let (group, access) = (command.group, command.access);
-                let deadline = now.plus(self.config.request_ms);
-                let id = self.forwards.add(Forwarded { to, group, access, origin, deadline });
+                let id = self.forwards.add(Forwarded {
+                    to,
+                    group: command.group,
+                    access: command.access,
+                    origin,
+                    deadline: now.plus(self.config.request_ms),
+                    arrival,
+                    sent: self.stages.arrival().taken,
+                    body: command.body.clone(),
+                });
                 self.outbox.forward(to, pack(id, command));
             }
         }
@@ -604,7 +611,7 @@ impl Shard {
             Post::Forwarded { from, id, arrival, command } => {
                 self.run(now, arrival, command, Origin::Node(from, id));
             }
-            Post::Answered { id, body } => self.on_answered(id, body),
+            Post::Answered { id, body } => self.on_answered(now, id, body),
         }
     }
 
@@ -631,7 +638,7 @@ impl Shard {
         }
     }
 
-    fn on_answered(&mut self, id: u64, body: Bytes) {
+    fn on_answered(&mut self, now: Tick, id: u64, body: Bytes) {
         let core = Forwards::shard_of(id);
         if core != self.config.shard {
             if core.0 < self.config.cores {
@@ -640,6 +647,9 @@ impl Shard {
             return;
         }
         let Some(forwarded) = self.forwards.take(id) else { return };
+        if let Some(heard) = self.stages.answered(forwarded.to, forwarded.sent) {
+            self.slowlog.on_forward(&forwarded, heard, self.wall(now));
+        }
         let reply = Reply::decode(&body)
             .unwrap_or_else(|_| give_up(&forwarded, "the leader's answer is not readable"));
         self.answers.push((forwarded.origin, reply));

@@ -1,8 +1,8 @@
 //! `SLOWLOG`: the operations that took longest, each with where its time went.
 //!
 //! The core that leads a group keeps them, in memory and bounded: writes with every stage of their commit,
-//! reads with how long they waited for their leadership to be confirmed and for what they must see. What the
-//! way between a client's node and the leader took is not in it.
+//! reads with how long they waited for their leadership to be confirmed and for what they must see. A command
+//! that came in at another node is kept there as well, with how long the way to the leader and back took.
 
 use std::collections::VecDeque;
 
@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::entry::{Entry, EntryKind};
 use crate::group::SessionRequest;
-use crate::id::{GroupId, Index, NodeId, ShardId, UnixMs};
+use crate::id::{GroupId, Index, Micros, NodeId, ShardId, UnixMs};
 use crate::limits::{SLOW_ARG_BYTES_MAX, SLOW_ARGS_MAX, SLOW_OPS_MAX, SLOW_OPS_OF_TURN_MAX};
 use crate::store::acl;
 use crate::store::slow::Call;
@@ -18,6 +18,7 @@ use crate::store::stamp;
 use crate::wire::reply::Reply;
 use crate::wire::resp::Command;
 
+use super::forward::Forwarded;
 use super::report::ShardReport;
 use super::stages::{Commit, Stage};
 
@@ -29,7 +30,7 @@ const IDS_PER_MS: u64 = 16;
 pub struct SlowOp {
     /// Its number; no two of a node have the same, and what ended later has a larger one, whatever its core, to the ms.
     pub id: u64,
-    /// When it ended, by the leader's clock.
+    /// When it ended, by this node's clock.
     pub at: UnixMs,
     /// How long it took, in µs.
     pub us: u64,
@@ -37,9 +38,11 @@ pub struct SlowOp {
     pub args: Vec<Bytes>,
     /// The group that executed it.
     pub group: GroupId,
-    /// Its entry; none for a read.
+    /// The node that it was sent on to, if this one does not lead the group.
+    pub forwarded_to: Option<NodeId>,
+    /// Its entry; none for a read, nor for what was sent on.
     pub index: Option<Index>,
-    /// The longest stage on the way to the completion that set the time, and where it was; none for a read.
+    /// The longest stage on the way to the completion that set the time, and where it was; none where there is no entry.
     pub set_by: Option<(NodeId, Stage)>,
     /// The stages that took any time, in the order of the path: the node, the stage, µs.
     pub trace: Vec<(NodeId, &'static str, u32)>,
@@ -62,9 +65,10 @@ impl SlowOp {
     /// As Redis tells it (number, second, µs, arguments, client's address and name, which a leader does not
     /// know), and what it does not: the trace.
     fn reply(self) -> Reply {
-        let mut trace = vec![match self.index {
-            Some(index) => format!("group {} index {index}", self.group),
-            None => format!("group {} read", self.group),
+        let mut trace = vec![match (self.index, self.forwarded_to) {
+            (Some(index), _) => format!("group {} index {index}", self.group),
+            (None, Some(node)) => format!("group {} forwarded to node {node}", self.group),
+            (None, None) => format!("group {} read", self.group),
         }];
         let set_by =
             self.set_by.map(|(node, stage)| format!("set by node {node}: {}", stage.name()));
@@ -137,6 +141,7 @@ impl Slowlog {
                 us: commit.us.into(),
                 args: arguments(entry),
                 group: commit.group,
+                forwarded_to: None,
                 index: Some(index),
                 set_by: Some((commit.set_at, commit.stage)),
                 trace,
@@ -157,11 +162,37 @@ impl Slowlog {
                 us,
                 args,
                 group,
+                forwarded_to: None,
                 index: None,
                 set_by: None,
                 trace,
             });
         }
+    }
+
+    /// The answer to a command that was sent on was heard.
+    pub(super) fn on_forward(&mut self, forwarded: &Forwarded, heard: Micros, wall: UnixMs) {
+        let Forwarded { to, group, arrival, sent, ref body, .. } = *forwarded;
+        let us = heard.since(arrival.received);
+        if !self.is_slow(us.into()) {
+            return;
+        }
+        let stages = [
+            (self.node, Stage::Queue.name(), arrival.taken.since(arrival.received)),
+            (self.node, Stage::PickUp.name(), sent.since(arrival.taken)),
+            (to, "forward", heard.since(sent)),
+        ];
+        self.push(SlowOp {
+            id: 0,
+            at: wall,
+            us: us.into(),
+            args: parts(body),
+            group,
+            forwarded_to: Some(to),
+            index: None,
+            set_by: None,
+            trace: stages.into_iter().filter(|(.., us)| 0 < *us).collect(),
+        });
     }
 
     fn push(&mut self, op: SlowOp) {

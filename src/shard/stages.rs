@@ -23,6 +23,9 @@
 //! durable here. So of the completions (its own flush, and the acceptances of as many others as a majority
 //! needs) the last one *set* the commit time; the longest stage on the way to it says what by.
 //!
+//! A command that another node leads has its clock where it came in: the *forward leg*, from the turn that sent
+//! it on until the answer was taken from the kernel. The other node's stages are within it.
+//!
 //! Never: decides anything. All of this may be wrong or missing, and no entry is treated otherwise.
 
 #[cfg(test)]
@@ -193,6 +196,15 @@ pub struct Leg {
     pub commands: u32,
     /// The stages of a follower; the others are zero.
     pub times: StageTimes,
+}
+
+/// A command that was sent on to the node that leads its group, and answered by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForwardLeg {
+    /// That node.
+    pub node: NodeId,
+    /// From sending it on until having the answer, in µs.
+    pub us: u32,
 }
 
 /// What a leader knows of a passage's way to one follower.
@@ -366,6 +378,7 @@ pub(super) struct Stages {
     finishing: Vec<(u32, GroupId)>,
     commits: Vec<Commit>,
     legs: Vec<Leg>,
+    forwards: Vec<ForwardLeg>,
 }
 
 impl Stages {
@@ -382,6 +395,7 @@ impl Stages {
             finishing: Vec::new(),
             commits: Vec::new(),
             legs: Vec::new(),
+            forwards: Vec::new(),
         }
     }
 
@@ -398,6 +412,7 @@ impl Stages {
                 // Whoever does not take them does not want them.
                 self.commits.clear();
                 self.legs.clear();
+                self.forwards.clear();
                 self.opened.clear();
             }
             Mark::Gathered => self.gathered = at,
@@ -632,6 +647,21 @@ impl Stages {
             }
             trim(queue);
         }
+    }
+
+    /// A command that was sent on to `node` in the turn that took it up at `sent` is answered. Returns when the answer
+    /// was taken from the kernel, or from another core; none if nobody measures.
+    pub(super) fn answered(&mut self, node: NodeId, sent: Micros) -> Option<Micros> {
+        if sent == Micros(0) {
+            return None;
+        }
+        self.forwards.push(ForwardLeg { node, us: self.reaped.since(sent) });
+        Some(self.reaped)
+    }
+
+    /// The forward legs that ended in this turn.
+    pub(super) fn forwards(&self) -> &[ForwardLeg] {
+        &self.forwards
     }
 
     /// What was explained in this turn.

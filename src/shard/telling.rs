@@ -7,7 +7,7 @@ use crate::wal::{RunKind, Write};
 use super::event::About;
 use super::report::{GroupReport, ShardReport};
 use super::shard::Shard;
-use super::stages::{Commit, Leg, Mark};
+use super::stages::{Commit, ForwardLeg, Leg, Mark};
 
 impl Shard {
     /// A place of the turn was passed at `at`: see [`super::stages`]. A driver that measures says all of them, in
@@ -29,6 +29,12 @@ impl Shard {
     #[must_use]
     pub fn explained(&self) -> (&[Commit], &[Leg]) {
         self.stages.explained()
+    }
+
+    /// The commands sent on to other nodes whose answers came in this turn.
+    #[must_use]
+    pub fn forward_legs(&self) -> &[ForwardLeg] {
+        self.stages.forwards()
     }
 
     /// Operations that take as long as this, in µs, are remembered for `SLOWLOG`. Without, none are.

@@ -10,6 +10,7 @@ mod batching;
 mod calls;
 mod cluster;
 mod contract;
+mod forwarding;
 mod nonsense;
 
 use super::event::{Effects, Event, Post, ReplyTo, Request};

@@ -111,3 +111,29 @@ fn slow_operations_are_told_counted_and_forgotten() {
     let mut client = fast.nodes[0].client();
     play(&mut client, "SET k v => +OK\nSLOWLOG LEN => :0");
 }
+
+#[test]
+fn the_way_to_the_leader_and_back_is_measured_where_a_command_came_in() {
+    let cluster = Cluster::start("forward-leg", 3, &["--groups", "1", "--slowlog-us", "0"]);
+    let at = leader(&cluster);
+    let entered = &cluster.nodes[(at + 1) % 3];
+    let count = |node| {
+        let info = Info::of(node);
+        let line = &info.fields["forward_us_core_0"];
+        let count = line.strip_prefix("n=").and_then(|rest| rest.split_once(','));
+        count.and_then(|(count, _)| count.parse::<u64>().ok()).expect("a count")
+    };
+    let mut client = entered.client();
+    write(&mut client, 40);
+    assert_eq!(client.say("GET key-0"), Reply::bulk("value"));
+    wait_until("what was forwarded is counted", || 41 <= count(entered));
+    assert_eq!(count(&cluster.nodes[at]), 0, "the leader forwards nothing");
+
+    // Without writes between, the latest of all is the read.
+    let Reply::Array(ops) = client.say("SLOWLOG GET 1") else { panic!("an array") };
+    let [Reply::Array(op)] = &ops[..] else { panic!("one operation: {ops:?}") };
+    assert_eq!(op[3].to_string(), r#"["GET" "key-0"]"#);
+    let (trace, leader) = (op[6].to_string(), cluster.nodes[at].id);
+    assert!(trace.contains(&format!("group 0 forwarded to node {leader}")), "{trace}");
+    assert!(trace.contains(&format!("node {leader} forward ")), "{trace}");
+}

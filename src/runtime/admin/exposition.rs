@@ -465,6 +465,8 @@ impl Collector for Page {
         self.durations(encoder, "flush_duration", help, |report| &report.flushes)?;
         let help = "From the start of a turn of a core's loop to its end";
         self.durations(encoder, "turn_duration", help, |report| &report.turns)?;
+        let help = "From sending a command on to the node that leads until having its answer";
+        self.durations(encoder, "forward_duration", help, |report| &report.forwards)?;
         self.commits(encoder)?;
         self.links(encoder)?;
         self.of_groups(encoder)
@@ -588,6 +590,8 @@ mod tests {
             "outrigger_flush_duration_seconds_bucket{core=\"0\",le=\"0.001\"} 1",
             "outrigger_flush_duration_seconds_bucket{core=\"0\",le=\"0.05\"} 2",
             "outrigger_flush_duration_seconds_bucket{core=\"0\",le=\"+Inf\"} 2",
+            "outrigger_forward_duration_seconds_count{core=\"1\"} 1",
+            "outrigger_forward_duration_seconds_bucket{core=\"1\",le=\"0.0025\"} 1",
             "outrigger_commit_duration_seconds_count{core=\"0\"} 3",
             "outrigger_commit_stage_duration_seconds_count{core=\"1\",node=\"x\",stage=\"flush\"} 3",
             "outrigger_commit_stage_duration_seconds_count{core=\"0\",node=\"2\",stage=\"follower_flush\"} 3",

@@ -24,6 +24,8 @@ pub struct CoreReport {
     pub flushes: Durations,
     /// From the start of a turn to its end.
     pub turns: Durations,
+    /// From sending a command on to another node until having its answer.
+    pub forwards: Durations,
     /// Where the time of commits goes.
     pub explained: Explained,
     /// It hands over what it leads.
@@ -187,12 +189,14 @@ pub(super) mod tests {
         flushes.record(std::time::Duration::from_micros(700));
         flushes.record(std::time::Duration::from_millis(40));
         let (turns, mut explainer) = (Durations::default(), Explainer::default());
+        let mut forwards = Durations::default();
+        forwards.record(std::time::Duration::from_millis(2));
         let (commit, leg) = explain::tests::explained(3, 5_000);
         explainer.count(&[commit], &[leg]);
         shard.driver.commits = explainer.lately(Tick(0));
         shard.driver.flushes = flushes.spread();
         let explained = explainer.all().clone();
-        CoreReport { shard, flushes, turns, explained, draining: false }
+        CoreReport { shard, flushes, turns, forwards, explained, draining: false }
     }
 
     /// A gathering over two cores whose mailboxes hold so many letters.

@@ -66,6 +66,8 @@ struct Core {
     counters: BTreeMap<&'static str, u64>,
     flush_us: Spread,
     turn_us: Spread,
+    /// Commands sent on to other nodes, until their answers were there.
+    forward_us: Spread,
     /// Writes of the groups that the core leads, from receipt to reply.
     commit_us: Spread,
     commit_stages: Vec<CommitStage>,
@@ -188,6 +190,7 @@ impl Core {
             counters: shard.counters.named().collect(),
             flush_us: Spread::of(driver.flushes),
             turn_us: Spread::of(driver.turns),
+            forward_us: Spread::of(driver.forwards),
             commit_us: Spread::of(driver.commits.commits),
             commit_stages: driver.commits.stages.iter().map(CommitStage::of).collect(),
             commits_set_by: driver.commits.set_by.iter().map(SetBy::of).collect(),
