@@ -103,6 +103,26 @@ pub(super) type Opens = Rc<dyn Fn(NodeId, GroupId) -> Box<dyn StateMachine>>;
 pub(super) type Words = Rc<dyn Fn(&mut Rng) -> Vec<u8>>;
 
 /// A check of one kind of machine; begins with a factory, ends with [`Check::run`].
+///
+/// ```
+/// use outrigger::sim::embed::Check;
+/// use outrigger::store::map::Map;
+/// use outrigger::wire::resp::Command;
+///
+/// let check = Check::new(|| Box::new(Map::new()))
+///     .writes(|rng| {
+///         let by = rng.u8(1..).to_string();
+///         Command::from_args(&[b"INCRBY", b"sum", by.as_bytes()]).raw.to_vec()
+///     })
+///     .reads(|_| Command::from_args(&[b"GET", b"sum"]).raw.to_vec())
+///     // Five nodes of one core each, whatever the seed draws.
+///     .shape(|options| options.cores = vec![1; 5])
+///     .seeds(0..2);
+/// // A failure names its seed: `seeds(seed..seed + 1)` is the same world again.
+/// let report = check.run().unwrap_or_else(|failure| panic!("{failure}"));
+/// assert_eq!(report.worlds, 2);
+/// assert!(0 < report.executed && 0 < report.compared);
+/// ```
 #[derive(Clone)]
 pub struct Check {
     pub(super) machines: Machines,

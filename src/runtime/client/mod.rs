@@ -133,6 +133,28 @@ impl Client {
     /// As [`Self::read`], of this node's own machine, which costs the leader a few bytes and not the read. With
     /// `stale` greater than zero what is read may be that old, and usually costs the leader nothing; in whole ms, at
     /// most [`STALE_MS_MAX`](crate::limits::STALE_MS_MAX).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use outrigger::id::GroupId;
+    /// use outrigger::wire::{reply::Reply, resp::Command};
+    ///
+    /// # let dir = format!("target/tmp/doc-nearby-{}", std::process::id());
+    /// # let config = outrigger::Config::new(1, &dir, "127.0.0.1:0".parse()?);
+    /// # let node = outrigger::Node::start(config, |_| Box::new(outrigger::store::map::Map::new()))?;
+    /// # let client = node.client();
+    /// # assert!(node.wait_until_ready(std::time::Duration::from_secs(30)));
+    /// let (set, get) = (Command::from_args(&[b"SET", b"k", b"v"]), Command::from_args(&[b"GET", b"k"]));
+    /// client.write(GroupId(0), set.raw).wait()?;
+    /// // As fresh as `read`, from the machine of this node:
+    /// let fresh = client.read_nearby(GroupId(0), get.raw.clone(), Duration::ZERO).wait()?;
+    /// assert_eq!(fresh, Reply::bulk("v"));
+    /// // For a page that may be a second behind, without asking the leader:
+    /// let _page = client.read_nearby(GroupId(0), get.raw, Duration::from_secs(1)).wait()?;
+    /// # node.stop()?;
+    /// # std::fs::remove_dir_all(dir)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn read_nearby(&self, group: GroupId, payload: impl Into<Bytes>, stale: Duration) -> Call {
         let ms = u32::try_from(stale.as_millis()).unwrap_or(u32::MAX);
         let stale_ms = ms.min(crate::limits::STALE_MS_MAX);
@@ -158,6 +180,29 @@ impl Client {
 
     /// Opens a session in the group: its requests are executed once each, however often they are sent, so that an
     /// unknown outcome can be asked for again.
+    ///
+    /// ```
+    /// use outrigger::id::GroupId;
+    /// use outrigger::wire::{reply::Reply, resp::Command};
+    ///
+    /// # let dir = format!("target/tmp/doc-open-{}", std::process::id());
+    /// # let config = outrigger::Config::new(1, &dir, "127.0.0.1:0".parse()?);
+    /// # let node = outrigger::Node::start(config, |_| Box::new(outrigger::store::map::Map::new()))?;
+    /// # let client = node.client();
+    /// # assert!(node.wait_until_ready(std::time::Duration::from_secs(30)));
+    /// let mut session = client.open_session(GroupId(0)).wait()?;
+    /// let incr = Command::from_args(&[b"INCR", b"n"]).raw;
+    /// let seq = session.next_seq();
+    /// assert_eq!(session.run(seq, incr.clone()).wait()?, Reply::Int(1));
+    /// // Had the answer been lost: the same number is the same request, and is told what it came to.
+    /// assert_eq!(session.run(seq, incr.clone()).wait()?, Reply::Int(1));
+    /// let seq = session.next_seq();
+    /// assert_eq!(session.run(seq, incr).wait()?, Reply::Int(2));
+    /// session.close().wait()?;
+    /// # node.stop()?;
+    /// # std::fs::remove_dir_all(dir)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn open_session(&self, group: GroupId) -> Opening {
         let count = self.inner.sessions.fetch_add(1, Ordering::Relaxed);
         // No core has this number, so no session of a connection has this name.
@@ -167,6 +212,30 @@ impl Client {
     }
 
     /// Takes a session up again that was opened before, here or elsewhere, and has sent requests up to `last_seq`.
+    ///
+    /// ```
+    /// use outrigger::id::GroupId;
+    /// use outrigger::wire::resp::Command;
+    ///
+    /// # let dir = format!("target/tmp/doc-session-{}", std::process::id());
+    /// # let config = outrigger::Config::new(1, &dir, "127.0.0.1:0".parse()?);
+    /// # let node = outrigger::Node::start(config, |_| Box::new(outrigger::store::map::Map::new()))?;
+    /// # let client = node.client();
+    /// # assert!(node.wait_until_ready(std::time::Duration::from_secs(30)));
+    /// let mut session = client.open_session(GroupId(0)).wait()?;
+    /// let seq = session.next_seq();
+    /// // Written down before the request is sent, so that a crash in between does not lose it:
+    /// let (id, last_seq) = (session.id(), seq);
+    /// let withdraw = Command::from_args(&[b"DECRBY", b"account", b"100"]).raw;
+    /// let reply = session.run(seq, withdraw.clone()).wait()?;
+    ///
+    /// // After the crash nobody knows whether it was executed. Sent again, it is not executed twice.
+    /// let mut session = client.session(GroupId(0), id, last_seq);
+    /// assert_eq!(session.run(last_seq, withdraw).wait()?, reply);
+    /// # node.stop()?;
+    /// # std::fs::remove_dir_all(dir)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn session(&self, group: GroupId, id: SessionId, last_seq: u64) -> Session {
         Session::new(self.clone(), group, id, last_seq)
@@ -174,6 +243,25 @@ impl Client {
 
     /// What this node's replica of the group is, and how far it has come: as of its core's last turn.
     /// None if there is no such group.
+    ///
+    /// ```
+    /// use outrigger::id::GroupId;
+    ///
+    /// # let dir = format!("target/tmp/doc-status-{}", std::process::id());
+    /// # let config = outrigger::Config::new(1, &dir, "127.0.0.1:0".parse()?);
+    /// # let node = outrigger::Node::start(config, |_| Box::new(outrigger::store::map::Map::new()))?;
+    /// # let client = node.client();
+    /// # assert!(node.wait_until_ready(std::time::Duration::from_secs(30)));
+    /// let status = client.status(GroupId(0)).expect("there is a group 0");
+    /// // Work that one node of the cluster does at a time: only while this one leads.
+    /// assert!(status.leader_ready);
+    /// // Entries that the machine here has not executed yet, though the group has agreed on them:
+    /// let behind = status.commit.0 - status.applied.0;
+    /// assert_eq!((behind, client.status(GroupId(16))), (0, None));
+    /// # node.stop()?;
+    /// # std::fs::remove_dir_all(dir)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn status(&self, group: GroupId) -> Option<GroupStatus> {
         self.inner.board.status(group)
@@ -181,6 +269,30 @@ impl Client {
 
     /// Changes of role of this node's replicas, from now on. To miss none, subscribe first and read
     /// [`Self::status`] then.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use outrigger::id::GroupId;
+    /// use outrigger::raft::effects::RoleKind;
+    ///
+    /// # let dir = format!("target/tmp/doc-roles-{}", std::process::id());
+    /// # let config = outrigger::Config::new(1, &dir, "127.0.0.1:0".parse()?);
+    /// # let node = outrigger::Node::start(config, |_| Box::new(outrigger::store::map::Map::new()))?;
+    /// # let client = node.client();
+    /// let mut roles = client.roles();
+    /// // What was before the subscription is in the status; what comes after it is heard.
+    /// let mut role = client.status(GroupId(0)).map(|status| status.role);
+    /// while role != Some(RoleKind::Leader) {
+    ///     let change = roles.wait(Duration::from_secs(30)).ok_or("nothing has changed")??;
+    ///     if change.group == GroupId(0) {
+    ///         role = Some(change.role);
+    ///     }
+    /// }
+    /// // This node leads. Once `GroupStatus::leader_ready` says so, too, work of the leader may begin.
+    /// # node.stop()?;
+    /// # std::fs::remove_dir_all(dir)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn roles(&self) -> Roles {
         self.inner.board.subscribe()
@@ -192,6 +304,32 @@ impl Client {
     /// An old index can be had as long as its entry is in this node's log (`Config::log_bytes`): what is no longer in
     /// memory is read back from the disk, beside the core. Otherwise the first thing heard is
     /// [`TailEnd::Lagged`](super::watch::TailEnd::Lagged), with the first index that can be had.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use outrigger::id::GroupId;
+    /// use outrigger::wire::resp::Command;
+    ///
+    /// # let dir = format!("target/tmp/doc-tail-{}", std::process::id());
+    /// # let config = outrigger::Config::new(1, &dir, "127.0.0.1:0".parse()?);
+    /// # let node = outrigger::Node::start(config, |_| Box::new(outrigger::store::map::Map::new()))?;
+    /// # let client = node.client();
+    /// # assert!(node.wait_until_ready(std::time::Duration::from_secs(30)));
+    /// let mut tail = client.tail(GroupId(0), None)?;
+    /// let set = Command::from_args(&[b"SET", b"k", b"v"]).raw;
+    /// client.write(GroupId(0), set.clone()).wait()?;
+    /// let change = tail.wait(Duration::from_secs(30)).ok_or("nothing came")??;
+    /// assert_eq!(change.payload, set);
+    ///
+    /// // Keep the index in one transaction with what you make of the change, and go on behind it:
+    /// let go_on = change.id.index.next();
+    /// let mut tail = client.tail(GroupId(0), Some(go_on))?;
+    /// # client.write(GroupId(0), set).wait()?;
+    /// # assert_eq!(tail.wait(Duration::from_secs(30)).ok_or("nothing came")??.id.index, go_on);
+    /// # node.stop()?;
+    /// # std::fs::remove_dir_all(dir)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`Why::Busy`] past [`TAILS_MAX`](crate::limits::TAILS_MAX) tails on the group's core, [`Why::Invalid`] if there

@@ -95,7 +95,7 @@ impl Why {
     pub(super) const fn text(self) -> &'static str {
         match self {
             Self::NoLeader => "the group has no leader right now",
-            Self::Busy => "this node holds as many unanswered calls as it may; retry after a pause",
+            Self::Busy => "this node has as many calls or tails as it may; retry after a pause",
             Self::Full => "the disk has no room for more log",
             Self::Loading => "the node is still starting; retry after a pause",
             Self::Removed => "this node was removed from the group",
@@ -121,6 +121,14 @@ impl Why {
         }
     }
 }
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}
+
+impl std::error::Error for Why {}
 
 /// What a reply of the shard says about a call of this kind. A machine may reply errors of its own: those are
 /// results, unless they begin with a word that only the shard uses.
