@@ -208,6 +208,8 @@ pub const ROLE_EVENTS_MAX: usize = 2 * GROUPS_MAX as usize;
 pub const PIPELINE_MAX: usize = 4096;
 /// Reply bytes one connection may leave unread before the node stops reading from it.
 pub const OUTPUT_BYTES_MAX: usize = 8 << 20;
+/// Reply bytes that all connections of one core together may leave unread before the one that leaves the most is closed.
+pub const OUTPUT_BYTES_OF_CORE_MAX: usize = 256 << 20;
 /// Client connections one node accepts unless told otherwise; one more gets
 /// `-ERR max number of clients reached`.
 pub const CONNECTIONS_DEFAULT: usize = 10_000;
@@ -305,6 +307,8 @@ const _: () = {
     assert!(FRAME_BYTES_SOFT + COMMAND_BYTES_MAX + (1 << 20) < FRAME_BYTES_MAX);
     // So does it carry the largest forwarded answer.
     assert!(FRAME_BYTES_SOFT + REPLY_BYTES_MAX + (1 << 20) < FRAME_BYTES_MAX);
+    // One connection that is stopped at its own bound closes nobody.
+    assert!(OUTPUT_BYTES_OF_CORE_MAX > 4 * (OUTPUT_BYTES_MAX + REPLY_BYTES_MAX));
     // A reply of one value is never refused.
     assert!(VALUE_BYTES_MAX < REPLY_BYTES_MAX);
     // A follower's window and a leader's admission both hold the largest entry.

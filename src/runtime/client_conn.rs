@@ -109,6 +109,8 @@ pub struct ClientConn {
     watched: Option<Interest>,
     /// It is in the list of connections to flush.
     pub(super) queued: bool,
+    /// Its part of what the core has counted as unread.
+    pub(super) counted: usize,
 }
 
 /// After an error that ends the connection.
@@ -175,6 +177,7 @@ impl ClientConn {
             stirred_at: Tick(0),
             watched: None,
             queued: false,
+            counted: 0,
         }
     }
 
@@ -542,12 +545,18 @@ impl ClientConn {
         }
     }
 
+    /// Bytes of replies that are here and that its socket has not taken.
+    #[must_use]
+    pub fn unread_bytes(&self) -> usize {
+        self.output.len() + self.pipeline.reply_bytes()
+    }
+
     fn may_read(&self) -> bool {
         !self.ended
             && !self.waits
             && self.held.is_none()
             && self.pipeline.len() < PIPELINE_MAX
-            && self.output.len() + self.pipeline.reply_bytes() < OUTPUT_BYTES_MAX
+            && self.unread_bytes() < OUTPUT_BYTES_MAX
     }
 
     /// Whether anything may come from it: commands, or what is thrown away.

@@ -4,6 +4,7 @@
 use std::net::{SocketAddr, TcpStream};
 
 use crate::id::{ShardId, Tick};
+use crate::limits::OUTPUT_BYTES_OF_CORE_MAX;
 
 /// How often it is told, in ms.
 const TOLD_MS: u64 = 1000;
@@ -14,6 +15,7 @@ pub struct Doorkeeper {
     wrong_passwords: u64,
     failed_handshakes: u64,
     http_requests: u64,
+    slow_readers: u64,
     /// Whom it happened to last, and why.
     last: Option<(Option<SocketAddr>, String)>,
     told_at: Tick,
@@ -35,6 +37,16 @@ impl Doorkeeper {
             Some((socket.peer_addr().ok(), "HTTP on the port of the Redis protocol".into()));
     }
 
+    /// A client is closed because it left so many bytes of replies unread.
+    pub fn note_slow_reader(&mut self, unread_bytes: usize, socket: &TcpStream) {
+        self.slow_readers += 1;
+        let reason = format!(
+            "it left {unread_bytes} bytes of replies unread, the most of the core's clients, which left over \
+             {OUTPUT_BYTES_OF_CORE_MAX} together"
+        );
+        self.last = Some((socket.peer_addr().ok(), reason));
+    }
+
     /// A client's handshake came to nothing.
     pub fn note_handshake(&mut self, why: String, socket: &TcpStream) {
         self.failed_handshakes += 1;
@@ -48,9 +60,10 @@ impl Doorkeeper {
         }
         let Some((address, reason)) = self.last.take() else { return };
         let address = address.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
-        let Self { wrong_passwords, failed_handshakes, http_requests, .. } = *self;
+        let Self { wrong_passwords, failed_handshakes, http_requests, slow_readers, .. } = *self;
         tracing::warn!(
-            %core, wrong_passwords, failed_handshakes, http_requests, last = %address, %reason, "clients refused",
+            %core, wrong_passwords, failed_handshakes, http_requests, slow_readers, last = %address, %reason,
+            "clients refused",
         );
         *self = Self { told_at: now, ..Self::default() };
     }

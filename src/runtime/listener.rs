@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::BytesMut;
 
 use crate::id::{ConnId, ShardId, Tick};
-use crate::limits::{LINGER_MS_MAX, TLS_HANDSHAKES_PER_TURN};
+use crate::limits::{LINGER_MS_MAX, OUTPUT_BYTES_OF_CORE_MAX, TLS_HANDSHAKES_PER_TURN};
 use crate::shard::Event;
 use crate::shard::event::ReplyTo;
 use crate::store::connection::{ReadFrom, Routing};
@@ -74,6 +74,11 @@ pub struct Clients {
     together: BytesMut,
     /// Connections with something to send or to read on, each once.
     queue: Vec<u64>,
+    /// Reply bytes that its clients have not read, as many as they may be, and who was closed for it since that was
+    /// last asked.
+    unread_bytes: usize,
+    unread_bytes_max: usize,
+    slow_readers: u64,
     /// Of whom, and what, the next system call sends; empty between calls.
     sends: Vec<Send>,
     senders: Vec<u64>,
@@ -115,6 +120,9 @@ impl Clients {
             scratch: BytesMut::new(),
             together: BytesMut::new(),
             queue: Vec::new(),
+            unread_bytes: 0,
+            unread_bytes_max: OUTPUT_BYTES_OF_CORE_MAX,
+            slow_readers: 0,
             sends: Vec::new(),
             senders: Vec::new(),
         })
@@ -419,12 +427,39 @@ impl Clients {
         // The queue was drained; its memory is used again. Nothing was queued meanwhile.
         self.queue = queue;
         self.send(gate, ring, poller, events)?;
+        self.shed(ring);
         for scratch in [&mut self.scratch, &mut self.together] {
             if SCRATCH_BYTES_MAX < scratch.capacity() {
                 *scratch = BytesMut::new();
             }
         }
         Ok(())
+    }
+
+    /// While the clients leave too much unread together, the one that leaves the most is closed: each alone is within
+    /// its own bound.
+    fn shed(&mut self, ring: &mut Ring) {
+        while self.unread_bytes_max < self.unread_bytes {
+            let mut most = 0;
+            self.conns.each(|conn| most = most.max(conn.counted));
+            let Some(&key) = self.conns.keys(|conn| conn.counted == most).first() else { return };
+            if let Some(conn) = self.conns.get_mut(key) {
+                self.doorkeeper.note_slow_reader(most, conn.socket());
+            }
+            self.slow_readers += 1;
+            self.close(key, ring);
+        }
+    }
+
+    /// Reply bytes that its clients have not read.
+    #[must_use]
+    pub fn unread_bytes(&self) -> usize {
+        self.unread_bytes
+    }
+
+    /// How many clients were closed since the last call because all of them left too much unread.
+    pub fn take_slow_readers(&mut self) -> u64 {
+        std::mem::take(&mut self.slow_readers)
     }
 
     /// Send what was put together.
@@ -466,6 +501,9 @@ impl Clients {
             conn.flush(&mut self.scratch)?;
             if conn.is_over() { Ok(()) } else { conn.attend(ring, poller) }
         });
+        let unread = conn.unread_bytes();
+        self.unread_bytes += unread;
+        self.unread_bytes -= std::mem::replace(&mut conn.counted, unread);
         let over = conn.is_over();
         let lingers = !was_lingering && conn.is_lingering();
         if flushed.is_err() {
@@ -517,6 +555,7 @@ impl Clients {
     fn close(&mut self, key: u64, ring: &mut Ring) {
         if let Some(mut conn) = self.conns.remove(key) {
             conn.leave(ring);
+            self.unread_bytes -= conn.counted;
             self.open.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -720,6 +759,39 @@ mod tests {
             client.write_all(b"GET a\r\n").unwrap();
             drop(client);
             core.until(|core| core.clients.len() == 1);
+        }
+    }
+
+    #[test]
+    fn clients_that_leave_too_much_unread_together_lose_the_one_that_leaves_the_most() {
+        for has_sockets in [true, false] {
+            let mut core = Core::new(has_sockets, 100);
+            let value = Reply::bulk(vec![b'v'; 1 << 20]);
+            let one = b"$1048576\r\n".len() + (1 << 20) + 2;
+            let ask = |core: &mut Core, count: usize| {
+                let mut client = core.connect();
+                client.write_all(&b"GET a\r\n".repeat(count)).unwrap();
+                core.until(|core| core.requests.len() == count);
+                core.answer(&value);
+                (0..20).for_each(|_| core.step());
+                client
+            };
+            // The kernel takes some of the values, nobody knows how many.
+            let mut clients: Vec<_> = [12, 30, 12].map(|count| ask(&mut core, count)).into();
+            core.clients.unread_bytes_max = core.clients.unread_bytes();
+            assert!((1 << 20..54 << 20).contains(&core.clients.unread_bytes()));
+            (0..20).for_each(|_| core.step());
+            assert_eq!((core.clients.len(), core.clients.take_slow_readers()), (3, 0));
+
+            clients.push(ask(&mut core, 12));
+            assert_eq!((core.clients.len(), core.clients.take_slow_readers()), (3, 1));
+            core.sees_close_of(&mut clients[1]);
+            // The others hear everything, and nothing is counted of those that are gone.
+            assert_eq!(core.read(&mut clients[0], 12 * one).len(), 12 * one);
+            assert_eq!(core.read(&mut clients[3], 12 * one).len(), 12 * one);
+            drop(clients);
+            core.until(|core| core.clients.is_empty());
+            assert_eq!(core.clients.unread_bytes(), 0);
         }
     }
 

@@ -661,6 +661,8 @@ impl Running {
         counters.heartbeat_send_failures += lost.heartbeats;
         counters.frames_rejected += parts.port.take_rejected();
         counters.connections = parts.clients.len() as u64;
+        counters.unread_bytes = parts.clients.unread_bytes() as u64;
+        counters.slow_readers_closed += parts.clients.take_slow_readers();
         counters.flushes_slow += parts.writer.take_slow();
         counters.peers_silent += parts.port.take_silent();
         for (node, exceeded_ms) in fx.late_beats.drain(..) {

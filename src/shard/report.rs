@@ -81,6 +81,10 @@ pub struct Counters {
     pub snapshot_bytes_sent: u64,
     /// Snapshots that were begun and did not arrive.
     pub snapshots_failed: u64,
+    /// Client connections closed because the clients of the core together left too many bytes of replies unread.
+    pub slow_readers_closed: u64,
+    /// Bytes of replies that clients have not read now.
+    pub unread_bytes: u64,
     /// Client connections open now.
     pub connections: u64,
     /// Commands received from clients.
@@ -124,6 +128,8 @@ macro_rules! every_counter {
             snapshots_received,
             snapshot_bytes_sent,
             snapshots_failed,
+            slow_readers_closed,
+            unread_bytes,
             connections,
             commands
         )
@@ -381,6 +387,8 @@ pub fn info_text(reports: &[ShardReport], sections: &[Vec<u8>]) -> String {
     }
     if wanted("clients") {
         line("# Clients\r\nconnected_clients", &counters.connections);
+        line("clients_unread_bytes", &counters.unread_bytes);
+        line("slow_readers_closed", &counters.slow_readers_closed);
     }
     if wanted("memory") {
         line("# Memory\r\nused_memory_rss", &first.driver.resident_bytes);

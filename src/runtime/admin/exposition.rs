@@ -105,6 +105,10 @@ const COUNTERS: &[OfCore] = &[
     counter!(commands_forwarded, "Commands sent on to the node that leads their group"),
     counter!(commands_refused, "Commands refused by a bound"),
     counter!(
+        slow_readers_closed,
+        "Clients closed because those of the core together left too many bytes of replies unread"
+    ),
+    counter!(
         proposals_failed,
         "Writes of this node's clients that were refused or whose outcome is unknown"
     ),
@@ -177,6 +181,7 @@ const COUNTERS: &[OfCore] = &[
 /// What rises and falls, or is 0 or 1.
 const GAUGES: &[OfCore] = &[
     counter!(connections, "Client connections open"),
+    counter!(unread_bytes, "unread", In::Bytes, "Bytes of replies that clients have not read"),
     OfCore {
         name: "has_leader",
         unit: In::Count,
