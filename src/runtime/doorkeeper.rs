@@ -9,13 +9,38 @@ use crate::limits::OUTPUT_BYTES_OF_CORE_MAX;
 /// How often it is told, in ms.
 const TOLD_MS: u64 = 1000;
 
-/// Refusals of one core since they were last told. Passwords are not among what it is given.
+/// Refusals of clients, by what for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Refusals {
+    /// Wrong passwords, and users that do not exist.
+    pub wrong_passwords: u64,
+    /// TLS handshakes that came to nothing.
+    pub failed_handshakes: u64,
+    /// HTTP on the port of the Redis protocol.
+    pub http_requests: u64,
+    /// Connections beyond as many as there may be.
+    pub too_many: u64,
+    /// Clients closed because they left the most unread, when all of them left too much.
+    pub slow_readers: u64,
+}
+
+impl Refusals {
+    fn add(&mut self, other: Self) {
+        self.wrong_passwords += other.wrong_passwords;
+        self.failed_handshakes += other.failed_handshakes;
+        self.http_requests += other.http_requests;
+        self.too_many += other.too_many;
+        self.slow_readers += other.slow_readers;
+    }
+}
+
+/// Refusals of one core. Passwords are not among what it is given.
 #[derive(Debug, Default)]
 pub struct Doorkeeper {
-    wrong_passwords: u64,
-    failed_handshakes: u64,
-    http_requests: u64,
-    slow_readers: u64,
+    /// Since they were last told.
+    untold: Refusals,
+    /// Since they were last taken.
+    uncounted: Refusals,
     /// Whom it happened to last, and why.
     last: Option<(Option<SocketAddr>, String)>,
     told_at: Tick,
@@ -25,32 +50,48 @@ impl Doorkeeper {
     /// A client said wrong passwords, so many.
     pub fn note_wrong_passwords(&mut self, count: u32, socket: &TcpStream) {
         if 0 < count {
-            self.wrong_passwords += u64::from(count);
-            self.last = Some((socket.peer_addr().ok(), "wrong password".into()));
+            let refusals = Refusals { wrong_passwords: count.into(), ..Refusals::default() };
+            self.note(refusals, "wrong password".into(), socket);
         }
     }
 
     /// A client spoke HTTP: a page in a browser that was told to send commands, most likely.
     pub fn note_http(&mut self, socket: &TcpStream) {
-        self.http_requests += 1;
-        self.last =
-            Some((socket.peer_addr().ok(), "HTTP on the port of the Redis protocol".into()));
+        let refusals = Refusals { http_requests: 1, ..Refusals::default() };
+        self.note(refusals, "HTTP on the port of the Redis protocol".into(), socket);
     }
 
     /// A client is closed because it left so many bytes of replies unread.
     pub fn note_slow_reader(&mut self, unread_bytes: usize, socket: &TcpStream) {
-        self.slow_readers += 1;
-        let reason = format!(
+        let refusals = Refusals { slow_readers: 1, ..Refusals::default() };
+        let why = format!(
             "it left {unread_bytes} bytes of replies unread, the most of the core's clients, which left over \
              {OUTPUT_BYTES_OF_CORE_MAX} together"
         );
-        self.last = Some((socket.peer_addr().ok(), reason));
+        self.note(refusals, why, socket);
     }
 
     /// A client's handshake came to nothing.
     pub fn note_handshake(&mut self, why: String, socket: &TcpStream) {
-        self.failed_handshakes += 1;
+        let refusals = Refusals { failed_handshakes: 1, ..Refusals::default() };
+        self.note(refusals, why, socket);
+    }
+
+    /// A client was one too many.
+    pub fn note_too_many(&mut self, socket: &TcpStream) {
+        let refusals = Refusals { too_many: 1, ..Refusals::default() };
+        self.note(refusals, "as many clients as --max-clients".into(), socket);
+    }
+
+    fn note(&mut self, refusals: Refusals, why: String, socket: &TcpStream) {
+        self.untold.add(refusals);
+        self.uncounted.add(refusals);
         self.last = Some((socket.peer_addr().ok(), why));
+    }
+
+    /// Refusals since the last call.
+    pub fn take_refusals(&mut self) -> Refusals {
+        std::mem::take(&mut self.uncounted)
     }
 
     /// Tells what has come together, if it is time to.
@@ -60,12 +101,13 @@ impl Doorkeeper {
         }
         let Some((address, reason)) = self.last.take() else { return };
         let address = address.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
-        let Self { wrong_passwords, failed_handshakes, http_requests, slow_readers, .. } = *self;
+        let Refusals { wrong_passwords, failed_handshakes, http_requests, too_many, slow_readers } =
+            std::mem::take(&mut self.untold);
         tracing::warn!(
-            %core, wrong_passwords, failed_handshakes, http_requests, slow_readers, last = %address, %reason,
-            "clients refused",
+            %core, wrong_passwords, failed_handshakes, http_requests, too_many, slow_readers,
+            last = %address, %reason, "clients refused",
         );
-        *self = Self { told_at: now, ..Self::default() };
+        self.told_at = now;
     }
 }
 
@@ -73,6 +115,8 @@ impl Doorkeeper {
 #[derive(Debug, Default)]
 pub struct PeerDoorkeeper {
     refused: u64,
+    /// The same, since it was last taken.
+    uncounted: u64,
     /// Whom it happened to last, and why.
     last: Option<(SocketAddr, String)>,
     told_at: Option<Tick>,
@@ -82,8 +126,14 @@ impl PeerDoorkeeper {
     /// A connection was refused. The first one, and the first after a quiet second, is told at once.
     pub fn note(&mut self, address: SocketAddr, reason: String, now: Tick) {
         self.refused += 1;
+        self.uncounted += 1;
         self.last = Some((address, reason));
         self.tell(now);
+    }
+
+    /// Refusals since the last call.
+    pub fn take_refused(&mut self) -> u64 {
+        std::mem::take(&mut self.uncounted)
     }
 
     /// Tells what has come together, if it is time to.
@@ -107,6 +157,24 @@ impl PeerDoorkeeper {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_told_and_what_is_counted_do_not_take_from_each_other() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut door = Doorkeeper::default();
+        door.note_wrong_passwords(0, &socket);
+        assert_eq!((door.take_refusals(), door.last.is_some()), (Refusals::default(), false));
+        door.note_wrong_passwords(2, &socket);
+        door.note_handshake("TLS: no".into(), &socket);
+        door.note_http(&socket);
+        door.tell(ShardId(0), Tick(TOLD_MS));
+        door.note_too_many(&socket);
+        let all =
+            Refusals { wrong_passwords: 2, failed_handshakes: 1, http_requests: 1, too_many: 1 };
+        assert_eq!((door.take_refusals(), door.take_refusals()), (all, Refusals::default()));
+        assert_eq!(door.untold, Refusals { too_many: 1, ..Refusals::default() });
+    }
 
     #[test]
     fn the_first_peer_is_told_at_once_and_the_others_once_a_second() {

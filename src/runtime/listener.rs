@@ -23,7 +23,7 @@ use crate::store::connection::{ReadFrom, Routing};
 
 use super::buffers::Chunk;
 use super::client_conn::{ClientConn, Gate};
-use super::doorkeeper::Doorkeeper;
+use super::doorkeeper::{Doorkeeper, Refusals};
 use super::faults::Faults;
 use super::keyring::{Keyring, Keys};
 use super::poller::{Poller, Ready, Token};
@@ -177,6 +177,11 @@ impl Clients {
         self.len() == 0
     }
 
+    /// Clients refused since the last call.
+    pub fn take_refusals(&mut self) -> Refusals {
+        self.doorkeeper.take_refusals()
+    }
+
     /// Clients are waiting to be accepted.
     pub fn accept(&mut self, now: Tick, ring: &mut Ring, poller: &Poller) {
         for _ in 0..ACCEPTS_MAX {
@@ -200,6 +205,7 @@ impl Clients {
         let keys = self.keyring.as_ref().map(|keyring| keyring.keys()).unwrap_or_default();
         if self.open_max <= self.open.fetch_add(1, Ordering::Relaxed) {
             self.open.fetch_sub(1, Ordering::Relaxed);
+            self.doorkeeper.note_too_many(&socket);
             // If it cannot be told, it learns from the close. Over TLS it cannot: a handshake for
             // everybody who is refused would cost more than a client.
             if keys.clients.is_none() {
@@ -805,6 +811,8 @@ mod tests {
             let text = b"-ERR max number of clients reached\r\n";
             assert_eq!(core.read(&mut second, text.len()), text);
             core.sees_close_of(&mut second);
+            let refusals = Refusals { too_many: 1, ..Refusals::default() };
+            assert_eq!(core.clients.take_refusals(), refusals);
             drop(first);
             core.until(|core| core.clients.is_empty());
             let _third = core.connect();

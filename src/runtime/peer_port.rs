@@ -318,6 +318,11 @@ impl PeerPort {
         std::mem::take(&mut self.silent)
     }
 
+    /// Connections refused since the last call.
+    pub fn take_refused(&mut self) -> u64 {
+        self.doorkeeper.take_refused()
+    }
+
     /// Frames refused since the last call.
     pub fn take_rejected(&mut self) -> u64 {
         std::mem::take(&mut self.rejected)

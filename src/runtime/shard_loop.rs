@@ -462,6 +462,13 @@ impl Running {
         parts.clients.tick(parts.core, now, &mut parts.ring);
         parts.port.tick(now);
         parts.links.tick(now, &parts.poller);
+        // Here, where a node that takes no part yet comes by, too.
+        let refusals = parts.clients.take_refusals();
+        let counters = self.shard.counters_mut();
+        counters.auth_failures += refusals.wrong_passwords;
+        counters.tls_handshake_failures += refusals.failed_handshakes;
+        counters.connections_refused += refusals.too_many;
+        counters.peers_refused += parts.port.take_refused();
         let mut mail = std::mem::take(&mut self.mail);
         parts.shared.mailboxes[parts.core.0 as usize].take(&mut mail);
         let opened = mail.drain(..).try_for_each(|letter| self.open(letter, now));

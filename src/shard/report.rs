@@ -55,6 +55,14 @@ pub struct Counters {
     pub slow_disk_handovers: u64,
     /// Connections from peers closed because nothing came over them.
     pub peers_silent: u64,
+    /// Connections from peers refused: the handshake failed, or the node may not take part.
+    pub peers_refused: u64,
+    /// Wrong passwords, and names of users that do not exist.
+    pub auth_failures: u64,
+    /// TLS handshakes of clients that came to nothing.
+    pub tls_handshake_failures: u64,
+    /// Connections of clients refused because there were as many as there may be.
+    pub connections_refused: u64,
     /// Commands sent on to another node.
     pub commands_forwarded: u64,
     /// Commands refused by a bound.
@@ -115,6 +123,10 @@ macro_rules! every_counter {
             flushes_slow,
             slow_disk_handovers,
             peers_silent,
+            peers_refused,
+            auth_failures,
+            tls_handshake_failures,
+            connections_refused,
             commands_forwarded,
             commands_refused,
             proposals_failed,
@@ -400,6 +412,8 @@ pub fn info_text(reports: &[ShardReport], sections: &[Vec<u8>]) -> String {
     }
     if wanted("stats") {
         line("# Stats\r\ntotal_commands_processed", &counters.commands);
+        line("rejected_connections", &counters.connections_refused);
+        line("acl_access_denied_auth", &counters.auth_failures);
     }
     if wanted("replication") {
         line("# Replication\r\nrole", &"master");
@@ -450,6 +464,8 @@ pub fn info_text(reports: &[ShardReport], sections: &[Vec<u8>]) -> String {
         line("flushes_slow", &counters.flushes_slow);
         line("slow_disk_handovers", &counters.slow_disk_handovers);
         line("peers_silent", &counters.peers_silent);
+        line("peers_refused", &counters.peers_refused);
+        line("tls_handshake_failures", &counters.tls_handshake_failures);
         line("commands_forwarded", &counters.commands_forwarded);
         line("commands_refused", &counters.commands_refused);
         line("proposals_failed", &counters.proposals_failed);

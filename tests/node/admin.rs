@@ -51,7 +51,7 @@ fn connect(address: SocketAddr) -> TcpStream {
     socket
 }
 
-fn send(address: SocketAddr, bytes: &[u8]) -> Answer {
+pub(crate) fn send(address: SocketAddr, bytes: &[u8]) -> Answer {
     let mut socket = connect(address);
     socket.write_all(bytes).expect("sent");
     Answer::read(socket)
@@ -62,7 +62,7 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> Answer {
 }
 
 /// Where a node that was started with port 0 has its admin port: it says so.
-fn admin(node: &Node) -> SocketAddr {
+pub(crate) fn admin(node: &Node) -> SocketAddr {
     let log = node.log();
     let said = log.rsplit("status page: http://").next().expect("the last one");
     let said = said.split('/').next().expect("an address");
@@ -71,7 +71,7 @@ fn admin(node: &Node) -> SocketAddr {
 }
 
 /// Samples of the metrics by name, summed over their labels.
-fn sums(text: &str) -> BTreeMap<String, f64> {
+pub(crate) fn sums(text: &str) -> BTreeMap<String, f64> {
     let mut sums = BTreeMap::new();
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("no value: {line}"));

@@ -16,9 +16,11 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
+use crate::admin::{admin, get, send, sums};
 use crate::client::{Client, Door, Reply, encode};
 use crate::cluster::{Cluster, Node, OUTRIGGER, TestDir};
 use crate::config::run;
+use crate::info::Info;
 use crate::wait::{PATIENCE, wait_for, wait_until};
 
 /// One that signs certificates.
@@ -286,6 +288,8 @@ fn a_stranger_is_no_peer(cluster: &mut Cluster, dir: &Path, peers: &Authority, f
         })
     });
     assert!(!stranger.log().contains("link up"), "{}", stranger.log());
+    let refused = |node: &Node| Info::of(node).number("peers_refused");
+    assert!(0 < cluster.nodes.iter().map(refused).sum::<u64>(), "it is counted");
     drop(stranger);
 
     // Member by name, but the cluster's own dialing shows that it is an impostor: it is named.
@@ -398,6 +402,65 @@ fn files_that_cannot_be_used_are_named() {
     }
 }
 
+/// Every refusal is counted, where it can be watched.
+#[test]
+fn what_the_doors_refuse_is_counted() {
+    let dir = TestDir::new("counted");
+    let dir = dir.path();
+    let authority = Authority::new(dir, "authority");
+    let server = authority.sign(dir, "server");
+    let password = dir.join("password");
+    fs::write(&password, "open sesame\n").expect("writable");
+    let flags = [
+        &["--admin", "127.0.0.1:0", "--requirepass-file", text(&password)][..],
+        &client_tls(&server),
+    ]
+    .concat();
+    let tls = Some(authority.dialing(None));
+    let door = Door { tls: tls.clone(), password: Some("open sesame".into()) };
+    let cluster = single("counted", &flags, door);
+    let node = &cluster.nodes[0];
+    let port = admin(node);
+    let names = ["outrigger_auth_failures_total", "outrigger_tls_handshake_failures_total"];
+    let metrics = || sums(&get(port, "/metrics").body);
+    let before = metrics();
+    assert_eq!(names.map(|name| before[name]), [0.0, 0.0]);
+
+    let without = Door { tls, password: None };
+    let mut client = Client::enter(node.client, &without, PATIENCE).expect("TLS");
+    starts(&client.say("AUTH wrong"), "-WRONGPASS ");
+    starts(&client.say("HELLO 3 AUTH nobody wrong"), "-WRONGPASS ");
+    let mut plain = Client::connect(node.client);
+    plain.send(b"PING\r\n").expect("sent");
+    assert!(plain.read().is_err());
+    wait_until("wrong passwords and handshakes are counted", || {
+        let now = metrics();
+        names.map(|name| now[name]) == [2.0, 1.0]
+    });
+    let stats = node.client().say("INFO stats").text();
+    assert!(stats.contains("acl_access_denied_auth:2\r\n"), "{stats}");
+
+    // No hello: whoever speaks to the peer port is no peer.
+    let mut foreign = TcpStream::connect(node.peer).expect("the peer port accepts");
+    foreign.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("sent");
+    foreign.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let _ = foreign.read_to_end(&mut Vec::new());
+    wait_until("refused peers are counted", || metrics()["outrigger_peers_refused_total"] == 1.0);
+
+    let by_class = || {
+        let body = get(port, "/metrics").body;
+        ["2xx", "4xx", "5xx"].map(|class| {
+            let series = format!("outrigger_admin_requests_total{{code=\"{class}\"}} ");
+            let count = body.lines().find_map(|line| line.strip_prefix(&series));
+            count.unwrap_or_else(|| panic!("no {class}: {body}")).parse::<u64>().expect("a count")
+        })
+    };
+    let [good, bad, failed] = by_class();
+    assert_eq!(get(port, "/nothing").status, 404);
+    assert_eq!(send(port, b"POST / HTTP/1.1\r\nHost: localhost\r\n\r\n").status, 405);
+    assert_eq!(by_class(), [good + 1, bad + 2, failed], "and the one before that asked");
+}
+
 #[test]
 fn clients_are_bounded_in_number_and_in_silence() {
     let cluster =
@@ -415,6 +478,9 @@ fn clients_are_bounded_in_number_and_in_silence() {
     let said = third.read().expect("a refusal");
     assert_eq!(said.to_string(), "-ERR max number of clients reached");
     assert!(third.is_closed());
+    let stats = both[0].say("INFO stats").text();
+    let rejected = stats.lines().find_map(|line| line.strip_prefix("rejected_connections:"));
+    assert!(rejected.is_some_and(|count| count != "0"), "{stats}");
     // Silent from here on.
     for client in &mut both {
         assert!(client.is_closed(), "{} is still connected", client.address());

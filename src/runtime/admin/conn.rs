@@ -30,6 +30,8 @@ pub(super) struct Conn {
     state: State,
     until: Tick,
     names: Names,
+    /// The answer, until somebody counts it.
+    answered: Option<Status>,
 }
 
 #[derive(Debug)]
@@ -50,7 +52,8 @@ impl Conn {
     /// A client that was accepted; its socket never blocks.
     pub(super) fn new(socket: TcpStream, names: Names, now: Tick) -> Self {
         let state = State::Reading(Vec::new());
-        Self { socket, state, until: now.plus(ADMIN_REQUEST_MS_MAX), names }
+        let until = now.plus(ADMIN_REQUEST_MS_MAX);
+        Self { socket, state, until, names, answered: None }
     }
 
     pub(super) fn socket(&self) -> &TcpStream {
@@ -73,6 +76,11 @@ impl Conn {
 
     pub(super) fn is_over(&self) -> bool {
         matches!(self.state, State::Over)
+    }
+
+    /// What it was answered with, once.
+    pub(super) fn take_answered(&mut self) -> Option<Status> {
+        self.answered.take()
     }
 
     /// Whether it has not been answered yet.
@@ -141,6 +149,7 @@ impl Conn {
     pub(super) fn answer(&mut self, response: &Response, now: Tick) {
         let head_only = self.waits_for().is_some_and(|request| request.head_only);
         self.state = State::Sending(response.encode(head_only), 0);
+        self.answered = Some(response.status);
         self.until = now.plus(ADMIN_SEND_MS_MAX);
         if let Err(error) = self.send(now) {
             tracing::debug!(%error, "a client of the admin port did not take its answer");
@@ -231,6 +240,7 @@ mod tests {
         let request = conn.on_ready(Tick(2)).expect("whole");
         assert_eq!((request.target, conn.deadline()), (Target::Live, None), "no time runs here");
         conn.answer(&Response::text(Status::Ok, "live"), Tick(3));
+        assert_eq!((conn.take_answered(), conn.take_answered()), (Some(Status::Ok), None));
         assert_eq!(conn.deadline(), Some(Tick(3 + ADMIN_LINGER_MS_MAX)));
         assert!(heard(client).ends_with("live\n"));
         arrive(&conn);

@@ -24,14 +24,19 @@ use crate::shard::report::GroupReport;
 
 use super::gather::{CoreReport, Reports};
 use super::health;
-use super::http::{Response, Status};
+use super::http::{Answered, Response, Status};
 use super::status;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// `/metrics`.
-pub(super) fn metrics(shared: &Shared, reports: &Arc<Reports>, open_metrics: bool) -> Response {
+pub(super) fn metrics(
+    shared: &Shared,
+    reports: &Arc<Reports>,
+    answered: Answered,
+    open_metrics: bool,
+) -> Response {
     let roster = &shared.roster;
     let driver = reports.cores.first().map(|report| &report.shard.driver);
     let page = Page {
@@ -44,6 +49,7 @@ pub(super) fn metrics(shared: &Shared, reports: &Arc<Reports>, open_metrics: boo
         ],
         is_ready: health::hindrances(shared, &reports.cores).is_empty(),
         process: Process::look(),
+        answered,
         reports: Arc::clone(reports),
     };
     let (kind, text) = page.encode(open_metrics);
@@ -104,6 +110,12 @@ const COUNTERS: &[OfCore] = &[
     counter!(commands, "Commands received from clients"),
     counter!(commands_forwarded, "Commands sent on to the node that leads their group"),
     counter!(commands_refused, "Commands refused by a bound"),
+    counter!(auth_failures, "Wrong passwords of clients, and names of users that do not exist"),
+    counter!(tls_handshake_failures, "TLS handshakes of clients that came to nothing"),
+    counter!(
+        connections_refused,
+        "Connections of clients refused because there were as many as there may be"
+    ),
     counter!(
         slow_readers_closed,
         "Clients closed because those of the core together left too many bytes of replies unread"
@@ -176,6 +188,10 @@ const COUNTERS: &[OfCore] = &[
     counter!(frames_rejected, "Frames from peers with a wrong checksum, address, size or shape"),
     counter!(messages_rejected, "Raft messages for a group or replica that is not here"),
     counter!(peers_silent, "Connections from peers closed because nothing came over them"),
+    counter!(
+        peers_refused,
+        "Connections from peers refused: no handshake, another cluster, a wrong certificate"
+    ),
 ];
 
 /// What rises and falls, or is 0 or 1.
@@ -293,6 +309,7 @@ struct Page {
     info: [(&'static str, String); 5],
     is_ready: bool,
     process: Process,
+    answered: Answered,
     reports: Arc<Reports>,
 }
 
@@ -464,6 +481,11 @@ impl Collector for Page {
         encoder
             .encode_descriptor("uptime", help, In::Seconds.unit(), MetricType::Gauge)?
             .encode_gauge(&(self.reports.at.0 as f64 / 1e3))?;
+        let (help, kind) = ("Requests to the admin port that were answered", MetricType::Counter);
+        let mut metric = encoder.encode_descriptor("admin_requests", help, None, kind)?;
+        for (class, count) in self.answered.by_class() {
+            number(metric.encode_family(&[("code", class)])?, kind, count)?;
+        }
         self.of_cores(encoder, GAUGES, MetricType::Gauge)?;
         self.of_cores(encoder, COUNTERS, MetricType::Counter)?;
         let help = "From handing a log write to the kernel until it is durable";
@@ -506,11 +528,16 @@ mod tests {
     use crate::shard::report::Counters;
 
     fn page(reports: Vec<CoreReport>) -> Page {
+        let mut answered = Answered::default();
+        answered.count(Status::Ok);
+        answered.count(Status::Misdirected);
+        answered.count(Status::NotFound);
         Page {
             info: ["node", "cluster", "version", "routing", "flush_method"]
                 .map(|name| (name, "x".to_owned())),
             is_ready: true,
             process: Process { resident_bytes: 7 << 20, cpu_seconds: 2.5, ..Process::default() },
+            answered,
             reports: Arc::new(Reports { at: Tick(1_500), cores: reports }),
         }
     }
@@ -601,6 +628,9 @@ mod tests {
             "outrigger_commit_stage_duration_seconds_count{core=\"1\",node=\"x\",stage=\"flush\"} 3",
             "outrigger_commit_stage_duration_seconds_count{core=\"0\",node=\"2\",stage=\"follower_flush\"} 3",
             "outrigger_commits_set_by_total{core=\"0\",node=\"2\",stage=\"follower_flush\"} 3",
+            "outrigger_admin_requests_total{code=\"2xx\"} 1",
+            "outrigger_admin_requests_total{code=\"4xx\"} 2",
+            "outrigger_admin_requests_total{code=\"5xx\"} 0",
             "outrigger_uptime_seconds 1.5",
             "outrigger_ready 1",
             "process_cpu_seconds_total 2.5",

@@ -115,6 +115,28 @@ impl Status {
     }
 }
 
+/// Answers since the start, by class.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Answered {
+    counts: [u64; Self::CLASSES.len()],
+}
+
+impl Answered {
+    /// Those that there are: nothing is redirected.
+    const CLASSES: [(u16, &'static str); 3] = [(2, "2xx"), (4, "4xx"), (5, "5xx")];
+
+    pub(super) fn count(&mut self, status: Status) {
+        let class = status as u16 / 100;
+        for ((of, _), count) in Self::CLASSES.iter().zip(&mut self.counts) {
+            *count += u64::from(*of == class);
+        }
+    }
+
+    pub(super) fn by_class(self) -> impl Iterator<Item = (&'static str, u64)> {
+        Self::CLASSES.into_iter().map(|(_, name)| name).zip(self.counts)
+    }
+}
+
 /// What a page of ours may do in a browser: run what is in it, and ask the node it came from.
 const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
                       img-src data:; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'";

@@ -18,7 +18,7 @@ use super::conn::Conn;
 use super::exposition;
 use super::gather::{Gather, Gathered, Letter};
 use super::health;
-use super::http::{Names, Request, Response, Status, Target};
+use super::http::{Answered, Names, Request, Response, Status, Target};
 use super::status;
 
 /// Connections held at most: beside those that are served, as many that are being told that they are too
@@ -51,6 +51,7 @@ impl AdminPort {
             gather,
             shared,
             conns: Vec::new(),
+            answered: Answered::default(),
             paused_until: Tick(0),
         };
         let thread = std::thread::Builder::new().name("admin".into()).spawn(move || port.run())?;
@@ -83,6 +84,7 @@ struct Port {
     gather: Gather,
     shared: Shared,
     conns: Vec<Conn>,
+    answered: Answered,
     paused_until: Tick,
 }
 
@@ -130,8 +132,11 @@ impl Port {
         let gathered = self.gather.expire(now);
         self.pass_on(gathered, now);
         self.conns.iter_mut().for_each(|conn| conn.expire(now));
-        self.conns.retain(|conn| !conn.is_over());
         self.accept(now);
+        for status in self.conns.iter_mut().filter_map(Conn::take_answered) {
+            self.answered.count(status);
+        }
+        self.conns.retain(|conn| !conn.is_over());
         Ok(true)
     }
 
@@ -236,7 +241,10 @@ impl Port {
             Err(silent) => return health::silent(silent),
         };
         match request.target {
-            Target::Metrics => exposition::metrics(&self.shared, reports, request.open_metrics),
+            Target::Metrics => {
+                let (answered, open_metrics) = (self.answered, request.open_metrics);
+                exposition::metrics(&self.shared, reports, answered, open_metrics)
+            }
             Target::Status => status::status(&self.shared, reports),
             Target::Ready | Target::Live | Target::Page => {
                 health::ready(&self.shared, &reports.cores)
