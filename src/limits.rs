@@ -224,6 +224,8 @@ pub const TLS_HANDSHAKE_MS_MAX: u64 = 10_000;
 /// Clients whose handshakes one core furthers in one turn: each step is up to a millisecond of arithmetic, and the
 /// rest of the core waits for it.
 pub const TLS_HANDSHAKES_PER_TURN: usize = 8;
+/// A certificate of the node's that expires sooner is warned about when it is read, in days.
+pub const CERTIFICATE_WARNING_DAYS: u64 = 14;
 /// Largest file of certificates, of a key or of a password, in bytes.
 pub const SECURITY_FILE_BYTES_MAX: u64 = 1 << 20;
 /// Messages one core's mailbox holds from its sibling cores.

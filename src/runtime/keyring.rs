@@ -4,7 +4,7 @@
 //! ```text
 //!   Security (names of files) ── read, judged ──► Keys ──► every new connection
 //!            SIGHUP ── read, judged ─┬─ sound ──► they take the place of the old ones
-//!                                    └─ broken ─► told; the old ones stay in use
+//!                                    └─ broken, not good yet or any more ─► told; the old ones stay in use
 //! ```
 //!
 //! A connection keeps the keys that it began with.
@@ -21,6 +21,7 @@ use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
@@ -35,7 +36,9 @@ use crate::config::{Security, TlsFiles};
 use crate::limits::SECURITY_FILE_BYTES_MAX;
 use crate::store::password::Password;
 
+use super::clock;
 use super::fatal::Fatal;
+use super::validity::Validity;
 
 /// What connections are made with; replaced as a whole.
 #[derive(Debug, Clone, Default)]
@@ -46,6 +49,17 @@ pub struct Keys {
     pub clients: Option<Arc<ServerConfig>>,
     /// How peers are met and dialed, if they must speak TLS.
     pub peers: Option<PeerKeys>,
+    /// Until when the certificates are good, in seconds since 1970.
+    pub until: Until,
+}
+
+/// When certificates expire, or those that are between them and their authorities.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Until {
+    /// The one that is shown to clients.
+    pub clients: Option<u64>,
+    /// The one that is shown to peers.
+    pub peers: Option<u64>,
 }
 
 /// Both sides of the connections between nodes.
@@ -70,7 +84,7 @@ impl Keyring {
     /// # Errors
     /// The first file that cannot be used, and why.
     pub fn open(security: &Security) -> Result<Self, Fatal> {
-        let keys = Keys::read(security).map_err(Fatal::new)?;
+        let keys = Keys::read(security, now()).map_err(Fatal::new)?;
         Ok(Self { security: security.clone(), keys: Mutex::new(keys) })
     }
 
@@ -92,22 +106,28 @@ impl Keyring {
     /// # Errors
     /// The first file that cannot be used, and why. Nothing has changed then.
     pub fn reload(&self) -> Result<(), String> {
-        let keys = Keys::read(&self.security)?;
+        let keys = Keys::read(&self.security, now())?;
         *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = keys;
         Ok(())
     }
 }
 
 impl Keys {
-    fn read(security: &Security) -> Result<Self, String> {
+    /// What the files say at `now`, in seconds since 1970.
+    fn read(security: &Security, now: u64) -> Result<Self, String> {
         let from_file = security.requirepass_file.as_deref();
         let from_file =
             from_file.map(|path| read_password("requirepass_file", path)).transpose()?;
         let password = from_file.map(|text| Password::new(text.as_bytes()));
+        let clients = security.client.as_ref().map(|files| for_clients(files, now)).transpose()?;
+        let peers = security.peer.as_ref().map(|files| for_peers(files, now)).transpose()?;
+        let (clients, clients_until) = clients.unzip();
+        let (peers, peers_until) = peers.unzip();
         Ok(Self {
             password: password.or(security.requirepass),
-            clients: security.client.as_ref().map(for_clients).transpose()?,
-            peers: security.peer.as_ref().map(for_peers).transpose()?,
+            clients,
+            peers,
+            until: Until { clients: clients_until, peers: peers_until },
         })
     }
 }
@@ -156,8 +176,13 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-fn for_clients(files: &TlsFiles) -> Result<Arc<ServerConfig>, String> {
-    let certs = certificates("tls_cert", &files.cert)?;
+fn now() -> u64 {
+    clock::wall().0 / 1000
+}
+
+/// How clients are met, and until when that is good.
+fn for_clients(files: &TlsFiles, now: u64) -> Result<(Arc<ServerConfig>, u64), String> {
+    let (certs, until) = own_certificates("tls_cert", &files.cert, now)?;
     let key = private_key("tls_key", &files.key)?;
     let builder = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
@@ -172,21 +197,21 @@ fn for_clients(files: &TlsFiles) -> Result<Arc<ServerConfig>, String> {
             )
         }
     };
-    let config = builder.with_single_cert(certs, key).map_err(|error| {
-        format!("tls_cert {} and tls_key {}: {error}", files.cert.display(), files.key.display())
-    })?;
-    Ok(Arc::new(config))
+    let config = builder
+        .with_single_cert(certs, key)
+        .map_err(|error| mismatch(["tls_cert", "tls_key"], files, &error))?;
+    Ok((Arc::new(config), until))
 }
 
-fn for_peers(files: &TlsFiles) -> Result<PeerKeys, String> {
-    let certs = certificates("peer_tls_cert", &files.cert)?;
+/// How peers are met and dialed, and until when that is good.
+fn for_peers(files: &TlsFiles, now: u64) -> Result<(PeerKeys, u64), String> {
+    let (certs, until) = own_certificates("peer_tls_cert", &files.cert, now)?;
     let key = private_key("peer_tls_key", &files.key)?;
     let ca = files.ca.as_ref().ok_or("peer_tls_ca is not set")?;
     let roots = Arc::new(authorities("peer_tls_ca", ca)?);
-    let mismatch = |error: rustls::Error| {
-        let (cert, key) = (files.cert.display(), files.key.display());
-        format!("peer_tls_cert {cert} and peer_tls_key {key}: {error}")
-    };
+    let mismatch =
+        |error: rustls::Error| mismatch(["peer_tls_cert", "peer_tls_key"], files, &error);
+    warn_if_foreign(files, &certs, &roots, now);
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), provider())
         .build()
         .map_err(|error| format!("peer_tls_ca {}: {error}", ca.display()))?;
@@ -206,7 +231,40 @@ fn for_peers(files: &TlsFiles) -> Result<PeerKeys, String> {
         .with_custom_certificate_verifier(verifier)
         .with_client_auth_cert(certs, key)
         .map_err(mismatch)?;
-    Ok(PeerKeys { server: Arc::new(server), client: Arc::new(client) })
+    Ok((PeerKeys { server: Arc::new(server), client: Arc::new(client) }, until))
+}
+
+/// A certificate and a key of which rustls wants no server made.
+fn mismatch([cert, key]: [&str; 2], files: &TlsFiles, error: &rustls::Error) -> String {
+    let remedy = match error {
+        rustls::Error::InconsistentKeys(_) => {
+            ". Remedy: put the certificate and the key in place that were made together"
+        }
+        _ => "",
+    };
+    format!("{cert} {} and {key} {}: {error}{remedy}", files.cert.display(), files.key.display())
+}
+
+/// Tells whoever will not be taken for a peer by the others, if they have the same authority.
+fn warn_if_foreign(
+    files: &TlsFiles,
+    certs: &[CertificateDer<'_>],
+    roots: &RootCertStore,
+    now: u64,
+) {
+    let Some((own, between)) = certs.split_first() else { return };
+    let judged = ParsedCertificate::try_from(own).and_then(|own| {
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(now));
+        let algorithms = provider().signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(&own, roots, between, now, algorithms)
+    });
+    if let Err(error) = judged {
+        let cert = files.cert.display();
+        tracing::warn!(
+            "peer_tls_cert {cert} is not good by this node's own peer_tls_ca: {error}. Nodes with the \
+             same authority will refuse this one"
+        );
+    }
 }
 
 fn read(what: &str, path: &Path) -> Result<Vec<u8>, String> {
@@ -237,6 +295,24 @@ fn certificates(what: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>,
         return Err(format!("{what} {}: there is no certificate in it", path.display()));
     }
     Ok(found)
+}
+
+/// A certificate of this node's with those between it and its authority, and until when they are good. They must be by
+/// now: nobody would take them otherwise, and here it can be said what is to be done.
+fn own_certificates(
+    what: &str,
+    path: &Path,
+    now: u64,
+) -> Result<(Vec<CertificateDer<'static>>, u64), String> {
+    let found = certificates(what, path)?;
+    let validity = Validity::of(what, path, &found)?;
+    let path = path.display();
+    match validity.judge(now) {
+        Ok(None) => {}
+        Ok(Some(warning)) => tracing::warn!("{what} {path}: {warning}"),
+        Err(error) => return Err(format!("{what} {path}: {error}")),
+    }
+    Ok((found, validity.until()))
 }
 
 fn authorities(what: &str, path: &Path) -> Result<RootCertStore, String> {
@@ -355,6 +431,35 @@ mod tests {
         // A pair that does not belong together.
         authority.sign(scratch.path());
         std::fs::write(&files.key, key).unwrap();
-        assert!(keyring.reload().expect_err("no pair").contains("tls_cert"));
+        let error = keyring.reload().expect_err("no pair");
+        assert!(error.contains("tls_cert") && error.contains("made together"), "{error}");
+    }
+
+    #[test]
+    fn certificates_are_good_from_day_to_day() {
+        let scratch = Scratch::new("keyring-days");
+        let authority = Authority::new("ours");
+        // 2030, and the seconds of its beginning and end.
+        let files = authority.sign_for(scratch.path(), [(2030, 1, 1), (2031, 1, 1)]);
+        let (from, until) = (1_893_456_000, 1_924_992_000);
+        let clients = Security {
+            client: Some(TlsFiles { ca: None, ..files.clone() }),
+            ..Security::default()
+        };
+        let peers = Security { peer: Some(files.clone()), ..Security::default() };
+        for (security, what, expected) in [
+            (&clients, "tls_cert", Until { clients: Some(until), peers: None }),
+            (&peers, "peer_tls_cert", Until { clients: None, peers: Some(until) }),
+        ] {
+            for good in [from, until] {
+                assert_eq!(Keys::read(security, good).unwrap().until, expected);
+            }
+            for (bad, why) in [(from - 1, "not valid before 2030-01-01"), (until + 1, "expired at")]
+            {
+                let error = Keys::read(security, bad).unwrap_err();
+                let path = files.cert.display();
+                assert!(error.starts_with(&format!("{what} {path}: {why}")), "{error}");
+            }
+        }
     }
 }

@@ -154,6 +154,8 @@ pub mod top;
 #[doc(hidden)]
 pub mod up;
 #[doc(hidden)]
+pub mod validity;
+#[doc(hidden)]
 pub mod wal_reader;
 #[doc(hidden)]
 pub mod wal_writer;

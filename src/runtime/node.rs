@@ -241,7 +241,8 @@ impl Node {
             faults,
             pulse: Arc::new(Pulse::new(setup.cores, clock.now())),
         };
-        let admin = admin.map(|listener| AdminPort::start(listener, shared.clone()));
+        let admin = admin
+            .map(|listener| AdminPort::start(listener, shared.clone(), Arc::clone(&setup.keyring)));
         let admin = admin.transpose().map_err(failed)?;
         let open = Arc::new(AtomicUsize::new(0));
         let first = Arc::clone(&mailboxes[0]);

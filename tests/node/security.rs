@@ -8,9 +8,10 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use outrigger::limits::VALUE_BYTES_MAX;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustix::process::Signal;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -50,7 +51,13 @@ impl Authority {
 
     /// Signs for 127.0.0.1; the files are overwritten.
     fn sign(&self, dir: &Path, name: &str) -> Signed {
-        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("parameters");
+        self.sign_until(dir, name, 4_102_444_800)
+    }
+
+    /// The same, until so many seconds after 1970.
+    fn sign_until(&self, dir: &Path, name: &str, until: u64) -> Signed {
+        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("parameters");
+        params.not_after = date_time_ymd(1970, 1, 1) + Duration::from_secs(until);
         let own = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&own, &self.issuer).expect("signed");
         let signed = Signed {
@@ -400,6 +407,64 @@ fn files_that_cannot_be_used_are_named() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && said.contains(expected), "{flags:?}: {said}");
     }
+}
+
+/// A certificate that nobody would accept is not shown to anybody.
+#[test]
+fn certificates_have_dates() {
+    let dir = TestDir::new("dates");
+    let dir = dir.path();
+    let authority = Authority::new(dir, "authority");
+    // 2020-01-01, and ten days from now.
+    let over = authority.sign_until(dir, "over", 1_577_836_800);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+    let soon = now.as_secs() + 10 * 86_400;
+    let ours = authority.sign_until(dir, "ours", soon);
+    for flags in [&client_tls(&over)[..], &peer_tls(&over, &authority)] {
+        let cluster = Cluster::prepare("expired", 1, flags);
+        let output = run(&mut cluster.nodes[0].command());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let is_clear = ["over-cert.pem: expired at 2020-01-01T00:00:00Z", "Remedy: "];
+        assert!(!output.status.success(), "{said}");
+        assert!(is_clear.iter().all(|part| said.contains(part)), "{said}");
+    }
+
+    let flags = [&["--admin", "127.0.0.1:0"], &client_tls(&ours)[..], &peer_tls(&ours, &authority)]
+        .concat();
+    let door = Door { tls: Some(authority.dialing(None)), password: None };
+    let cluster = single("dates", &flags, door);
+    let node = &cluster.nodes[0];
+    for setting in ["peer_tls_cert", "tls_cert"] {
+        let warns = format!("{setting} {}: expires at ", text(&ours.cert));
+        let log = node.log();
+        assert!(log.lines().any(|line| line.contains(&warns) && line.contains(" days.")), "{log}");
+    }
+    let port = admin(node);
+    let expiry = |whom: &str| {
+        let body = get(port, "/metrics").body;
+        let series = format!("outrigger_certificate_expiry_timestamp_seconds{{for=\"{whom}\"}} ");
+        let value = body.lines().find_map(|line| line.strip_prefix(&series));
+        value.unwrap_or_else(|| panic!("nothing for {whom}: {body}")).to_owned()
+    };
+    assert_eq!(["clients", "peers"].map(expiry), [soon, soon].map(|at| at.to_string()));
+
+    for file in ["cert.pem", "key.pem"] {
+        fs::copy(dir.join(format!("over-{file}")), dir.join(format!("ours-{file}")))
+            .expect("copied");
+    }
+    node.signal(Signal::HUP);
+    wait_until("the expired one is named", || {
+        let log = node.log();
+        let is_it = |line: &str| line.contains("ours-cert.pem: expired at ");
+        log.lines().any(|line| is_it(line) && line.contains("stay in use"))
+    });
+    assert_eq!(expiry("clients"), soon.to_string());
+    assert_eq!(node.client().say("PING").to_string(), "+PONG");
+
+    authority.sign_until(dir, "ours", 4_102_444_800);
+    node.signal(Signal::HUP);
+    wait_until("the new one is in use", || expiry("clients") == "4102444800");
+    assert_eq!(node.client().say("PING").to_string(), "+PONG");
 }
 
 /// Every refusal is counted, where it can be watched.

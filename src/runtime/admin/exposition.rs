@@ -17,6 +17,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::limits::ADMIN_GROUP_SERIES_MAX;
 use crate::raft::effects::RoleKind;
+use crate::runtime::keyring::Until;
 use crate::runtime::metrics::{BUCKETS_US, Durations};
 use crate::runtime::process::Process;
 use crate::runtime::shard_loop::Shared;
@@ -35,6 +36,7 @@ pub(super) fn metrics(
     shared: &Shared,
     reports: &Arc<Reports>,
     answered: Answered,
+    until: Until,
     open_metrics: bool,
 ) -> Response {
     let roster = &shared.roster;
@@ -50,6 +52,7 @@ pub(super) fn metrics(
         is_ready: health::hindrances(shared, &reports.cores).is_empty(),
         process: Process::look(),
         answered,
+        until,
         reports: Arc::clone(reports),
     };
     let (kind, text) = page.encode(open_metrics);
@@ -310,6 +313,7 @@ struct Page {
     is_ready: bool,
     process: Process,
     answered: Answered,
+    until: Until,
     reports: Arc<Reports>,
 }
 
@@ -486,6 +490,15 @@ impl Collector for Page {
         for (class, count) in self.answered.by_class() {
             number(metric.encode_family(&[("code", class)])?, kind, count)?;
         }
+        let help = "When the certificate in use expires, since 1970";
+        let (unit, kind) = (In::Seconds.unit(), MetricType::Gauge);
+        let mut metric =
+            encoder.encode_descriptor("certificate_expiry_timestamp", help, unit, kind)?;
+        for (whom, until) in [("clients", self.until.clients), ("peers", self.until.peers)] {
+            if let Some(until) = until {
+                number(metric.encode_family(&[("for", whom)])?, kind, until)?;
+            }
+        }
         self.of_cores(encoder, GAUGES, MetricType::Gauge)?;
         self.of_cores(encoder, COUNTERS, MetricType::Counter)?;
         let help = "From handing a log write to the kernel until it is durable";
@@ -538,6 +551,7 @@ mod tests {
             is_ready: true,
             process: Process { resident_bytes: 7 << 20, cpu_seconds: 2.5, ..Process::default() },
             answered,
+            until: Until { clients: Some(1_893_456_000), peers: None },
             reports: Arc::new(Reports { at: Tick(1_500), cores: reports }),
         }
     }
@@ -631,6 +645,7 @@ mod tests {
             "outrigger_admin_requests_total{code=\"2xx\"} 1",
             "outrigger_admin_requests_total{code=\"4xx\"} 2",
             "outrigger_admin_requests_total{code=\"5xx\"} 0",
+            "outrigger_certificate_expiry_timestamp_seconds{for=\"clients\"} 1893456000",
             "outrigger_uptime_seconds 1.5",
             "outrigger_ready 1",
             "process_cpu_seconds_total 2.5",

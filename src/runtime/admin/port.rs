@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use crate::id::Tick;
 use crate::limits::ADMIN_CONNECTIONS_MAX;
+use crate::runtime::keyring::Keyring;
 use crate::runtime::mailbox::Mailbox;
 use crate::runtime::shard_loop::Shared;
 
@@ -40,7 +41,7 @@ impl AdminPort {
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn start(listener: TcpListener, shared: Shared) -> io::Result<Self> {
+    pub fn start(listener: TcpListener, shared: Shared, keyring: Arc<Keyring>) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let mailbox = Arc::new(Mailbox::new(usize::from(shared.roster.cores) + 1)?);
         let gather = Gather::new(shared.mailboxes.clone(), Arc::clone(&mailbox));
@@ -50,6 +51,7 @@ impl AdminPort {
             mailbox: Arc::clone(&mailbox),
             gather,
             shared,
+            keyring,
             conns: Vec::new(),
             answered: Answered::default(),
             paused_until: Tick(0),
@@ -83,6 +85,7 @@ struct Port {
     mailbox: Arc<Mailbox<Letter>>,
     gather: Gather,
     shared: Shared,
+    keyring: Arc<Keyring>,
     conns: Vec<Conn>,
     answered: Answered,
     paused_until: Tick,
@@ -242,8 +245,8 @@ impl Port {
         };
         match request.target {
             Target::Metrics => {
-                let (answered, open_metrics) = (self.answered, request.open_metrics);
-                exposition::metrics(&self.shared, reports, answered, open_metrics)
+                let (answered, until) = (self.answered, self.keyring.keys().until);
+                exposition::metrics(&self.shared, reports, answered, until, request.open_metrics)
             }
             Target::Status => status::status(&self.shared, reports),
             Target::Ready | Target::Live | Target::Page => {
@@ -260,6 +263,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::config::Security;
     use crate::id::{ClusterId, Incarnation, NodeId, ShardId};
     use crate::limits::MAILBOX_MAX;
     use crate::runtime::admin::gather::tests::report;
@@ -296,7 +300,8 @@ mod tests {
             pulse: Arc::new(Pulse::new(2, clock.now())),
         };
         let listener = socket::listen(address).expect("a port");
-        (AdminPort::start(listener, shared.clone()).expect("a thread"), shared)
+        let keyring = Arc::new(Keyring::open(&Security::default()).expect("no files"));
+        (AdminPort::start(listener, shared.clone(), keyring).expect("a thread"), shared)
     }
 
     fn ask(port: &AdminPort, path: &str) -> TcpStream {
