@@ -2,12 +2,15 @@
 //!
 //! Everything below `runtime/` is handed a [`Tick`]; nothing below it can ask.
 
+use std::time::Duration;
+
+use der::DateTime;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::id::{Micros, Tick, UnixMs};
 
 /// How often every core is woken to look at its timers, in ms. It also bounds how late a core can
-/// notice anything at all, should glommio lose a wake-up (DESIGN §5).
+/// notice anything at all, should glommio lose a wake-up (docs/decisions/0003-glommio-fenced.md).
 pub const TICK_MS: u64 = 5;
 /// A turn that starts this long after the one before is counted, and warned about, in ms.
 pub const LATE_MS: u64 = 100;
@@ -63,22 +66,11 @@ fn uptime() -> u64 {
     time.tv_sec.unsigned_abs() * 1_000_000 + time.tv_nsec.unsigned_abs() / 1000
 }
 
-/// Seconds since 1970 as an operator reads them: `2026-11-29T08:42:00Z`.
+/// Seconds since 1970 as an operator reads them: `2026-11-29T08:42:00Z`; of what lies behind the year 9999, the end of that.
 #[must_use]
 pub fn rfc_3339(seconds: u64) -> String {
-    let (days, of_day) = (seconds / 86_400, seconds % 86_400);
-    // Years begin in March here, so that the day that comes and goes is the last; 400 of them are an era of 146,097 days,
-    // and day 719,468 of the first era is 1970-01-01.
-    let day = days + 719_468;
-    let (era, of_era) = (day / 146_097, day % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let since_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * since_march + 2) / 5 + 1;
-    let month = if since_march < 10 { since_march + 3 } else { since_march - 9 };
-    let year = 400 * era + year_of_era + u64::from(month <= 2);
-    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    let date = DateTime::from_unix_duration(Duration::from_secs(seconds));
+    date.unwrap_or(DateTime::INFINITY).to_string()
 }
 
 #[cfg(test)]

@@ -168,10 +168,16 @@ mod tests {
         door.note_wrong_passwords(2, &socket);
         door.note_handshake("TLS: no".into(), &socket);
         door.note_http(&socket);
+        door.note_slow_reader(1 << 20, &socket);
         door.tell(ShardId(0), Tick(TOLD_MS));
         door.note_too_many(&socket);
-        let all =
-            Refusals { wrong_passwords: 2, failed_handshakes: 1, http_requests: 1, too_many: 1 };
+        let all = Refusals {
+            wrong_passwords: 2,
+            failed_handshakes: 1,
+            http_requests: 1,
+            too_many: 1,
+            slow_readers: 1,
+        };
         assert_eq!((door.take_refusals(), door.take_refusals()), (all, Refusals::default()));
         assert_eq!(door.untold, Refusals { too_many: 1, ..Refusals::default() });
     }

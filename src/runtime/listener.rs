@@ -78,7 +78,6 @@ pub struct Clients {
     /// last asked.
     unread_bytes: usize,
     unread_bytes_max: usize,
-    slow_readers: u64,
     /// Of whom, and what, the next system call sends; empty between calls.
     sends: Vec<Send>,
     senders: Vec<u64>,
@@ -122,7 +121,6 @@ impl Clients {
             queue: Vec::new(),
             unread_bytes: 0,
             unread_bytes_max: OUTPUT_BYTES_OF_CORE_MAX,
-            slow_readers: 0,
             sends: Vec::new(),
             senders: Vec::new(),
         })
@@ -452,7 +450,6 @@ impl Clients {
             if let Some(conn) = self.conns.get_mut(key) {
                 self.doorkeeper.note_slow_reader(most, conn.socket());
             }
-            self.slow_readers += 1;
             self.close(key, ring);
         }
     }
@@ -461,11 +458,6 @@ impl Clients {
     #[must_use]
     pub fn unread_bytes(&self) -> usize {
         self.unread_bytes
-    }
-
-    /// How many clients were closed since the last call because all of them left too much unread.
-    pub fn take_slow_readers(&mut self) -> u64 {
-        std::mem::take(&mut self.slow_readers)
     }
 
     /// Send what was put together.
@@ -787,10 +779,10 @@ mod tests {
             core.clients.unread_bytes_max = core.clients.unread_bytes();
             assert!((1 << 20..54 << 20).contains(&core.clients.unread_bytes()));
             (0..20).for_each(|_| core.step());
-            assert_eq!((core.clients.len(), core.clients.take_slow_readers()), (3, 0));
+            assert_eq!((core.clients.len(), core.clients.take_refusals().slow_readers), (3, 0));
 
             clients.push(ask(&mut core, 12));
-            assert_eq!((core.clients.len(), core.clients.take_slow_readers()), (3, 1));
+            assert_eq!((core.clients.len(), core.clients.take_refusals().slow_readers), (3, 1));
             core.sees_close_of(&mut clients[1]);
             // The others hear everything, and nothing is counted of those that are gone.
             assert_eq!(core.read(&mut clients[0], 12 * one).len(), 12 * one);

@@ -10,7 +10,7 @@
 //!
 //! A sender rings only when the receiver has said that it is going to sleep, and only the first one
 //! does: a busy core is never interrupted, and a batch costs one wake-up however long it is. The
-//! bell is an eventfd of ours, not glommio's foreign wake-up, which can be lost (DESIGN §5).
+//! bell is an eventfd of ours, not glommio's foreign wake-up, which can be lost (docs/decisions/0003-glommio-fenced.md).
 //!
 //! # Why no wake-up is lost
 //!
@@ -202,7 +202,7 @@ mod tests {
         assert!(!rung(&mailbox));
     }
 
-    /// DESIGN §5: two executors and a shared channel of glommio's own hung in 6 of 12 runs. Ours
+    /// docs/decisions/0003-glommio-fenced.md: two executors and a shared channel of glommio's own hung in 6 of 12 runs. Ours
     /// must pass more messages than any run of those did, sleeping and waking all the while.
     #[test]
     fn two_cores_pass_a_million_messages() {

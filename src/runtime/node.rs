@@ -52,7 +52,7 @@ use super::wal_reader::WalReader;
 use super::wal_writer::WalWriter;
 use super::watch::{Board, Window};
 
-/// glommio must never preempt: its preemption timer is what makes it lose wake-ups (DESIGN §5).
+/// glommio must never preempt: its preemption timer is what makes it lose wake-ups (docs/decisions/0003-glommio-fenced.md).
 pub(super) const PREEMPT: Duration = Duration::from_secs(3600);
 
 /// What a node must be told, checked and complete. Data only.

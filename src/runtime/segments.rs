@@ -5,7 +5,7 @@
 //! write and one flush per commit, while blocks that are only reserved cost three times the writes
 //! (the file system must log their first use) and extending a file costs a second write. Making 64
 //! MiB of zeros takes a good part of a second, so it happens ahead of need, on a thread of its own:
-//! allocating in the path of a write has cost others 2 to 820 ms (LOGS.md).
+//! allocating in the path of a write has cost others 2 to 820 ms.
 //!
 //! ```text
 //!   core: Effects.spare ──► this thread: a retired file? ── yes ──► rename · fsync dir

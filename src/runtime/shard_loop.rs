@@ -468,6 +468,7 @@ impl Running {
         counters.auth_failures += refusals.wrong_passwords;
         counters.tls_handshake_failures += refusals.failed_handshakes;
         counters.connections_refused += refusals.too_many;
+        counters.slow_readers_closed += refusals.slow_readers;
         counters.peers_refused += parts.port.take_refused();
         let mut mail = std::mem::take(&mut self.mail);
         parts.shared.mailboxes[parts.core.0 as usize].take(&mut mail);
@@ -669,7 +670,6 @@ impl Running {
         counters.frames_rejected += parts.port.take_rejected();
         counters.connections = parts.clients.len() as u64;
         counters.unread_bytes = parts.clients.unread_bytes() as u64;
-        counters.slow_readers_closed += parts.clients.take_slow_readers();
         counters.flushes_slow += parts.writer.take_slow();
         counters.peers_silent += parts.port.take_silent();
         for (node, exceeded_ms) in fx.late_beats.drain(..) {

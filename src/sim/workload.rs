@@ -383,7 +383,7 @@ fn chance(percent: u32, rng: &mut Rng) -> bool {
 pub(super) fn hear(acts: &[Act], reply: &Reply) -> Result<Heard, String> {
     let impossible = || Err(format!("{reply:?} is no answer to {acts:?}"));
     if reply.is_error() {
-        // The contract: every error but this one means "not executed" (DESIGN §7).
+        // The contract: every error but this one means "not executed" (docs/commands.md).
         return Ok(if reply.is_uncertain() { Heard::Unknown } else { Heard::NotExecuted });
     }
     let answer = match (acts, reply) {

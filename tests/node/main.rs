@@ -7,7 +7,7 @@
 //!
 //! Nothing here but `embedded.rs` and `executors.rs`, which run nodes in their own process, and `tool.rs`, which
 //! writes a log with the pure core, knows how the server works; every expectation is a promise made to the outside:
-//! Redis' own behaviour, DESIGN §7, the text, `--help`. Commands are told as transcripts
+//! Redis' own behaviour, docs/commands.md, docs/operations.md, `--help`. Commands are told as transcripts
 //! (`script.rs`) and share one cluster; whoever breaks things starts a cluster of their own.
 //! No test asserts a speed: deadlines are generous, and only say when to stop waiting.
 #![allow(

@@ -1,4 +1,4 @@
-//! INFO and DEBUG DIGEST: the fields that DESIGN §7 fixes, and that they move as they should.
+//! INFO and DEBUG DIGEST: the fields that docs/operations.md promises, and that they move as they should.
 
 use std::process::Command;
 

@@ -16,7 +16,7 @@ use super::subject::{Counter, Fate, Finding, List, Once, Register, Wrong};
 const REPEATED: usize = 2;
 /// Digits of one element of a list.
 const ELEMENT_BYTES: usize = 8;
-/// First words of errors after which a command was not and will not be executed (DESIGN §7).
+/// First words of errors after which a command was not and will not be executed (docs/commands.md).
 const REFUSALS: [&str; 12] = [
     "ERR",
     "WRONGTYPE",
