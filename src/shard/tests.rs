@@ -12,6 +12,7 @@ mod cluster;
 mod contract;
 mod forwarding;
 mod nonsense;
+mod stopped;
 
 use super::event::{Effects, Event, Post, ReplyTo, Request};
 use super::stages::Arrival;
