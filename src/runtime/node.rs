@@ -141,7 +141,7 @@ struct End {
 /// Makes the empty machine of a group, on the core that the group lives on: the same one at every start.
 pub type Machines = Arc<dyn Fn(GroupId) -> Box<dyn StateMachine> + Send + Sync>;
 
-/// A running node. When it is dropped it is told to stop, and not waited for.
+/// A running node. When it is dropped its admin port closes, and its cores are told to stop and not waited for.
 ///
 /// It is `Send` but not `Sync`: one thread waits for its end. Others have a [`Client`] and a [`Stopper`], which are both.
 #[derive(Debug)]

@@ -1,7 +1,8 @@
 //! Nodes in this process, with a machine of their own: what an embedder is promised.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -425,6 +426,28 @@ fn a_core_that_dies_answers_its_calls_and_the_node_says_why() {
     let cause = node.stop().expect_err("a core died");
     assert_eq!(cause, joined);
     assert!(cause.to_string().contains("core 1 panicked"), "{cause}");
+}
+
+#[test]
+fn a_node_that_is_dropped_takes_its_ports_and_its_directory_with_it() {
+    let dir = TestDir::new("embedded-dropped");
+    let [client, admin] = [free_address(), free_address()].map(Some);
+    let config = Config { client, admin, ..Config::new(1, dir.path(), free_address()) };
+    let node = Node::start(config.clone(), |_| Sum::boxed(0)).expect("it starts");
+    assert!(node.wait_until_ready(PATIENCE));
+    let (calls, admin) = (node.client(), node.admin().expect("there is one"));
+    TcpStream::connect(admin).expect("somebody listens");
+    drop(node);
+    let refused = TcpStream::connect(admin).map_err(|error| error.kind());
+    assert_eq!(refused.err(), Some(ErrorKind::ConnectionRefused), "it has ended by then");
+    // The cores were told to stop, and nobody has waited for them.
+    wait_for("calls hear so", || {
+        (hear(calls.read(GROUP, "")).err()?.why() == Some(Why::Stopped)).then_some(())
+    });
+    let again = || Node::start(config.clone(), |_| Sum::boxed(0)).ok();
+    let node = wait_for("directory and ports are free", again);
+    assert_eq!(node.admin(), Some(admin));
+    node.stop().expect("a clean end");
 }
 
 /// Executes one entry a turn; some it cannot execute.
