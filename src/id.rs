@@ -7,6 +7,23 @@
 use std::fmt;
 
 macro_rules! number {
+    ($(#[$doc:meta])* $name:ident($int:ty), hexadecimal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub $int);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:016x}", self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self)
+            }
+        }
+    };
     ($(#[$doc:meta])* $name:ident($int:ty), $prefix:literal) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,8 +72,8 @@ number!(
     Micros(u64), ""
 );
 number!(
-    /// The cluster a frame or a log segment belongs to.
-    ClusterId(u64), ""
+    /// The cluster a frame or a log segment belongs to. A hash: shown as 16 hexadecimal digits everywhere.
+    ClusterId(u64), hexadecimal
 );
 number!(
     /// Counts the starts of one node's directory; a higher one supersedes a lower.

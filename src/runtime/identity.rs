@@ -141,7 +141,7 @@ impl Home {
                 refuse_orphans(config)?;
                 Saved {
                     format: FORMAT,
-                    cluster: format!("{:016x}", cluster.0),
+                    cluster: cluster.to_string(),
                     node: config.id,
                     cores: config.cores,
                     groups: config.groups,
@@ -371,7 +371,7 @@ fn check(path: &Path, saved: &Saved, config: &Config, cluster: ClusterId) -> Res
             "the groups are fixed at the first start",
         );
     }
-    let name = format!("{:016x}", cluster.0);
+    let name = cluster.to_string();
     if saved.cluster != name {
         return refuse(
             "cluster",

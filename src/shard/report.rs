@@ -430,7 +430,7 @@ pub fn info_text(reports: &[ShardReport], sections: &[Vec<u8>]) -> String {
     if wanted("outrigger") {
         let led = groups.iter().filter(|(group, _)| group.role == RoleKind::Leader).count();
         line("# Outrigger\r\nnode_id", &first.node);
-        line("cluster_id", &format_args!("{:016x}", first.cluster.0));
+        line("cluster_id", &first.cluster);
         line("cores", &first.cores);
         line("groups", &first.groups_total);
         line("groups_led", &led);

@@ -136,7 +136,7 @@ impl<'a> Topology<'a> {
 
     /// 40 hex digits that name a node, the same at every node and for ever.
     fn name(&self, node: NodeId) -> String {
-        format!("{:016x}{:024x}", self.cluster.0, node.0)
+        format!("{}{:024x}", self.cluster, node.0)
     }
 
     fn address(&self, node: NodeId) -> (String, i64) {

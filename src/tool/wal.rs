@@ -248,7 +248,7 @@ impl Dumping<'_> {
             Err(fault) => return Ok(writeln!(self.out, "{name}  no header: {fault}")?),
         };
         let SegmentHeader { identity, segment_bytes, previous, segment: number, .. } = header;
-        let (cluster, follows) = (format!("{:016x}", identity.cluster.0), place(previous.at));
+        let (cluster, follows) = (identity.cluster.to_string(), place(previous.at));
         let (node, shard) = (identity.node, identity.shard);
         if self.json {
             let (node, shard, of_segment) = (node.0, shard.0, number.0);

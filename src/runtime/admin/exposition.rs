@@ -44,7 +44,7 @@ pub(super) fn metrics(
     let page = Page {
         info: [
             ("node", roster.node.to_string()),
-            ("cluster", format!("{:016x}", roster.cluster.0)),
+            ("cluster", roster.cluster.to_string()),
             ("version", env!("CARGO_PKG_VERSION").to_owned()),
             ("routing", driver.map_or("", |driver| driver.routing.name()).to_owned()),
             ("flush_method", driver.map_or("", |driver| driver.flush_method).to_owned()),

@@ -150,7 +150,7 @@ impl Node {
         let total: usize = reports.iter().map(|report| report.shard.groups.len()).sum();
         Self {
             node: roster.node.0,
-            cluster: format!("{:016x}", roster.cluster.0),
+            cluster: roster.cluster.to_string(),
             version: env!("CARGO_PKG_VERSION"),
             incarnation: roster.incarnation.0,
             uptime_ms: at.0,

@@ -367,7 +367,7 @@ fn damage_says_how_it_is_known_and_what_to_do() {
         the log was noted to begin with 0000000000000003.seg offset 4096, and no file of it is left. Put back the segment files that were moved or lost, or start this node with an empty directory and a new --id
         the checksum over it holds, so it was written like this. Start the version of outrigger that wrote this log; if that is this one, report a bug and keep the file
         segments get their length before their name, and are never cut or extended. Put back the whole file
-        the file belongs to cluster 193 node 9 shard 3, this log to cluster 193 node 2 shard 3. Check the data directory, the node id and the number of cores; nothing was changed
+        the file belongs to cluster 00000000000000c1 node 9 shard 3, this log to cluster 00000000000000c1 node 2 shard 3. Check the data directory, the node id and the number of cores; nothing was changed
         the bytes were whole before. Replace the disk if it reports errors"#]]
     .assert_eq(&told.join("\n"));
 }

@@ -127,7 +127,8 @@ fn contract_row_57_a_segment_of_another_log_is_refused_by_name() {
         let damage =
             recovery.segment(SegmentSeq(1), &log.disk.0[&SegmentSeq(1)], &mut |_| {}).unwrap_err();
         assert_eq!(damage.proof, Proof::Identity { expected: other, found: IDENTITY });
-        assert!(damage.to_string().contains("cluster 193 node 2 shard 3"), "{damage}");
+        assert!(damage.to_string().contains("cluster 00000000000000c1 node 2 shard 3"), "{damage}");
+        assert!(format!("{IDENTITY:?}").contains("ClusterId(00000000000000c1)"), "{IDENTITY:?}");
     }
 }
 

@@ -61,7 +61,7 @@ fn contract_row_49_a_hello_that_differs_is_told_what_differs_and_what_to_do() {
         ),
         (
             Hello { cluster: ClusterId(5), ..HELLO },
-            "node 1 belongs to cluster 5, this node to 193: \
+            "node 1 belongs to cluster 0000000000000005, this node to 00000000000000c1: \
              check the addresses of the peers and --cluster on both",
         ),
         (
