@@ -104,7 +104,7 @@ impl Doorkeeper {
         let Refusals { wrong_passwords, failed_handshakes, http_requests, too_many, slow_readers } =
             std::mem::take(&mut self.untold);
         tracing::warn!(
-            %core, wrong_passwords, failed_handshakes, http_requests, too_many, slow_readers,
+            core = core.0, wrong_passwords, failed_handshakes, http_requests, too_many, slow_readers,
             last = %address, %reason, "clients refused",
         );
         self.told_at = now;

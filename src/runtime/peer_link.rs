@@ -166,7 +166,11 @@ impl PeerLinks {
             };
             link.lanes.clear(&mut self.dropped, &mut self.unsent);
             self.gone.push(node);
-            tracing::info!(peer = %node, core = %self.shard, "link closed: no group names this node");
+            tracing::info!(
+                peer = node.0,
+                core = self.shard.0,
+                "link closed: no group names this node"
+            );
         }
         for (node, addresses) in targets {
             if let Some(link) = self.keys.get(&node).and_then(|key| self.links.get_mut(*key)) {
@@ -418,7 +422,7 @@ impl PeerLinks {
             return Ok(());
         };
         link.state = State::Up { stream, blocked: false, since: now };
-        tracing::info!(peer = %link.node, address = %link.address(), core = %self.shard, "link up");
+        tracing::info!(peer = link.node.0, address = %link.address(), core = self.shard.0, "link up");
         Ok(())
     }
 
@@ -450,7 +454,7 @@ impl PeerLinks {
         if was_up || link.told.as_deref() != Some(reason) {
             link.told = Some(reason.to_owned());
             tracing::warn!(
-                peer = %link.node, address = %link.address(), core = %self.shard, reason, "link down",
+                peer = link.node.0, address = %link.address(), core = self.shard.0, reason, "link down",
             );
         }
         if !was_up {

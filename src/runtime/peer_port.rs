@@ -241,7 +241,7 @@ impl PeerPort {
                 }
             }
             Err(error) => {
-                tracing::warn!(peer = %node, %error, "cannot watch a peer's connection");
+                tracing::warn!(peer = node.0, %error, "cannot watch a peer's connection");
                 self.streams.remove(key);
             }
         }
@@ -281,7 +281,8 @@ impl PeerPort {
             if let Some(stream) = self.streams.remove(key) {
                 self.silent += 1;
                 tracing::warn!(
-                    peer = %stream.node, core = %self.shard,
+                    peer = stream.node.0,
+                    core = self.shard.0,
                     "nothing came from this peer for {} s; its connection is closed",
                     PEER_SILENCE_MS_MAX / 1000,
                 );
@@ -469,7 +470,7 @@ impl PeerPort {
                     }
                 }
                 Err(error) => {
-                    tracing::debug!(peer = %stream.node, %error, "a peer's connection broke");
+                    tracing::debug!(peer = stream.node.0, %error, "a peer's connection broke");
                     self.streams.remove(key);
                     return;
                 }
@@ -492,7 +493,10 @@ impl PeerPort {
         };
         self.rejected += 1;
         tracing::warn!(
-            peer = %stream.node, core = %self.shard, reason, "frame refused, connection closed",
+            peer = stream.node.0,
+            core = self.shard.0,
+            reason,
+            "frame refused, connection closed",
         );
         self.streams.remove(key);
     }

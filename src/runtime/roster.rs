@@ -142,7 +142,7 @@ impl Roster {
 
     /// The groups of a core say something new about a node.
     pub fn change(&self, core: ShardId, change: PeerChange) {
-        tracing::debug!(%core, ?change, "peers");
+        tracing::debug!(core = core.0, ?change, "peers");
         self.book().change(usize::from(core.0), change);
         self.version.fetch_add(1, Ordering::Release);
     }

@@ -187,7 +187,7 @@ impl ShardLoop {
             self.serve_while_loading(&mut ready)?;
             if mailbox.holds(|letter| matches!(letter, Mail::Stop)) {
                 // Nothing was written yet, so there is nothing to finish.
-                tracing::info!(core = %self.core, "core stopped while it replayed its log");
+                tracing::info!(core = self.core.0, "core stopped while it replayed its log");
                 return Ok(());
             }
         }
@@ -636,17 +636,17 @@ impl Running {
             parts.preparer.reclaim(first);
         }
         for (group, event) in fx.roles.drain(..) {
-            tracing::debug!(core = %parts.core, %group, ?event, "role");
+            tracing::debug!(core = parts.core.0, group = group.0, ?event, "role");
         }
         for damage in fx.damaged.drain(..) {
             tracing::warn!(
-                core = %parts.core,
+                core = parts.core.0,
                 "{damage}; followers get snapshots instead, and the segment leaves the log",
             );
         }
         if std::mem::take(&mut fx.slow_disk) {
             tracing::warn!(
-                core = %parts.core,
+                core = parts.core.0,
                 "a quorum's disks have been faster than this core's for {} s: what it leads is handed over",
                 crate::limits::SLOW_DISK_MS / 1000,
             );
@@ -654,7 +654,12 @@ impl Running {
         for (group, reason) in fx.failed.drain(..) {
             if !self.failed.contains(&group) {
                 self.failed.push(group);
-                tracing::error!(core = %parts.core, %group, reason, "this replica has stopped");
+                tracing::error!(
+                    core = parts.core.0,
+                    group = group.0,
+                    reason,
+                    "this replica has stopped"
+                );
             }
         }
         if std::mem::take(&mut fx.stop) {
@@ -676,7 +681,9 @@ impl Running {
             if 1000 <= now.since(self.beats_told) {
                 self.beats_told = now;
                 tracing::warn!(
-                    core = %parts.core, %node, exceeded_ms,
+                    core = parts.core.0,
+                    node = node.0,
+                    exceeded_ms,
                     "heartbeats left late: the machine is overloaded or the core was held up",
                 );
             }
@@ -717,7 +724,9 @@ impl Running {
             self.shard.counters_mut().late_turns += 1;
             if 1000 <= now.since(self.late_told) {
                 tracing::warn!(
-                    core = %self.parts.core, gap_ms, turns = self.late,
+                    core = self.parts.core.0,
+                    gap_ms,
+                    turns = self.late,
                     "a turn started late: the machine is overloaded or the core was held up",
                 );
                 self.late_told = now;
@@ -768,7 +777,7 @@ impl Running {
         // The note of where the log begins now, above all.
         self.parts.preparer.finish();
         tracing::info!(
-            core = %self.parts.core,
+            core = self.parts.core.0,
             checkpointed = self.checkpoint_until.is_some() && !self.shard.is_checkpointing(),
             log_bytes = self.shard.log_bytes(),
             flushes = %writer.durations().summary(),

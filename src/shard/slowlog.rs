@@ -13,7 +13,7 @@ use crate::group::SessionRequest;
 use crate::id::{GroupId, Index, Micros, NodeId, ShardId, UnixMs};
 use crate::limits::{SLOW_ARG_BYTES_MAX, SLOW_ARGS_MAX, SLOW_OPS_MAX, SLOW_OPS_OF_TURN_MAX};
 use crate::store::acl;
-use crate::store::slow::Call;
+use crate::store::slow::{Call, HELP};
 use crate::store::stamp;
 use crate::wire::reply::Reply;
 use crate::wire::resp::Command;
@@ -54,6 +54,7 @@ pub(super) fn reply(call: Call, reports: Vec<ShardReport>) -> Reply {
     match call {
         Call::Len => Reply::Int(ops.len() as i64),
         Call::Reset => Reply::Ok,
+        Call::Help => Reply::Array(HELP.iter().map(Reply::bulk).collect()),
         Call::Get(count) => {
             ops.sort_by_key(|op| std::cmp::Reverse(op.id));
             Reply::Array(ops.into_iter().take(count).map(SlowOp::reply).collect())

@@ -12,9 +12,25 @@ pub enum Call {
     Len,
     /// Forget them.
     Reset,
+    /// What can be asked.
+    Help,
 }
 
-/// Understands `SLOWLOG GET [count] | LEN | RESET`.
+/// What `SLOWLOG HELP` prints.
+pub const HELP: &[&str] = &[
+    "SLOWLOG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "GET [<count>]",
+    "    Returns the latest operations that took long, 10 of them by default, -1 is all: number, second of",
+    "    the end, microseconds, arguments, address and name of the client (empty), and the stages.",
+    "LEN",
+    "    Returns how many there are.",
+    "RESET",
+    "    Forgets them.",
+    "HELP",
+    "    Prints this help.",
+];
+
+/// Understands `SLOWLOG GET [count] | LEN | RESET | HELP`.
 ///
 /// # Errors
 /// The refusal, for anything else.
@@ -30,10 +46,11 @@ pub fn read(command: &Command) -> Result<Call, Reply> {
         },
         (b"len", 2) => Ok(Call::Len),
         (b"reset", 2) => Ok(Call::Reset),
+        (b"help", 2) => Ok(Call::Help),
         _ => {
             let name = String::from_utf8_lossy(command.arg(1)).into_owned();
             let text = format!(
-                "unknown subcommand or wrong number of arguments for '{name}'. SLOWLOG knows GET [count], LEN and RESET."
+                "unknown subcommand or wrong number of arguments for '{name}'. Try SLOWLOG HELP."
             );
             Err(Reply::error("ERR", text))
         }
@@ -52,6 +69,7 @@ mod tests {
         assert_eq!(call(&[b"SLOWLOG", b"GET", b"3"]).unwrap(), Call::Get(3));
         assert_eq!(call(&[b"SLOWLOG", b"LEN"]).unwrap(), Call::Len);
         assert_eq!(call(&[b"SLOWLOG", b"RESET"]).unwrap(), Call::Reset);
+        assert_eq!(call(&[b"SLOWLOG", b"help"]).unwrap(), Call::Help);
         for wrong in [
             &[&b"SLOWLOG"[..], b"GET", b"-2"][..],
             &[b"SLOWLOG", b"GET", b"x"],

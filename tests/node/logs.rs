@@ -37,6 +37,8 @@ fn every_line_is_json_if_asked_for_also_the_one_that_says_why_a_node_stops() {
     let lines = json(&cluster.nodes[0].log());
     let started = lines.iter().find(|line| line["node"] == 1).expect("fields are fields");
     assert!(started["message"].as_str().expect("text").ends_with(" started"), "{started}");
+    let stopped = lines.iter().find(|line| line["message"] == "core stopped");
+    assert!(stopped.is_some_and(|line| line["core"] == 0), "a number is a number: {lines:?}");
 }
 
 #[test]

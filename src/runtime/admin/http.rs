@@ -224,14 +224,25 @@ fn understand(head: &httparse::Request<'_, '_>, names: Names) -> Result<Parsed, 
         _ => return Err(Response::text(Status::MethodNotAllowed, "only GET and HEAD, here")),
     };
     let path = path(head.path.unwrap_or_default());
+    let path = path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path);
     let Some((_, target)) = Target::ALL.into_iter().find(|(name, _)| *name == path) else {
         let all = Target::ALL.map(|(name, _)| name).join(" ");
         return Err(Response::text(Status::NotFound, format!("no such page; there are {all}")));
     };
-    let open = b"application/openmetrics-text";
-    let open_metrics =
-        values("accept").any(|value| value.windows(open.len()).any(|part| part == open));
+    let open_metrics = values("accept").any(|value| accepts(value, "application/openmetrics-text"));
     Ok(Parsed::Asked(Request { target, head_only, open_metrics }))
+}
+
+/// Whether a line `Accept` names this kind, and not with a weight of 0, which says that it is not wanted.
+fn accepts(line: &[u8], kind: &str) -> bool {
+    let is_zero = |part: &str| {
+        let weight = part.split_once('=').filter(|(name, _)| name.trim().eq_ignore_ascii_case("q"));
+        weight.is_some_and(|(_, weight)| weight.trim().parse() == Ok(0.0_f32))
+    };
+    std::str::from_utf8(line).unwrap_or_default().split(',').any(|range| {
+        let (named, rest) = range.split_once(';').unwrap_or((range, ""));
+        named.trim().eq_ignore_ascii_case(kind) && !rest.split(';').any(is_zero)
+    })
 }
 
 /// The path of a request's target, which may be a whole URL, without its query.
@@ -259,7 +270,9 @@ mod tests {
     #[test]
     fn every_page_is_found_and_the_query_is_not_part_of_its_name() {
         for (text, target) in Target::ALL {
-            for path in [text.to_owned(), format!("{text}?x=1"), format!("http://a:1{text}")] {
+            let slash = if text == "/" { "/".to_owned() } else { format!("{text}/") };
+            for path in [text.to_owned(), slash, format!("{text}?x=1"), format!("http://a:1{text}")]
+            {
                 let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
                 assert_eq!(parse(request.as_bytes(), Names::Any), asked(target), "{path}");
             }
@@ -272,6 +285,23 @@ mod tests {
             panic!("a good request")
         };
         assert!(request.head_only && request.open_metrics);
+    }
+
+    #[test]
+    fn openmetrics_is_for_who_wants_it() {
+        let kind = "application/openmetrics-text";
+        for (line, wants) in [
+            ("application/openmetrics-text", true),
+            ("text/plain;q=0.5, Application/OpenMetrics-Text; version=1.0.0; q=0.001", true),
+            ("application/openmetrics-text;version=1.0.0;q=0", false),
+            ("application/openmetrics-text; Q=0.000 ,text/plain", false),
+            ("application/openmetrics-text;q=0,application/openmetrics-text;version=1.0.0", true),
+            ("application/openmetrics-texts", false),
+            ("*/*", false),
+            ("", false),
+        ] {
+            assert_eq!(accepts(line.as_bytes(), kind), wants, "{line}");
+        }
     }
 
     #[test]
@@ -290,6 +320,7 @@ mod tests {
             (format!("POST /livez {host}\r\n"), Status::MethodNotAllowed),
             (format!("GET /nothing {host}\r\n"), Status::NotFound),
             (format!("GET //livez {host}\r\n"), Status::NotFound),
+            (format!("GET /livez// {host}\r\n"), Status::NotFound),
             ("GET / HTTP/2.0\r\n\r\n".to_owned(), Status::VersionNotSupported),
         ] {
             assert_eq!(status(&bytes), expected, "{bytes:?}");
