@@ -20,6 +20,7 @@
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
+use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -32,8 +33,9 @@ use crate::limits::{
 use crate::shard::event::Request;
 use crate::shard::{Event, Pipeline};
 use crate::store::acl;
+use crate::store::clients;
 use crate::store::command::{self, Access, Spec};
-use crate::store::connection::{Connection, Manner, ReadFrom, Routing};
+use crate::store::connection::{Connection, Manner, ReadFrom, Routing, Settings};
 use crate::store::transaction::Step;
 use crate::wire::reply::Reply;
 use crate::wire::resp::{Command, RequestReader};
@@ -46,6 +48,7 @@ use super::ring::{Multishot, Ring};
 use super::roll::Roll;
 use super::socket;
 use super::tls::Session;
+use super::visitors::Guest;
 
 /// Receives from one connection in one turn, so that one busy client does not hold up the rest.
 const RECEIVES_MAX: usize = 4;
@@ -77,6 +80,12 @@ pub struct ClientConn {
     /// Between socket and commands, if clients must speak TLS.
     tls: Option<Box<Session>>,
     own: Connection,
+    settings: Settings,
+    /// Its place among all clients of the node, if others may see it.
+    guest: Option<Guest>,
+    /// Its last command, and the one that others see.
+    last: Option<&'static Spec>,
+    seen: Option<&'static Spec>,
     /// Who may do what, and the version of it that `own` goes by.
     roll: Arc<Roll>,
     heard: u64,
@@ -160,6 +169,10 @@ impl ClientConn {
             waits: false,
             tls: None,
             own: Connection::new(id.0),
+            settings: Settings::default(),
+            guest: None,
+            last: None,
+            seen: None,
             roll,
             heard: 0,
             faults: None,
@@ -181,6 +194,12 @@ impl ClientConn {
         }
     }
 
+    /// The same, with a place among all clients, at a node with these settings.
+    #[must_use]
+    pub fn with_guest(self, guest: Option<Guest>, settings: Settings) -> Self {
+        Self { guest, settings, ..self }
+    }
+
     /// It was accepted just now: meet it with these keys, treat its commands so, and let it switch faults
     /// on, if there are switches.
     ///
@@ -198,12 +217,40 @@ impl ClientConn {
         }
         let (heard, users) = self.roll.users();
         self.heard = heard;
-        self.own = Connection::new(self.id.0)
+        let id = self.guest.as_ref().map_or(self.id.0, Guest::id);
+        self.own = Connection::new(id)
+            .with_settings(self.settings)
             .with_routing(routing, read_from)
             .with_password(keys.password, users);
         self.faults = faults;
         self.stirred_at = now;
         Ok(())
+    }
+
+    /// Something has come from it: what others see of it is brought up to date.
+    pub fn show(&mut self, now: Tick) {
+        self.show_last();
+        if let Some(guest) = &self.guest {
+            guest.heard(now);
+        }
+    }
+
+    fn show_last(&mut self) {
+        let Some(guest) = &self.guest else { return };
+        if let Some(last) = self.last.filter(|last| self.seen.is_none_or(|it| !ptr::eq(it, *last)))
+        {
+            self.seen = Some(last);
+            guest.ran(last);
+        }
+        if let Some(told) = self.own.take_told() {
+            guest.tell(told);
+        }
+    }
+
+    /// Whether somebody wants it closed.
+    #[must_use]
+    pub fn must_leave(&self) -> bool {
+        self.guest.as_ref().is_some_and(Guest::must_leave)
     }
 
     /// Whether its TLS handshake is under way.
@@ -677,6 +724,7 @@ impl ClientConn {
             Ok(spec) => spec,
             Err(refusal) => return self.pipeline.push_done(self.own.refused(refusal)),
         };
+        self.last = Some(spec);
         match self.own.transact(spec, &command) {
             Step::Pass => self.pass_on(spec, command, events),
             Step::Reply(reply) | Step::Over(reply) => self.pipeline.push_done(reply),
@@ -691,6 +739,9 @@ impl ClientConn {
                 let switches = matches!(spec.name, "hello" | "reset");
                 if switches && !self.pipeline.is_empty() {
                     self.held = Some(command);
+                    return;
+                }
+                if spec.name == "client" && self.ask_for_others(&command) {
                     return;
                 }
                 let reply = self.own.answer(spec, &command);
@@ -709,6 +760,20 @@ impl ClientConn {
                 self.ask(write, command, events);
             }
         }
+    }
+
+    /// Answers what is about the clients of the node; false if it is not about them.
+    fn ask_for_others(&mut self, command: &Command) -> bool {
+        self.show_last();
+        let Some(guest) = &self.guest else { return false };
+        let (reply, is_over) = match clients::read(command) {
+            Ok(None) => return false,
+            Ok(Some(call)) => guest.answer(&call),
+            Err(refusal) => (refusal, false),
+        };
+        self.pipeline.push_done(reply);
+        self.ended |= is_over;
+        true
     }
 
     /// Has the shard do it; the reply comes with the number returned.

@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +19,7 @@ use crate::id::{ConnId, ShardId, Tick};
 use crate::limits::{LINGER_MS_MAX, OUTPUT_BYTES_OF_CORE_MAX, TLS_HANDSHAKES_PER_TURN};
 use crate::shard::Event;
 use crate::shard::event::ReplyTo;
-use crate::store::connection::{ReadFrom, Routing};
+use crate::store::connection::{ReadFrom, Routing, Settings};
 
 use super::buffers::Chunk;
 use super::client_conn::{ClientConn, Gate};
@@ -31,6 +31,7 @@ use super::ring::{Arrival, Arrived, Ring, Send};
 use super::roll::Roll;
 use super::slots::Slots;
 use super::socket;
+use super::visitors::Visitors;
 
 /// Connections accepted in one turn; the rest wait in the kernel for the next.
 const ACCEPTS_MAX: usize = 64;
@@ -57,6 +58,13 @@ pub struct Clients {
     keyring: Option<Arc<Keyring>>,
     roll: Arc<Roll>,
     doorkeeper: Doorkeeper,
+    /// All clients of the node, and the core that these are of; nobody sees them without it.
+    visitors: Option<(Arc<Visitors>, ShardId)>,
+    /// How often somebody of them was to be closed when that was last looked at.
+    kills: u64,
+    settings: Settings,
+    /// The time of the last tick.
+    now: Tick,
     /// A client may be idle for so long.
     idle_ms: u64,
     looked_at: Tick,
@@ -109,6 +117,10 @@ impl Clients {
             keyring: None,
             roll: Arc::default(),
             doorkeeper: Doorkeeper::default(),
+            visitors: None,
+            kills: 0,
+            settings: Settings::default(),
+            now: Tick(0),
             idle_ms: u64::MAX,
             looked_at: Tick(0),
             lingering: Vec::new(),
@@ -150,11 +162,18 @@ impl Clients {
         Self { roll, ..self }
     }
 
-    /// Disconnect clients that are idle for so many seconds; 0 is never.
+    /// Let the clients of all cores see those of this one.
     #[must_use]
-    pub fn with_idle_s(self, idle_s: u64) -> Self {
+    pub fn with_visitors(self, visitors: Arc<Visitors>, core: ShardId) -> Self {
+        Self { visitors: Some((visitors, core)), ..self }
+    }
+
+    /// Tell clients of these settings, and disconnect those that are idle for too long by them.
+    #[must_use]
+    pub fn with_settings(self, settings: Settings) -> Self {
+        let Settings { idle_s, .. } = settings;
         let idle_ms = if idle_s == 0 { u64::MAX } else { idle_s.saturating_mul(1000) };
-        Self { idle_ms, ..self }
+        Self { settings, idle_ms, ..self }
     }
 
     /// How its clients' commands are treated.
@@ -184,8 +203,8 @@ impl Clients {
     pub fn accept(&mut self, now: Tick, ring: &mut Ring, poller: &Poller) {
         for _ in 0..ACCEPTS_MAX {
             let Some(listener) = &self.listener else { return };
-            let socket = match listener.accept() {
-                Ok((socket, _)) => socket,
+            let (socket, address) = match listener.accept() {
+                Ok(accepted) => accepted,
                 // Another core was faster, or the client has gone already.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
@@ -194,12 +213,19 @@ impl Clients {
                     return;
                 }
             };
-            self.welcome(socket, now, ring, poller);
+            self.welcome(socket, address, now, ring, poller);
         }
     }
 
     /// Somebody has connected.
-    fn welcome(&mut self, socket: TcpStream, now: Tick, ring: &mut Ring, poller: &Poller) {
+    fn welcome(
+        &mut self,
+        socket: TcpStream,
+        address: SocketAddr,
+        now: Tick,
+        ring: &mut Ring,
+        poller: &Poller,
+    ) {
         let keys = self.keyring.as_ref().map(|keyring| keyring.keys()).unwrap_or_default();
         if self.open_max <= self.open.fetch_add(1, Ordering::Relaxed) {
             self.open.fetch_sub(1, Ordering::Relaxed);
@@ -211,8 +237,12 @@ impl Clients {
             }
             return;
         }
-        let roll = Arc::clone(&self.roll);
-        let key = self.conns.insert(|key| ClientConn::new(ConnId(key), socket, roll));
+        let guest = self.visitors.as_ref();
+        let guest = guest.map(|(all, core)| all.enter(*core, address, socket.local_addr().ok()));
+        let (roll, settings) = (Arc::clone(&self.roll), self.settings);
+        let key = self
+            .conns
+            .insert(|key| ClientConn::new(ConnId(key), socket, roll).with_guest(guest, settings));
         if let Err(error) = self.meet(key, &keys, now, ring, poller) {
             tracing::debug!(%error, "a client's connection failed at once");
             self.close(key, ring);
@@ -320,6 +350,7 @@ impl Clients {
             }
             return self.close(key, ring);
         }
+        conn.show(self.now);
         let denied = conn.take_denied();
         self.doorkeeper.note_wrong_passwords(denied, conn.socket());
         if conn.take_foreign() {
@@ -330,7 +361,9 @@ impl Clients {
 
     /// Time has passed: close connections whose handshakes take too long, and idle ones.
     pub fn tick(&mut self, core: ShardId, now: Tick, ring: &mut Ring) {
+        self.now = now;
         self.doorkeeper.tell(core, now);
+        self.close_killed(ring);
         if now.since(self.looked_at) < LOOK_MS {
             return;
         }
@@ -352,6 +385,18 @@ impl Clients {
                 }
                 self.close(key, ring);
             }
+        }
+    }
+
+    /// Close those that another client, of whichever core, wants closed.
+    fn close_killed(&mut self, ring: &mut Ring) {
+        let Some((visitors, _)) = &self.visitors else { return };
+        let kills = visitors.kills();
+        if kills == std::mem::replace(&mut self.kills, kills) {
+            return;
+        }
+        for key in self.conns.keys(|conn| conn.must_leave()) {
+            self.close(key, ring);
         }
     }
 

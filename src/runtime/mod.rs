@@ -156,6 +156,8 @@ pub mod up;
 #[doc(hidden)]
 pub mod validity;
 #[doc(hidden)]
+pub mod visitors;
+#[doc(hidden)]
 pub mod wal_reader;
 #[doc(hidden)]
 pub mod wal_writer;

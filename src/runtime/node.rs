@@ -25,7 +25,7 @@ use crate::id::{ClusterId, GroupId, Incarnation, NodeId, ShardId};
 use crate::limits::{FLUSH_JOINS_BYTES, MAILBOX_MAX};
 use crate::shard;
 use crate::store::StateMachine;
-use crate::store::connection::{ReadFrom, Routing};
+use crate::store::connection::{ReadFrom, Routing, Settings};
 
 use super::admin::AdminPort;
 use super::client::{self, Client};
@@ -48,6 +48,7 @@ use super::segments::{Directory, Preparer};
 use super::shard_loop::{Mail, ShardLoop, Shared};
 use super::sleep::Sleeper;
 use super::socket;
+use super::visitors::Visitors;
 use super::wal_reader::WalReader;
 use super::wal_writer::WalWriter;
 use super::watch::{Board, Window};
@@ -245,6 +246,7 @@ impl Node {
             .map(|listener| AdminPort::start(listener, shared.clone(), Arc::clone(&setup.keyring)));
         let admin = admin.transpose().map_err(failed)?;
         let open = Arc::new(AtomicUsize::new(0));
+        let visitors = Arc::new(Visitors::new(clock));
         let first = Arc::clone(&mailboxes[0]);
         let keeper = keeper.start(move |kept| first.deliver(Mail::Kept(kept))).map_err(failed)?;
         let mut memory = Some(Memory { known, keeper });
@@ -270,6 +272,7 @@ impl Node {
                 shared: shared.clone(),
                 memory: memory.take(),
                 open: Arc::clone(&open),
+                visitors: Arc::clone(&visitors),
                 clients: clients
                     .as_ref()
                     .map(TcpListener::try_clone)
@@ -328,7 +331,7 @@ impl Node {
     /// Waits for the next core to end; false after the last. Every core holds a sender until it has sent.
     pub(super) fn next_end(&self) -> bool {
         let Ok(End { core, result }) = self.ends.recv() else { return false };
-        tracing::debug!(%core, ?result, "core ended");
+        tracing::debug!(core = core.0, ?result, "core ended");
         if let Err(cause) = result {
             self.cause.get_or_init(|| cause);
         }
@@ -348,6 +351,7 @@ struct Seat {
     shared: Shared,
     memory: Option<Memory>,
     open: Arc<AtomicUsize>,
+    visitors: Arc<Visitors>,
     clients: Option<TcpListener>,
     peers: Option<TcpListener>,
     machines: Machines,
@@ -414,6 +418,12 @@ impl Seat {
     fn build(self) -> Result<(ShardLoop, Recovery), Fatal> {
         let mailbox = self.mailbox();
         let Self { core, setup, shared, memory, open, clients, peers, machines, board, .. } = self;
+        let visitors = self.visitors;
+        let settings = Settings {
+            idle_s: setup.client_idle_s,
+            clients_max: setup.connections_max,
+            slowlog_us: setup.slowlog_us,
+        };
         let roster = Arc::clone(&shared.roster);
         let path = setup.dir.join(format!("core-{core}"));
         let directory = Directory::open(path.clone()).map_err(|error| {
@@ -436,7 +446,8 @@ impl Seat {
                 .with_routing(setup.routing, setup.read_from)
                 .with_keyring(Arc::clone(&setup.keyring))
                 .with_roll(Arc::clone(&shared.roll))
-                .with_idle_s(setup.client_idle_s),
+                .with_visitors(visitors, core)
+                .with_settings(settings),
             ring,
             links: PeerLinks::new(Arc::clone(&roster), core)
                 .with_keyring(Arc::clone(&setup.keyring)),

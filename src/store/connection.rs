@@ -6,13 +6,14 @@ use std::sync::Arc;
 use crate::wire::reply::{Protocol, Reply};
 use crate::wire::resp::{Command, integer};
 
-use crate::limits::STALE_MS_MAX;
+use crate::limits::{SLOW_OPS_MAX, STALE_MS_MAX};
 
 use super::acl::{DEFAULT, Identity, Users};
+use super::clients::Told;
 use super::command::{Access, Spec};
 use super::password::Password;
 use super::transaction::{Step, Transaction};
-use super::{describe, glob, session};
+use super::{clients, describe, glob, session};
 
 /// How a connection wants its commands treated; said once, and true for each that follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -91,14 +92,28 @@ impl ReadFrom {
     }
 }
 
+/// Settings of the node that `CONFIG GET` tells beside those that are the same everywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Settings {
+    /// After so many seconds of silence a client is disconnected; 0 is never.
+    pub idle_s: u64,
+    /// As many clients may be connected.
+    pub clients_max: usize,
+    /// Operations that take so many µs are in `SLOWLOG`.
+    pub slowlog_us: u64,
+}
+
 /// One client connection's own state.
 #[derive(Debug, Default)]
 pub struct Connection {
     id: u64,
     routing: Routing,
     read_from: ReadFrom,
-    protocol: Protocol,
-    name: Vec<u8>,
+    settings: Settings,
+    /// What it has said of itself; the user is in `identity`.
+    told: Told,
+    /// It has said something new of itself.
+    has_told: bool,
     closing: bool,
     manner: Manner,
     /// Who it is, and may do what.
@@ -124,6 +139,12 @@ impl Connection {
         connection
     }
 
+    /// The same, at a node with these settings.
+    #[must_use]
+    pub fn with_settings(self, settings: Settings) -> Self {
+        Self { settings, ..self }
+    }
+
     /// The same, served only after it has said this password, if there is one, or is one of these users.
     #[must_use]
     pub fn with_password(self, password: Option<Password>, users: Arc<Users>) -> Self {
@@ -139,6 +160,7 @@ impl Connection {
     /// The users are these from now on.
     pub fn hear(&mut self, users: Arc<Users>) {
         let changed = self.identity.hear(users);
+        self.has_told |= changed;
         if self.is_locked() {
             self.transaction = None;
         } else if let Some(transaction) = self.transaction.as_mut().filter(|_| changed) {
@@ -166,6 +188,15 @@ impl Connection {
         (!is_open).then(|| Reply::error("NOAUTH", "Authentication required."))
     }
 
+    /// What it says of itself, if that has changed since the last call.
+    pub fn take_told(&mut self) -> Option<Told> {
+        let user = match self.identity.name() {
+            DEFAULT => Box::default(),
+            user => user.into(),
+        };
+        std::mem::take(&mut self.has_told).then(|| Told { user, ..self.told.clone() })
+    }
+
     /// How often a wrong password was said since the last call.
     pub fn take_denied(&mut self) -> u32 {
         std::mem::take(&mut self.denied)
@@ -185,7 +216,7 @@ impl Connection {
     /// The protocol of the replies from now on.
     #[must_use]
     pub fn protocol(&self) -> Protocol {
-        self.protocol
+        self.told.protocol
     }
 
     /// How its commands are to be treated from now on.
@@ -258,8 +289,9 @@ impl Connection {
                 Reply::Ok
             }
             "reset" => {
-                self.protocol = Protocol::Resp2;
-                self.name.clear();
+                self.told.protocol = Protocol::Resp2;
+                self.told.name = Box::default();
+                self.has_told = true;
                 self.manner = self.first_manner();
                 self.identity.log_out();
                 self.transaction = None;
@@ -270,7 +302,7 @@ impl Connection {
             "hello" => self.hello(command).unwrap_or_else(|refusal| refusal),
             "client" => self.client(command),
             "command" => describe::answer(command),
-            "config" => config(command),
+            "config" => self.config(command),
             name => Reply::error("ERR", format!("'{name}' is not for a connection")),
         }
     }
@@ -297,11 +329,12 @@ impl Connection {
                 "invalid username-password pair or user is disabled.",
             ));
         }
+        self.has_told = true;
         Ok(())
     }
 
     fn hello(&mut self, command: &Command) -> Result<Reply, Reply> {
-        let mut protocol = self.protocol;
+        let mut protocol = self.told.protocol;
         let mut name = None;
         let mut login = None;
         if command.len() > 1 {
@@ -346,7 +379,8 @@ impl Connection {
         if let Some(name) = name {
             self.set_name(name)?;
         }
-        self.protocol = protocol;
+        self.told.protocol = protocol;
+        self.has_told = true;
         let number = if protocol == Protocol::Resp3 { 3 } else { 2 };
         Ok(Reply::Map(vec![
             (Reply::bulk("server"), Reply::bulk("outrigger")),
@@ -360,13 +394,32 @@ impl Connection {
     }
 
     fn set_name(&mut self, name: &[u8]) -> Result<(), Reply> {
-        if name.iter().any(|byte| !(b'!'..=b'~').contains(byte)) || name.len() > 256 {
+        if !is_word(name) {
             return Err(Reply::error(
                 "ERR",
                 "Client names cannot contain spaces, newlines or special characters.",
             ));
         }
-        self.name = name.to_vec();
+        (self.told.name, self.has_told) = (name.into(), true);
+        Ok(())
+    }
+
+    /// `CLIENT SETINFO attribute value`.
+    fn set_info(&mut self, attribute: &[u8], value: &[u8]) -> Result<(), Reply> {
+        let is = |name: &str| attribute.eq_ignore_ascii_case(name.as_bytes());
+        let (place, name) = if is("LIB-NAME") {
+            (&mut self.told.lib_name, "lib-name")
+        } else if is("LIB-VER") {
+            (&mut self.told.lib_ver, "lib-ver")
+        } else {
+            let attribute = String::from_utf8_lossy(attribute).into_owned();
+            return Err(Reply::error("ERR", format!("Unrecognized option '{attribute}'")));
+        };
+        if !is_word(value) {
+            let text = format!("{name} cannot contain spaces, newlines or special characters.");
+            return Err(Reply::error("ERR", text));
+        }
+        (*place, self.has_told) = (value.into(), true);
         Ok(())
     }
 
@@ -374,14 +427,28 @@ impl Connection {
         let is = |name: &str, len: usize| {
             command.arg(1).eq_ignore_ascii_case(name.as_bytes()) && command.len() == len
         };
+        let switch = |name: &str| {
+            let is_switch = |word: &str| command.arg(2).eq_ignore_ascii_case(word.as_bytes());
+            is(name, 3) && ["ON", "OFF"].into_iter().any(is_switch)
+        };
         if is("SETNAME", 3) {
             self.set_name(command.arg(2)).err().unwrap_or(Reply::Ok)
         } else if is("GETNAME", 2) {
-            if self.name.is_empty() { Reply::Nil } else { Reply::bulk(&self.name) }
+            if self.told.name.is_empty() { Reply::Nil } else { Reply::bulk(&self.told.name) }
         } else if is("ID", 2) {
             Reply::Int(self.id as i64)
         } else if is("SETINFO", 4) {
+            self.set_info(command.arg(2), command.arg(3)).err().unwrap_or(Reply::Ok)
+        } else if switch("NO-EVICT") || switch("NO-TOUCH") {
+            // Nothing is evicted here, and no use of a key is noted.
             Reply::Ok
+        } else if is("TRACKING", 3) && command.arg(2).eq_ignore_ascii_case(b"OFF") {
+            Reply::Ok
+        } else if command.arg(1).eq_ignore_ascii_case(b"TRACKING") {
+            let text = "CLIENT TRACKING is not supported: nobody is told that a key has changed; only OFF is accepted";
+            Reply::error("ERR", text)
+        } else if is("HELP", 2) {
+            Reply::Array(clients::HELP.iter().map(Reply::bulk).collect())
         } else if session::is_session(command) {
             // What concerns groups went to them; what is left asks for help.
             Reply::Array(session::HELP.iter().map(Reply::bulk).collect())
@@ -390,7 +457,7 @@ impl Connection {
             Reply::error(
                 "ERR",
                 format!(
-                    "unknown subcommand or wrong number of arguments for '{name}'. CLIENT knows SETNAME, GETNAME, ID, SETINFO, SESSION."
+                    "unknown subcommand or wrong number of arguments for '{name}'. Try CLIENT HELP."
                 ),
             )
         }
@@ -415,6 +482,9 @@ pub(super) fn staleness(command: &Command) -> Result<u32, Reply> {
     }
 }
 
+/// Longest name of a connection, and of a library, in bytes.
+const NAME_BYTES_MAX: usize = 256;
+
 /// Settings in Redis' words that tools ask for, as they are true here.
 const SETTINGS: &[(&str, &str)] = &[
     ("save", ""),
@@ -426,33 +496,44 @@ const SETTINGS: &[(&str, &str)] = &[
     ("cluster-enabled", "yes"),
 ];
 
-/// `CONFIG GET pattern…`.
-fn config(command: &Command) -> Reply {
-    if !command.arg(1).eq_ignore_ascii_case(b"GET") {
-        let name = String::from_utf8_lossy(command.arg(1)).into_owned();
-        return Reply::error(
-            "ERR",
-            format!(
-                "CONFIG {name} is not supported: settings are given at start (outrigger serve --help). CONFIG knows GET."
-            ),
-        );
+/// Whether it can be a part of a line of `CLIENT LIST`.
+fn is_word(bytes: &[u8]) -> bool {
+    bytes.len() <= NAME_BYTES_MAX && bytes.iter().all(|byte| (b'!'..=b'~').contains(byte))
+}
+
+impl Connection {
+    /// `CONFIG GET pattern…`.
+    fn config(&self, command: &Command) -> Reply {
+        if !command.arg(1).eq_ignore_ascii_case(b"GET") {
+            let name = String::from_utf8_lossy(command.arg(1)).into_owned();
+            return Reply::error(
+                "ERR",
+                format!(
+                    "CONFIG {name} is not supported: settings are given at start (outrigger serve --help). CONFIG knows GET."
+                ),
+            );
+        }
+        if command.len() < 3 {
+            return Reply::wrong_arity(b"config|get");
+        }
+        let wanted = |name: &str| {
+            command
+                .args()
+                .skip(2)
+                .any(|pattern| glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes()))
+        };
+        let Settings { idle_s, clients_max, slowlog_us } = self.settings;
+        let own = [
+            ("timeout", idle_s),
+            ("maxclients", clients_max as u64),
+            ("slowlog-log-slower-than", slowlog_us),
+            ("slowlog-max-len", SLOW_OPS_MAX as u64),
+        ];
+        let fixed = SETTINGS.iter().map(|(name, value)| (*name, (*value).to_owned()));
+        let all = fixed.chain(own.map(|(name, value)| (name, value.to_string())));
+        let told = all.filter(|(name, _)| wanted(name));
+        Reply::Map(told.map(|(name, value)| (Reply::bulk(name), Reply::bulk(value))).collect())
     }
-    if command.len() < 3 {
-        return Reply::wrong_arity(b"config|get");
-    }
-    let wanted = |name: &str| {
-        command
-            .args()
-            .skip(2)
-            .any(|pattern| glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes()))
-    };
-    Reply::Map(
-        SETTINGS
-            .iter()
-            .filter(|(name, _)| wanted(name))
-            .map(|(name, value)| (Reply::bulk(name), Reply::bulk(value)))
-            .collect(),
-    )
 }
 
 #[cfg(test)]
@@ -474,7 +555,9 @@ mod tests {
 
     #[test]
     fn a_conversation() {
-        let mut connection = Connection::new(7);
+        let settings = Settings { idle_s: 300, clients_max: 50, slowlog_us: 9000 };
+        let mut connection = Connection::new(7).with_settings(settings);
+        assert_eq!(connection.take_told(), None);
         let script = [
             ("PING", "+PONG"),
             ("PING hi", "$2 hi"),
@@ -486,6 +569,19 @@ mod tests {
             ("CLIENT GETNAME", "$2 me"),
             ("CLIENT ID", ":7"),
             ("CLIENT SETINFO LIB-NAME x", "+OK"),
+            ("client setinfo lib-ver 1.2", "+OK"),
+            ("CLIENT SETINFO LIB-AGE 3", "-ERR Unrecognized option 'LIB-AGE'"),
+            (
+                "CLIENT SETINFO lib-name \u{1}",
+                "-ERR lib-name cannot contain spaces, newlines or special characters.",
+            ),
+            ("CLIENT NO-EVICT ON", "+OK"),
+            ("CLIENT NO-TOUCH off", "+OK"),
+            ("CLIENT TRACKING OFF", "+OK"),
+            ("CONFIG GET timeout", "*2 $7 timeout $3 300"),
+            ("CONFIG GET maxclients", "*2 $10 maxclients $2 50"),
+            ("CONFIG GET slowlog-log-slower-than", "*2 $23 slowlog-log-slower-than $4 9000"),
+            ("CONFIG GET slowlog-max-len", "*2 $15 slowlog-max-len $3 128"),
             ("CONFIG GET save", "*2 $4 save $0"),
             ("HELLO 4", "-NOPROTO unsupported protocol version"),
             ("ACL WHOAMI", "$7 default"),
@@ -495,7 +591,23 @@ mod tests {
         for (line, expected) in script {
             assert_eq!(run(&mut connection, line), expected, "{line}");
         }
+        for (line, expected) in [
+            ("CLIENT TRACKING ON", "-ERR CLIENT TRACKING is not supported: "),
+            ("CLIENT NO-EVICT maybe", "-ERR unknown subcommand or wrong number of arguments"),
+            ("CLIENT PAUSE 1", "-ERR unknown subcommand or wrong number of arguments for 'PAUSE'"),
+            ("CLIENT HELP", &format!("*{} $63 CLIENT <subcommand>", clients::HELP.len())),
+        ] {
+            let said = run(&mut connection, line);
+            assert!(said.starts_with(expected), "{line}: {said}");
+        }
+        let told = connection.take_told().expect("it has said something");
+        assert_eq!(
+            (&*told.name, &*told.lib_name, &*told.lib_ver),
+            (&b"me"[..], &b"x"[..], &b"1.2"[..])
+        );
+        assert_eq!(connection.take_told(), None, "nothing new");
         assert!(run(&mut connection, "HELLO 3").starts_with("%7 $6 server $9 outrigger"));
+        assert_eq!(connection.take_told().map(|told| told.protocol), Some(Protocol::Resp3));
         assert_eq!(
             run(&mut connection, "CONFIG GET appendo* save"),
             "%2 $4 save $0  $10 appendonly $3 yes"

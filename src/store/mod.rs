@@ -24,6 +24,7 @@
 pub mod acl;
 pub mod backup;
 pub mod batch;
+pub mod clients;
 pub mod cluster;
 pub mod command;
 pub mod connection;

@@ -26,6 +26,7 @@ mod wait;
 
 mod admin;
 mod backup;
+mod clients;
 mod cluster_protocol;
 mod collections;
 mod commands;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::limits;
+use crate::store::clients;
 use crate::store::command::{self, Access, COMMANDS};
 use crate::store::password::Password;
 use crate::store::session;
@@ -115,6 +116,11 @@ impl User {
         // What is not known is refused as that.
         let Some(at) = command::position(command.name()) else { return Ok(()) };
         if !self.allowed.has(at) {
+            return Err(Denial::Command);
+        }
+        // Who the others are is for those who may look at the node itself.
+        let looks = || command::position(b"config").is_none_or(|at| self.allowed.has(at));
+        if clients::is_about_others(command) && !looks() {
             return Err(Denial::Command);
         }
         if session::is_session(command) && 5 < command.len() {
