@@ -35,7 +35,7 @@ use crate::shard::{Event, Pipeline};
 use crate::store::acl;
 use crate::store::clients;
 use crate::store::command::{self, Access, Spec};
-use crate::store::connection::{Connection, Manner, ReadFrom, Routing, Settings};
+use crate::store::connection::{Connection, Forbidden, Manner, ReadFrom, Routing, Settings};
 use crate::store::transaction::Step;
 use crate::wire::reply::Reply;
 use crate::wire::resp::{Command, RequestReader};
@@ -273,6 +273,11 @@ impl ClientConn {
     /// How often it has said a wrong password since the last call.
     pub fn take_denied(&mut self) -> u32 {
         self.own.take_denied()
+    }
+
+    /// What its user may not do, and it has tried, since the last call.
+    pub fn take_forbidden(&mut self) -> Forbidden {
+        self.own.take_forbidden()
     }
 
     /// Time has passed: whether its handshake takes too long, or it was idle for `idle_ms`. One that waits
@@ -1014,6 +1019,9 @@ mod tests {
         conn.roll.publish(table(&[rules, "ACL SETUSER u -set"]));
         client.write_all(b"EXEC\r\nSET ab v\r\n").unwrap();
         assert!(pump(&mut conn, Gate::Open).is_empty());
+        let forbidden = Forbidden { commands: 2, keys: 1 };
+        assert_eq!(conn.take_forbidden(), forbidden, "each time, and of whichever kind");
+        assert_eq!(conn.take_forbidden(), Forbidden::default());
         conn.roll.publish(table(&[]));
         client.write_all(b"GET ab\r\nQUIT\r\n").unwrap();
         assert!(pump(&mut conn, Gate::Open).is_empty());

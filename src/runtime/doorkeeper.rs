@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 
 use crate::id::{ShardId, Tick};
 use crate::limits::OUTPUT_BYTES_OF_CORE_MAX;
+use crate::store::connection::Forbidden;
 
 /// How often it is told, in ms.
 const TOLD_MS: u64 = 1000;
@@ -22,6 +23,10 @@ pub struct Refusals {
     pub too_many: u64,
     /// Clients closed because they left the most unread, when all of them left too much.
     pub slow_readers: u64,
+    /// Commands that their user may not run; counted, and not told.
+    pub forbidden_commands: u64,
+    /// Keys that their user may not use; counted, and not told.
+    pub forbidden_keys: u64,
 }
 
 impl Refusals {
@@ -31,6 +36,8 @@ impl Refusals {
         self.http_requests += other.http_requests;
         self.too_many += other.too_many;
         self.slow_readers += other.slow_readers;
+        self.forbidden_commands += other.forbidden_commands;
+        self.forbidden_keys += other.forbidden_keys;
     }
 }
 
@@ -83,6 +90,13 @@ impl Doorkeeper {
         self.note(refusals, "as many clients as --max-clients".into(), socket);
     }
 
+    /// A client tried what its user may not do. That is a matter of its rules, and seldom of somebody at the door.
+    pub fn note_forbidden(&mut self, forbidden: Forbidden) {
+        let Forbidden { commands, keys } = forbidden;
+        self.uncounted.forbidden_commands += u64::from(commands);
+        self.uncounted.forbidden_keys += u64::from(keys);
+    }
+
     fn note(&mut self, refusals: Refusals, why: String, socket: &TcpStream) {
         self.untold.add(refusals);
         self.uncounted.add(refusals);
@@ -101,8 +115,14 @@ impl Doorkeeper {
         }
         let Some((address, reason)) = self.last.take() else { return };
         let address = address.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
-        let Refusals { wrong_passwords, failed_handshakes, http_requests, too_many, slow_readers } =
-            std::mem::take(&mut self.untold);
+        let Refusals {
+            wrong_passwords,
+            failed_handshakes,
+            http_requests,
+            too_many,
+            slow_readers,
+            ..
+        } = std::mem::take(&mut self.untold);
         tracing::warn!(
             core = core.0, wrong_passwords, failed_handshakes, http_requests, too_many, slow_readers,
             last = %address, %reason, "clients refused",
@@ -171,12 +191,15 @@ mod tests {
         door.note_slow_reader(1 << 20, &socket);
         door.tell(ShardId(0), Tick(TOLD_MS));
         door.note_too_many(&socket);
+        door.note_forbidden(Forbidden { commands: 3, keys: 4 });
         let all = Refusals {
             wrong_passwords: 2,
             failed_handshakes: 1,
             http_requests: 1,
             too_many: 1,
             slow_readers: 1,
+            forbidden_commands: 3,
+            forbidden_keys: 4,
         };
         assert_eq!((door.take_refusals(), door.take_refusals()), (all, Refusals::default()));
         assert_eq!(door.untold, Refusals { too_many: 1, ..Refusals::default() });

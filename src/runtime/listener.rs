@@ -353,6 +353,7 @@ impl Clients {
         conn.show(self.now);
         let denied = conn.take_denied();
         self.doorkeeper.note_wrong_passwords(denied, conn.socket());
+        self.doorkeeper.note_forbidden(conn.take_forbidden());
         if conn.take_foreign() {
             self.doorkeeper.note_http(conn.socket());
         }

@@ -469,6 +469,8 @@ impl Running {
         counters.tls_handshake_failures += refusals.failed_handshakes;
         counters.connections_refused += refusals.too_many;
         counters.slow_readers_closed += refusals.slow_readers;
+        counters.acl_denied_commands += refusals.forbidden_commands;
+        counters.acl_denied_keys += refusals.forbidden_keys;
         counters.peers_refused += parts.port.take_refused();
         let mut mail = std::mem::take(&mut self.mail);
         parts.shared.mailboxes[parts.core.0 as usize].take(&mut mail);

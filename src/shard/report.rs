@@ -63,6 +63,10 @@ pub struct Counters {
     pub tls_handshake_failures: u64,
     /// Connections of clients refused because there were as many as there may be.
     pub connections_refused: u64,
+    /// Commands of clients that their user may not run.
+    pub acl_denied_commands: u64,
+    /// Commands of clients with a key that their user may not use.
+    pub acl_denied_keys: u64,
     /// Commands sent on to another node.
     pub commands_forwarded: u64,
     /// Commands refused by a bound.
@@ -127,6 +131,8 @@ macro_rules! every_counter {
             auth_failures,
             tls_handshake_failures,
             connections_refused,
+            acl_denied_commands,
+            acl_denied_keys,
             commands_forwarded,
             commands_refused,
             proposals_failed,
@@ -414,6 +420,8 @@ pub fn info_text(reports: &[ShardReport], sections: &[Vec<u8>]) -> String {
         line("# Stats\r\ntotal_commands_processed", &counters.commands);
         line("rejected_connections", &counters.connections_refused);
         line("acl_access_denied_auth", &counters.auth_failures);
+        line("acl_access_denied_cmd", &counters.acl_denied_commands);
+        line("acl_access_denied_key", &counters.acl_denied_keys);
     }
     if wanted("replication") {
         line("# Replication\r\nrole", &"master");

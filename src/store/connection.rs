@@ -8,7 +8,7 @@ use crate::wire::resp::{Command, integer};
 
 use crate::limits::{SLOW_OPS_MAX, STALE_MS_MAX};
 
-use super::acl::{DEFAULT, Identity, Users};
+use super::acl::{DEFAULT, Denial, Identity, Users};
 use super::clients::Told;
 use super::command::{Access, Spec};
 use super::password::Password;
@@ -103,6 +103,15 @@ pub struct Settings {
     pub slowlog_us: u64,
 }
 
+/// How often somebody tried what its user may not do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Forbidden {
+    /// Commands that it may not run.
+    pub commands: u32,
+    /// Keys that it may not use.
+    pub keys: u32,
+}
+
 /// One client connection's own state.
 #[derive(Debug, Default)]
 pub struct Connection {
@@ -120,6 +129,8 @@ pub struct Connection {
     identity: Identity,
     /// Wrong passwords since they were last asked for.
     denied: u32,
+    /// What its user may not do, and it has tried, since that was last asked for.
+    forbidden: Forbidden,
     /// From its first `MULTI` or `WATCH` until that is over.
     transaction: Option<Box<Transaction>>,
 }
@@ -173,8 +184,13 @@ impl Connection {
     /// at for a user who may do everything.
     #[must_use]
     pub fn denial(&mut self, command: &Command) -> Option<Reply> {
-        let denial = self.identity.denial(command)?;
-        Some(self.refused(denial))
+        let denial = self.identity.judge(command)?;
+        let count = match denial {
+            Denial::Command => &mut self.forbidden.commands,
+            Denial::Key => &mut self.forbidden.keys,
+        };
+        *count = count.saturating_add(1);
+        Some(self.refused(self.identity.reply_to(denial, command)))
     }
 
     /// What a command is answered with, whatever it is, because nobody has logged in.
@@ -200,6 +216,11 @@ impl Connection {
     /// How often a wrong password was said since the last call.
     pub fn take_denied(&mut self) -> u32 {
         std::mem::take(&mut self.denied)
+    }
+
+    /// What its user may not do, and it has tried, since the last call.
+    pub fn take_forbidden(&mut self) -> Forbidden {
+        std::mem::take(&mut self.forbidden)
     }
 
     /// It has said `CLUSTER` something: it is a cluster client's.

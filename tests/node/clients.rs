@@ -110,7 +110,14 @@ fn connections_of_all_cores_are_listed_and_closed_by_any() {
     for line in ["CLIENT LIST", "CLIENT KILL TYPE normal", "CLIENT KILL 127.0.0.1:1"] {
         assert!(app.say(line).error().starts_with("NOPERM "), "{line}");
     }
+    assert!(app.say("GET k").error().starts_with("NOPERM No permissions to access a key"));
     assert_eq!(fields(app.say("CLIENT INFO").text().trim_end())["user"], "app");
+    wait_until("what it may not do is counted", || {
+        let stats = admin.say("INFO stats").text();
+        ["acl_access_denied_cmd:3\r\n", "acl_access_denied_key:1\r\n"]
+            .iter()
+            .all(|line| stats.contains(line))
+    });
     assert_eq!(admin.say("AUTH ops p"), Reply::ok());
     wait_until("both are there", || listed(&mut admin, "CLIENT LIST").len() == 2);
     assert_eq!(admin.say("CLIENT KILL USER app"), Reply::Integer(1));

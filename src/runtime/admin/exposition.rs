@@ -114,6 +114,8 @@ const COUNTERS: &[OfCore] = &[
     counter!(commands_forwarded, "Commands sent on to the node that leads their group"),
     counter!(commands_refused, "Commands refused by a bound"),
     counter!(auth_failures, "Wrong passwords of clients, and names of users that do not exist"),
+    counter!(acl_denied_commands, "Commands of clients that their user may not run"),
+    counter!(acl_denied_keys, "Commands of clients with a key that their user may not use"),
     counter!(tls_handshake_failures, "TLS handshakes of clients that came to nothing"),
     counter!(
         connections_refused,

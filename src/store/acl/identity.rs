@@ -106,11 +106,20 @@ impl Identity {
     /// What a command is answered with, if its user may not run it.
     #[must_use]
     pub fn denial(&self, command: &Command) -> Option<Reply> {
+        self.judge(command).map(|denial| self.reply_to(denial, command))
+    }
+
+    /// What of a command its user may not do, if anything.
+    #[must_use]
+    pub fn judge(&self, command: &Command) -> Option<Denial> {
         let rules = self.rules.as_ref()?;
-        if is_free(command) {
-            return None;
-        }
-        Some(match rules.permits(command).err()? {
+        if is_free(command) { None } else { rules.permits(command).err() }
+    }
+
+    /// What it is answered with then.
+    #[must_use]
+    pub fn reply_to(&self, denial: Denial, command: &Command) -> Reply {
+        match denial {
             Denial::Key => Reply::error("NOPERM", "No permissions to access a key"),
             Denial::Command => {
                 let (user, name) = (self.name(), command.name().to_ascii_lowercase());
@@ -118,7 +127,7 @@ impl Identity {
                 let text = format!("User {user} has no permissions to run the '{name}' command");
                 Reply::error("NOPERM", text)
             }
-        })
+        }
     }
 
     /// What an `ACL` command that changes the table is answered with, if it is about this node's password.
