@@ -208,8 +208,9 @@ pub const ROLE_EVENTS_MAX: usize = 2 * GROUPS_MAX as usize;
 pub const PIPELINE_MAX: usize = 4096;
 /// Reply bytes one connection may leave unread before the node stops reading from it.
 pub const OUTPUT_BYTES_MAX: usize = 8 << 20;
-/// Reply bytes that all connections of one core together may leave unread before the one that leaves the most is closed.
-pub const OUTPUT_BYTES_OF_CORE_MAX: usize = 256 << 20;
+/// Reply bytes that all connections of one core together may leave unread before the one that leaves the most is closed. A full
+/// pipeline of reads of 128 KiB is half of it.
+pub const OUTPUT_BYTES_OF_CORE_MAX: usize = 1 << 30;
 /// Client connections one node accepts unless told otherwise; one more gets
 /// `-ERR max number of clients reached`.
 pub const CONNECTIONS_DEFAULT: usize = 10_000;

@@ -25,15 +25,38 @@ pub struct Explained {
     set_by: BTreeMap<(NodeId, Stage), (u64, u64)>,
 }
 
+/// Commits, and legs, that are told to the histograms together. Each commit touches fifteen of them, which a processor that has
+/// done a turn's work since the last one has to fetch again.
+const AT_ONCE: usize = 256;
+
 /// What a core knows of where the time of commits went.
 #[derive(Debug, Default)]
 pub struct Explainer {
     all: Explained,
+    /// What is not in the histograms yet; [`AT_ONCE`] of each, and those of one turn.
+    commits: Vec<Commit>,
+    legs: Vec<Leg>,
     before: Window<Explained>,
 }
 
 fn histograms(wanted: impl Fn(Stage) -> bool) -> Vec<Durations> {
     Stage::ALL.into_iter().filter(|stage| wanted(*stage)).map(|_| Durations::default()).collect()
+}
+
+/// Durations in µs, and how many commands took each. Those of one turn mostly follow one another, and took the same.
+fn record(histogram: &mut Durations, durations: impl Iterator<Item = (u32, u32)>) {
+    let (mut now, mut commands) = (0, 0);
+    for (us, more) in durations {
+        if us != now && 0 < commands {
+            histogram.record_us(now.into(), commands);
+            commands = 0;
+        }
+        now = us;
+        commands += u64::from(more);
+    }
+    if 0 < commands {
+        histogram.record_us(now.into(), commands);
+    }
 }
 
 /// The stages of a follower, or the others, in the order of the path.
@@ -117,36 +140,52 @@ impl Explained {
 impl Explainer {
     /// Counts what a shard has explained in one turn.
     pub fn count(&mut self, commits: &[Commit], legs: &[Leg]) {
-        let all = &mut self.all;
-        for commit in commits {
-            let count = u64::from(commit.commands);
-            all.commits.record_us(u64::from(commit.us), count);
-            for (histogram, stage) in all.own.iter_mut().zip(stages(false)) {
-                histogram.record_us(u64::from(commit.times[stage as usize]), count);
-            }
+        self.commits.extend_from_slice(commits);
+        self.legs.extend_from_slice(legs);
+        if AT_ONCE <= self.commits.len() || AT_ONCE <= self.legs.len() {
+            self.settle();
+        }
+    }
+
+    /// One histogram after the other.
+    fn settle(&mut self) {
+        let Self { all, commits, legs, .. } = self;
+        for commit in &*commits {
+            let (count, us) = (u64::from(commit.commands), u64::from(commit.us));
             let decided = all.set_by.entry((commit.set_at, commit.stage)).or_insert((0, 0));
             decided.0 += count;
-            decided.1 += count * u64::from(commit.us);
+            decided.1 += count * us;
         }
-        for leg in legs {
-            let own = all.followers.entry(leg.node);
-            let own = own.or_insert_with(|| histograms(Stage::is_of_follower));
+        record(&mut all.commits, commits.iter().map(|it| (it.us, it.commands)));
+        for (histogram, stage) in all.own.iter_mut().zip(stages(false)) {
+            record(histogram, commits.iter().map(|it| (it.times[stage as usize], it.commands)));
+        }
+        for leg in &*legs {
+            let new = || histograms(Stage::is_of_follower);
+            all.followers.entry(leg.node).or_insert_with(new);
+        }
+        for (&node, own) in &mut all.followers {
             for (histogram, stage) in own.iter_mut().zip(stages(true)) {
-                histogram.record_us(u64::from(leg.times[stage as usize]), leg.commands.into());
+                let legs = legs.iter().filter(|leg| leg.node == node);
+                record(histogram, legs.map(|it| (it.times[stage as usize], it.commands)));
             }
         }
+        commits.clear();
+        legs.clear();
     }
 
     /// Everything since the start.
     #[must_use]
-    pub fn all(&self) -> &Explained {
+    pub fn all(&mut self) -> &Explained {
+        self.settle();
         &self.all
     }
 
     /// The last ten to twenty seconds, if this is asked at least every ten.
     #[must_use]
     pub fn lately(&mut self, now: Tick) -> CommitsReport {
-        let Self { all, before } = self;
+        self.settle();
+        let Self { all, before, .. } = self;
         all.since(before.earlier(now, all))
     }
 }
@@ -169,6 +208,24 @@ pub(crate) mod tests {
     pub(crate) fn explained(commands: u32, us: u32) -> (Commit, Leg) {
         let commit = commit(commands, us, 2, Stage::FollowerFlush);
         (commit, Leg { node: NodeId(2), commands, times: commit.times })
+    }
+
+    #[test]
+    fn what_waits_for_the_histograms_is_bounded_and_none_of_it_is_missing() {
+        let mut explainer = Explainer::default();
+        let (commit, leg) = explained(2, 1_000);
+        for _ in 0..3 * AT_ONCE + 1 {
+            explainer.count(&[commit], &[leg, leg]);
+            assert!(explainer.commits.len() < AT_ONCE && explainer.legs.len() < AT_ONCE);
+        }
+        let commands = 2 * (3 * AT_ONCE as u64 + 1);
+        let all = explainer.all();
+        assert_eq!(all.commits().spread().count, commands);
+        let counts = all.stages().map(|(of, _, it)| (of.is_some(), it.spread().count));
+        assert!(counts.clone().any(|(of_follower, _)| of_follower));
+        for (of_follower, count) in counts {
+            assert_eq!(count, if of_follower { 2 * commands } else { commands });
+        }
     }
 
     #[test]

@@ -129,10 +129,32 @@ impl Stage {
         )
     }
 
-    /// Whether it is on the way to the leader's own completion alone.
-    const fn is_of_own_disk(self) -> bool {
-        matches!(self, Self::FlushWait | Self::Encode | Self::Flush)
-    }
+    /// The stages of a commit whose last completion was the leader's own, in the order of the path.
+    const TO_OWN_DISK: &[Self] = &[
+        Self::Queue,
+        Self::PickUp,
+        Self::FlushWait,
+        Self::Encode,
+        Self::Flush,
+        Self::Quorum,
+        Self::Apply,
+        Self::Reply,
+    ];
+
+    /// The stages of one whose last completion was a follower's.
+    const TO_A_FOLLOWER: &[Self] = &[
+        Self::Queue,
+        Self::PickUp,
+        Self::Send,
+        Self::Network,
+        Self::FollowerPickUp,
+        Self::FollowerFlushWait,
+        Self::FollowerFlush,
+        Self::Ack,
+        Self::Quorum,
+        Self::Apply,
+        Self::Reply,
+    ];
 }
 
 /// How long each stage took, in µs; stages that were not on the way have none.
@@ -222,22 +244,54 @@ struct Way {
     ack: u32,
 }
 
-/// Entries that entered one log in one turn.
-#[derive(Debug, Clone)]
-struct Passage {
-    first: Index,
+/// The way of entries into the log here.
+#[derive(Debug, Clone, Copy)]
+struct InLog {
     last: Index,
-    commands: u32,
-    /// Proposed here, not received from a leader.
-    leads: bool,
-    received: Micros,
-    taken: Micros,
-    picked: Micros,
     /// The write that holds the last of them; zero before there is one.
     ticket: FlushTicket,
     gathered: Micros,
     written: Micros,
     durable: Micros,
+}
+
+impl InLog {
+    const fn new(last: Index) -> Self {
+        let none = Micros(0);
+        Self { last, ticket: FlushTicket(0), gathered: none, written: none, durable: none }
+    }
+
+    /// A write up to `ticket` is durable since `at`.
+    fn durable(&mut self, ticket: FlushTicket, at: Micros, writes: &VecDeque<OpenWrite>) {
+        let is_done =
+            self.durable == Micros(0) && self.ticket != FlushTicket(0) && self.ticket <= ticket;
+        if !is_done {
+            return;
+        }
+        self.durable = at;
+        if let Some(write) = writes.iter().find(|write| write.ticket == self.ticket) {
+            (self.gathered, self.written) = (write.gathered, write.written);
+        }
+    }
+}
+
+/// Entries that a follower received in one turn.
+#[derive(Debug, Clone, Copy)]
+struct Followed {
+    log: InLog,
+    received: Micros,
+    picked: Micros,
+}
+
+/// Entries that were proposed here, and entered one log, in one turn.
+#[derive(Debug, Clone)]
+struct Passage {
+    first: Index,
+    log: InLog,
+    commands: u32,
+    received: Micros,
+    taken: Micros,
+    picked: Micros,
     /// From the pick-up until the frames of that turn were sent.
     send: u32,
     ways: SmallVec<[Way; 2]>,
@@ -247,19 +301,14 @@ struct Passage {
 }
 
 impl Passage {
-    fn new(first: Index, leads: bool, arrival: Arrival, picked: Micros) -> Self {
+    fn new(first: Index, arrival: Arrival, picked: Micros) -> Self {
         Self {
             first,
-            last: first,
+            log: InLog::new(first),
             commands: 1,
-            leads,
             received: arrival.received,
             taken: arrival.taken,
             picked,
-            ticket: FlushTicket(0),
-            gathered: Micros(0),
-            written: Micros(0),
-            durable: Micros(0),
             send: 0,
             ways: SmallVec::new(),
             applied: Micros(0),
@@ -279,21 +328,22 @@ impl Passage {
         heard.sort_unstable();
         heard.truncate(others);
         match heard.last() {
-            Some(&(at, node)) if self.durable < at => (node, at),
-            _ => (here, self.durable),
+            Some(&(at, node)) if self.log.durable < at => (node, at),
+            _ => (here, self.log.durable),
         }
     }
 
     /// It was answered: what its time was made of.
     fn commit(&self, here: NodeId, group: GroupId, decided: Micros, replied: Micros) -> Commit {
         let (set_by, completed) = self.set_by;
+        let InLog { last, gathered, written, durable, .. } = self.log;
         let mut times = StageTimes::default();
         let mut took = |stage: Stage, us: u32| times[stage as usize] = us;
         took(Stage::Queue, self.taken.since(self.received));
         took(Stage::PickUp, self.picked.since(self.taken));
-        took(Stage::FlushWait, self.gathered.since(self.picked));
-        took(Stage::Encode, self.written.since(self.gathered));
-        took(Stage::Flush, self.durable.since(self.written));
+        took(Stage::FlushWait, gathered.since(self.picked));
+        took(Stage::Encode, written.since(gathered));
+        took(Stage::Flush, durable.since(written));
         took(Stage::Send, self.send);
         took(Stage::Quorum, self.applied.since(completed));
         took(Stage::Apply, decided.since(self.applied));
@@ -301,18 +351,13 @@ impl Passage {
         if let Some(way) = self.ways.iter().find(|way| way.node == set_by) {
             way.times(&mut times);
         }
-        let own = set_by == here;
-        let is_on_the_way = |stage: &Stage| match own {
-            true => !stage.is_of_follower() && *stage != Stage::Send,
-            false => !stage.is_of_own_disk(),
-        };
-        let on_the_way = Stage::ALL.into_iter().filter(is_on_the_way);
-        let longest = on_the_way.max_by_key(|stage| times[*stage as usize]);
+        let on_the_way = if set_by == here { Stage::TO_OWN_DISK } else { Stage::TO_A_FOLLOWER };
+        let longest = on_the_way.iter().copied().max_by_key(|stage| times[*stage as usize]);
         let stage = longest.unwrap_or(Stage::Queue);
         Commit {
             group,
             first: self.first,
-            last: self.last,
+            last,
             commands: self.commands,
             us: replied.since(self.received),
             times,
@@ -370,8 +415,10 @@ pub(super) struct Stages {
     reaped: Micros,
     gathered: Micros,
     decided: Micros,
-    /// By slot, oldest first; at most [`PASSAGES_MAX`] each.
+    /// By slot, oldest first; at most [`PASSAGES_MAX`] each: what was proposed here, and what came from a leader. Apart,
+    /// because most of what a node has in its log came from others, and little is to be known of it.
     passages: Vec<VecDeque<Passage>>,
+    followed: Vec<VecDeque<Followed>>,
     writes: VecDeque<OpenWrite>,
     /// Slots with a passage that began in this turn, and those with one that was applied in it.
     opened: Vec<u32>,
@@ -390,6 +437,7 @@ impl Stages {
             gathered: none,
             decided: none,
             passages: (0..slots).map(|_| VecDeque::new()).collect(),
+            followed: (0..slots).map(|_| VecDeque::new()).collect(),
             writes: VecDeque::new(),
             opened: Vec::new(),
             finishing: Vec::new(),
@@ -446,26 +494,26 @@ impl Stages {
         }
         let queue = &mut self.passages[slot as usize];
         if let Some(passage) = queue.back_mut()
-            && passage.leads
             && passage.picked == self.gathered
-            && passage.last.next() == index
+            && passage.log.last.next() == index
         {
-            passage.last = index;
+            passage.log.last = index;
             passage.commands += 1;
             if arrival.received < passage.received {
                 (passage.received, passage.taken) = (arrival.received, arrival.taken);
             }
             return;
         }
-        push(queue, Passage::new(index, true, arrival, self.gathered));
+        push(queue, Passage::new(index, arrival, self.gathered));
         self.opened.push(slot);
     }
 
     /// Entries up to `last` were received from a leader.
     pub(super) fn received(&mut self, slot: u32, last: Index) {
         if self.is_on() {
-            let passage = Passage::new(last, false, self.arrival(), self.gathered);
-            push(&mut self.passages[slot as usize], passage);
+            let followed =
+                Followed { log: InLog::new(last), received: self.reaped, picked: self.gathered };
+            push(&mut self.followed[slot as usize], followed);
         }
     }
 
@@ -482,24 +530,24 @@ impl Stages {
 
     /// It holds entries of `slot` up to `last`.
     pub(super) fn placed(&mut self, slot: u32, last: Index, ticket: FlushTicket) {
-        let queue = self.passages[slot as usize].iter_mut().rev();
-        let waiting = queue.take_while(|passage| passage.ticket == FlushTicket(0));
-        waiting.filter(|passage| passage.last <= last).for_each(|passage| passage.ticket = ticket);
+        fn place<'a>(logs: impl Iterator<Item = &'a mut InLog>, last: Index, ticket: FlushTicket) {
+            let waiting = logs.take_while(|log| log.ticket == FlushTicket(0));
+            waiting.filter(|log| log.last <= last).for_each(|log| log.ticket = ticket);
+        }
+        let own = self.passages[slot as usize].iter_mut().rev();
+        place(own.map(|passage| &mut passage.log), last, ticket);
+        let others = self.followed[slot as usize].iter_mut().rev();
+        place(others.map(|followed| &mut followed.log), last, ticket);
     }
 
     /// What `slot` has in writes up to `ticket` is durable.
     pub(super) fn durable(&mut self, slot: u32, ticket: FlushTicket) {
-        let Self { passages, writes, reaped, .. } = self;
-        let is_done = |passage: &&mut Passage| {
-            passage.durable == Micros(0)
-                && passage.ticket != FlushTicket(0)
-                && passage.ticket <= ticket
-        };
-        for passage in passages[slot as usize].iter_mut().filter(is_done) {
-            passage.durable = *reaped;
-            if let Some(write) = writes.iter().find(|write| write.ticket == passage.ticket) {
-                (passage.gathered, passage.written) = (write.gathered, write.written);
-            }
+        let Self { passages, followed, writes, reaped, .. } = self;
+        for passage in &mut passages[slot as usize] {
+            passage.log.durable(ticket, *reaped, writes);
+        }
+        for followed in &mut followed[slot as usize] {
+            followed.log.durable(ticket, *reaped, writes);
         }
     }
 
@@ -517,7 +565,7 @@ impl Stages {
             if passage.ways.iter().any(|way| way.node == node) {
                 break;
             }
-            if passage.leads && passage.last <= last {
+            if passage.log.last <= last {
                 passage.ways.push(Way {
                     node,
                     sent,
@@ -540,9 +588,9 @@ impl Stages {
         group: GroupId,
         last: Index,
     ) -> impl Iterator<Item = AckTiming> + use<> {
-        let queue = &mut self.passages[slot as usize];
+        let queue = &mut self.followed[slot as usize];
         let (mut oldest, mut newest) = (None, None);
-        while queue.front().is_some_and(|passage| !passage.leads && passage.last <= last) {
+        while queue.front().is_some_and(|followed| followed.log.last <= last) {
             let next = queue.pop_front();
             if oldest.is_none() {
                 oldest = next;
@@ -552,13 +600,14 @@ impl Stages {
         }
         let now = self.gathered;
         let both = [oldest, newest].into_iter().flatten();
-        both.filter(|passage| passage.durable != Micros(0)).map(move |passage| AckTiming {
+        let both = both.filter(|followed| followed.log.durable != Micros(0));
+        both.map(move |Followed { log, received, picked }| AckTiming {
             group,
-            index: passage.last,
-            pick_up: passage.picked.since(passage.received),
-            flush_wait: passage.gathered.since(passage.picked),
-            flush: passage.durable.since(passage.gathered),
-            ack: now.since(passage.durable),
+            index: log.last,
+            pick_up: picked.since(received),
+            flush_wait: log.gathered.since(picked),
+            flush: log.durable.since(log.gathered),
+            ack: now.since(log.durable),
         })
     }
 
@@ -576,8 +625,8 @@ impl Stages {
         let queue = &mut passages[slot as usize];
         let mut network = None;
         let waited_most = oldest.or(newest).map_or(0, |timing| timing.flush_wait);
-        for passage in queue.iter_mut().rev().filter(|passage| passage.last <= last) {
-            let Passage { ways, last, picked, send, commands, .. } = passage;
+        for passage in queue.iter_mut().rev().filter(|passage| passage.log.last <= last) {
+            let Passage { ways, log: InLog { last, .. }, picked, send, commands, .. } = passage;
             let Some(way) = ways.iter_mut().find(|way| way.node == node) else { break };
             if way.heard != Micros(0) {
                 break;
@@ -601,7 +650,11 @@ impl Stages {
             }
             let mut times = StageTimes::default();
             way.times(&mut times);
-            legs.push(Leg { node, commands: *commands, times });
+            // The acceptances of one frame shared a flush, and tell the same of it, group by group.
+            match legs.last_mut() {
+                Some(leg) if leg.node == node && leg.times == times => leg.commands += *commands,
+                _ => legs.push(Leg { node, commands: *commands, times }),
+            }
         }
         trim(queue);
     }
@@ -616,7 +669,7 @@ impl Stages {
     ) {
         let mut is_new = false;
         for passage in &mut self.passages[slot as usize] {
-            if !passage.leads || applied < passage.last {
+            if applied < passage.log.last {
                 break;
             }
             if passage.applied == Micros(0) {
@@ -633,6 +686,7 @@ impl Stages {
     /// The replica of `slot` has another role: what it followed has another end.
     pub(super) fn forget(&mut self, slot: u32) {
         self.passages[slot as usize].clear();
+        self.followed[slot as usize].clear();
     }
 
     /// What was applied in this turn is answered.
@@ -640,7 +694,7 @@ impl Stages {
         let Self { passages, finishing, commits, node, decided, .. } = self;
         for (slot, group) in finishing.drain(..) {
             let queue = &mut passages[slot as usize];
-            let is_new = |it: &&mut Passage| it.leads && it.applied != Micros(0) && !it.told;
+            let is_new = |it: &&mut Passage| it.applied != Micros(0) && !it.told;
             for passage in queue.iter_mut().filter(is_new) {
                 passage.told = true;
                 commits.push(passage.commit(*node, group, *decided, replied));
@@ -670,11 +724,11 @@ impl Stages {
     }
 }
 
-fn push(queue: &mut VecDeque<Passage>, passage: Passage) {
+fn push<T>(queue: &mut VecDeque<T>, next: T) {
     if queue.len() == PASSAGES_MAX {
         queue.pop_front();
     }
-    queue.push_back(passage);
+    queue.push_back(next);
 }
 
 fn trim(queue: &mut VecDeque<Passage>) {
