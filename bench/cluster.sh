@@ -4,9 +4,9 @@
 #         finds the release binaries OUTRIGGER and LOAD, makes the directory `data` (in DATA, or beside the build), and sees to the
 #         end: processes in `load` and `up` are ended, `data` is removed
 #     start_nodes OUTRIGGER DIR PORT [WORDS for `outrigger up`]
-#         starts them in DIR and returns once they are ready; sets `up` (the process to end), `pids` and `addrs`
+#         starts them in DIR and returns once they are ready; sets `pids` and `addrs`, and adds to `up`, the processes to end
 #     stop_nodes
-#         ends them, if there are any, and waits
+#         ends all that were started, and waits
 #     commit_and_machine
 #         prints two rows for the table at the head of a record
 #
@@ -38,10 +38,10 @@ start_nodes() {
     mkdir -p "$dir"
     "$outrigger" up --nodes 3 --dir "$dir/nodes" --client-port "$port" --peer-port "$((port + 10))" "$@" \
         >"$dir/log" 2>&1 &
-    up=$!
+    up+=" $!"
     for _ in $(seq 300); do
         grep -qx ready "$dir/log" && break
-        kill -0 "$up" 2>/dev/null || { cat "$dir/log" >&2; fail "the nodes ended early"; }
+        kill -0 $! 2>/dev/null || { cat "$dir/log" >&2; fail "the nodes ended early"; }
         sleep 0.1
     done
     grep -qx ready "$dir/log" || { cat "$dir/log" >&2; fail "the nodes are not ready after 30 s"; }
@@ -50,7 +50,8 @@ start_nodes() {
 }
 
 stop_nodes() {
-    [ -z "$up" ] || { kill -TERM "$up" 2>/dev/null || true; wait "$up" 2>/dev/null || true; }
+    # shellcheck disable=SC2086 # several, or none
+    [ -z "$up" ] || { kill -TERM $up 2>/dev/null || true; wait $up 2>/dev/null || true; }
     up=
 }
 
