@@ -148,7 +148,7 @@ every_client() { # ROUTING
 
 install_redis_tools
 install_redis_py
-cargo build --quiet --release -p outrigger -p tools -p power # nothing to do after .ci/run's own
+[[ -n ${BUILT:-} ]] || cargo build --quiet --release -p outrigger -p tools -p power # .ci/run has built them
 cargo build --quiet -p clients # quick to build matters more than quick to run
 start --client-port "$PORT" --peer-port $((PORT + 10)) --admin-port $((PORT + 5))
 every_client auto

@@ -281,7 +281,7 @@ digests() {
 }
 
 install_redis_tools
-cargo build --quiet --release -p outrigger -p tools -p power # nothing to do after .ci/run's own
+[[ -n ${BUILT:-} ]] || cargo build --quiet --release -p outrigger -p tools -p power # .ci/run has built them
 start --client-port "$PORT" --peer-port $((PORT + 10)) --admin-port $((PORT + 5))
 ok "up says ready"
 like "up prints a table" "*node *client address*groups led*127.0.0.1:$P1*127.0.0.1:$P2*127.0.0.1:$P3*" tr '\n' ' ' <"$WORK/up.out"

@@ -111,7 +111,7 @@ agree() {
 
 install_redis_tools
 install_chromium
-if [[ -z ${OUTRIGGER:-} ]]; then cargo build --quiet --release -p outrigger; fi
+if [[ -z ${OUTRIGGER:-}${BUILT:-} ]]; then cargo build --quiet --release -p outrigger; fi
 start --client-port "$PORT" --peer-port $((PORT + 10)) --admin-port "$ADMIN" --groups 12 --serve-arg=--fault-commands
 redis-benchmark -p "$P1" -t set,get -n 4000 -c 16 -d 256 -r 1000 -q >/dev/null
 sleep 3 # the log is closed, and what INFO tells of flushes is brought up to date
