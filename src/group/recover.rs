@@ -703,6 +703,7 @@ impl ReplicaRecovery {
         if let Some((stored, machine, sessions, state)) =
             whole.filter(|(_, machine, ..)| machine.is_some() || is_held)
         {
+            self.machine_lacks = None;
             // Or it holds as much by itself, and perhaps more.
             if let Some(machine) = machine {
                 self.machine = machine;

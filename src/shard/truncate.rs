@@ -210,8 +210,8 @@ impl Truncation {
         let mut all_helped = true;
         for (_, slot) in needs {
             // Who waits for a machine's own storage does not keep others from theirs.
-            let waits = |slot: &&u32| !replicas[**slot as usize].waits_for_machine();
-            if limits::SNAPSHOTS_TAKEN_AT_ONCE <= self.taking.iter().filter(waits).count() {
+            let writes = |slot: &&u32| !replicas[**slot as usize].waits_for_machine();
+            if limits::SNAPSHOTS_TAKEN_AT_ONCE <= self.taking.iter().filter(writes).count() {
                 break;
             }
             let replica = &mut replicas[slot as usize];
