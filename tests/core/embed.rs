@@ -9,7 +9,7 @@ use outrigger::id::{Index, mix};
 use outrigger::sim::Options;
 use outrigger::sim::embed::{Check, Report};
 use outrigger::store::batch::{Batch, Stop};
-use outrigger::store::{Frozen, RestoreError, Restoring, StateMachine, Wanted};
+use outrigger::store::{Frozen, RestoreError, Restoring, StateMachine, Wanted, whole};
 use outrigger::wire::reply::Reply;
 
 /// What is wrong with a machine.
@@ -121,20 +121,11 @@ impl StateMachine for Accounts {
                 bytes.put_i64(*has);
             }
         }
-        Box::new(Out(bytes.freeze()))
+        whole::frozen(bytes.freeze())
     }
 
     fn restoring(&self) -> Box<dyn Restoring> {
         Box::new(In(Self::new(self.mistake, &self.made), Vec::new()))
-    }
-}
-
-struct Out(Bytes);
-
-impl Frozen for Out {
-    fn next_chunk(&mut self, bytes_max: usize) -> Option<Bytes> {
-        let bytes = bytes_max.min(self.0.len());
-        (bytes > 0).then(|| self.0.split_to(bytes))
     }
 }
 

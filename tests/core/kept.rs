@@ -10,7 +10,7 @@ use outrigger::id::{GroupId, Index, NodeId, mix};
 use outrigger::sim::Options;
 use outrigger::sim::embed::{Check, Report};
 use outrigger::store::batch::{Batch, Stop};
-use outrigger::store::{Frozen, RestoreError, Restoring, StateMachine, Wanted};
+use outrigger::store::{Frozen, RestoreError, Restoring, StateMachine, Wanted, whole};
 use outrigger::wire::reply::Reply;
 
 /// The state, and the last entry in it.
@@ -123,22 +123,13 @@ impl StateMachine for Kept {
             bytes.put_u8(*name);
             bytes.put_u64(*count);
         }
-        Box::new(Out(bytes.freeze()))
+        whole::frozen(bytes.freeze())
     }
 
     fn restoring(&self) -> Box<dyn Restoring> {
         let (place, disk, mistake) = (self.place, Rc::clone(&self.disk), self.mistake);
         let (now, flushing) = (Saved::default(), RefCell::new(None));
         Box::new(In(Self { place, now, flushing, disk, mistake }, Vec::new()))
-    }
-}
-
-struct Out(Bytes);
-
-impl Frozen for Out {
-    fn next_chunk(&mut self, bytes_max: usize) -> Option<Bytes> {
-        let bytes = bytes_max.min(self.0.len());
-        (bytes > 0).then(|| self.0.split_to(bytes))
     }
 }
 
