@@ -7,6 +7,8 @@
 #         starts them in DIR and returns once they are ready; sets `pids` and `addrs`, and adds to `up`, the processes to end
 #     stop_nodes
 #         ends all that were started, and waits
+#     stop_load
+#         ends the process in `load`, if there is one, and waits
 #     commit_and_machine
 #         prints two rows for the table at the head of a record
 #
@@ -25,9 +27,14 @@ begin() {
     trap 'exit 130' INT TERM
 }
 
+stop_load() {
+    [ -z "$load" ] || { kill "$load" 2>/dev/null || true; wait "$load" 2>/dev/null || true; }
+    load=
+}
+
 finish() {
     trap - EXIT
-    [ -z "$load" ] || { kill "$load" 2>/dev/null || true; wait "$load" 2>/dev/null || true; }
+    stop_load
     stop_nodes
     rm -rf "$data"
 }

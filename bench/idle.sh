@@ -15,13 +15,8 @@ IDLE=${IDLE:-9800} ROUNDS=${ROUNDS:-3} DURATION=${DURATION:-4} PORT=${PORT:-2750
 command -v python3 >/dev/null || fail "python3 is missing; apt-get install python3"
 [ "$(ulimit -n)" -gt $((IDLE + 100)) ] || fail "ulimit -n is $(ulimit -n); $((IDLE + 100)) are needed"
 begin idle
-# Who holds them is `load`.
-release() {
-    [ -z "$load" ] || { kill "$load" 2>/dev/null || true; wait "$load" 2>/dev/null || true; }
-    load=
-}
 
-hold() { # COUNT: opens them, and returns once each has answered
+hold() { # COUNT: opens them, and returns once each has answered; who holds them is `load`
     : >"$data/held"
     python3 - "$PORT" "$1" "$data/held" <<'PYTHON' &
 import signal, socket, sys
@@ -63,13 +58,13 @@ node=${pids%%,*}
 before=$(rss "$node")
 hold "$IDLE"
 memory=$((($(rss "$node") - before) * 1024 / IDLE))
-release
+stop_load
 "$LOAD" --addr "$addrs" -c 64 --value-size 256 --keys 20000 --fill --warmup 0 -n 100 >/dev/null
 for round in $(seq "$ROUNDS"); do
     row="$round $(busy) $(at_rest "$node")"
     hold "$IDLE"
     row+=" $(busy) $(at_rest "$node")"
-    release
+    stop_load
     echo "$row" | tee -a "$data/rows" >&2
 done
 

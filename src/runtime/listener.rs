@@ -82,8 +82,7 @@ pub struct Clients {
     together: BytesMut,
     /// Connections with something to send or to read on, each once.
     queue: Vec<u64>,
-    /// Reply bytes that its clients have not read, as many as they may be, and who was closed for it since that was
-    /// last asked.
+    /// Reply bytes that its clients have not read, and as many as they may be.
     unread_bytes: usize,
     unread_bytes_max: usize,
     /// Of whom, and what, the next system call sends; empty between calls.

@@ -206,11 +206,14 @@ impl Connection {
 
     /// What it says of itself, if that has changed since the last call.
     pub fn take_told(&mut self) -> Option<Told> {
+        if !std::mem::take(&mut self.has_told) {
+            return None;
+        }
         let user = match self.identity.name() {
             DEFAULT => Box::default(),
             user => user.into(),
         };
-        std::mem::take(&mut self.has_told).then(|| Told { user, ..self.told.clone() })
+        Some(Told { user, ..self.told.clone() })
     }
 
     /// How often a wrong password was said since the last call.
